@@ -1,0 +1,249 @@
+/* SPDX-License-Identifier: MIT */
+/*
+ * BlockBackend: what a consumer holds. It has a name, a root node (the medium) or none, and maybe
+ * an attached device. Requests are made here.
+ *
+ * Tags: [control] control thread, outside coroutines. [any] any thread; a thread that runs an
+ * AioContext keeps the request and its completion there, a thread that runs none uses the home
+ * context of the backend. [co] inside a coroutine, any context. The sync calls are [any]: in a
+ * coroutine they suspend it, elsewhere they poll the current context until done.
+ *
+ * Data calls return 0 or -errno: -EIO range outside the device (negative, past the end) or a broken
+ * node, -ENOMEDIUM no medium or tray open, -EPERM/-EACCES read-only, -ENOSPC, -ENOMEM, -EINVAL an
+ * unknown flag, -ENOTSUP, -ECANCELED, or what the storage said. A request passes its gate in this
+ * order: count in flight > wait while drained > medium and range > node.
+ */
+#ifndef PLATTER_BACKEND_H
+#define PLATTER_BACKEND_H
+
+#include <stdbool.h>
+#include <stddef.h>
+#include <stdint.h>
+
+#include <platter/block.h>
+#include <platter/iov.h>
+
+#ifdef __cplusplus
+extern "C" {
+#endif
+
+typedef struct BlockBackend BlockBackend;
+typedef struct BlockAIOCB BlockAIOCB;
+typedef struct DriveInfo DriveInfo;
+typedef void BlockCompletionFunc(void *opaque, int ret);
+
+#define BDRV_SECTOR_BITS 9
+#define BDRV_SECTOR_SIZE (UINT64_C(1) << BDRV_SECTOR_BITS)
+
+/* The coroutines that an attached device makes the pool keep ready. */
+#define COROUTINE_POOL_RESERVATION 64
+
+/* What a device model tells a backend. Called in the control thread. Any member may be NULL. */
+typedef struct BlockDevOps {
+    void (*change_media_cb)(void *opaque, bool load); /* presence means: removable media */
+    void (*eject_request_cb)(void *opaque, bool force);
+    bool (*is_tray_open)(void *opaque);
+    bool (*is_medium_locked)(void *opaque);
+    void (*resize_cb)(void *opaque);
+} BlockDevOps;
+
+/* ---- 2.1 registry and lifetime ---- */
+
+/* name: a letter, then letters, digits, '-', '.', '_'. Reference count 1. [control]
+ * NULL with errp: not well formed; taken by a backend; taken by a node; ENOMEM. */
+BlockBackend *blk_new(Platter *pl, const char *name, Error **errp);
+/* blk_new plus an empty root node (a node without driver: not inserted). [control] */
+BlockBackend *blk_new_with_bs(Platter *pl, const char *name, Error **errp);
+/* blk_new plus bdrv_open(filename, reference, options, flags) as its root. Ownership of options
+ * passes in, also on failure. [control] */
+BlockBackend *blk_new_open(Platter *pl, const char *name, const char *filename,
+                           const char *reference, BlockOptions *options, int flags, Error **errp);
+void blk_ref(BlockBackend *blk);   /* [any] */
+void blk_unref(BlockBackend *blk); /* [any]; NULL allowed; the end happens in the control thread */
+BlockBackend *blk_next(Platter *pl, BlockBackend *blk);   /* [control] visible ones, oldest first */
+const char *blk_name(const BlockBackend *blk);            /* [any] "" when hidden */
+BlockBackend *blk_by_name(Platter *pl, const char *name); /* [control] */
+DriveInfo *blk_legacy_dinfo(BlockBackend *blk);           /* [control] */
+DriveInfo *blk_set_legacy_dinfo(BlockBackend *blk,
+                                DriveInfo *dinfo);                /* [control] takes ownership */
+BlockBackend *blk_by_legacy_dinfo(Platter *pl, DriveInfo *dinfo); /* [control] NULL: unknown */
+void blk_hide_on_behalf_of_hmp_drive_del(BlockBackend *blk);      /* [control] */
+
+/* The legacy drive record. serial (may be NULL) is copied, options ownership passes in. */
+DriveInfo *drive_info_new(const char *serial, BlockOptions *options);
+const char *drive_info_serial(const DriveInfo *dinfo);
+
+/* ---- 2.2 medium and root node ---- */
+
+BlockDriverState *blk_bs(BlockBackend *blk); /* [control] borrowed, NULL when empty */
+/* Put bs in place of the root (or of nothing); takes its own reference. The old root is drained
+ * and let go. 0 or -EPERM (permissions), -ENOMEM. [control] */
+int blk_set_bs(BlockBackend *blk, BlockDriverState *bs, Error **errp);
+/* Put bs into an empty backend: takes its own reference, applies what was remembered, tells insert
+ * notifiers. 0, -EBUSY (not empty), -EPERM, -ENOMEM. [control] */
+int blk_insert_bs(BlockBackend *blk, BlockDriverState *bs, Error **errp);
+/* Tells remove notifiers, saves the root state, drains, detaches; nothing when empty. [control] */
+void blk_remove_bs(BlockBackend *blk);
+bool blk_is_inserted(BlockBackend *blk);                    /* [any] */
+bool blk_is_available(BlockBackend *blk);                   /* [any] */
+void blk_invalidate_cache(BlockBackend *blk, Error **errp); /* [control] */
+
+/* What this backend needs of its root and shares with other users: BDRV_PERM_*. Defaults: read, and
+ * write when the node is writable; shares all. 0 or -EPERM with a text naming both. [control] */
+int blk_set_perm(BlockBackend *blk, uint64_t perm, uint64_t shared_perm, Error **errp);
+void blk_get_perm(const BlockBackend *blk, uint64_t *ret_perm, uint64_t *ret_shared_perm);
+
+/* ---- 2.3 device attach ---- [control] */
+
+int blk_attach_dev(BlockBackend *blk, void *dev); /* 0 or -EBUSY */
+void blk_attach_dev_nofail(BlockBackend *blk, void *dev);
+void blk_detach_dev(BlockBackend *blk, void *dev);
+void *blk_get_attached_dev(BlockBackend *blk);
+void blk_set_dev_ops(BlockBackend *blk, const BlockDevOps *ops, void *opaque);
+bool blk_dev_has_removable_media(BlockBackend *blk);
+void blk_dev_resize_cb(BlockBackend *blk);
+
+/* ---- 2.4 tray ---- [control] */
+
+void blk_dev_change_media_cb(BlockBackend *blk, bool load);
+void blk_dev_eject_request(BlockBackend *blk, bool force);
+bool blk_dev_is_tray_open(BlockBackend *blk);
+bool blk_dev_is_medium_locked(BlockBackend *blk);
+void blk_lock_medium(BlockBackend *blk, bool locked);
+void blk_eject(BlockBackend *blk, bool eject_flag);
+
+/* ---- 64-bit byte calls, the primary ones; 0 or -errno ----
+ * flags: reads none; writes BDRV_REQ_FUA; zeroes also MAY_UNMAP, NO_FALLBACK. */
+int blk_preadv(BlockBackend *blk, int64_t offset, const struct iov_view *iov, int flags);
+int blk_pwritev(BlockBackend *blk, int64_t offset, const struct iov_view *iov, int flags);
+int blk_pwrite_zeroes(BlockBackend *blk, int64_t offset, int64_t bytes, int flags);
+int blk_pdiscard(BlockBackend *blk, int64_t offset, int64_t bytes);
+
+/* In a coroutine. iov is borrowed until return. [co] */
+int blk_co_preadv(BlockBackend *blk, int64_t offset, const struct iov_view *iov, int flags);
+int blk_co_pwritev(BlockBackend *blk, int64_t offset, const struct iov_view *iov, int flags);
+int blk_co_pwrite_zeroes(BlockBackend *blk, int64_t offset, int64_t bytes, int flags);
+int blk_co_pdiscard(BlockBackend *blk, int64_t offset, int64_t bytes);
+int blk_co_truncate(BlockBackend *blk, int64_t size_bytes, bool exact, enum bdrv_prealloc prealloc,
+                    int flags, Error **errp);
+/* Status of the extent that begins at offset; *ret_bytes (1 .. bytes) is its length, BDRV_BLOCK_*
+ * are returned (or -errno). depth (may be NULL): 0 not allocated anywhere, else 1 for this layer,
+ * 2 for its backing file, ... [co] */
+int blk_co_block_status(BlockBackend *blk, int64_t offset, int64_t bytes, int64_t *ret_bytes,
+                        int64_t *ret_map, int *ret_depth);
+/* Copy inside the storage where it can; -ENOTSUP where it cannot. [co] */
+int blk_co_copy_range(BlockBackend *src, int64_t src_offset, BlockBackend *dst, int64_t dst_offset,
+                      int64_t bytes, int read_flags, int write_flags);
+
+/* Callback style: a handle, or NULL when its own allocation failed (then no callback runs). The
+ * callback never runs before the call has returned, and runs once, in the submitter's context. iov
+ * (the struct and its array) is borrowed until then. [any] */
+BlockAIOCB *blk_aio_preadv(BlockBackend *blk, int64_t offset, const struct iov_view *iov, int flags,
+                           BlockCompletionFunc *cb, void *opaque);
+BlockAIOCB *blk_aio_pwritev(BlockBackend *blk, int64_t offset, const struct iov_view *iov,
+                            int flags, BlockCompletionFunc *cb, void *opaque);
+BlockAIOCB *blk_aio_pwrite_zeroes(BlockBackend *blk, int64_t offset, int64_t bytes, int flags,
+                                  BlockCompletionFunc *cb, void *opaque);
+BlockAIOCB *blk_aio_pdiscard(BlockBackend *blk, int64_t offset, int64_t bytes,
+                             BlockCompletionFunc *cb, void *opaque);
+
+/* ---- 2.7 the seed's synchronous calls ---- */
+int blk_read(BlockBackend *blk, int64_t sector_num, uint8_t *buf, int nb_sectors);
+int blk_read_unthrottled(BlockBackend *blk, int64_t sector_num, uint8_t *buf, int nb_sectors);
+int blk_write(BlockBackend *blk, int64_t sector_num, const uint8_t *buf, int nb_sectors);
+int blk_write_zeroes(BlockBackend *blk, int64_t sector_num, int nb_sectors, int flags);
+int blk_pread(BlockBackend *blk, int64_t offset, void *buf, int count);        /* byte count */
+int blk_pwrite(BlockBackend *blk, int64_t offset, const void *buf, int count); /* byte count */
+
+/* ---- 2.8 the seed's asynchronous calls ---- */
+BlockAIOCB *blk_aio_write_zeroes(BlockBackend *blk, int64_t sector_num, int nb_sectors, int flags,
+                                 BlockCompletionFunc *cb, void *opaque);
+BlockAIOCB *blk_aio_readv(BlockBackend *blk, int64_t sector_num, const struct iov_view *iov,
+                          int nb_sectors, BlockCompletionFunc *cb, void *opaque);
+BlockAIOCB *blk_aio_writev(BlockBackend *blk, int64_t sector_num, const struct iov_view *iov,
+                           int nb_sectors, BlockCompletionFunc *cb, void *opaque);
+BlockAIOCB *blk_aio_flush(BlockBackend *blk, BlockCompletionFunc *cb, void *opaque);
+BlockAIOCB *blk_aio_discard(BlockBackend *blk, int64_t sector_num, int nb_sectors,
+                            BlockCompletionFunc *cb, void *opaque);
+BlockAIOCB *blk_aio_ioctl(BlockBackend *blk, unsigned long req, void *buf, BlockCompletionFunc *cb,
+                          void *opaque);
+void blk_aio_cancel(BlockAIOCB *acb);       /* submitter's thread, not in a coroutine */
+void blk_aio_cancel_async(BlockAIOCB *acb); /* submitter's thread */
+
+/* A request kind of the caller's own. size >= sizeof(struct BlockAIOCB). */
+typedef struct AIOCBInfo {
+    void (*cancel_async)(BlockAIOCB *acb);
+    AioContext *(*get_aio_context)(BlockAIOCB *acb);
+    size_t aiocb_size;
+} AIOCBInfo;
+struct BlockAIOCB {
+    const AIOCBInfo *aiocb_info;
+    BlockBackend *blk;
+    BlockCompletionFunc *cb;
+    void *opaque;
+    int refcnt;
+};
+void *blk_aio_get(const AIOCBInfo *info, BlockBackend *blk, BlockCompletionFunc *cb, void *opaque);
+void blk_aio_unref(void *acb);
+
+/* ---- 2.9 coroutine calls of the seed ---- [co] */
+int blk_co_discard(BlockBackend *blk, int64_t sector_num, int nb_sectors);
+int blk_co_flush(BlockBackend *blk);
+int blk_co_write_zeroes(BlockBackend *blk, int64_t sector_num, int nb_sectors, int flags);
+int blk_co_ioctl(BlockBackend *blk, unsigned long req, void *buf);
+
+/* ---- 2.10 ---- */
+int blk_flush(BlockBackend *blk);
+int blk_flush_all(Platter *pl); /* [control] */
+int blk_discard(BlockBackend *blk, int64_t sector_num, int nb_sectors);
+int blk_ioctl(BlockBackend *blk, unsigned long req, void *buf);
+int blk_write_compressed(BlockBackend *blk, int64_t sector_num, const uint8_t *buf, int nb_sectors);
+int blk_truncate(BlockBackend *blk, int64_t offset);
+int blk_resize(BlockBackend *blk, int64_t size_bytes, bool exact, enum bdrv_prealloc prealloc,
+               Error **errp);
+void blk_drain(BlockBackend *blk); /* [control] */
+void blk_drain_all(Platter *pl);   /* [control] */
+
+/* ---- 2.12 size, geometry, limits, memory ---- [any] */
+int64_t blk_getlength(BlockBackend *blk);
+void blk_get_geometry(BlockBackend *blk, uint64_t *nb_sectors_ptr);
+int64_t blk_nb_sectors(BlockBackend *blk);
+int blk_probe_blocksizes(BlockBackend *blk, struct bdrv_block_sizes *ret_sizes);
+int blk_probe_geometry(BlockBackend *blk, struct bdrv_geometry *ret_geo);
+int blk_get_max_transfer_length(BlockBackend *blk); /* sectors; 0: no limit */
+uint32_t blk_get_request_alignment(BlockBackend *blk);
+void blk_set_guest_block_size(BlockBackend *blk, int align);
+int blk_get_guest_block_size(const BlockBackend *blk);
+void *blk_blockalign(BlockBackend *blk, size_t size); /* free with blk_blockfree; NULL: no memory */
+void blk_blockfree(void *buf);
+int blk_is_sg(BlockBackend *blk);
+
+/* ---- 2.13 write cache, read-only, flags ---- [control] */
+int blk_enable_write_cache(BlockBackend *blk);
+void blk_set_enable_write_cache(BlockBackend *blk, bool wce);
+int blk_is_read_only(BlockBackend *blk);
+int blk_get_flags(BlockBackend *blk);
+
+/* ---- 2.14 AioContext ---- */
+AioContext *blk_get_aio_context(BlockBackend *blk);                   /* [any] */
+void blk_set_aio_context(BlockBackend *blk, AioContext *new_context); /* [control] */
+
+/* In-flight bracket for work that a drain must wait for. [any] */
+void blk_inc_in_flight(BlockBackend *blk);
+void blk_dec_in_flight(BlockBackend *blk);
+Platter *blk_get_platter(BlockBackend *blk);
+
+/* Told when a medium comes or goes. Notifiers are owned by the caller and stay on the backend over
+ * media changes. [control] */
+typedef struct BlkNotifier {
+    void (*notify)(struct BlkNotifier *n, BlockBackend *blk);
+    struct BlkNotifier *next, **link; /* ours */
+} BlkNotifier;
+void blk_add_insert_bs_notifier(BlockBackend *blk, BlkNotifier *n);
+void blk_add_remove_bs_notifier(BlockBackend *blk, BlkNotifier *n);
+void blk_notifier_remove(BlkNotifier *n);
+
+#ifdef __cplusplus
+}
+#endif
+#endif

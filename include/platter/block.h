@@ -1,0 +1,175 @@
+/* SPDX-License-Identifier: MIT */
+/*
+ * Nodes (BlockDriverState): opening, naming, facts. Data travels through a BlockBackend
+ * (platter/backend.h); a node by itself has no read or write.
+ */
+#ifndef PLATTER_BLOCK_H
+#define PLATTER_BLOCK_H
+
+#include <stdbool.h>
+#include <stddef.h>
+#include <stdint.h>
+
+#include <platter/error.h>
+#include <platter/options.h>
+#include <platter/platter.h>
+
+#ifdef __cplusplus
+extern "C" {
+#endif
+
+typedef struct BlockDriverState BlockDriverState;
+
+/* Open flags. What options say wins over flags where both speak. */
+enum bdrv_open_flags {
+    BDRV_O_RDWR = 1 << 0,        /* writable */
+    BDRV_O_NOCACHE = 1 << 1,     /* cache.direct=on */
+    BDRV_O_NO_FLUSH = 1 << 2,    /* cache.no-flush=on: a flush does nothing */
+    BDRV_O_UNMAP = 1 << 3,       /* discard=unmap: discards reach the storage */
+    BDRV_O_AUTO_RDONLY = 1 << 4, /* auto-read-only=on: fall back to read-only */
+    BDRV_O_FORCE_SHARE = 1 << 5, /* force-share=on: take no locks; read-only nodes only */
+    BDRV_O_NO_IO = 1 << 6,       /* for looking only: reads of guest data are not expected */
+    BDRV_O_PROBE = 1 << 7,       /* guess the format when driver is not given */
+};
+
+/* Permission bits of an edge; what it needs, and what it lets others do. */
+enum bdrv_perm {
+    BDRV_PERM_CONSISTENT_READ = 1,
+    BDRV_PERM_WRITE = 2,
+    BDRV_PERM_WRITE_UNCHANGED = 4,
+    BDRV_PERM_RESIZE = 8,
+    BDRV_PERM_ALL = 15,
+};
+
+/* Flags of a request; each call says which it takes. */
+enum bdrv_req_flags {
+    BDRV_REQ_FUA = 1 << 0,         /* on stable storage before completion */
+    BDRV_REQ_ZERO_WRITE = 1 << 1,  /* internal mark of write zeroes */
+    BDRV_REQ_MAY_UNMAP = 1 << 2,   /* write zeroes may give the space back */
+    BDRV_REQ_NO_FALLBACK = 1 << 3, /* write zeroes: -ENOTSUP rather than writing zero buffers */
+    BDRV_REQ_COPY_ON_READ = 1 << 4,
+    BDRV_REQ_WRITE_COMPRESSED = 1 << 5,
+    BDRV_REQ_WRITE_UNCHANGED = 1 << 6,
+    BDRV_REQ_SERIALISING = 1 << 7, /* wait for, and hold off, every overlapping request */
+    BDRV_REQ_NO_WAIT = 1 << 8,
+};
+
+/* Answers of block status. */
+enum bdrv_block_flags {
+    BDRV_BLOCK_DATA = 1 << 0,         /* reads need storage */
+    BDRV_BLOCK_ZERO = 1 << 1,         /* reads as zeroes */
+    BDRV_BLOCK_OFFSET_VALID = 1 << 2, /* map is the offset in file */
+    BDRV_BLOCK_RAW = 1 << 3,          /* internal: ask the file at map */
+    BDRV_BLOCK_ALLOCATED = 1 << 4,    /* this layer decides the content */
+    BDRV_BLOCK_EOF = 1 << 5,          /* the extent reaches the end of the node */
+    BDRV_BLOCK_RECURSE = 1 << 6,      /* internal: the file below may know holes */
+    BDRV_BLOCK_COMPRESSED = 1 << 7,
+};
+
+enum bdrv_prealloc {
+    BDRV_PREALLOC_OFF = 0,
+    BDRV_PREALLOC_METADATA,
+    BDRV_PREALLOC_FALLOC,
+    BDRV_PREALLOC_FULL,
+};
+
+enum bdrv_detect_zeroes {
+    BDRV_DETECT_ZEROES_OFF = 0,
+    BDRV_DETECT_ZEROES_ON,
+    BDRV_DETECT_ZEROES_UNMAP, /* also lets the zeroes give space back */
+};
+
+/* Limits of a node; 0 means none. Lengths in bytes. */
+struct bdrv_limits {
+    uint32_t request_alignment; /* power of two, >= 1 */
+    uint32_t mem_alignment;     /* of buffers, power of two, >= 1: required */
+    uint32_t opt_mem_alignment; /* wished for */
+    uint32_t max_iov;
+    uint64_t max_transfer;
+    uint64_t opt_transfer;
+    uint64_t max_pdiscard;
+    uint64_t pdiscard_alignment;
+    uint64_t max_pwrite_zeroes;
+    uint64_t pwrite_zeroes_alignment;
+};
+
+struct bdrv_info {
+    uint64_t cluster_size_bytes; /* 0: the format has none */
+    bool is_dirty;
+    uint64_t vm_state_offset_bytes;
+};
+
+struct bdrv_block_sizes {
+    uint32_t phys;
+    uint32_t log;
+};
+struct bdrv_geometry {
+    uint32_t heads;
+    uint32_t sectors;
+    uint32_t cylinders;
+};
+
+/* Open a node tree. [control]; may poll the main context.
+ * filename   a path, "json:{...}", "PROTOCOL:..." or NULL
+ * reference  name of a node that exists: a new reference to it is returned, options must be empty
+ * options    ownership passes in, also on failure; NULL: none
+ * flags      BDRV_O_*
+ * Without a driver option the format is raw, or guessed with BDRV_O_PROBE (reported by
+ * bdrv_format_probed; a guessed raw node refuses writes to its first sector that would make it look
+ * like another format).
+ * Errors: ENOENT, EACCES, EROFS, EBUSY or EAGAIN (locked by another process), EPERM (permission
+ * conflict inside the instance), EINVAL (an option), EEXIST (node-name in use), ENOMEM, EMFILE. */
+BlockDriverState *bdrv_open(Platter *pl, const char *filename, const char *reference,
+                            BlockOptions *options, int flags, Error **errp);
+/* Create an image file. options (owned, as above) hold driver and the driver's create options
+ * (size in bytes, preallocation, ...). 0 or -errno. [control] */
+int bdrv_create(Platter *pl, const char *filename, BlockOptions *options, Error **errp);
+
+void bdrv_ref(BlockDriverState *bs); /* [control] */
+/* At zero: flushes, closes and lets go of its children. NULL allowed. [control]; from another
+ * thread the destruction is handed to the control thread. */
+void bdrv_unref(BlockDriverState *bs);
+int bdrv_get_refcnt(const BlockDriverState *bs); /* [control] */
+
+BlockDriverState *bdrv_find_node(Platter *pl, const char *node_name); /* [control] */
+/* Walk the nodes; NULL gives the first. [control] */
+BlockDriverState *bdrv_next_node(Platter *pl, BlockDriverState *bs);
+const char *bdrv_get_node_name(const BlockDriverState *bs); /* never NULL; generated "#block123" */
+const char *bdrv_get_format_name(const BlockDriverState *bs); /* "raw", "file", ... */
+/* The name to show: a path where plain options suffice, else json:{...}. Borrowed until the graph
+ * changes. [control] */
+const char *bdrv_get_filename(const BlockDriverState *bs);
+bool bdrv_format_probed(const BlockDriverState *bs);
+/* The child by name ("file"), or NULL. [control] */
+BlockDriverState *bdrv_get_child(const BlockDriverState *bs, const char *name);
+bool bdrv_is_read_only(const BlockDriverState *bs);
+bool bdrv_is_inserted(BlockDriverState *bs);
+bool bdrv_is_sg(const BlockDriverState *bs);
+int bdrv_get_flags(const BlockDriverState *bs);
+/* Why the node answers -EIO to everything, or NULL when it does not. [control] */
+const char *bdrv_broken_reason(const BlockDriverState *bs);
+
+/* Size in bytes or -errno. [any] */
+int64_t bdrv_getlength(BlockDriverState *bs);
+/* Bytes on the host, or -ENOTSUP. [control] */
+int64_t bdrv_get_allocated_file_size(BlockDriverState *bs);
+const struct bdrv_limits *bdrv_get_limits(const BlockDriverState *bs);
+int bdrv_get_info(BlockDriverState *bs, struct bdrv_info *ret_info); /* [control] */
+/* Engine that carries the I/O of this node: "io_uring", "threads", or NULL when none is needed. */
+const char *bdrv_get_engine_name(const BlockDriverState *bs);
+
+/* Stop requests to bs from every parent and wait until none is in flight; nests. [control] */
+void bdrv_drained_begin(BlockDriverState *bs);
+void bdrv_drained_end(BlockDriverState *bs);
+void bdrv_drain_all_begin(Platter *pl);
+void bdrv_drain_all_end(Platter *pl);
+/* Flush every node; goes on after an error, returns the first. [control] */
+int bdrv_flush_all(Platter *pl);
+
+/* The drivers of this build, sorted by name; NULL ends. Borrowed for ever. */
+const char *const *bdrv_list_formats(void);
+
+#ifdef __cplusplus
+}
+#endif
+#endif

@@ -1,0 +1,41 @@
+/* SPDX-License-Identifier: MIT */
+/*
+ * Events an instance raises: tagged structs, given to the sink of the instance. The sink runs in
+ * the thread that raised the event, must not block and must copy what it keeps: all strings are
+ * borrowed until it returns. A control plane turns them into JSON.
+ */
+#ifndef PLATTER_EVENT_H
+#define PLATTER_EVENT_H
+
+#include <stdbool.h>
+#include <stdint.h>
+
+#ifdef __cplusplus
+extern "C" {
+#endif
+
+enum platter_event_type {
+    PLATTER_EVENT_DEVICE_TRAY_MOVED = 1,
+    PLATTER_EVENT_NODE_BROKEN, /* a node will answer errors from now on, and why */
+};
+
+struct platter_event {
+    enum platter_event_type type;
+    union {
+        struct {
+            const char *device; /* backend name; empty when hidden */
+            bool tray_open;
+        } tray_moved;
+        struct {
+            const char *node_name;
+            const char *reason;
+        } node_broken;
+    } u;
+};
+
+typedef void PlatterEventFunc(void *opaque, const struct platter_event *event);
+
+#ifdef __cplusplus
+}
+#endif
+#endif

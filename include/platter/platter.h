@@ -1,0 +1,61 @@
+/* SPDX-License-Identifier: MIT */
+/*
+ * The instance. A Platter owns nodes, backends and exports; two of them in one process do not
+ * know each other. The thread that creates it is its control thread: calls tagged [control] are
+ * made there, outside coroutines. Everything else is tagged where it is declared.
+ */
+#ifndef PLATTER_PLATTER_H
+#define PLATTER_PLATTER_H
+
+#include <stddef.h>
+#include <stdint.h>
+
+#include <platter/aio.h>
+#include <platter/error.h>
+#include <platter/event.h>
+
+#ifdef __cplusplus
+extern "C" {
+#endif
+
+typedef struct Platter Platter;
+
+/* Which further files the text inside an image may open (backing files, extents, data files). */
+enum platter_image_refs {
+    PLATTER_REFS_LISTED = 0, /* only what the caller named */
+    PLATTER_REFS_NONE,
+    PLATTER_REFS_FOLLOW,
+};
+
+struct platter_options {
+    size_t size;                 /* sizeof(struct platter_options) */
+    AioContext *main_context;    /* referenced; NULL: a new one */
+    uint64_t memory_limit_bytes; /* buffers, caches, stacks; 0: 1 GiB */
+    enum platter_image_refs image_refs;
+    PlatterEventFunc *event_cb; /* may be NULL */
+    void *event_opaque;
+};
+
+/* A new instance; opts may be NULL. Errors: ENOMEM, EINVAL and those of aio_context_new. */
+Platter *platter_new(const struct platter_options *opts, Error **errp);
+/* End it: drains, closes every node, frees every backend and export. No AioContext other than the
+ * main one may still submit. [control]; NULL allowed. */
+void platter_free(Platter *pl);
+
+AioContext *platter_get_main_context(Platter *pl);      /* [any] */
+uint64_t platter_memory_used_bytes(const Platter *pl);  /* [any] */
+uint64_t platter_memory_limit_bytes(const Platter *pl); /* [any] */
+
+/* Give the instance a descriptor, which it owns from now on, success or not. It is opened by the
+ * file name "/dev/fdset/SET". Returns 0, -EINVAL (set < 0, fd not open), -ENOMEM. [control] */
+int platter_add_fd(Platter *pl, int64_t set, int fd, Error **errp);
+/* Close the descriptors of a set that no node uses. 0 or -ENOENT. [control] */
+int platter_remove_fd(Platter *pl, int64_t set, Error **errp);
+
+/* "0.1.0" */
+const char *platter_version(void);
+
+#ifdef __cplusplus
+}
+#endif
+#endif

@@ -1,0 +1,216 @@
+/* SPDX-License-Identifier: MIT */
+/*
+ * All that a driver sees of the block floor: the table it fills, the request it is given, and the
+ * calls it may make on its node and children. No other header of src/block/ is for drivers.
+ */
+#ifndef PLATTER_BLOCK_DRIVER_H
+#define PLATTER_BLOCK_DRIVER_H
+
+#include <stdatomic.h>
+#include <stdbool.h>
+#include <stdint.h>
+
+#include <platter/block.h>
+#include <platter/coroutine.h>
+#include <platter/iov.h>
+
+#include "loop/io.h"
+
+typedef struct BdrvEdge BdrvEdge; /* parent -> child */
+typedef struct BlockDriver BlockDriver;
+struct mem_budget;
+
+enum bdrv_op {
+    BDRV_OP_READ,
+    BDRV_OP_WRITE,
+    BDRV_OP_WRITE_ZEROES,
+    BDRV_OP_DISCARD,
+    BDRV_OP_FLUSH,
+};
+
+/* One request, passed down by pointer. A layer that changes something makes its own copy.
+ * iov, niov, iov_offset: bytes of memory begin iov_offset into the list; READ and WRITE only. */
+struct bdrv_req {
+    enum bdrv_op op;
+    unsigned flags; /* BDRV_REQ_* */
+    uint64_t offset;
+    uint64_t bytes;
+    const struct iovec *iov;
+    size_t niov;
+    uint64_t iov_offset;
+};
+
+/* What an edge is to its parent. */
+enum bdrv_role {
+    BDRV_ROLE_DATA = 1 << 0, /* guest data is stored there */
+    BDRV_ROLE_METADATA = 1 << 1,
+    BDRV_ROLE_FILTERED = 1 << 2, /* the parent shows the child's content */
+    BDRV_ROLE_COW = 1 << 3,      /* backing file */
+    BDRV_ROLE_PRIMARY = 1 << 4,  /* the child that stands for the image ("file") */
+};
+
+/* Answer of a driver's block_status_co. */
+struct bdrv_status {
+    int flags;              /* BDRV_BLOCK_* */
+    uint64_t bytes;         /* length of the extent, > 0 */
+    uint64_t map;           /* offset in file when BDRV_BLOCK_OFFSET_VALID */
+    BlockDriverState *file; /* node that map speaks of */
+};
+
+enum bdrv_driver_caps {
+    BDRV_CAP_PROTOCOL = 1 << 0, /* ends the graph; opened from a filename */
+    BDRV_CAP_FILTER = 1 << 1,   /* NULL operations forward to the primary child */
+    BDRV_CAP_FORMAT = 1 << 2,
+    BDRV_CAP_FUA = 1 << 3,              /* write_co honours BDRV_REQ_FUA */
+    BDRV_CAP_ZERO_FUA = 1 << 4,         /* write_zeroes_co honours BDRV_REQ_FUA */
+    BDRV_CAP_ZERO_UNMAP = 1 << 5,       /* write_zeroes_co honours BDRV_REQ_MAY_UNMAP */
+    BDRV_CAP_ZERO_NO_FALLBACK = 1 << 6, /* write_zeroes_co is fast or -ENOTSUP under NO_FALLBACK */
+    BDRV_CAP_GROWS_ON_WRITE = 1 << 7,   /* a write past the end extends the file */
+    BDRV_CAP_TRUNCATE_ZEROES = 1 << 8,  /* what truncate adds reads as zeroes */
+    BDRV_CAP_PASSTHROUGH = 1 << 9, /* set in node->caps at open: reads, writes and flushes of this
+                                      node are its primary child's, unchanged; it is folded away */
+};
+
+/*
+ * The driver table. Calls tagged co run in a coroutine of any context, several at once; the others
+ * in the control thread with the node drained. Data calls return 0 or -errno. A request given to a
+ * driver is inside the node, aligned to the node's limits and not above its maxima; its memory is
+ * aligned to mem_alignment. NULL: a filter forwards to its primary child, else block/ emulates or
+ * refuses, as said at each.
+ */
+struct BlockDriver {
+    const char *format_name;   /* required: "raw", "file" */
+    const char *protocol_name; /* prefix of file names ("nbd" in nbd:...), or NULL */
+    size_t instance_size;      /* node->opaque, zeroed */
+    unsigned caps;
+
+    /* How sure the first bytes are of this format, 0..100. Required of formats that can be guessed.
+     */
+    int (*probe)(const uint8_t *buf, size_t len, const char *filename);
+    /* Whether the path is this protocol's (host_device: a block device), 0..100. Optional. */
+    int (*probe_device)(const char *filename);
+    /* Turn "PROTOCOL:rest" into options. Protocols only; NULL: option filename. */
+    int (*parse_filename)(const char *filename, BlockOptions *options, Error **errp);
+
+    /* Take this driver's keys out of options (generated parsers do), open children with
+     * bdrv_open_child, fill node->caps. flags: BDRV_O_*. Required. After a failure close is not
+     * called: open undoes what it did (edges are let go by block/). */
+    int (*open)(BlockDriverState *bs, BlockOptions *options, int flags, Error **errp);
+    void (*close)(BlockDriverState *bs);
+    /* Read-only or cache flags of an open node change: prepare may fail and changes nothing that is
+     * seen; then commit or abort. NULL: never refuses. */
+    int (*reopen_prepare)(BlockDriverState *bs, int new_flags, Error **errp);
+    void (*reopen_commit)(BlockDriverState *bs);
+    void (*reopen_abort)(BlockDriverState *bs);
+    /* Permissions the node now has of its storage change (locks). As reopen. NULL: nothing to do.
+     */
+    int (*perm_check)(BlockDriverState *bs, uint64_t perm, uint64_t shared, Error **errp);
+    void (*perm_set)(BlockDriverState *bs, uint64_t perm, uint64_t shared);
+    void (*perm_abort)(BlockDriverState *bs);
+    /* What an edge to a child needs and shares, given the node's own. NULL: the usual for its role.
+     */
+    void (*child_perm)(BlockDriverState *bs, const char *child_name, unsigned role, uint64_t perm,
+                       uint64_t shared, uint64_t *ret_perm, uint64_t *ret_shared);
+    /* Fill *limits (given: merged from the children). NULL: as given. */
+    void (*refresh_limits)(BlockDriverState *bs, struct bdrv_limits *limits);
+
+    int (*read_co)(BlockDriverState *bs, const struct bdrv_req *req);  /* required but in filters */
+    int (*write_co)(BlockDriverState *bs, const struct bdrv_req *req); /* NULL: read-only driver */
+    /* NULL or -ENOTSUP: zero buffers are written, or the request fails under NO_FALLBACK. */
+    int (*write_zeroes_co)(BlockDriverState *bs, uint64_t offset, uint64_t bytes, unsigned flags);
+    /* NULL or -ENOTSUP: nothing happens, success. */
+    int (*discard_co)(BlockDriverState *bs, uint64_t offset, uint64_t bytes);
+    /* Make all completed writes durable. NULL: flush the primary child. */
+    int (*flush_co)(BlockDriverState *bs);
+    /* NULL: everything is data. */
+    int (*block_status_co)(BlockDriverState *bs, bool want_zero, uint64_t offset, uint64_t bytes,
+                           struct bdrv_status *ret_status);
+    /* Copy from src to dst, both of this driver, without bytes passing through us. NULL: -ENOTSUP.
+     */
+    int (*copy_range_co)(BlockDriverState *src, uint64_t src_offset, BlockDriverState *dst,
+                         uint64_t dst_offset, uint64_t bytes, unsigned write_flags);
+    /* Go down: a driver that stands above a child says which range of it (raw). NULL: -ENOTSUP. */
+    int (*map_range)(BlockDriverState *bs, uint64_t offset, uint64_t bytes, BdrvEdge **ret_child,
+                     uint64_t *ret_offset);
+    int (*truncate_co)(BlockDriverState *bs, uint64_t size_bytes, bool exact,
+                       enum bdrv_prealloc prealloc, unsigned flags, Error **errp);
+    int (*ioctl_co)(BlockDriverState *bs, unsigned long request, void *buf);
+
+    /* Size now. Required but in filters. Called at open, after truncate and by bdrv_refresh_size.
+     */
+    int64_t (*getlength)(BlockDriverState *bs);
+    int64_t (*get_allocated_file_size)(BlockDriverState *bs); /* NULL: that of the primary child */
+    int (*get_info)(BlockDriverState *bs, struct bdrv_info *ret_info);
+    int (*probe_blocksizes)(BlockDriverState *bs, struct bdrv_block_sizes *ret_sizes);
+    int (*probe_geometry)(BlockDriverState *bs, struct bdrv_geometry *ret_geo);
+    bool (*is_inserted)(BlockDriverState *bs); /* NULL: true */
+    void (*lock_medium)(BlockDriverState *bs, bool locked);
+    void (*eject)(BlockDriverState *bs, bool eject_flag);
+    void (*invalidate_cache)(BlockDriverState *bs, Error **errp);
+
+    /* Make an image. options: what the caller gave, without "driver"; leftovers are refused by
+     * block/. NULL: "cannot create". */
+    int (*create)(Platter *pl, const char *filename, BlockOptions *options, Error **errp);
+
+    const char *const *strong_options; /* options that change content; for bdrv_get_filename */
+};
+
+/* ---- node, as drivers see it ---- */
+
+void *bdrv_opaque(const BlockDriverState *bs); /* the driver's instance_size bytes */
+Platter *bdrv_platter(const BlockDriverState *bs);
+struct mem_budget *bdrv_budget(const BlockDriverState *bs);
+int bdrv_open_flags(const BlockDriverState *bs);         /* BDRV_O_*, as options ended up */
+void bdrv_set_caps(BlockDriverState *bs, unsigned caps); /* replaces those of the table; at open */
+/* Turn a writable open into a read-only one where auto-read-only allows it: 0, or -EACCES with errp
+ * set from the text. At open. */
+int bdrv_apply_auto_read_only(BlockDriverState *bs, const char *why, Error **errp);
+void bdrv_set_filename(BlockDriverState *bs,
+                       const char *filename); /* plain name; copied; at open */
+void bdrv_set_engine(BlockDriverState *bs, enum aio_engine engine); /* for bdrv_get_engine_name */
+
+/* Open the child NAME of bs from the keys "NAME" (reference) or "NAME.*", or from filename when not
+ * NULL. The edge is the node's. NULL with errp. */
+BdrvEdge *bdrv_open_child(BlockDriverState *bs, const char *filename, BlockOptions *options,
+                          const char *name, unsigned role, bool allow_none, Error **errp);
+BlockDriverState *bdrv_edge_node(const BdrvEdge *edge);
+BdrvEdge *bdrv_primary_child(const BlockDriverState *bs);
+
+/* A descriptor for a path, "/dev/fdset/N" included; -errno with errp. flags: O_*. */
+int bdrv_os_open(Platter *pl, const char *path, int flags, int mode, Error **errp);
+
+/* The size changed behind our back or by a write past the end (at least new_size_bytes). Any
+ * thread. */
+void bdrv_grow_size(BlockDriverState *bs, uint64_t new_size_bytes);
+/* The node cannot be trusted any more: all later requests answer -EIO; reported once. Any thread.
+ */
+void bdrv_mark_broken(BlockDriverState *bs, const char *fmt, ...)
+    __attribute__((format(printf, 2, 3)));
+
+/* ---- requests to children: coroutine; any alignment ---- */
+int bdrv_edge_request_co(BdrvEdge *edge, const struct bdrv_req *req);
+int bdrv_edge_read_co(BdrvEdge *edge, uint64_t offset, void *buf, size_t bytes);
+int bdrv_edge_write_co(BdrvEdge *edge, uint64_t offset, const void *buf, size_t bytes,
+                       unsigned flags);
+int bdrv_edge_write_zeroes_co(BdrvEdge *edge, uint64_t offset, uint64_t bytes, unsigned flags);
+int bdrv_edge_discard_co(BdrvEdge *edge, uint64_t offset, uint64_t bytes);
+int bdrv_edge_flush_co(BdrvEdge *edge);
+int bdrv_edge_truncate_co(BdrvEdge *edge, uint64_t size_bytes, bool exact,
+                          enum bdrv_prealloc prealloc, unsigned flags, Error **errp);
+int bdrv_edge_block_status_co(BdrvEdge *edge, bool want_zero, uint64_t offset, uint64_t bytes,
+                              struct bdrv_status *ret_status);
+int64_t bdrv_edge_getlength(BdrvEdge *edge);
+/* The same for control calls outside coroutines (open, create): polls the main context. */
+int bdrv_edge_pread(BdrvEdge *edge, uint64_t offset, void *buf, size_t bytes);
+int bdrv_edge_pwrite(BdrvEdge *edge, uint64_t offset, const void *buf, size_t bytes,
+                     unsigned flags);
+int bdrv_edge_flush(BdrvEdge *edge);
+
+/* A buffer aligned for I/O on bs and charged to the budget; NULL: no memory. Any thread. */
+void *bdrv_buffer_alloc(BlockDriverState *bs, size_t bytes);
+void bdrv_buffer_free(BlockDriverState *bs, void *buf, size_t bytes);
+
+/* ---- the build list ---- */
+extern const BlockDriver *const bdrv_drivers[]; /* src/driver/list.c; NULL ends */
+
+#endif

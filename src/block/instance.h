@@ -1,0 +1,61 @@
+/* SPDX-License-Identifier: MIT */
+/*
+ * The instance: what Platter * points to. Floors above block/ keep what they own in a room here;
+ * block/ does not know what it is.
+ */
+#ifndef PLATTER_BLOCK_INSTANCE_H
+#define PLATTER_BLOCK_INSTANCE_H
+
+#include <sys/queue.h>
+
+#include <platter/platter.h>
+
+#include "block/node.h"
+#include "util/budget.h"
+
+/* One name space for nodes and backends. */
+enum instance_name_kind {
+    INSTANCE_NAME_NONE = 0,
+    INSTANCE_NAME_NODE,
+    INSTANCE_NAME_BACKEND,
+};
+
+/* Rooms of higher floors, ended by platter_free in descending order. */
+enum instance_room {
+    INSTANCE_ROOM_BACKENDS = 0,
+    INSTANCE_ROOM_EXPORTS,
+    INSTANCE_ROOM_MAX,
+};
+
+struct instance_name; /* name.c */
+struct instance_fd;   /* fdset.c */
+
+struct Platter {
+    AioContext *main_ctx; /* counted */
+    struct mem_budget budget;
+    enum platter_image_refs image_refs;
+    PlatterEventFunc *event_cb;
+    void *event_opaque;
+
+    /* control thread */
+    TAILQ_HEAD(, BlockDriverState) nodes;
+    struct instance_name *names; /* hash table */
+    struct instance_fd *fds;
+    uint64_t next_node_number;
+    int drain_all_count;
+    struct {
+        void *data;
+        void (*fini)(Platter *pl, void *data);
+    } rooms[INSTANCE_ROOM_MAX];
+};
+
+/* Who holds a name. */
+enum instance_name_kind instance_name_find(Platter *pl, const char *name, void **ret_owner);
+/* Claim a free name; 0 or -ENOMEM. Asserts that it is free. */
+int instance_name_add(Platter *pl, const char *name, enum instance_name_kind kind, void *owner);
+void instance_name_del(Platter *pl, const char *name);
+
+void instance_raise(Platter *pl, const struct platter_event *event); /* any thread */
+bool instance_in_control_thread(const Platter *pl);
+
+#endif

@@ -1,0 +1,128 @@
+/* SPDX-License-Identifier: MIT */
+/*
+ * Nodes and edges as the block floor and the floors above it see them. Drivers do not include this.
+ *
+ * Locking: the graph (edges, permissions, names, flags) belongs to the control thread and changes
+ * only while the nodes concerned are drained over all contexts; the data path reads it without a
+ * lock. Fields that the data path writes are atomic or guarded by the lock they name.
+ */
+#ifndef PLATTER_BLOCK_NODE_H
+#define PLATTER_BLOCK_NODE_H
+
+#include <stdatomic.h>
+#include <stdbool.h>
+#include <stdint.h>
+#include <sys/queue.h>
+
+#include <platter/block.h>
+#include <platter/coroutine.h>
+
+#include "block/driver.h"
+#include "os/thread.h"
+
+/* What a user of a node (backend, job, export, other node) is to the graph. */
+struct bdrv_parent_class {
+    /* "block device 'hd0'", "node 'x'", for refusals. buf of size bytes is filled. */
+    void (*describe)(void *parent, char *buf, size_t size);
+    /* Stop sending new requests through this edge / go on. Control thread. */
+    void (*drained_begin)(BdrvEdge *edge);
+    void (*drained_end)(BdrvEdge *edge);
+    /* Whether requests are still in flight. Control thread; after a change to false in another
+     * thread the parent calls aio_notify(main context). */
+    bool (*drained_poll)(BdrvEdge *edge);
+    /* The child's size changed. Control thread. */
+    void (*resized)(BdrvEdge *edge);
+    /* The parent is a node: itself; else NULL. */
+    bool parent_is_node;
+};
+
+struct BdrvEdge {
+    BlockDriverState *bs; /* counted */
+    char *name;           /* owned: "file", "root" */
+    const struct bdrv_parent_class *klass;
+    void *parent; /* borrowed: BlockDriverState or the user */
+    unsigned role;
+    uint64_t perm;
+    uint64_t shared;
+    bool frozen;
+    int quiesced;                    /* drained_begin calls it has seen */
+    TAILQ_ENTRY(BdrvEdge) in_parent; /* parents' children (when parent_is_node) */
+    TAILQ_ENTRY(BdrvEdge) in_child;  /* bs->parents */
+};
+TAILQ_HEAD(bdrv_edge_list, BdrvEdge);
+
+struct bdrv_tracked; /* block/track.h: a write in flight that others may have to wait for */
+TAILQ_HEAD(bdrv_tracked_list, bdrv_tracked);
+
+struct BlockDriverState {
+    /* read by every request; set before the node is seen, or while drained */
+    BlockDriverState
+        *through;           /* where reads, writes and flushes go: itself, or past folded nodes */
+    const BlockDriver *drv; /* NULL: an empty root node (not inserted) */
+    void *opaque;           /* owned */
+    unsigned caps;
+    int open_flags; /* BDRV_O_* */
+    bool read_only;
+    bool sg;
+    enum bdrv_detect_zeroes detect_zeroes;
+    struct bdrv_limits bl;
+    BdrvEdge *file;             /* primary child or NULL */
+    _Atomic(char *) broken;     /* why requests answer -EIO; owned; set once */
+    _Atomic int64_t size_bytes; /* or -errno */
+
+    /* data path state */
+    _Atomic uint64_t write_gen;   /* counts completed changes; before their completion is told */
+    _Atomic uint64_t flushed_gen; /* the write_gen a successful flush covered */
+    _Atomic int serialising;      /* serialising requests now in flight */
+    struct os_mutex track_lock;   /* guards tracked */
+    struct bdrv_tracked_list tracked;
+
+    /* control thread */
+    Platter *pl; /* borrowed */
+    int refcnt;
+    char *node_name;       /* owned */
+    char *filename;        /* owned, plain; NULL when there is none */
+    char *shown_filename;  /* owned cache of bdrv_get_filename */
+    BlockOptions *options; /* owned: as opened, for bdrv_get_filename */
+    bool probed;
+    bool implicit_name; /* node_name was generated */
+    enum aio_engine engine;
+    bool has_engine;
+    int quiesce_count;
+    struct bdrv_edge_list children;
+    struct bdrv_edge_list parents;
+    TAILQ_ENTRY(BlockDriverState) in_instance;
+};
+
+/* ---- edges of users that are no nodes (backends, jobs): control thread ---- */
+
+/* A new edge to bs, which it refs; permissions are checked against the other parents. NULL with
+ * errp (EPERM naming both users, ENOMEM). */
+BdrvEdge *bdrv_root_attach(BlockDriverState *bs, const char *name,
+                           const struct bdrv_parent_class *klass, void *parent, uint64_t perm,
+                           uint64_t shared, Error **errp);
+void bdrv_root_detach(BdrvEdge *edge);
+/* Let an edge point to another node, all or nothing; both are drained meanwhile. */
+int bdrv_root_replace(BdrvEdge *edge, BlockDriverState *new_bs, Error **errp);
+int bdrv_root_set_perm(BdrvEdge *edge, uint64_t perm, uint64_t shared, Error **errp);
+/* A node without a driver, for blk_new_with_bs. */
+BlockDriverState *bdrv_new_root(Platter *pl, Error **errp);
+/* Write-back flag and detect-zeroes of a node. */
+void bdrv_set_detect_zeroes(BlockDriverState *bs, enum bdrv_detect_zeroes dz);
+
+/* ---- requests through an edge, for backends: coroutine ---- */
+/* bdrv_edge_request_co and its kin (block/driver.h) plus: */
+int bdrv_edge_copy_range_co(BdrvEdge *src, uint64_t src_offset, BdrvEdge *dst, uint64_t dst_offset,
+                            uint64_t bytes, unsigned read_flags, unsigned write_flags);
+int bdrv_edge_ioctl_co(BdrvEdge *edge, unsigned long request, void *buf);
+/* Status down the chain; *ret_depth as blk_co_block_status. */
+int bdrv_edge_status_above_co(BdrvEdge *edge, bool want_zero, uint64_t offset, uint64_t bytes,
+                              struct bdrv_status *ret_status, int *ret_depth);
+
+/* Flags of a request that op understands; others are -EINVAL. */
+unsigned bdrv_op_flags(enum bdrv_op op);
+
+/* Ask the driver for the size again and tell the parents (resized). Control thread. */
+int64_t bdrv_refresh_size(BlockDriverState *bs);
+
+#endif
