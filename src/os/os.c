@@ -1,0 +1,45 @@
+/* SPDX-License-Identifier: MIT */
+/*
+ * Owns the table in force and the process-wide slot numbers. The table pointer is plain: it changes
+ * only before any other thread of ours runs.
+ */
+#include "os/os.h"
+
+#include <assert.h>
+
+#include "os/thread.h"
+
+const struct os_table *os = &os_linux;
+
+static pthread_mutex_t slot_lock = PTHREAD_MUTEX_INITIALIZER;
+static unsigned slot_users[OS_SLOTS]; /* slot_lock */
+
+void os_replace(const struct os_table *table)
+{
+    os = table ? table : &os_linux;
+}
+
+unsigned os_slot_get(void)
+{
+    unsigned best = 0;
+
+    pthread_mutex_lock(&slot_lock);
+    for (unsigned i = 1; i < OS_SLOTS; i++) {
+        if (slot_users[i] < slot_users[best]) {
+            best = i;
+        }
+    }
+    slot_users[best]++;
+    pthread_mutex_unlock(&slot_lock);
+    return best;
+}
+
+void os_slot_put(unsigned slot)
+{
+    assert(slot < OS_SLOTS);
+
+    pthread_mutex_lock(&slot_lock);
+    assert(slot_users[slot] > 0);
+    slot_users[slot]--;
+    pthread_mutex_unlock(&slot_lock);
+}
