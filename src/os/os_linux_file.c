@@ -6,6 +6,7 @@
 #include "os/os_linux.h"
 
 #include <fcntl.h>
+#include <limits.h>
 #include <sys/ioctl.h>
 #include <sys/vfs.h>
 #include <unistd.h>
