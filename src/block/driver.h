@@ -69,14 +69,23 @@ enum bdrv_driver_caps {
     BDRV_CAP_TRUNCATE_ZEROES = 1 << 8,  /* what truncate adds reads as zeroes */
     BDRV_CAP_PASSTHROUGH = 1 << 9, /* set in node->caps at open: reads, writes and flushes of this
                                       node are its primary child's, unchanged; it is folded away */
+    BDRV_CAP_COMPRESSED = 1 << 10, /* write_co honours BDRV_REQ_WRITE_COMPRESSED */
 };
 
 /*
  * The driver table. Calls tagged co run in a coroutine of any context, several at once; the others
  * in the control thread with the node drained. Data calls return 0 or -errno. A request given to a
- * driver is inside the node, aligned to the node's limits and not above its maxima; its memory is
- * aligned to mem_alignment. NULL: a filter forwards to its primary child, else block/ emulates or
- * refuses, as said at each.
+ * driver is inside the node, aligned to the node's limits and not above its maxima; each piece of
+ * its memory begins at a multiple of mem_alignment and, where that is more than 1, is a multiple of
+ * request_alignment long. max_iov bounds the elements a request touches, not those of the list.
+ *
+ * The end of a node whose size is no multiple of request_alignment: a driver with
+ * BDRV_CAP_PROTOCOL is given the last block whole. What it reads past the end is zeroes; what it
+ * writes there is zeroes, and when the file grew by it (BDRV_CAP_GROWS_ON_WRITE) block/ calls
+ * truncate_co with the right size before anybody else writes there. The other drivers are given a
+ * request that stops at the node's end, so that their child does the same.
+ *
+ * NULL: a filter forwards to its primary child, else block/ emulates or refuses, as said at each.
  */
 struct BlockDriver {
     const char *format_name;   /* required: "raw", "file" */

@@ -20,7 +20,8 @@
 #include "block/driver.h"
 #include "os/thread.h"
 
-/* What a user of a node (backend, job, export, other node) is to the graph. */
+/* What a user of a node (backend, job, export, other node) is to the graph. The drain calls must
+ * not change the graph. */
 struct bdrv_parent_class {
     /* "block device 'hd0'", "node 'x'", for refusals. buf of size bytes is filled. */
     void (*describe)(void *parent, char *buf, size_t size);
@@ -48,6 +49,11 @@ struct BdrvEdge {
     int quiesced;                    /* drained_begin calls it has seen */
     TAILQ_ENTRY(BdrvEdge) in_parent; /* parents' children (when parent_is_node) */
     TAILQ_ENTRY(BdrvEdge) in_child;  /* bs->parents */
+    /* perm.c: a change under way */
+    uint64_t saved_perm;
+    uint64_t saved_shared;
+    BdrvEdge *next_changed;
+    bool perm_changed;
 };
 TAILQ_HEAD(bdrv_edge_list, BdrvEdge);
 
@@ -74,8 +80,10 @@ struct BlockDriverState {
     _Atomic uint64_t write_gen;   /* counts completed changes; before their completion is told */
     _Atomic uint64_t flushed_gen; /* the write_gen a successful flush covered */
     _Atomic int serialising;      /* serialising requests now in flight */
-    struct os_mutex track_lock;   /* guards tracked */
+    struct os_mutex track_lock;   /* guards tracked and tracked_serialising */
     struct bdrv_tracked_list tracked;
+    unsigned tracked_serialising; /* of those in tracked */
+    CoMutex flush_lock;           /* one flush of the driver at a time */
 
     /* control thread */
     Platter *pl; /* borrowed */
@@ -88,11 +96,38 @@ struct BlockDriverState {
     bool implicit_name; /* node_name was generated */
     enum aio_engine engine;
     bool has_engine;
-    int quiesce_count;
+    int quiesce_count; /* drained sections on this very node */
+    bool held;         /* one on this node or below it: roots above are quiesced (drain.c) */
+    bool closing;
+    bool resize_untold;           /* roots have not been told of the present size */
+    unsigned depth;               /* nodes above it that came from the same options text */
+    struct bdrv_opening *opening; /* open.c; borrowed, while it is being opened */
+    uint64_t perm;                /* what the users together need of it, as the driver was told */
+    uint64_t shared;
     struct bdrv_edge_list children;
     struct bdrv_edge_list parents;
     TAILQ_ENTRY(BlockDriverState) in_instance;
+    struct node_walk_mark {
+        uint64_t gen;
+        BdrvEdge *edge;
+        BlockDriverState *from;
+        BlockDriverState *next;
+    } walk;                         /* walk.c */
+    BlockDriverState *next_checked; /* perm.c: nodes whose driver agreed to a change */
+    uint64_t new_perm;
+    uint64_t new_shared;
+    bool perm_checked;
+
+    /* other threads leave work for the control thread here and schedule main_bh */
+    QEMUBH *main_bh; /* owned */
+    _Atomic int late_unrefs;
+    _Atomic bool grown;
 };
+
+/* Whether a write by req may happen to a raw node whose format was guessed: 0, or -EPERM when it
+ * would make the first sector look like another format. The request path asks for every changing
+ * request of a probed raw node that begins below 512. No I/O, any context. */
+int bdrv_probe_guard_write(BlockDriverState *bs, const struct bdrv_req *req);
 
 /* ---- edges of users that are no nodes (backends, jobs): control thread ---- */
 
@@ -118,6 +153,19 @@ int bdrv_edge_ioctl_co(BdrvEdge *edge, unsigned long request, void *buf);
 /* Status down the chain; *ret_depth as blk_co_block_status. */
 int bdrv_edge_status_above_co(BdrvEdge *edge, bool want_zero, uint64_t offset, uint64_t bytes,
                               struct bdrv_status *ret_status, int *ret_depth);
+
+/* The request path's part of a new node (zeroed memory) and of one that ends. */
+void bdrv_io_init(BlockDriverState *bs);
+void bdrv_io_fini(BlockDriverState *bs);
+/* BDRV_REQ_SERIALISING waits for the requests it finds in flight only where they are tracked:
+ * writes of nodes with request_alignment > 1, and everything between these two calls. Control
+ * thread, bs drained; they nest. */
+void bdrv_track_all_begin(BlockDriverState *bs);
+void bdrv_track_all_end(BlockDriverState *bs);
+
+/* Whether a guessed raw node may begin with these bytes (its first sector as a write would leave
+ * it): 0, or -EPERM when they would be taken for another format. probe.c. */
+int bdrv_probe_guard_write(const BlockDriverState *bs, const uint8_t *first, size_t len);
 
 /* Flags of a request that op understands; others are -EINVAL. */
 unsigned bdrv_op_flags(enum bdrv_op op);
