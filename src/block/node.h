@@ -163,10 +163,6 @@ void bdrv_io_fini(BlockDriverState *bs);
 void bdrv_track_all_begin(BlockDriverState *bs);
 void bdrv_track_all_end(BlockDriverState *bs);
 
-/* Whether a guessed raw node may begin with these bytes (its first sector as a write would leave
- * it): 0, or -EPERM when they would be taken for another format. probe.c. */
-int bdrv_probe_guard_write(const BlockDriverState *bs, const uint8_t *first, size_t len);
-
 /* Flags of a request that op understands; others are -EINVAL. */
 unsigned bdrv_op_flags(enum bdrv_op op);
 
