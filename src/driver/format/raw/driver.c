@@ -1,0 +1,221 @@
+/* SPDX-License-Identifier: MIT */
+/*
+ * raw: the child's bytes as they are, or a window of them (offset, size). Without a window the node
+ * is folded away (BDRV_CAP_PASSTHROUGH) and costs a request nothing.
+ *
+ * Invariant: offset + size never exceeds INT64_MAX, and at open not the child's size.
+ */
+#include <errno.h>
+#include <inttypes.h>
+
+#include "block/driver.h"
+#include "schema/opts.h"
+#include "util/checked.h"
+#include "util/error.h"
+
+#define RAW_SIZE_UNIT 512
+
+/* Set at open, then constant. */
+struct raw_state {
+    uint64_t offset;
+    uint64_t size_bytes; /* when has_size */
+    bool has_size;
+};
+
+#define RAW_CAPS                                                                                   \
+    (BDRV_CAP_FORMAT | BDRV_CAP_FUA | BDRV_CAP_ZERO_FUA | BDRV_CAP_ZERO_UNMAP |                    \
+     BDRV_CAP_ZERO_NO_FALLBACK | BDRV_CAP_TRUNCATE_ZEROES)
+
+static int raw_probe(const uint8_t *buf, size_t len, const char *filename)
+{
+    return 1; /* any bytes may be a raw disk, and nothing says they are */
+}
+
+static int raw_check_window(const struct raw_state *s, uint64_t file_bytes, Error **errp)
+{
+    if (s->has_size && s->size_bytes % RAW_SIZE_UNIT != 0) {
+        return error_set(errp, EINVAL, "raw: size %" PRIu64 " is not a multiple of %d",
+                         s->size_bytes, RAW_SIZE_UNIT);
+    }
+    if (s->offset > file_bytes) {
+        return error_set(errp, EINVAL,
+                         "raw: offset %" PRIu64 " is beyond the end of the file (%" PRIu64
+                         " bytes)",
+                         s->offset, file_bytes);
+    }
+    if (s->has_size && s->size_bytes > file_bytes - s->offset) {
+        return error_set(errp, EINVAL,
+                         "raw: offset %" PRIu64 " and size %" PRIu64
+                         " go beyond the end of the file (%" PRIu64 " bytes)",
+                         s->offset, s->size_bytes, file_bytes);
+    }
+    return 0;
+}
+
+static int raw_open(BlockDriverState *bs, BlockOptions *options, int flags, Error **errp)
+{
+    struct raw_state *s = bdrv_opaque(bs);
+    struct opts_node_raw opts;
+    BdrvEdge *file;
+    int64_t file_bytes;
+    int rc = opts_node_raw_parse(options, &opts, errp);
+
+    if (rc < 0) {
+        return rc;
+    }
+    s->offset = opts.has_offset ? opts.offset : 0;
+    s->has_size = opts.has_size;
+    s->size_bytes = opts.has_size ? opts.size : 0;
+    opts_node_raw_fini(&opts);
+
+    file = bdrv_open_child(bs, NULL, options, "file", BDRV_ROLE_FILTERED | BDRV_ROLE_PRIMARY, false,
+                           errp);
+    if (file == NULL) {
+        return -EINVAL;
+    }
+    if (s->offset == 0 && !s->has_size) {
+        bdrv_set_caps(bs, RAW_CAPS | BDRV_CAP_PASSTHROUGH);
+        return 0;
+    }
+    file_bytes = bdrv_edge_getlength(file);
+    if (file_bytes < 0) {
+        return error_set_errno(errp, (int)-file_bytes, "raw: cannot tell the size of the file");
+    }
+    return raw_check_window(s, (uint64_t)file_bytes, errp);
+}
+
+static void raw_refresh_limits(BlockDriverState *bs, struct bdrv_limits *limits)
+{
+    const struct raw_state *s = bdrv_opaque(bs);
+
+    /* An odd window would turn aligned requests into unaligned ones: the child aligns them, once.
+     */
+    if (!is_aligned(s->offset, limits->request_alignment)) {
+        limits->request_alignment = 1;
+    }
+}
+
+static int raw_forward_co(BlockDriverState *bs, const struct bdrv_req *req)
+{
+    const struct raw_state *s = bdrv_opaque(bs);
+    struct bdrv_req below = *req;
+
+    below.offset += s->offset;
+    return bdrv_edge_request_co(bdrv_primary_child(bs), &below);
+}
+
+static int raw_write_zeroes_co(BlockDriverState *bs, uint64_t offset, uint64_t bytes,
+                               unsigned flags)
+{
+    const struct raw_state *s = bdrv_opaque(bs);
+
+    return bdrv_edge_write_zeroes_co(bdrv_primary_child(bs), offset + s->offset, bytes, flags);
+}
+
+static int raw_discard_co(BlockDriverState *bs, uint64_t offset, uint64_t bytes)
+{
+    const struct raw_state *s = bdrv_opaque(bs);
+
+    return bdrv_edge_discard_co(bdrv_primary_child(bs), offset + s->offset, bytes);
+}
+
+static int raw_flush_co(BlockDriverState *bs)
+{
+    return bdrv_edge_flush_co(bdrv_primary_child(bs));
+}
+
+static int raw_block_status_co(BlockDriverState *bs, bool want_zero, uint64_t offset,
+                               uint64_t bytes, struct bdrv_status *ret_status)
+{
+    const struct raw_state *s = bdrv_opaque(bs);
+
+    *ret_status = (struct bdrv_status){
+        .flags = BDRV_BLOCK_RAW | BDRV_BLOCK_RECURSE | BDRV_BLOCK_OFFSET_VALID,
+        .bytes = bytes,
+        .map = offset + s->offset,
+        .file = bdrv_edge_node(bdrv_primary_child(bs)),
+    };
+    return 0;
+}
+
+static int raw_map_range(BlockDriverState *bs, uint64_t offset, uint64_t bytes,
+                         BdrvEdge **ret_child, uint64_t *ret_offset)
+{
+    const struct raw_state *s = bdrv_opaque(bs);
+
+    *ret_child = bdrv_primary_child(bs);
+    *ret_offset = offset + s->offset;
+    return 0;
+}
+
+static int raw_truncate_co(BlockDriverState *bs, uint64_t size_bytes, bool exact,
+                           enum bdrv_prealloc prealloc, unsigned flags, Error **errp)
+{
+    const struct raw_state *s = bdrv_opaque(bs);
+
+    if (s->has_size) {
+        return error_set(errp, ENOTSUP, "Cannot resize fixed-size raw disks");
+    }
+    if (size_bytes > (uint64_t)INT64_MAX - s->offset) {
+        return error_set(errp, EFBIG, "raw: size %" PRIu64 " at offset %" PRIu64 " is too large",
+                         size_bytes, s->offset);
+    }
+    return bdrv_edge_truncate_co(bdrv_primary_child(bs), size_bytes + s->offset, exact, prealloc,
+                                 flags, errp);
+}
+
+static int64_t raw_getlength(BlockDriverState *bs)
+{
+    const struct raw_state *s = bdrv_opaque(bs);
+    int64_t file_bytes = bdrv_edge_getlength(bdrv_primary_child(bs));
+
+    if (file_bytes < 0 || s->has_size) {
+        return file_bytes < 0 ? file_bytes : (int64_t)s->size_bytes;
+    }
+    return (uint64_t)file_bytes > s->offset ? file_bytes - (int64_t)s->offset : 0;
+}
+
+/* The file below is all there is to create. */
+static int raw_create(Platter *pl, const char *filename, BlockOptions *options, Error **errp)
+{
+    BlockOptions *below = block_options_copy(options);
+    struct opts_create_raw opts;
+    int rc;
+
+    if (below == NULL) {
+        return error_set(errp, ENOMEM, "out of memory");
+    }
+    rc = opts_create_raw_parse(options, &opts, errp);
+    if (rc < 0) {
+        block_options_free(below);
+        return rc;
+    }
+    opts_create_raw_fini(&opts);
+    if (block_options_set_str(below, "driver", "file") < 0) {
+        block_options_free(below);
+        return error_set(errp, ENOMEM, "out of memory");
+    }
+    return bdrv_create(pl, filename, below, errp);
+}
+
+static const char *const raw_strong_options[] = {"offset", "size", NULL};
+
+const BlockDriver bdrv_raw = {
+    .format_name = "raw",
+    .instance_size = sizeof(struct raw_state),
+    .caps = RAW_CAPS,
+    .probe = raw_probe,
+    .open = raw_open,
+    .refresh_limits = raw_refresh_limits,
+    .read_co = raw_forward_co,
+    .write_co = raw_forward_co,
+    .write_zeroes_co = raw_write_zeroes_co,
+    .discard_co = raw_discard_co,
+    .flush_co = raw_flush_co,
+    .block_status_co = raw_block_status_co,
+    .map_range = raw_map_range,
+    .truncate_co = raw_truncate_co,
+    .getlength = raw_getlength,
+    .create = raw_create,
+    .strong_options = raw_strong_options,
+};

@@ -1,0 +1,192 @@
+/* SPDX-License-Identifier: MIT */
+/*
+ * null-co and null-aio: a disk that keeps nothing. Writes vanish; reads give zeroes with
+ * read-zeroes=on and leave the reader's memory alone otherwise. null-co answers at once, null-aio
+ * from a later turn of the loop, as storage would.
+ */
+#include <errno.h>
+#include <string.h>
+
+#include "block/driver.h"
+#include "schema/opts.h"
+#include "util/error.h"
+#include "util/iov.h"
+#include "util/mem.h"
+
+#define NULL_SIZE_DEFAULT (UINT64_C(1) << 30)
+
+/* Set at open, then constant. */
+struct null_state {
+    uint64_t size_bytes;
+    int64_t latency_ns;
+    bool read_zeroes;
+    bool later; /* null-aio */
+};
+
+static __attribute__((noinline)) int null_wait(const struct null_state *s)
+{
+    if (s->latency_ns > 0) {
+        return co_sleep_ns(s->latency_ns);
+    }
+    aio_co_schedule(aio_context_current(), coroutine_self());
+    coroutine_yield();
+    return 0;
+}
+
+static inline int null_serve(const struct null_state *s)
+{
+    if (UNLIKELY(s->later || s->latency_ns > 0)) {
+        return null_wait(s);
+    }
+    return 0;
+}
+
+static int null_open(BlockDriverState *bs, BlockOptions *options, const char *filename, bool later,
+                     Error **errp)
+{
+    struct null_state *s = bdrv_opaque(bs);
+    struct opts_node_null opts;
+    int rc = opts_node_null_parse(options, &opts, errp);
+
+    if (rc < 0) {
+        return rc;
+    }
+    s->size_bytes = opts.has_size ? opts.size : NULL_SIZE_DEFAULT;
+    s->latency_ns = opts.has_latency_ns ? (int64_t)opts.latency_ns : 0;
+    s->read_zeroes = opts.has_read_zeroes && opts.read_zeroes;
+    s->later = later;
+    opts_node_null_fini(&opts);
+    if (s->size_bytes > INT64_MAX) {
+        return error_set(errp, EINVAL, "size %llu is above the largest disk",
+                         (unsigned long long)s->size_bytes);
+    }
+    bdrv_set_filename(bs, filename);
+    return 0;
+}
+
+static int null_co_open(BlockDriverState *bs, BlockOptions *options, int flags, Error **errp)
+{
+    return null_open(bs, options, "null-co://", false, errp);
+}
+
+static int null_aio_open(BlockDriverState *bs, BlockOptions *options, int flags, Error **errp)
+{
+    return null_open(bs, options, "null-aio://", true, errp);
+}
+
+static int null_co_parse_filename(const char *filename, BlockOptions *options, Error **errp)
+{
+    if (strcmp(filename, "null-co://") != 0) {
+        return error_set(errp, EINVAL, "'%s': the only file name of null-co is 'null-co://'",
+                         filename);
+    }
+    return 0;
+}
+
+static int null_aio_parse_filename(const char *filename, BlockOptions *options, Error **errp)
+{
+    if (strcmp(filename, "null-aio://") != 0) {
+        return error_set(errp, EINVAL, "'%s': the only file name of null-aio is 'null-aio://'",
+                         filename);
+    }
+    return 0;
+}
+
+static int null_read_co(BlockDriverState *bs, const struct bdrv_req *req)
+{
+    const struct null_state *s = bdrv_opaque(bs);
+
+    if (s->read_zeroes) {
+        iov_fill(req->iov, req->niov, req->iov_offset, 0, req->bytes);
+    }
+    return null_serve(s);
+}
+
+static int null_write_co(BlockDriverState *bs, const struct bdrv_req *req)
+{
+    return null_serve(bdrv_opaque(bs));
+}
+
+static int null_write_zeroes_co(BlockDriverState *bs, uint64_t offset, uint64_t bytes,
+                                unsigned flags)
+{
+    return null_serve(bdrv_opaque(bs));
+}
+
+static int null_discard_co(BlockDriverState *bs, uint64_t offset, uint64_t bytes)
+{
+    return null_serve(bdrv_opaque(bs));
+}
+
+static int null_flush_co(BlockDriverState *bs)
+{
+    return null_serve(bdrv_opaque(bs));
+}
+
+static int null_block_status_co(BlockDriverState *bs, bool want_zero, uint64_t offset,
+                                uint64_t bytes, struct bdrv_status *ret_status)
+{
+    const struct null_state *s = bdrv_opaque(bs);
+
+    *ret_status = (struct bdrv_status){
+        .flags = BDRV_BLOCK_OFFSET_VALID | (s->read_zeroes ? BDRV_BLOCK_ZERO : 0),
+        .bytes = bytes,
+        .map = offset,
+        .file = bs,
+    };
+    return 0;
+}
+
+static int64_t null_getlength(BlockDriverState *bs)
+{
+    const struct null_state *s = bdrv_opaque(bs);
+
+    return (int64_t)s->size_bytes;
+}
+
+static int64_t null_allocated(BlockDriverState *bs)
+{
+    return 0;
+}
+
+static const char *const null_strong_options[] = {"size", "read-zeroes", NULL};
+
+#define NULL_CAPS                                                                                  \
+    (BDRV_CAP_PROTOCOL | BDRV_CAP_FUA | BDRV_CAP_ZERO_FUA | BDRV_CAP_ZERO_UNMAP |                  \
+     BDRV_CAP_ZERO_NO_FALLBACK)
+
+const BlockDriver bdrv_null_co = {
+    .format_name = "null-co",
+    .protocol_name = "null-co",
+    .instance_size = sizeof(struct null_state),
+    .caps = NULL_CAPS,
+    .parse_filename = null_co_parse_filename,
+    .open = null_co_open,
+    .read_co = null_read_co,
+    .write_co = null_write_co,
+    .write_zeroes_co = null_write_zeroes_co,
+    .discard_co = null_discard_co,
+    .flush_co = null_flush_co,
+    .block_status_co = null_block_status_co,
+    .getlength = null_getlength,
+    .get_allocated_file_size = null_allocated,
+    .strong_options = null_strong_options,
+};
+
+const BlockDriver bdrv_null_aio = {
+    .format_name = "null-aio",
+    .protocol_name = "null-aio",
+    .instance_size = sizeof(struct null_state),
+    .caps = NULL_CAPS,
+    .parse_filename = null_aio_parse_filename,
+    .open = null_aio_open,
+    .read_co = null_read_co,
+    .write_co = null_write_co,
+    .write_zeroes_co = null_write_zeroes_co,
+    .discard_co = null_discard_co,
+    .flush_co = null_flush_co,
+    .block_status_co = null_block_status_co,
+    .getlength = null_getlength,
+    .get_allocated_file_size = null_allocated,
+    .strong_options = null_strong_options,
+};
