@@ -6,6 +6,7 @@
 
 /* clang-format off */
 #define DRIVERS(X)                                                                                 \
+    X(mem)                                                                                         \
     X(null_aio)                                                                                    \
     X(null_co)                                                                                     \
     X(raw)
