@@ -38,7 +38,8 @@ typedef void BlockCompletionFunc(void *opaque, int ret);
 /* The coroutines that an attached device makes the pool keep ready. */
 #define COROUTINE_POOL_RESERVATION 64
 
-/* What a device model tells a backend. Called in the control thread. Any member may be NULL. */
+/* What a device model tells a backend. Any member may be NULL. Called in the control thread, but
+ * for is_tray_open, which requests ask in the thread that makes them: it only looks. */
 typedef struct BlockDevOps {
     void (*change_media_cb)(void *opaque, bool load); /* presence means: removable media */
     void (*eject_request_cb)(void *opaque, bool force);
@@ -89,7 +90,8 @@ bool blk_is_available(BlockBackend *blk);                   /* [any] */
 void blk_invalidate_cache(BlockBackend *blk, Error **errp); /* [control] */
 
 /* What this backend needs of its root and shares with other users: BDRV_PERM_*. Defaults: read, and
- * write when the node is writable; shares all. 0 or -EPERM with a text naming both. [control] */
+ * write and resize when the node is writable; shares all. 0 or -EPERM with a text naming both.
+ * [control] */
 int blk_set_perm(BlockBackend *blk, uint64_t perm, uint64_t shared_perm, Error **errp);
 void blk_get_perm(const BlockBackend *blk, uint64_t *ret_perm, uint64_t *ret_shared_perm);
 
@@ -208,8 +210,8 @@ void blk_drain_all(Platter *pl);   /* [control] */
 int64_t blk_getlength(BlockBackend *blk);
 void blk_get_geometry(BlockBackend *blk, uint64_t *nb_sectors_ptr);
 int64_t blk_nb_sectors(BlockBackend *blk);
-int blk_probe_blocksizes(BlockBackend *blk, struct bdrv_block_sizes *ret_sizes);
-int blk_probe_geometry(BlockBackend *blk, struct bdrv_geometry *ret_geo);
+int blk_probe_blocksizes(BlockBackend *blk, struct bdrv_block_sizes *ret_sizes); /* [control] */
+int blk_probe_geometry(BlockBackend *blk, struct bdrv_geometry *ret_geo);        /* [control] */
 int blk_get_max_transfer_length(BlockBackend *blk); /* sectors; 0: no limit */
 uint32_t blk_get_request_alignment(BlockBackend *blk);
 void blk_set_guest_block_size(BlockBackend *blk, int align);
@@ -223,6 +225,10 @@ int blk_enable_write_cache(BlockBackend *blk);
 void blk_set_enable_write_cache(BlockBackend *blk, bool wce);
 int blk_is_read_only(BlockBackend *blk);
 int blk_get_flags(BlockBackend *blk);
+/* Settings of the backend that hold for each medium in turn, and may be made while it is empty.
+ * Read-only: 0, -EACCES (the node itself is read-only), -EPERM. [control] */
+int blk_set_read_only(BlockBackend *blk, bool read_only, Error **errp);
+void blk_set_detect_zeroes(BlockBackend *blk, enum bdrv_detect_zeroes detect_zeroes);
 
 /* ---- 2.14 AioContext ---- */
 AioContext *blk_get_aio_context(BlockBackend *blk);                   /* [any] */

@@ -1,0 +1,298 @@
+/* SPDX-License-Identifier: MIT */
+/*
+ * What the files of src/backend/ share. Nobody else includes this.
+ *
+ * The gate. Each backend has one counter of requests in flight for every context slot, so that
+ * contexts do not share a cache line. The top bit of a counter says "drained": it is set in all of
+ * them by the control thread, so that one atomic addition both counts a request and tells whether
+ * it may go on. From then on a counter only falls (a late request undoes its own count and waits in
+ * the drained queue). The atomics of the counters also order what requests read without a lock
+ * (root, special, dev_ops) against the control thread, which changes that only while drained and
+ * with nothing in flight.
+ *
+ * Locks: BlockBackend.lock guards the drained queue and the fields named there. It is a leaf.
+ */
+#ifndef PLATTER_BACKEND_INT_H
+#define PLATTER_BACKEND_INT_H
+
+#include <assert.h>
+#include <errno.h>
+#include <limits.h>
+#include <stdalign.h>
+#include <stdatomic.h>
+#include <sys/queue.h>
+
+#include <platter/backend.h>
+
+#include "block/instance.h"
+#include "block/node.h"
+#include "loop/context.h"
+#include "os/os.h"
+#include "os/thread.h"
+#include "util/error.h"
+#include "util/mem.h"
+
+#define BLK_SLOT_DRAINED (UINT32_C(1) << 31)
+/* The slot of brackets (blk_inc_in_flight), which begin and end in any thread. */
+#define BLK_SLOT_BRACKET OS_SLOTS
+
+struct blk_slot {
+    alignas(64) _Atomic uint32_t in_flight; /* and BLK_SLOT_DRAINED */
+};
+
+/* Why a request must look closer than at the size of the root; none set is the common case. */
+enum blk_special {
+    BLK_SPECIAL_MEDIUM = 1 << 0, /* no root, or somebody must be asked whether it is there */
+    BLK_SPECIAL_NO_WRITE = 1 << 1,
+    BLK_SPECIAL_FUA = 1 << 2, /* write cache off */
+};
+
+/* A coroutine in the drained queue. Lives on its stack. */
+struct blk_waiter {
+    Coroutine *co;
+    bool queued;   /* BlockBackend.lock */
+    bool canceled; /* BlockBackend.lock */
+    TAILQ_ENTRY(blk_waiter) entry;
+};
+TAILQ_HEAD(blk_waiter_list, blk_waiter);
+
+/* What the [any] queries need of the root. */
+struct blk_facts {
+    bool has_root;
+    bool inserted;
+    bool sg;
+    int64_t size_bytes; /* or -errno */
+    uint32_t request_alignment;
+    uint32_t mem_alignment;
+    uint64_t max_transfer_bytes;
+};
+
+struct BlockBackend {
+    /* read by every request; changed as said at the top */
+    BdrvEdge *root;           /* owned, NULL when empty */
+    _Atomic unsigned special; /* enum blk_special; the FUA bit changes at any time */
+    const BlockDevOps *dev_ops;
+    void *dev_opaque;
+    Platter *pl; /* borrowed */
+
+    _Atomic int refcnt;
+    _Atomic(AioContext *) home_ctx; /* counted; never NULL */
+
+    /* lock: written by the control thread */
+    struct os_mutex lock;
+    int drained_depth;
+    struct blk_waiter_list drained_queue;
+    struct blk_facts drained_facts; /* as they were when the drain began */
+
+    /* control thread */
+    char *name; /* owned; "" when hidden */
+    bool visible;
+    void *dev;         /* borrowed */
+    int devs_reserved; /* coroutine reservations held */
+    int guest_block_size;
+    DriveInfo *legacy_dinfo; /* owned */
+    QEMUBH *unref_bh;        /* for a last unref elsewhere; made early so that it cannot fail */
+    bool perm_set;           /* perm and shared were chosen by blk_set_perm */
+    uint64_t perm;
+    uint64_t shared;
+    bool wce;
+    bool read_only_set;
+    bool read_only;
+    bool detect_zeroes_set;
+    enum bdrv_detect_zeroes detect_zeroes;
+    struct {
+        int open_flags;
+        bool read_only;
+    } last_root; /* of the medium that was removed last */
+    BlkNotifier *insert_notifiers;
+    BlkNotifier *remove_notifiers;
+    TAILQ_ENTRY(BlockBackend) in_visible;
+    TAILQ_ENTRY(BlockBackend) in_all;
+
+    struct blk_slot slots[OS_SLOTS + 1];
+};
+
+TAILQ_HEAD(blk_list, BlockBackend);
+
+/* The room of src/backend in an instance. */
+struct blk_room {
+    struct blk_list visible;
+    struct blk_list all;
+};
+struct blk_room *blk_room(Platter *pl); /* NULL: no backend was ever made */
+
+#define BLK_ASSERT_CONTROL(pl) assert(instance_in_control_thread(pl))
+#define BLK_ASSERT_CONTROL_POLLS(pl) assert(instance_in_control_thread(pl) && !in_coroutine())
+
+/* ---- gate.c ---- */
+
+/* How a request passes the gate. */
+struct blk_pass {
+    bool over_drain;           /* the control thread waits for this one: it may run while drained */
+    struct blk_waiter **where; /* where to show the waiter for a cancel; NULL: not cancellable */
+};
+
+/* Coroutine; the slow half of blk_gate_enter, with the request counted in slot. */
+struct blk_slot *blk_gate_wait_co(BlockBackend *blk, struct blk_slot *slot,
+                                  const struct blk_pass *pass);
+void blk_slot_leave_drained(BlockBackend *blk, struct blk_slot *slot);
+
+/* Count a request in flight, waiting while drained. Coroutine. Returns what blk_gate_leave wants,
+ * or NULL: canceled while it waited; then the caller got a reference to blk to give back. */
+static inline struct blk_slot *blk_gate_enter(BlockBackend *blk, const struct blk_pass *pass)
+{
+    struct blk_slot *slot = &blk->slots[aio_context_slot(aio_context_current())];
+
+    if (UNLIKELY(atomic_fetch_add_explicit(&slot->in_flight, 1, memory_order_acq_rel) &
+                 BLK_SLOT_DRAINED)) {
+        return blk_gate_wait_co(blk, slot, pass);
+    }
+    return slot;
+}
+
+/* The opposite. blk may be gone right after the count fell, so it is not touched any more: whether
+ * somebody waits is told by the same word. */
+static inline void blk_gate_leave(BlockBackend *blk, struct blk_slot *slot)
+{
+    uint32_t old = atomic_load_explicit(&slot->in_flight, memory_order_relaxed);
+
+    do {
+        if (UNLIKELY(old & BLK_SLOT_DRAINED)) {
+            blk_slot_leave_drained(blk, slot);
+            return;
+        }
+    } while (!atomic_compare_exchange_weak_explicit(&slot->in_flight, &old, old - 1,
+                                                    memory_order_release, memory_order_relaxed));
+}
+
+/* Take a coroutine out of the drained queue; it goes on as canceled. where: as in blk_pass. Any
+ * thread; the request must not have completed. */
+void blk_gate_cancel(BlockBackend *blk, struct blk_waiter **where);
+
+/* Hold requests / let them go on; nests. Control thread. begin does not wait. */
+void blk_quiesce_begin(BlockBackend *blk);
+void blk_quiesce_end(BlockBackend *blk);
+bool blk_in_flight(BlockBackend *blk);
+/* The same with waiting, over the root's node when there is one. The root may change in between:
+ * bs is what end needs. */
+BlockDriverState *blk_drained_begin(BlockBackend *blk);
+void blk_drained_end(BlockBackend *blk, BlockDriverState *bs);
+
+/* Work out special again. Control thread, drained. */
+void blk_special_update(BlockBackend *blk);
+void blk_facts_get(BlockBackend *blk, struct blk_facts *ret_facts); /* any thread */
+bool blk_tray_is_open(BlockBackend *blk);
+
+/* ---- check.c ---- */
+
+/* Whether the request may go to the node: 0 or -errno; may add flags. In flight. */
+int blk_check_request(BlockBackend *blk, struct bdrv_req *req);
+/* Just the medium. In flight. */
+int blk_check_available(BlockBackend *blk);
+/* Medium and range, in the order of blk_check_request. In flight. */
+int blk_check_range(BlockBackend *blk, int64_t offset, int64_t bytes);
+
+/* ---- io_co.c ---- */
+
+/* The whole of a request: gate, checks, node. Coroutine. */
+int blk_request_co(BlockBackend *blk, struct bdrv_req *req, bool over_drain);
+int blk_truncate_over_co(BlockBackend *blk, int64_t size_bytes, bool exact,
+                         enum bdrv_prealloc prealloc, bool over_drain, Error **errp);
+int blk_ioctl_over_co(BlockBackend *blk, unsigned long request, void *buf, bool over_drain);
+
+/* A request from the arguments of the byte calls. Negative numbers become huge ones, which the
+ * checks refuse. */
+static inline struct bdrv_req blk_req_iov(enum bdrv_op op, int64_t offset,
+                                          const struct iov_view *iov, int flags)
+{
+    return (struct bdrv_req){
+        .op = op,
+        .flags = (unsigned)flags,
+        .offset = (uint64_t)offset,
+        .bytes = iov->bytes,
+        .iov = iov->iov,
+        .niov = iov->niov,
+    };
+}
+static inline struct bdrv_req blk_req_range(enum bdrv_op op, int64_t offset, int64_t bytes,
+                                            int flags)
+{
+    return (struct bdrv_req){
+        .op = op,
+        .flags = (unsigned)flags,
+        .offset = (uint64_t)offset,
+        .bytes = (uint64_t)bytes,
+    };
+}
+
+/* ---- io_sync.c ---- */
+int blk_request_sync(BlockBackend *blk, struct bdrv_req *req);
+
+/* ---- io_aio.c, cancel.c ---- */
+
+/* Set by a cancel that waits. Lives on its stack, chained at the request. */
+struct blk_cancel_wait {
+    bool done;
+    struct blk_cancel_wait *next;
+};
+
+/* A request of the callback door, on the stack of the coroutine that serves it. */
+struct blk_aiocb {
+    BlockAIOCB common;
+    Coroutine *co;
+    struct bdrv_req req;
+    unsigned long ioctl_request;
+    void *ioctl_buf;
+    bool is_ioctl;
+    bool returned; /* the submitting call has returned, so the callback may run */
+    /* cold */
+    struct blk_waiter *waiter;            /* in the drained queue; BlockBackend.lock */
+    struct blk_cancel_wait *cancel_waits; /* submitter's thread */
+    struct blk_aio_foreign *foreign;      /* submitted by a thread that runs no context */
+};
+extern const AIOCBInfo blk_aiocb_info;
+
+/* A request of a thread that runs no context: on the heap, since it outlives the call that made it
+ * in a thread that does not serve it. */
+struct blk_aio_foreign {
+    struct blk_aiocb acb;
+    struct os_mutex lock; /* guards the rest */
+    struct os_cond cond;
+    int refcnt;
+    bool done;
+};
+void blk_aio_foreign_unref(struct blk_aio_foreign *foreign);
+
+BlockAIOCB *blk_aio_submit(BlockBackend *blk, struct blk_aiocb *start);
+static inline BlockAIOCB *blk_aio_request(BlockBackend *blk, const struct bdrv_req *req,
+                                          BlockCompletionFunc *cb, void *opaque)
+{
+    struct blk_aiocb start = {
+        .common =
+            {.aiocb_info = &blk_aiocb_info, .blk = blk, .cb = cb, .opaque = opaque, .refcnt = 1},
+        .req = *req,
+    };
+
+    return blk_aio_submit(blk, &start);
+}
+
+/* ---- medium.c ---- */
+/* Ask for the permissions that the settings want now. */
+int blk_update_perm(BlockBackend *blk, Error **errp);
+/* The first node from the root down filters whose driver has an operation. has(drv) tells. */
+BlockDriverState *blk_find_below(BlockBackend *blk, bool (*has)(const BlockDriver *drv));
+
+/* ---- device.c ---- */
+
+/* Which ways the tray moved, in this order, when the medium changed. */
+struct blk_tray_moves {
+    bool opened;
+    bool closed;
+};
+struct blk_tray_moves blk_dev_change_media(BlockBackend *blk, bool load);
+void blk_dev_release(BlockBackend *blk);
+
+/* ---- notifier.c ---- */
+void blk_notify(BlkNotifier **list, BlockBackend *blk);
+
+#endif
