@@ -6,6 +6,8 @@
 
 /* clang-format off */
 #define DRIVERS(X)                                                                                 \
+    X(file)                                                                                        \
+    X(host_device)                                                                                 \
     X(mem)                                                                                         \
     X(null_aio)                                                                                    \
     X(null_co)                                                                                     \

@@ -63,9 +63,9 @@ static int raw_open(BlockDriverState *bs, BlockOptions *options, int flags, Erro
     if (rc < 0) {
         return rc;
     }
-    s->offset = opts.has_offset ? opts.offset : 0;
+    s->offset = opts.offset;
     s->has_size = opts.has_size;
-    s->size_bytes = opts.has_size ? opts.size : 0;
+    s->size_bytes = opts.size;
     opts_node_raw_fini(&opts);
 
     file = bdrv_open_child(bs, NULL, options, "file", BDRV_ROLE_FILTERED | BDRV_ROLE_PRIMARY, false,

@@ -13,8 +13,6 @@
 #include "util/iov.h"
 #include "util/mem.h"
 
-#define NULL_SIZE_DEFAULT (UINT64_C(1) << 30)
-
 /* Set at open, then constant. */
 struct null_state {
     uint64_t size_bytes;
@@ -51,15 +49,11 @@ static int null_open(BlockDriverState *bs, BlockOptions *options, const char *fi
     if (rc < 0) {
         return rc;
     }
-    s->size_bytes = opts.has_size ? opts.size : NULL_SIZE_DEFAULT;
-    s->latency_ns = opts.has_latency_ns ? (int64_t)opts.latency_ns : 0;
-    s->read_zeroes = opts.has_read_zeroes && opts.read_zeroes;
+    s->size_bytes = opts.size;
+    s->latency_ns = (int64_t)opts.latency_ns;
+    s->read_zeroes = opts.read_zeroes;
     s->later = later;
     opts_node_null_fini(&opts);
-    if (s->size_bytes > INT64_MAX) {
-        return error_set(errp, EINVAL, "size %llu is above the largest disk",
-                         (unsigned long long)s->size_bytes);
-    }
     bdrv_set_filename(bs, filename);
     return 0;
 }

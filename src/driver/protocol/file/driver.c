@@ -1,0 +1,42 @@
+/* SPDX-License-Identifier: MIT */
+/* file: a regular file of this machine. The work is done in ../posix. */
+#include "driver/protocol/posix/posix.h"
+
+static int file_parse_filename(const char *filename, BlockOptions *options, Error **errp)
+{
+    return posix_parse_filename("file:", filename, options, errp);
+}
+
+static int file_open(BlockDriverState *bs, BlockOptions *options, int flags, Error **errp)
+{
+    return posix_open(bs, options, flags, POSIX_FILE, errp);
+}
+
+const BlockDriver bdrv_file = {
+    .format_name = "file",
+    .protocol_name = "file",
+    .instance_size = sizeof(struct posix_state),
+    .caps = BDRV_CAP_PROTOCOL | BDRV_CAP_FUA | BDRV_CAP_ZERO_UNMAP | BDRV_CAP_ZERO_NO_FALLBACK |
+            BDRV_CAP_GROWS_ON_WRITE | BDRV_CAP_TRUNCATE_ZEROES,
+    .parse_filename = file_parse_filename,
+    .open = file_open,
+    .close = posix_close,
+    .reopen_prepare = posix_reopen_prepare,
+    .reopen_commit = posix_reopen_commit,
+    .reopen_abort = posix_reopen_abort,
+    .perm_check = posix_perm_check,
+    .perm_set = posix_perm_set,
+    .perm_abort = posix_perm_abort,
+    .refresh_limits = posix_refresh_limits,
+    .read_co = posix_read_co,
+    .write_co = posix_write_co,
+    .write_zeroes_co = posix_write_zeroes_co,
+    .discard_co = posix_discard_co,
+    .flush_co = posix_flush_co,
+    .block_status_co = posix_block_status_co,
+    .copy_range_co = posix_copy_range_co,
+    .truncate_co = posix_truncate_co,
+    .getlength = posix_getlength,
+    .get_allocated_file_size = posix_get_allocated_file_size,
+    .create = posix_create_file,
+};

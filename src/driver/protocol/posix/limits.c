@@ -1,0 +1,179 @@
+/* SPDX-License-Identifier: MIT */
+/*
+ * What the kernel says of a file or device: alignment of direct I/O (asked by statx, else found by
+ * reading), block sizes, size, space used.
+ */
+#include <errno.h>
+#include <limits.h>
+#include <linux/fs.h>
+#include <linux/magic.h>
+#include <linux/stat.h>
+#include <stdlib.h>
+#include <sys/stat.h>
+#include <sys/vfs.h>
+
+#include "os/os.h"
+#include "posix.h"
+#include "util/checked.h"
+#include "util/error.h"
+#include "util/mem.h"
+
+#define ALIGN_SAFE 4096 /* when nothing can be found out */
+#define ALIGN_MAX (1u << 20)
+#define PROBE_BYTES (2 * ALIGN_SAFE)
+#define TRANSFER_MAX (UINT64_C(1) << 30)
+#define HUGETLBFS_TYPE 0x958458f6
+
+static const uint32_t align_candidates[] = {1, 512, 1024, 2048, 4096};
+
+static bool align_valid(uint64_t align)
+{
+    return is_pow2(align) && align <= ALIGN_MAX;
+}
+
+bool posix_in_memory(int fd)
+{
+    struct statfs sfs;
+
+    return os->fstatfs(fd, &sfs) == 0 &&
+           (sfs.f_type == TMPFS_MAGIC || sfs.f_type == RAMFS_MAGIC || sfs.f_type == HUGETLBFS_TYPE);
+}
+
+/* By statx: false where kernel or file system do not tell. */
+static bool ask_alignment(struct posix_state *s)
+{
+#ifdef STATX_DIOALIGN
+    struct statx stx;
+
+    if (os->statx(s->fd, STATX_DIOALIGN, &stx) == 0 && (stx.stx_mask & STATX_DIOALIGN) != 0 &&
+        align_valid(stx.stx_dio_mem_align) && align_valid(stx.stx_dio_offset_align)) {
+        s->mem_align = stx.stx_dio_mem_align;
+        s->offset_align = stx.stx_dio_offset_align;
+        return true;
+    }
+#endif
+    return false;
+}
+
+static bool can_read(int fd, uint8_t *buf, size_t bytes, uint64_t offset)
+{
+    struct iovec iov = {buf, bytes};
+
+    return os->preadv(fd, &iov, 1, offset, 0) >= 0;
+}
+
+/* By reading with ever larger alignments until the kernel agrees. A file that is too short to tell
+ * gets what works everywhere. */
+static int probe_alignment(struct posix_state *s, uint64_t size_bytes)
+{
+    uint8_t *buf;
+    size_t i;
+
+    s->offset_align = s->mem_align = ALIGN_SAFE;
+    if (size_bytes < PROBE_BYTES) {
+        return 0;
+    }
+    if (posix_memalign((void **)&buf, ALIGN_SAFE, PROBE_BYTES) != 0) {
+        return -ENOMEM;
+    }
+    for (i = 0; i < ARRAY_SIZE(align_candidates); i++) {
+        if (can_read(s->fd, buf, align_candidates[i], align_candidates[i])) {
+            s->offset_align = align_candidates[i];
+            break;
+        }
+    }
+    for (i = 0; i < ARRAY_SIZE(align_candidates); i++) {
+        if (can_read(s->fd, buf + align_candidates[i] % ALIGN_SAFE, s->offset_align, 0)) {
+            s->mem_align = align_candidates[i];
+            break;
+        }
+    }
+    free(buf);
+    return 0;
+}
+
+int posix_probe_limits(struct posix_state *s, Error **errp)
+{
+    struct stat st;
+    int rc, logical = 0;
+
+    s->offset_align = s->mem_align = s->block_bytes = 1;
+    if (s->kind == POSIX_DEVICE) {
+        rc = os->ioctl(s->fd, BLKSSZGET, &logical);
+        if (rc < 0) {
+            return error_set_errno(errp, -rc, "Could not tell the block size of '%s'", s->filename);
+        }
+        s->block_bytes = logical > 0 && align_valid((unsigned)logical) ? (uint32_t)logical : 512;
+    }
+    if (!s->direct) {
+        return 0;
+    }
+    if (!ask_alignment(s)) {
+        rc = os->fstat(s->fd, &st);
+        if (rc == 0) {
+            rc = probe_alignment(s, s->kind == POSIX_DEVICE ? UINT64_MAX : (uint64_t)st.st_size);
+        }
+        if (rc < 0) {
+            return error_set_errno(errp, -rc, "Could not find the alignment of '%s'", s->filename);
+        }
+    }
+    if (s->offset_align < s->block_bytes) {
+        s->offset_align = s->block_bytes;
+    }
+    return 0;
+}
+
+void posix_refresh_limits(BlockDriverState *bs, struct bdrv_limits *limits)
+{
+    const struct posix_state *s = bdrv_opaque(bs);
+    uint32_t space_align = s->offset_align > s->block_bytes ? s->offset_align : s->block_bytes;
+
+    limits->request_alignment = s->offset_align;
+    limits->mem_alignment = s->mem_align;
+    limits->opt_mem_alignment = s->mem_align > ALIGN_SAFE ? s->mem_align : ALIGN_SAFE;
+    limits->max_iov = IOV_MAX;
+    limits->max_transfer = TRANSFER_MAX;
+    limits->pwrite_zeroes_alignment = space_align;
+    limits->pdiscard_alignment = space_align;
+}
+
+int64_t posix_getlength(BlockDriverState *bs)
+{
+    const struct posix_state *s = bdrv_opaque(bs);
+    struct stat st;
+    uint64_t bytes = 0;
+    int rc;
+
+    if (s->kind == POSIX_DEVICE) {
+        rc = os->ioctl(s->fd, BLKGETSIZE64, &bytes);
+    } else {
+        rc = os->fstat(s->fd, &st);
+        bytes = rc == 0 ? (uint64_t)st.st_size : 0;
+    }
+    if (rc < 0) {
+        return rc;
+    }
+    return bytes <= INT64_MAX ? (int64_t)bytes : -EFBIG;
+}
+
+int64_t posix_get_allocated_file_size(BlockDriverState *bs)
+{
+    const struct posix_state *s = bdrv_opaque(bs);
+    struct stat st;
+    int rc = os->fstat(s->fd, &st);
+
+    return rc < 0 ? rc : (int64_t)st.st_blocks * 512;
+}
+
+int posix_probe_blocksizes(BlockDriverState *bs, struct bdrv_block_sizes *ret_sizes)
+{
+    const struct posix_state *s = bdrv_opaque(bs);
+    unsigned phys = 0;
+    int rc = os->ioctl(s->fd, BLKPBSZGET, &phys);
+
+    if (rc < 0) {
+        return rc;
+    }
+    *ret_sizes = (struct bdrv_block_sizes){.phys = phys, .log = s->block_bytes};
+    return 0;
+}

@@ -1,0 +1,290 @@
+/* SPDX-License-Identifier: MIT */
+/*
+ * Opening, closing and reopening a file or block device: which flags, what is refused, which engine
+ * carries its I/O.
+ */
+#include <errno.h>
+#include <fcntl.h>
+#include <stdlib.h>
+#include <string.h>
+
+#include "os/os.h"
+#include "posix.h"
+#include "schema/opts.h"
+#include "util/error.h"
+
+/* Refuse what is not of this kind: other things than disks may hang, or do something when they are
+ * opened or read. */
+static int check_kind(const struct stat *st, enum posix_kind kind, const char *path, Error **errp)
+{
+    if (S_ISDIR(st->st_mode)) {
+        return error_set(errp, EISDIR, "Could not open '%s': Is a directory", path);
+    }
+    if (kind == POSIX_FILE && !S_ISREG(st->st_mode)) {
+        return error_set(errp, EINVAL, "'file' driver requires '%s' to be a regular file", path);
+    }
+    if (kind == POSIX_DEVICE && !S_ISBLK(st->st_mode)) {
+        return error_set(errp, EINVAL, "'host_device' driver requires '%s' to be a block device",
+                         path);
+    }
+    return 0;
+}
+
+/* A checked descriptor in blocking mode, or -errno. oflags: access mode and O_DIRECT. */
+static int open_checked(Platter *pl, enum posix_kind kind, const char *path, int oflags,
+                        Error **errp)
+{
+    struct stat st;
+    int fd, fl, rc;
+
+    /* Before the open where the name can be looked at, because opening some devices is an act. */
+    if (os->stat(path, &st) == 0) {
+        rc = check_kind(&st, kind, path, errp);
+        if (rc < 0) {
+            return rc;
+        }
+    }
+    fd = bdrv_os_open(pl, path, oflags | O_NONBLOCK, 0, errp);
+    if (fd < 0) {
+        return fd;
+    }
+    rc = os->fstat(fd, &st);
+    if (rc < 0) {
+        error_set_errno(errp, -rc, "Could not look at '%s'", path);
+        goto fail;
+    }
+    rc = check_kind(&st, kind, path, errp);
+    if (rc < 0) {
+        goto fail;
+    }
+    /* A descriptor from outside has its flags already; ours loses the non-blocking mode again. */
+    fl = os->fcntl_getfl(fd);
+    rc = fl < 0 ? fl : os->fcntl_setfl(fd, (fl & ~(O_NONBLOCK | O_DIRECT)) | (oflags & O_DIRECT));
+    if (rc < 0) {
+        error_set_errno(errp, -rc, "Could not set the flags of '%s'", path);
+        goto fail;
+    }
+    return fd;
+
+fail:
+    os->close(fd);
+    return rc;
+}
+
+static bool is_access_error(int rc)
+{
+    return rc == -EACCES || rc == -EROFS || rc == -EPERM;
+}
+
+/* Open as flags ask; *ret_writable says what it became. */
+static int open_with_fallback(BlockDriverState *bs, enum posix_kind kind, const char *path,
+                              int flags, bool *ret_writable, Error **errp)
+{
+    Platter *pl = bdrv_platter(bs);
+    int direct = (flags & BDRV_O_NOCACHE) != 0 ? O_DIRECT : 0;
+    bool writable = (flags & BDRV_O_RDWR) != 0;
+    Error *err = NULL;
+    int fd = open_checked(pl, kind, path, (writable ? O_RDWR : O_RDONLY) | direct, &err);
+
+    if (is_access_error(fd) && writable && (flags & BDRV_O_AUTO_RDONLY) != 0) {
+        int rc = bdrv_apply_auto_read_only(bs, error_get_pretty(err), errp);
+
+        error_free(err);
+        err = NULL;
+        if (rc < 0) {
+            return rc;
+        }
+        writable = false;
+        fd = open_checked(pl, kind, path, O_RDONLY | direct, &err);
+    }
+    if (fd == -EINVAL && direct != 0 && error_get_errno(err) == EINVAL) {
+        error_set_hint(&err, "The file system may not support direct I/O (cache.direct=on)");
+    }
+    if (fd < 0) {
+        error_propagate(errp, err);
+        return fd;
+    }
+    *ret_writable = writable;
+    return fd;
+}
+
+static int choose_engine(BlockDriverState *bs, struct posix_state *s,
+                         const struct opts_node_file *opts, Error **errp)
+{
+    AioContext *ctx = platter_get_main_context(bdrv_platter(bs));
+
+    s->engine = AIO_ENGINE_AUTO;
+    if (!opts->has_aio) {
+        return 0;
+    }
+    switch (opts->aio) {
+    case OPTS_AIO_THREADS:
+        s->engine = AIO_ENGINE_THREADS;
+        break;
+    case OPTS_AIO_IO_URING:
+        s->engine = AIO_ENGINE_IO_URING;
+        return aio_engine_probe(ctx, AIO_ENGINE_IO_URING, errp);
+    case OPTS_AIO_NATIVE:
+        if (!s->direct) {
+            return error_set(
+                errp, EINVAL,
+                "aio=native was specified, but it requires cache.direct=on, which was not "
+                "specified");
+        }
+        /* The ring does what people ask of "native"; threads stand in where there is no ring. */
+        s->engine = aio_engine_probe(ctx, AIO_ENGINE_IO_URING, NULL) == 0 ? AIO_ENGINE_IO_URING
+                                                                          : AIO_ENGINE_THREADS;
+        break;
+    }
+    return 0;
+}
+
+/* All that follows once the descriptor is there. */
+static int open_finish(BlockDriverState *bs, struct posix_state *s,
+                       const struct opts_node_file *opts, Error **errp)
+{
+    bool off = opts->locking == OPTS_ON_OFF_AUTO_OFF;
+    bool on = opts->locking == OPTS_ON_OFF_AUTO_ON;
+    int rc = choose_engine(bs, s, opts, errp);
+
+    if (rc < 0) {
+        return rc;
+    }
+    rc = posix_probe_limits(s, errp);
+    if (rc < 0) {
+        return rc;
+    }
+    return posix_locks_init(&s->locks, s->fd, on, off, s->filename, errp);
+}
+
+int posix_open(BlockDriverState *bs, BlockOptions *options, int flags, enum posix_kind kind,
+               Error **errp)
+{
+    struct posix_state *s = bdrv_opaque(bs);
+    struct opts_node_file opts;
+    int rc = opts_node_file_parse(options, &opts, errp);
+
+    if (rc < 0) {
+        return rc;
+    }
+    s->kind = kind;
+    s->fd = -1;
+    s->reopen_fd = -1;
+    s->direct = (flags & BDRV_O_NOCACHE) != 0;
+    s->filename = strdup(opts.filename);
+    if (s->filename == NULL) {
+        rc = error_set(errp, ENOMEM, "out of memory");
+        goto out;
+    }
+    rc = open_with_fallback(bs, kind, s->filename, flags, &s->writable, errp);
+    if (rc < 0) {
+        goto out;
+    }
+    s->fd = rc;
+    rc = open_finish(bs, s, &opts, errp);
+    if (rc < 0) {
+        goto out;
+    }
+    s->io_flags = !s->direct && kind == POSIX_FILE && posix_in_memory(s->fd) ? AIO_FILE_INLINE : 0;
+    bdrv_set_filename(bs, s->filename);
+    bdrv_set_engine(bs, s->engine);
+
+out:
+    if (rc < 0) {
+        posix_close(bs);
+    }
+    opts_node_file_fini(&opts);
+    return rc < 0 ? rc : 0;
+}
+
+void posix_close(BlockDriverState *bs)
+{
+    struct posix_state *s = bdrv_opaque(bs);
+
+    if (s->fd >= 0) {
+        os->close(s->fd); /* ends the locks */
+    }
+    s->fd = -1;
+    free(s->filename);
+    s->filename = NULL;
+}
+
+static bool same_file(int fd_a, int fd_b)
+{
+    struct stat a, b;
+
+    return os->fstat(fd_a, &a) == 0 && os->fstat(fd_b, &b) == 0 && a.st_dev == b.st_dev &&
+           a.st_ino == b.st_ino && a.st_rdev == b.st_rdev;
+}
+
+int posix_reopen_prepare(BlockDriverState *bs, int new_flags, Error **errp)
+{
+    struct posix_state *s = bdrv_opaque(bs);
+    bool direct = (new_flags & BDRV_O_NOCACHE) != 0;
+    bool writable = (new_flags & BDRV_O_RDWR) != 0;
+    int fd;
+
+    s->reopen_fd = -1;
+    if (direct == s->direct && writable == s->writable) {
+        return 0;
+    }
+    fd = open_checked(bdrv_platter(bs), s->kind, s->filename,
+                      (writable ? O_RDWR : O_RDONLY) | (direct ? O_DIRECT : 0), errp);
+    if (fd < 0) {
+        return fd;
+    }
+    if (!same_file(fd, s->fd)) {
+        os->close(fd);
+        return error_set(errp, ESTALE, "'%s' is another file by now than the one that is open",
+                         s->filename);
+    }
+    s->reopen_fd = fd;
+    s->reopen_direct = direct;
+    s->reopen_writable = writable;
+    return 0;
+}
+
+void posix_reopen_commit(BlockDriverState *bs)
+{
+    struct posix_state *s = bdrv_opaque(bs);
+
+    if (s->reopen_fd < 0) {
+        return;
+    }
+    if (posix_locks_move(&s->locks, s->reopen_fd) < 0) {
+        bdrv_mark_broken(bs, "'%s': the image locks could not be kept over a reopen", s->filename);
+    }
+    os->close(s->fd);
+    s->fd = s->reopen_fd;
+    s->reopen_fd = -1;
+    s->direct = s->reopen_direct;
+    s->writable = s->reopen_writable;
+    atomic_store(&s->flush_failed, false);
+    if (posix_probe_limits(s, NULL) < 0) {
+        bdrv_mark_broken(bs, "'%s': its alignment is not known after a reopen", s->filename);
+    }
+}
+
+void posix_reopen_abort(BlockDriverState *bs)
+{
+    struct posix_state *s = bdrv_opaque(bs);
+
+    if (s->reopen_fd >= 0) {
+        os->close(s->reopen_fd);
+    }
+    s->reopen_fd = -1;
+}
+
+int posix_parse_filename(const char *prefix, const char *filename, BlockOptions *options,
+                         Error **errp)
+{
+    size_t len = strlen(prefix);
+
+    if (strncmp(filename, prefix, len) == 0) {
+        filename += len;
+    }
+    if (block_options_set_str(options, "filename", filename) < 0) {
+        return error_set(errp, ENOMEM, "out of memory");
+    }
+    return 0;
+}
