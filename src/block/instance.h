@@ -6,6 +6,7 @@
 #ifndef PLATTER_BLOCK_INSTANCE_H
 #define PLATTER_BLOCK_INSTANCE_H
 
+#include <pthread.h>
 #include <sys/queue.h>
 
 #include <platter/platter.h>
@@ -27,11 +28,14 @@ enum instance_room {
     INSTANCE_ROOM_MAX,
 };
 
-struct instance_name; /* name.c */
-struct instance_fd;   /* fdset.c */
+struct instance_names; /* name.c */
+struct instance_fd;    /* fdset.c */
 
 struct Platter {
     AioContext *main_ctx; /* counted */
+    pthread_t control_thread;
+    bool bound_context; /* main_ctx was made the thread's current one by us */
+    bool owns_context;  /* main_ctx was made by us and charges our budget */
     struct mem_budget budget;
     enum platter_image_refs image_refs;
     PlatterEventFunc *event_cb;
@@ -39,15 +43,26 @@ struct Platter {
 
     /* control thread */
     TAILQ_HEAD(, BlockDriverState) nodes;
-    struct instance_name *names; /* hash table */
+    struct instance_names *names; /* owned; name.c */
     struct instance_fd *fds;
     uint64_t next_node_number;
+    uint64_t walk_gen;  /* walk.c */
+    bool sizes_untold;  /* settle.c: some node has resize_untold */
     int drain_all_count;
     struct {
         void *data;
         void (*fini)(Platter *pl, void *data);
     } rooms[INSTANCE_ROOM_MAX];
+
+    /* any thread: nodes with work for the control thread (late.c). A leaf lock. */
+    struct os_mutex late_lock;
+    TAILQ_HEAD(, BlockDriverState) late_nodes;
+    QEMUBH *late_bh; /* owned */
 };
+
+struct instance_names *instance_names_new(void); /* NULL out of memory */
+void instance_names_free(struct instance_names *names);
+void instance_fds_free(Platter *pl);
 
 /* Who holds a name. */
 enum instance_name_kind instance_name_find(Platter *pl, const char *name, void **ret_owner);

@@ -54,6 +54,7 @@ struct BdrvEdge {
     uint64_t saved_shared;
     BdrvEdge *next_changed;
     bool perm_changed;
+    bool resize_due; /* settle.c: the user is to be told of a new size */
 };
 TAILQ_HEAD(bdrv_edge_list, BdrvEdge);
 
@@ -118,15 +119,19 @@ struct BlockDriverState {
     uint64_t new_shared;
     bool perm_checked;
 
-    /* other threads leave work for the control thread here and schedule main_bh */
-    QEMUBH *main_bh; /* owned */
-    _Atomic int late_unrefs;
-    _Atomic bool grown;
+    BlockDriverState *next_dead; /* node.c: waiting for its end */
+
+    /* what other threads leave for the control thread (late.c); guarded by Platter.late_lock */
+    int late_unrefs;
+    bool late_size;
+    bool late_fold;
+    bool late_queued;
+    TAILQ_ENTRY(BlockDriverState) in_late;
 };
 
 /* Whether a write by req may happen to a raw node whose format was guessed: 0, or -EPERM when it
  * would make the first sector look like another format. The request path asks for every changing
- * request of a probed raw node that begins below 512. No I/O, any context. */
+ * request of a probed node that begins below 512. No I/O, any context. */
 int bdrv_probe_guard_write(BlockDriverState *bs, const struct bdrv_req *req);
 
 /* ---- edges of users that are no nodes (backends, jobs): control thread ---- */

@@ -1,0 +1,141 @@
+/* SPDX-License-Identifier: MIT */
+/*
+ * What the files that keep the graph share: walks, bare edges, permission changes, what follows
+ * from a change (fold, limits, sizes, drained state). Control thread, all of it. Nobody else
+ * includes this.
+ */
+#ifndef PLATTER_BLOCK_GRAPH_INT_H
+#define PLATTER_BLOCK_GRAPH_INT_H
+
+#include "block/instance.h"
+#include "block/node.h"
+
+#define BDRV_NODE_NAME_BYTES_MAX 255
+/* Nodes that one options text may put above each other. */
+#define BDRV_OPEN_DEPTH_MAX 64
+
+/* ---- walk.c: iteration over the graph, whatever its depth ---- */
+
+/* Nodes in topological order, linked by walk.next. Valid until the next walk of the instance. */
+struct node_walk {
+    Platter *pl;
+    uint64_t gen;
+    BlockDriverState *first;
+};
+
+struct node_walk node_walk_begin(Platter *pl);
+/* Add bs and everything below it; parents come before their children. */
+void node_walk_add_below(struct node_walk *walk, BlockDriverState *bs);
+/* Add bs and everything above it; children come before their parents. Not to be mixed with the
+ * other direction in one walk. */
+void node_walk_add_above(struct node_walk *walk, BlockDriverState *bs);
+bool node_walk_has(const struct node_walk *walk, const BlockDriverState *bs);
+
+/* The parent of an edge when that is a node, else NULL. */
+static inline BlockDriverState *edge_parent_node(const BdrvEdge *edge)
+{
+    return edge->klass->parent_is_node ? (BlockDriverState *)edge->parent : NULL;
+}
+
+/* ---- edge.c: bare edges; permissions are perm.c's, drained state is kept right ---- */
+
+extern const struct bdrv_parent_class bdrv_node_parent_class;
+
+/* Not in the graph yet. NULL out of memory. */
+BdrvEdge *edge_new(const char *name, const struct bdrv_parent_class *klass, void *parent,
+                   unsigned role, uint64_t perm, uint64_t shared);
+void edge_free(BdrvEdge *edge);
+/* Put into the graph, taking a reference to bs; the opposite gives it to the caller. */
+void edge_link(BdrvEdge *edge, BlockDriverState *bs);
+BlockDriverState *edge_unlink(BdrvEdge *edge);
+/* Point to bs (taking a reference); the caller gets the one to the node before. */
+BlockDriverState *edge_move(BdrvEdge *edge, BlockDriverState *bs);
+
+/* An edge from parent to child, transaction and all. NULL with errp. */
+BdrvEdge *bdrv_attach_child(BlockDriverState *parent, BlockDriverState *child, const char *name,
+                            unsigned role, Error **errp);
+/* Take an edge away; cannot fail. The reference to the child is given back by the caller. */
+BlockDriverState *edge_detach(BdrvEdge *edge);
+
+/* ---- perm.c ---- */
+
+/* A change of permissions under way: all or nothing. */
+struct perm_change {
+    BdrvEdge *edges;         /* changed, by next_changed */
+    BlockDriverState *nodes; /* whose driver agreed, by next_checked */
+};
+/* Work out the permissions of the nodes of a walk (below) anew. 0, or -errno with errp and nothing
+ * changed. No allocation. */
+int perm_change_prepare(struct perm_change *change, const struct node_walk *walk, Error **errp);
+void perm_change_commit(struct perm_change *change);
+void perm_change_abort(struct perm_change *change);
+/* After users went away from bs: needs less, so it cannot fail. */
+void perm_loosen(BlockDriverState *bs);
+
+/* ---- drain.c ---- */
+
+/* bs has another child or drained section now: tell the roots above. */
+void drain_update(BlockDriverState *bs);
+/* The same for one edge of a user that is no node. */
+void drain_update_root(BdrvEdge *edge);
+
+/* ---- settle.c: what follows from the children ---- */
+
+/* Limits, folding and sizes of bs and everything above it. */
+void graph_settle(BlockDriverState *bs);
+/* Tell the users whose node's size changed. May call back into anything. */
+void graph_tell_sizes(Platter *pl);
+
+/* Sizes only, of what is above bs. May run while requests do. */
+void graph_sizes_above(BlockDriverState *bs);
+/* Where reads, writes and flushes of bs go. bs and its users are drained. */
+void graph_fold(BlockDriverState *bs);
+
+/* ---- late.c: work that other threads leave for the control thread ---- */
+
+int late_init(Platter *pl); /* 0 or -ENOMEM */
+void late_fini(Platter *pl);
+void late_run(Platter *pl); /* do what is queued */
+void late_unref(BlockDriverState *bs); /* any thread, coroutines too */
+void late_size(BlockDriverState *bs);  /* any thread: its size grew */
+void late_fold(BlockDriverState *bs);  /* any thread: it is broken now */
+void late_forget(BlockDriverState *bs);
+
+/* ---- node.c ---- */
+
+/* A node without driver, reference count 1, registered under its name (NULL: a generated one).
+ * NULL with errp: EINVAL, EEXIST, ENOMEM. */
+BlockDriverState *node_new(Platter *pl, const char *node_name, Error **errp);
+/* Give it a driver. 0 or -ENOMEM. */
+int node_set_driver(BlockDriverState *bs, const BlockDriver *drv);
+/* End a node whose driver is not open. */
+void node_abandon(BlockDriverState *bs);
+
+/* ---- open.c ---- */
+
+/* What the open in progress of a node knows beyond its options. */
+struct bdrv_opening {
+    const char *filename;   /* borrowed: positional, for the primary child; NULL: none */
+    BlockDriverState *file; /* counted: the primary child that was opened for probing, or NULL */
+};
+
+/* ---- protocol.c: which driver a name asks for ---- */
+
+const BlockDriver *bdrv_find_driver(const char *format_name);
+/* EINVAL naming it, with a hint. */
+int bdrv_unknown_driver(const char *format_name, Error **errp);
+/* "nbd:..." gives the length of "nbd"; 0 when the name has no protocol. */
+size_t bdrv_protocol_prefix(const char *filename);
+/* The protocol driver of a positional file name. NULL with errp. */
+const BlockDriver *bdrv_find_protocol(const char *filename, Error **errp);
+/* Turn a positional file name into options of drv: 0 or -errno. */
+int bdrv_filename_to_options(const BlockDriver *drv, const char *filename, BlockOptions *options,
+                             Error **errp);
+
+/* ---- probe.c ---- */
+
+/* Guess the format of what file holds. NULL with errp: read error, two signatures, a format that
+ * this build does not have. shown: the name for messages. */
+const BlockDriver *bdrv_probe(BlockDriverState *file, const char *shown, Error **errp);
+
+#endif
