@@ -50,6 +50,8 @@ struct os_table {
     int (*ioctl)(int fd, unsigned long request, void *arg);
     int (*unlink)(const char *path);
     int64_t (*readlink)(const char *path, char *buf, size_t size);
+    /* Call each(opaque, name) for what a folder holds, until it says false. */
+    int (*dir_each)(const char *path, bool (*each)(void *opaque, const char *name), void *opaque);
 
     /* plain descriptors (eventfd, pipes, terminals) */
     int64_t (*read)(int fd, void *buf, size_t bytes);

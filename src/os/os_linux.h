@@ -36,6 +36,7 @@ int linux_lock(int fd, int cmd, struct flock *lock);
 int linux_ioctl(int fd, unsigned long request, void *arg);
 int linux_unlink(const char *path);
 int64_t linux_readlink(const char *path, char *buf, size_t size);
+int linux_dir_each(const char *path, bool (*each)(void *opaque, const char *name), void *opaque);
 int64_t linux_read(int fd, void *buf, size_t bytes);
 int64_t linux_write(int fd, const void *buf, size_t bytes);
 

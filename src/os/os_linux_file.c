@@ -5,8 +5,10 @@
  */
 #include "os/os_linux.h"
 
+#include <dirent.h>
 #include <fcntl.h>
 #include <limits.h>
+#include <string.h>
 #include <sys/ioctl.h>
 #include <sys/vfs.h>
 #include <unistd.h>
@@ -137,6 +139,24 @@ int linux_unlink(const char *path)
 int64_t linux_readlink(const char *path, char *buf, size_t size)
 {
     return sys_result(readlink(path, buf, size));
+}
+
+int linux_dir_each(const char *path, bool (*each)(void *opaque, const char *name), void *opaque)
+{
+    DIR *dir = opendir(path);
+    struct dirent *entry;
+
+    if (dir == NULL) {
+        return -errno;
+    }
+    while ((entry = readdir(dir)) != NULL) {
+        if (strcmp(entry->d_name, ".") != 0 && strcmp(entry->d_name, "..") != 0 &&
+            !each(opaque, entry->d_name)) {
+            break;
+        }
+    }
+    closedir(dir);
+    return 0;
 }
 
 int64_t linux_read(int fd, void *buf, size_t bytes)

@@ -198,6 +198,7 @@ const struct os_table os_linux = {
     .ioctl = linux_ioctl,
     .unlink = linux_unlink,
     .readlink = linux_readlink,
+    .dir_each = linux_dir_each,
     .read = linux_read,
     .write = linux_write,
     .socket = linux_socket,
