@@ -62,10 +62,9 @@ struct co_wait_list {
 };
 
 typedef struct CoMutex {
-    unsigned spin; /* guards the fields below; held for a few instructions */
-    bool locked;
+    unsigned state; /* bits: locked, somebody waits, waiters are being changed; 0: free */
     struct co_wait_list waiters;
-    Coroutine *holder; /* debugging aid */
+    Coroutine *holder; /* for assertions */
 } CoMutex;
 void co_mutex_init(CoMutex *mutex);
 void co_mutex_lock(CoMutex *mutex);    /* Coroutine */

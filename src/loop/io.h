@@ -62,6 +62,11 @@ int64_t aio_recv_co(int fd, void *buf, size_t bytes);
 int64_t aio_recvv_co(int fd, struct iovec *iov, int niov);
 int aio_send_co(int fd, struct iovec *iov, int niov, int flags);
 
+/* Pending recv and send of fd in ctx end with -ECANCELED (or, when they have completed already,
+ * with their result). For timeouts and shutdown, and before fd is closed while one may be pending.
+ * [loop] */
+void aio_sock_cancel(AioContext *ctx, int fd);
+
 /* Hold submissions back (nests) so that a burst goes in one system call. [loop] */
 void aio_plug(AioContext *ctx);
 void aio_unplug(AioContext *ctx);

@@ -8,6 +8,9 @@
 
 #include <assert.h>
 #include <pthread.h>
+#include <stdbool.h>
+#include <stdint.h>
+#include <time.h>
 
 struct os_mutex {
     pthread_mutex_t m;
@@ -46,6 +49,17 @@ static inline void os_cond_fini(struct os_cond *cond)
 static inline void os_cond_wait(struct os_cond *cond, struct os_mutex *mutex)
 {
     pthread_cond_wait(&cond->c, &mutex->m);
+}
+/* At most timeout_ns from now; false when that has passed. */
+static inline bool os_cond_wait_ns(struct os_cond *cond, struct os_mutex *mutex, int64_t timeout_ns)
+{
+    struct timespec ts;
+
+    clock_gettime(CLOCK_MONOTONIC, &ts);
+    timeout_ns += ts.tv_nsec;
+    ts.tv_sec += (time_t)(timeout_ns / 1000000000);
+    ts.tv_nsec = (long)(timeout_ns % 1000000000);
+    return pthread_cond_clockwait(&cond->c, &mutex->m, CLOCK_MONOTONIC, &ts) == 0;
 }
 static inline void os_cond_signal(struct os_cond *cond)
 {

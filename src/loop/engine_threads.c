@@ -1,0 +1,191 @@
+/* SPDX-License-Identifier: MIT */
+/*
+ * Worker threads of a context: they run calls that may block for coroutines of it. Threads are
+ * started when work finds nobody idle, up to the context's limit, and end after a while without
+ * work. A finished call wakes its coroutine like any other thread would.
+ *
+ * The struct of a piece of work is on the waiting coroutine's stack and is gone once it is woken.
+ */
+#include <errno.h>
+#include <stdlib.h>
+
+#include "loop/internal.h"
+#include "loop/io.h"
+#include "os/os.h"
+#include "os/thread.h"
+
+#define IDLE_NS INT64_C(10000000000)
+
+struct work {
+    int64_t (*fn)(void *arg);
+    void *arg;
+    int64_t ret;
+    Coroutine *co;
+    STAILQ_ENTRY(work) entry;
+};
+
+struct worker {
+    struct workers *pool;
+    os_thread *thread; /* owned; set before the lock is let go that the worker waits for */
+    LIST_ENTRY(worker) entry;
+};
+
+struct workers {
+    unsigned max; /* set before start */
+    struct os_mutex lock;
+    /* lock: */
+    struct os_cond more; /* work or stopping */
+    struct os_cond gone; /* running fell */
+    STAILQ_HEAD(, work) queue;
+    unsigned queued;
+    unsigned running;
+    unsigned idle;
+    bool stopping;
+    LIST_HEAD(, worker) ended; /* to be joined */
+};
+
+static struct work *work_wait(struct workers *pool)
+{
+    struct work *work;
+
+    while (!(work = STAILQ_FIRST(&pool->queue))) {
+        bool in_time;
+
+        if (pool->stopping) {
+            return 0;
+        }
+        pool->idle++;
+        in_time = os_cond_wait_ns(&pool->more, &pool->lock, IDLE_NS);
+        pool->idle--;
+        if (!in_time && STAILQ_EMPTY(&pool->queue)) {
+            return 0;
+        }
+    }
+    STAILQ_REMOVE_HEAD(&pool->queue, entry);
+    pool->queued--;
+    return work;
+}
+
+static void *worker_main(void *arg)
+{
+    struct worker *worker = arg;
+    struct workers *pool = worker->pool;
+    struct work *work;
+
+    os_mutex_lock(&pool->lock);
+    while ((work = work_wait(pool))) {
+        Coroutine *co = work->co;
+
+        os_mutex_unlock(&pool->lock);
+        work->ret = work->fn(work->arg);
+        aio_co_wake(co);
+        os_mutex_lock(&pool->lock);
+    }
+    pool->running--;
+    LIST_INSERT_HEAD(&pool->ended, worker, entry);
+    os_cond_signal(&pool->gone);
+    os_mutex_unlock(&pool->lock);
+    return 0;
+}
+
+/* With the lock held: end what is left of workers that have gone. */
+static void workers_join_ended(struct workers *pool)
+{
+    struct worker *worker;
+
+    while ((worker = LIST_FIRST(&pool->ended))) {
+        LIST_REMOVE(worker, entry);
+        os_mutex_unlock(&pool->lock); /* it may be on its last step, which needs the lock */
+        os->thread_join(worker->thread);
+        free(worker);
+        os_mutex_lock(&pool->lock);
+    }
+}
+
+static void worker_start(struct workers *pool)
+{
+    struct worker *worker = malloc(sizeof(*worker));
+
+    if (!worker) {
+        return;
+    }
+    worker->pool = pool;
+    if (os->thread_create("platter-worker", worker_main, worker, &worker->thread) < 0) {
+        free(worker);
+        return;
+    }
+    pool->running++;
+}
+
+static struct workers *workers_new(unsigned max)
+{
+    struct workers *pool = calloc(1, sizeof(*pool));
+
+    if (pool) {
+        pool->max = max;
+        os_mutex_init(&pool->lock);
+        os_cond_init(&pool->more);
+        os_cond_init(&pool->gone);
+        STAILQ_INIT(&pool->queue);
+        LIST_INIT(&pool->ended);
+    }
+    return pool;
+}
+
+void workers_free(struct workers *pool)
+{
+    if (!pool) {
+        return;
+    }
+    os_mutex_lock(&pool->lock);
+    assert(STAILQ_EMPTY(&pool->queue));
+    pool->stopping = true;
+    os_cond_broadcast(&pool->more);
+    while (pool->running > 0) {
+        os_cond_wait(&pool->gone, &pool->lock);
+    }
+    workers_join_ended(pool);
+    os_mutex_unlock(&pool->lock);
+    os_cond_fini(&pool->gone);
+    os_cond_fini(&pool->more);
+    os_mutex_fini(&pool->lock);
+    free(pool);
+}
+
+/* Queue work; false when there is nobody to do it and nobody could be had. */
+static bool workers_submit(struct workers *pool, struct work *work)
+{
+    bool queued;
+
+    os_mutex_lock(&pool->lock);
+    if (!LIST_EMPTY(&pool->ended)) {
+        workers_join_ended(pool);
+    }
+    if (pool->queued >= pool->idle && pool->running < pool->max) {
+        worker_start(pool);
+    }
+    queued = pool->running > 0;
+    if (queued) {
+        STAILQ_INSERT_TAIL(&pool->queue, work, entry);
+        pool->queued++;
+        os_cond_signal(&pool->more);
+    }
+    os_mutex_unlock(&pool->lock);
+    return queued;
+}
+
+int64_t aio_worker_co(int64_t (*fn)(void *arg), void *arg)
+{
+    AioContext *ctx = loop_current();
+    struct work work = {.fn = fn, .arg = arg, .co = coroutine_self()};
+
+    assert(ctx && work.co);
+    if (!ctx->workers) {
+        ctx->workers = workers_new(ctx->workers_max);
+    }
+    if (!ctx->workers || !workers_submit(ctx->workers, &work)) {
+        return -ENOMEM;
+    }
+    coroutine_yield();
+    return work.ret;
+}
