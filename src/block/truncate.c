@@ -1,0 +1,148 @@
+/* SPDX-License-Identifier: MIT */
+/*
+ * Changing the size of a node.
+ *
+ * Invariants
+ *  N1 nothing overlaps the part that comes or goes while the driver works on it: it is held from
+ *     the smaller size to the end of everything.
+ *  N2 what a node grows by reads as zeroes before its new size is known to anybody.
+ *  N3 the driver's word, not the caller's wish, is the new size.
+ */
+#include <assert.h>
+#include <errno.h>
+#include <inttypes.h>
+
+#include "block/instance.h"
+#include "block/request.h"
+#include "util/checked.h"
+#include "util/error.h"
+
+static int truncate_check(const BdrvEdge *edge, BlockDriverState *bs, uint64_t size_bytes,
+                          enum bdrv_prealloc prealloc, unsigned flags, Error **errp)
+{
+    int64_t old = atomic_load_explicit(&bs->size_bytes, memory_order_relaxed);
+    int ret = bdrv_node_ready(bs);
+
+    if (ret < 0 || old < 0) {
+        return error_set_errno(errp, ret < 0 ? -ret : (int)-old, "Cannot resize node '%s'",
+                               bdrv_get_node_name(bs));
+    }
+    if (flags & ~(unsigned)BDRV_REQ_ZERO_WRITE) {
+        return error_set(errp, EINVAL, "Unknown flags 0x%x for resizing node '%s'", flags,
+                         bdrv_get_node_name(bs));
+    }
+    if (!(edge->perm & BDRV_PERM_RESIZE)) {
+        return error_set(errp, EPERM, "Resizing node '%s' is not permitted to this user",
+                         bdrv_get_node_name(bs));
+    }
+    if (bs->read_only) {
+        return error_set(errp, EPERM, "Node '%s' is read-only and cannot be resized",
+                         bdrv_get_node_name(bs));
+    }
+    if (size_bytes > INT64_MAX) {
+        return error_set(errp, EFBIG, "Size %" PRIu64 " for node '%s' is too large", size_bytes,
+                         bdrv_get_node_name(bs));
+    }
+    if (prealloc != BDRV_PREALLOC_OFF && size_bytes < (uint64_t)old) {
+        return error_set(errp, EINVAL, "Node '%s' cannot shrink with preallocation",
+                         bdrv_get_node_name(bs));
+    }
+    return 0;
+}
+
+static int truncate_driver(BlockDriverState *bs, uint64_t size_bytes, bool exact,
+                           enum bdrv_prealloc prealloc, unsigned flags, Error **errp)
+{
+    Error *err = NULL;
+    int ret;
+
+    if (bs->drv->truncate_co != NULL) {
+        ret = bs->drv->truncate_co(bs, size_bytes, exact, prealloc, flags, &err);
+    } else if (bdrv_forwards(bs)) {
+        ret = bdrv_edge_truncate_co(bs->file, size_bytes, exact, prealloc, flags, &err);
+    } else {
+        return error_set(errp, ENOTSUP, "Driver '%s' of node '%s' cannot resize",
+                         bs->drv->format_name, bdrv_get_node_name(bs));
+    }
+    assert(ret <= 0);
+    if (ret < 0 && err == NULL) {
+        error_set_errno(&err, -ret, "Cannot resize node '%s' to %" PRIu64 " bytes",
+                        bdrv_get_node_name(bs), size_bytes);
+    }
+    error_propagate(errp, err);
+    return ret;
+}
+
+/* From the old size on: zeroes, where the driver does not promise them or a longer backing file
+ * would show through. */
+static int truncate_zero(BlockDriverState *bs, uint64_t old, uint64_t size_bytes,
+                         enum bdrv_prealloc prealloc, Error **errp)
+{
+    BlockDriverState *backing = bdrv_backing(bs);
+    int64_t backing_size =
+        backing ? atomic_load_explicit(&backing->size_bytes, memory_order_relaxed) : 0;
+    uint64_t end = size_bytes;
+    int ret;
+
+    if ((bs->caps & BDRV_CAP_TRUNCATE_ZEROES) ||
+        (bs->drv->truncate_co == NULL && bdrv_forwards(bs))) {
+        end = backing_size < 0 ? size_bytes : min_u64(size_bytes, (uint64_t)backing_size);
+    }
+    if (end <= old) {
+        return 0;
+    }
+    ret = bdrv_zeroes_new_area(bs, old, end, prealloc == BDRV_PREALLOC_OFF);
+    if (ret < 0) {
+        return error_set_errno(errp, -ret, "Cannot zero what node '%s' grew by",
+                               bdrv_get_node_name(bs));
+    }
+    return 0;
+}
+
+/* Sizes are the control thread's. */
+static void truncate_refresh(BlockDriverState *bs)
+{
+    AioContext *ctx = aio_context_current();
+    AioContext *main_ctx = bs->pl->main_ctx;
+    bool elsewhere = !instance_in_control_thread(bs->pl);
+
+    if (elsewhere) {
+        co_reschedule_self(main_ctx);
+    }
+    bdrv_refresh_size(bs);
+    if (elsewhere) {
+        co_reschedule_self(ctx);
+    }
+}
+
+int bdrv_edge_truncate_co(BdrvEdge *edge, uint64_t size_bytes, bool exact,
+                          enum bdrv_prealloc prealloc, unsigned flags, Error **errp)
+{
+    BlockDriverState *bs = edge->bs;
+    struct bdrv_tracked t;
+    uint64_t old;
+    uint64_t from;
+    bool waited;
+    int ret = truncate_check(edge, bs, size_bytes, prealloc, flags, errp);
+
+    if (ret < 0) {
+        return ret;
+    }
+    /* N1: whatever the size is when our turn comes, it is at least what the last to go before us
+     * leaves; so hold everything */
+    bdrv_track_begin(bs, &t, 0, BDRV_TRACK_TO_END, BDRV_TRACK_SERIALISING | BDRV_TRACK_HOLDS_ALL,
+                     &waited);
+    ret = truncate_check(edge, bs, size_bytes, prealloc, flags, errp);
+    if (ret == 0) {
+        old = (uint64_t)atomic_load_explicit(&bs->size_bytes, memory_order_relaxed);
+        from = min_u64(old, size_bytes);
+        ret = truncate_driver(bs, size_bytes, exact, prealloc, flags, errp);
+        if (ret == 0 && size_bytes > old) {
+            ret = truncate_zero(bs, from, size_bytes, prealloc, errp);
+        }
+        atomic_fetch_add_explicit(&bs->write_gen, 1, memory_order_release);
+        truncate_refresh(bs);
+    }
+    bdrv_track_end(bs, &t);
+    return ret;
+}
