@@ -95,7 +95,7 @@ void graph_fold(BlockDriverState *bs);
 
 int late_init(Platter *pl); /* 0 or -ENOMEM */
 void late_fini(Platter *pl);
-void late_run(Platter *pl); /* do what is queued */
+void late_run(Platter *pl);            /* do what is queued */
 void late_unref(BlockDriverState *bs); /* any thread, coroutines too */
 void late_size(BlockDriverState *bs);  /* any thread: its size grew */
 void late_fold(BlockDriverState *bs);  /* any thread: it is broken now */
@@ -128,6 +128,8 @@ int bdrv_unknown_driver(const char *format_name, Error **errp);
 size_t bdrv_protocol_prefix(const char *filename);
 /* The protocol driver of a positional file name. NULL with errp. */
 const BlockDriver *bdrv_find_protocol(const char *filename, Error **errp);
+/* The protocol driver of a path: a block device or a file. NULL with errp. */
+const BlockDriver *bdrv_find_path(const char *path, Error **errp);
 /* Turn a positional file name into options of drv: 0 or -errno. */
 int bdrv_filename_to_options(const BlockDriver *drv, const char *filename, BlockOptions *options,
                              Error **errp);

@@ -46,8 +46,8 @@ struct Platter {
     struct instance_names *names; /* owned; name.c */
     struct instance_fd *fds;
     uint64_t next_node_number;
-    uint64_t walk_gen;  /* walk.c */
-    bool sizes_untold;  /* settle.c: some node has resize_untold */
+    uint64_t walk_gen; /* walk.c */
+    bool sizes_untold; /* settle.c: some node has resize_untold */
     int drain_all_count;
     struct {
         void *data;

@@ -1,0 +1,166 @@
+/* SPDX-License-Identifier: MIT */
+/*
+ * Descriptors that the host gave the instance, and the opening of paths: "/dev/fdset/N" is a
+ * duplicate of a descriptor of set N whose access mode fits, every other path goes to the system.
+ *
+ * A duplicate shares status flags and locks with the descriptor it came from; a node owns its
+ * duplicate, so a set can be removed while nodes use it.
+ */
+#include <assert.h>
+#include <errno.h>
+#include <fcntl.h>
+#include <stdlib.h>
+#include <string.h>
+
+#include "block/instance.h"
+#include "os/os.h"
+#include "util/error.h"
+
+#define FDSET_PREFIX "/dev/fdset/"
+/* Status flags that a later fcntl may change. */
+#define STATUS_FLAGS (O_APPEND | O_DIRECT | O_NOATIME | O_NONBLOCK)
+
+struct instance_fd {
+    struct instance_fd *next;
+    int64_t set;
+    int fd; /* owned */
+    int access_mode;
+};
+
+int platter_add_fd(Platter *pl, int64_t set, int fd, Error **errp)
+{
+    struct instance_fd *entry;
+    int flags;
+
+    assert(instance_in_control_thread(pl));
+    flags = fd < 0 ? -EBADF : os->fcntl_getfl(fd);
+    if (flags < 0) {
+        return error_set(errp, EINVAL, "descriptor %d is not open", fd);
+    }
+    if (set < 0) {
+        os->close(fd);
+        return error_set(errp, EINVAL, "descriptor set %lld: the number must not be negative",
+                         (long long)set);
+    }
+    entry = malloc(sizeof(*entry));
+    if (entry == NULL) {
+        os->close(fd);
+        return error_set(errp, ENOMEM, "out of memory for descriptor set %lld", (long long)set);
+    }
+    *entry = (struct instance_fd){
+        .next = pl->fds,
+        .set = set,
+        .fd = fd,
+        .access_mode = flags & O_ACCMODE,
+    };
+    pl->fds = entry;
+    return 0;
+}
+
+int platter_remove_fd(Platter *pl, int64_t set, Error **errp)
+{
+    struct instance_fd **link = &pl->fds;
+    bool found = false;
+
+    assert(instance_in_control_thread(pl));
+    while (*link != NULL) {
+        struct instance_fd *entry = *link;
+
+        if (entry->set != set) {
+            link = &entry->next;
+            continue;
+        }
+        *link = entry->next;
+        os->close(entry->fd);
+        free(entry);
+        found = true;
+    }
+    if (!found) {
+        return error_set(errp, ENOENT, "there is no descriptor set %lld", (long long)set);
+    }
+    return 0;
+}
+
+void instance_fds_free(Platter *pl)
+{
+    while (pl->fds != NULL) {
+        struct instance_fd *entry = pl->fds;
+
+        pl->fds = entry->next;
+        os->close(entry->fd);
+        free(entry);
+    }
+}
+
+/* Number behind the prefix, or -1. */
+static int64_t set_number(const char *text)
+{
+    int64_t set = 0;
+
+    if (*text == '\0') {
+        return -1;
+    }
+    for (; *text != '\0'; text++) {
+        if (*text < '0' || *text > '9' || __builtin_mul_overflow(set, 10, &set) ||
+            __builtin_add_overflow(set, *text - '0', &set)) {
+            return -1;
+        }
+    }
+    return set;
+}
+
+static int fdset_open(Platter *pl, const char *path, int flags, Error **errp)
+{
+    static const char *const mode_names[] = {"read-only", "write-only", "read-write"};
+    int64_t set = set_number(path + strlen(FDSET_PREFIX));
+    bool found = false;
+
+    for (struct instance_fd *e = pl->fds; e != NULL && set >= 0; e = e->next) {
+        int fd, now, rc;
+
+        if (e->set != set) {
+            continue;
+        }
+        found = true;
+        if (e->access_mode != (flags & O_ACCMODE)) {
+            continue;
+        }
+        fd = os->dup(e->fd);
+        if (fd < 0) {
+            return error_set_errno(errp, -fd, "Could not duplicate a descriptor of '%s'", path);
+        }
+        now = os->fcntl_getfl(fd);
+        rc = now;
+        if (now >= 0 && (now & STATUS_FLAGS) != (flags & STATUS_FLAGS)) {
+            rc = os->fcntl_setfl(fd, (now & ~STATUS_FLAGS) | (flags & STATUS_FLAGS));
+        }
+        if (rc < 0) {
+            os->close(fd);
+            return error_set_errno(errp, -rc, "Could not set the status flags of '%s'", path);
+        }
+        return fd;
+    }
+    if (!found) {
+        error_set(errp, ENOENT, "Could not open '%s': there is no such descriptor set", path);
+        error_set_hint(errp, "Give the descriptor to the instance first");
+        return -ENOENT;
+    }
+    return error_set(errp, EACCES, "Could not open '%s': the set has no %s descriptor", path,
+                     mode_names[(flags & O_ACCMODE) % 3]);
+}
+
+int bdrv_os_open(Platter *pl, const char *path, int flags, int mode, Error **errp)
+{
+    int fd;
+
+    if (strncmp(path, FDSET_PREFIX, strlen(FDSET_PREFIX)) == 0) {
+        return fdset_open(pl, path, flags, errp);
+    }
+    do {
+        fd = os->open(path, flags, (mode_t)mode);
+    } while (fd == -EINTR);
+    if (fd < 0) {
+        return error_set_errno(errp, -fd, "Could not open '%s'", path);
+    }
+    return fd;
+}

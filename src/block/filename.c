@@ -1,0 +1,178 @@
+/* SPDX-License-Identifier: MIT */
+/*
+ * The name a node is shown under: what a user could give to open the same again. A path (or what
+ * its protocol calls a name) where nothing else matters, else json:{...}.
+ */
+#include <assert.h>
+#include <stdint.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+
+#include "block/graph_int.h"
+#include "util/options.h"
+
+static bool key_is_strong(const BlockDriver *drv, const char *key)
+{
+    for (size_t i = 0; drv->strong_options != NULL && drv->strong_options[i] != NULL; i++) {
+        size_t len = strlen(drv->strong_options[i]);
+
+        if (strncmp(key, drv->strong_options[i], len) == 0 &&
+            (key[len] == '\0' || key[len] == '.')) {
+            return true;
+        }
+    }
+    return false;
+}
+
+/* Whether options other than the file name decide the content. */
+static bool has_strong_options(const BlockDriverState *bs)
+{
+    const char *key = NULL;
+
+    if (bs->options == NULL) {
+        return false;
+    }
+    while ((key = block_options_next_key(bs->options, key)) != NULL) {
+        if (strcmp(key, "filename") != 0 && key_is_strong(bs->drv, key)) {
+            return true;
+        }
+    }
+    return false;
+}
+
+/* The node whose plain name stands for bs, or NULL. */
+static const BlockDriverState *plain_node(const BlockDriverState *bs)
+{
+    while (bs->drv != NULL && !has_strong_options(bs)) {
+        if (bs->caps & BDRV_CAP_PROTOCOL) {
+            return bs->filename != NULL ? bs : NULL;
+        }
+        if ((bs->caps & BDRV_CAP_FILTER) || bs->file == NULL) {
+            return NULL;
+        }
+        bs = bs->file->bs;
+    }
+    return NULL;
+}
+
+static char *plain_name(const BlockDriverState *bs)
+{
+    /* A path that looks like "protocol:..." must not be read as one. */
+    bool escape = bs->drv->parse_filename == NULL && bdrv_protocol_prefix(bs->filename) > 0;
+    size_t bytes = strlen(bs->filename) + 3;
+    char *name = malloc(bytes);
+
+    if (name != NULL) {
+        snprintf(name, bytes, "%s%s", escape ? "./" : "", bs->filename);
+    }
+    return name;
+}
+
+/* The node's own options that matter. NULL out of memory. */
+static BlockOptions *own_options(const BlockDriverState *bs)
+{
+    BlockOptions *own = block_options_new();
+    BlockOptions *given;
+    const char *key, *next;
+
+    given = bs->options != NULL ? block_options_copy(bs->options) : block_options_new();
+    if (own == NULL || given == NULL) {
+        goto fail;
+    }
+    for (key = block_options_next_key(given, NULL); key != NULL; key = next) {
+        next = block_options_next_key(given, key);
+        if (!key_is_strong(bs->drv, key) || strcmp(key, "filename") == 0) {
+            block_options_del(given, key);
+        }
+    }
+    if (block_options_set_str(own, "driver", bs->drv->format_name) < 0 ||
+        block_options_put_prefix(own, "", given) < 0) {
+        goto fail;
+    }
+    if ((bs->caps & BDRV_CAP_PROTOCOL) && bs->filename != NULL && bs->drv->parse_filename == NULL &&
+        block_options_set_str(own, "filename", bs->filename) < 0) {
+        goto fail;
+    }
+    block_options_free(given);
+    return own;
+
+fail:
+    block_options_free(own);
+    block_options_free(given);
+    return NULL;
+}
+
+/* The options of a node and of what is below it, which is named from a depth on. Recursion is
+ * bounded by depth. NULL out of memory. */
+static BlockOptions *full_options(const BlockDriverState *bs, unsigned depth)
+{
+    BlockOptions *all = own_options(bs);
+    BdrvEdge *edge;
+
+    TAILQ_FOREACH (edge, &bs->children, in_parent) {
+        BlockOptions *below;
+        char prefix[64];
+        int rc;
+
+        if (all == NULL) {
+            return NULL;
+        }
+        if (depth == 0 || edge->bs->drv == NULL) {
+            rc = block_options_set_str(all, edge->name, edge->bs->node_name);
+        } else {
+            below = full_options(edge->bs, depth - 1);
+            snprintf(prefix, sizeof(prefix), "%s.", edge->name);
+            rc = below == NULL ? -1 : block_options_put_prefix(all, prefix, below);
+            block_options_free(below);
+        }
+        if (rc < 0) {
+            block_options_free(all);
+            return NULL;
+        }
+    }
+    return all;
+}
+
+static char *json_name(const BlockDriverState *bs)
+{
+    BlockOptions *all = full_options(bs, 16);
+    char *json = all != NULL ? block_options_to_json(all, NULL) : NULL;
+    char *name = NULL;
+
+    if (json != NULL) {
+        size_t bytes = strlen("json:") + strlen(json) + 1;
+
+        name = malloc(bytes);
+        if (name != NULL) {
+            snprintf(name, bytes, "json:%s", json);
+        }
+    }
+    free(json);
+    block_options_free(all);
+    return name;
+}
+
+const char *bdrv_get_filename(const BlockDriverState *bs)
+{
+    BlockDriverState *cache = (BlockDriverState *)(uintptr_t)bs; /* only shown_filename */
+    const BlockDriverState *plain;
+    char *name;
+
+    assert(instance_in_control_thread(bs->pl));
+    if (bs->drv == NULL) {
+        return "";
+    }
+    plain = plain_node(bs);
+    name = plain != NULL ? plain_name(plain) : json_name(bs);
+    if (name == NULL) {
+        return bs->shown_filename != NULL ? bs->shown_filename : "";
+    }
+    if (bs->shown_filename != NULL && strcmp(bs->shown_filename, name) == 0) {
+        free(name); /* callers may hold the one they got before */
+    } else {
+        free(cache->shown_filename);
+        cache->shown_filename = name;
+    }
+    return bs->shown_filename;
+}

@@ -1,0 +1,556 @@
+/* SPDX-License-Identifier: MIT */
+/*
+ * Opening. A node comes from a positional file name, from options, or both; its children come from
+ * the options under their name ("file.driver", ...) or from a reference ("file": "node1").
+ *
+ * O1: what a caller or an image wrote is taken literally where a key names it: only positional file
+ *     names have protocols ("nbd:...") and json:{...}; the option filename has not.
+ * O2: a child is never more writable than what its parent's options say, by default; options of its
+ *     own are the caller's.
+ * O3: after a failure nothing of the node remains, and the first error is the one reported.
+ */
+#include <assert.h>
+#include <errno.h>
+#include <stdio.h>
+#include <string.h>
+
+#include "block/graph_int.h"
+#include "schema/opts.h"
+#include "util/error.h"
+#include "util/mem.h"
+#include "util/options.h"
+
+#define JSON_PREFIX "json:"
+/* What a child inherits. */
+#define INHERITED_FLAGS                                                                            \
+    (BDRV_O_RDWR | BDRV_O_NOCACHE | BDRV_O_NO_FLUSH | BDRV_O_AUTO_RDONLY | BDRV_O_FORCE_SHARE |    \
+     BDRV_O_NO_IO)
+
+/* One node to open. */
+struct request {
+    Platter *pl;
+    const char *filename;  /* positional, borrowed, or NULL */
+    BlockOptions *options; /* owned */
+    int flags;
+    unsigned depth;
+    bool wants_protocol; /* a child that stores bytes: no format is put on top by default */
+};
+
+static int no_memory(Error **errp)
+{
+    return error_set(errp, ENOMEM, "out of memory while opening a node");
+}
+
+/* ---- options that every node has ---- */
+
+static void flag_from_option(int *flags, int flag, bool given, bool value)
+{
+    if (given) {
+        *flags = value ? *flags | flag : *flags & ~flag;
+    }
+}
+
+static int flags_from_options(const struct opts_node_common *o, int *flags, Error **errp)
+{
+    flag_from_option(flags, BDRV_O_RDWR, o->has_read_only, !o->read_only);
+    flag_from_option(flags, BDRV_O_AUTO_RDONLY, o->has_auto_read_only, o->auto_read_only);
+    flag_from_option(flags, BDRV_O_NOCACHE, o->has_cache_direct, o->cache_direct);
+    flag_from_option(flags, BDRV_O_NO_FLUSH, o->has_cache_no_flush, o->cache_no_flush);
+    flag_from_option(flags, BDRV_O_FORCE_SHARE, o->has_force_share, o->force_share);
+    flag_from_option(flags, BDRV_O_UNMAP, o->has_discard, o->discard == OPTS_DISCARD_UNMAP);
+    if ((*flags & BDRV_O_FORCE_SHARE) && (*flags & BDRV_O_RDWR)) {
+        error_set(errp, EINVAL, "force-share=on can only be used with read-only images");
+        error_set_hint(errp, "Add read-only=on");
+        return -EINVAL;
+    }
+    if (o->has_detect_zeroes && o->detect_zeroes == OPTS_DETECT_ZEROES_UNMAP &&
+        !(*flags & BDRV_O_UNMAP)) {
+        return error_set(errp, EINVAL, "detect-zeroes=unmap is not allowed without discard=unmap");
+    }
+    return 0;
+}
+
+static enum bdrv_detect_zeroes detect_zeroes_from_option(const struct opts_node_common *o)
+{
+    if (!o->has_detect_zeroes || o->detect_zeroes == OPTS_DETECT_ZEROES_OFF) {
+        return BDRV_DETECT_ZEROES_OFF;
+    }
+    return o->detect_zeroes == OPTS_DETECT_ZEROES_ON ? BDRV_DETECT_ZEROES_ON
+                                                     : BDRV_DETECT_ZEROES_UNMAP;
+}
+
+/* ---- children ---- */
+
+static int child_flags(const BlockDriverState *parent, unsigned role)
+{
+    int flags = parent->open_flags & INHERITED_FLAGS;
+
+    if (role & BDRV_ROLE_COW) {
+        flags &= ~(BDRV_O_RDWR | BDRV_O_AUTO_RDONLY);
+    }
+    /* What reaches a child was let through by the parent. */
+    return flags | BDRV_O_UNMAP;
+}
+
+static bool child_is_protocol(const BlockDriverState *parent, unsigned role)
+{
+    return !(role & BDRV_ROLE_COW) && !(parent->caps & BDRV_CAP_FILTER);
+}
+
+static BlockDriverState *open_request(struct request *req, Error **errp);
+
+static BlockDriverState *open_child_node(BlockDriverState *parent, const char *filename,
+                                         BlockOptions *options, unsigned role, Error **errp)
+{
+    struct request req = {
+        .pl = parent->pl,
+        .filename = filename,
+        .options = options,
+        .flags = child_flags(parent, role),
+        .depth = parent->depth + 1,
+        .wants_protocol = child_is_protocol(parent, role),
+    };
+
+    if (req.depth > BDRV_OPEN_DEPTH_MAX) {
+        block_options_free(options);
+        error_set(errp, ELOOP, "Nodes are nested more than %d deep", BDRV_OPEN_DEPTH_MAX);
+        return NULL;
+    }
+    return open_request(&req, errp);
+}
+
+static BlockDriverState *find_reference(Platter *pl, const char *name, Error **errp)
+{
+    BlockDriverState *bs = bdrv_find_node(pl, name);
+
+    if (bs == NULL) {
+        error_set(errp, ENOENT, "Cannot find a node named '%.*s'", BDRV_NODE_NAME_BYTES_MAX, name);
+        return NULL;
+    }
+    bdrv_ref(bs);
+    return bs;
+}
+
+/* What the options under "NAME" and "NAME." say of a child. */
+struct child_options {
+    const char *reference; /* borrowed from the options, or NULL */
+    BlockOptions *options; /* owned; NULL: none */
+    bool is_null;          /* "NAME": null, no child on purpose */
+};
+
+static int child_options_take(BlockDriverState *bs, BlockOptions *options, const char *name,
+                              struct child_options *ret, Error **errp)
+{
+    char prefix[64];
+
+    *ret = (struct child_options){0};
+    assert(strlen(name) + 2 <= sizeof(prefix));
+    strcpy(prefix, name);
+    strcat(prefix, ".");
+    if (block_options_has(options, name)) {
+        ret->is_null = block_options_is_null(options, name);
+        ret->reference = block_options_get_str(options, name);
+        if (ret->reference == NULL && !ret->is_null) {
+            return error_set(errp, EINVAL,
+                             "Option '%s' of node '%s' must be the name of a node or a group of "
+                             "options",
+                             name, bs->node_name);
+        }
+    }
+    if (block_options_has_prefix(options, prefix)) {
+        if (ret->reference != NULL || ret->is_null) {
+            return error_set(errp, EINVAL, "Option '%s' of node '%s' excludes options '%s...'",
+                             name, bs->node_name, prefix);
+        }
+        ret->options = block_options_take_prefix(options, prefix);
+        if (ret->options == NULL) {
+            return no_memory(errp);
+        }
+    }
+    return 0;
+}
+
+static BlockDriverState *child_node(BlockDriverState *bs, const char *filename,
+                                    struct child_options *from, unsigned role, Error **errp)
+{
+    struct bdrv_opening *opening = bs->opening;
+
+    if (opening != NULL && (role & BDRV_ROLE_PRIMARY)) {
+        if (opening->file != NULL) {
+            BlockDriverState *file = opening->file;
+
+            assert(from->options == NULL);
+            opening->file = NULL;
+            return file;
+        }
+        if (filename == NULL) {
+            filename = opening->filename;
+            opening->filename = NULL;
+        }
+    }
+    if (from->reference != NULL) {
+        if (filename != NULL) {
+            error_set(errp, EINVAL, "A file name ('%s') and a reference ('%s') exclude each other",
+                      filename, from->reference);
+            return NULL;
+        }
+        return find_reference(bs->pl, from->reference, errp);
+    }
+    if (from->options == NULL) {
+        from->options = block_options_new();
+        if (from->options == NULL) {
+            no_memory(errp);
+            return NULL;
+        }
+    }
+    return open_child_node(bs, filename, from->options, role, errp);
+}
+
+static bool child_is_given(const BlockDriverState *bs, const char *filename,
+                           const struct child_options *from, unsigned role)
+{
+    const struct bdrv_opening *opening = bs->opening;
+
+    if (filename != NULL || from->reference != NULL || from->options != NULL) {
+        return true;
+    }
+    return opening != NULL && (role & BDRV_ROLE_PRIMARY) &&
+           (opening->file != NULL || opening->filename != NULL);
+}
+
+BdrvEdge *bdrv_open_child(BlockDriverState *bs, const char *filename, BlockOptions *options,
+                          const char *name, unsigned role, bool allow_none, Error **errp)
+{
+    struct child_options from;
+    BlockDriverState *child;
+    BdrvEdge *edge;
+
+    assert(instance_in_control_thread(bs->pl));
+    if (child_options_take(bs, options, name, &from, errp) < 0) {
+        return NULL;
+    }
+    if (!child_is_given(bs, filename, &from, role)) {
+        block_options_del(options, name);
+        if (!allow_none) {
+            error_set(errp, EINVAL, "Driver '%s' needs a node as '%s'", bs->drv->format_name, name);
+            error_set_hint(errp, "Give '%s.filename', '%s.driver' or the name of a node as '%s'",
+                           name, name, name);
+        }
+        return NULL;
+    }
+    child = child_node(bs, filename, &from, role, errp);
+    block_options_del(options, name);
+    if (child == NULL) {
+        return NULL;
+    }
+    edge = bdrv_attach_child(bs, child, name, role, errp);
+    bdrv_unref(child); /* the edge has its own */
+    return edge;
+}
+
+/* ---- choosing the driver ---- */
+
+/* Move a leading json:{...} into the options; keys given beside it win. */
+static int unpack_json(struct request *req, Error **errp)
+{
+    BlockOptions *unpacked;
+    int rc;
+
+    if (req->filename == NULL || strncmp(req->filename, JSON_PREFIX, strlen(JSON_PREFIX)) != 0) {
+        return 0;
+    }
+    unpacked = block_options_parse_json(req->filename, errp);
+    if (unpacked == NULL) {
+        return -EINVAL;
+    }
+    rc = block_options_put_prefix(unpacked, "", req->options);
+    block_options_free(rc < 0 ? unpacked : req->options);
+    if (rc < 0) {
+        return error_set(errp, -rc, "The options beside '%s...' do not fit it", JSON_PREFIX);
+    }
+    req->options = unpacked;
+    req->filename = NULL;
+    return 0;
+}
+
+/* The driver, when options or file name decide it without looking at content. */
+static int choose_driver(struct request *req, const char *named, const BlockDriver **ret_drv,
+                         Error **errp)
+{
+    const char *filename = req->filename;
+
+    *ret_drv = NULL;
+    if (named != NULL) {
+        *ret_drv = bdrv_find_driver(named);
+        return *ret_drv == NULL ? bdrv_unknown_driver(named, errp) : 0;
+    }
+    if (!req->wants_protocol) {
+        return 0;
+    }
+    if (filename != NULL) {
+        *ret_drv = bdrv_find_protocol(filename, errp);
+    } else if ((filename = block_options_get_str(req->options, "filename")) != NULL) {
+        *ret_drv = bdrv_find_path(filename, errp); /* O1 */
+    } else {
+        error_set(errp, EINVAL, "Neither a driver nor a file name is given for a node");
+        error_set_hint(errp, "Give 'driver' or 'filename'");
+    }
+    return *ret_drv == NULL ? -EINVAL : 0;
+}
+
+/* A format without a driver option: raw, or a guess over the primary child, which then is already
+ * open. */
+static int guess_format(struct request *req, BlockDriverState *bs, struct bdrv_opening *opening,
+                        const BlockDriver **ret_drv, Error **errp)
+{
+    struct child_options from;
+    const char *shown;
+
+    if (req->filename == NULL && !block_options_has(req->options, "file") &&
+        !block_options_has_prefix(req->options, "file.")) {
+        error_set(errp, EINVAL, "Neither a driver nor a file is given");
+        error_set_hint(errp, "Give a file name, 'driver' or 'file.filename'");
+        return -EINVAL;
+    }
+    if (!(req->flags & BDRV_O_PROBE)) {
+        *ret_drv = bdrv_find_driver("raw");
+        return *ret_drv == NULL ? bdrv_unknown_driver("raw", errp) : 0;
+    }
+    if (child_options_take(bs, req->options, "file", &from, errp) < 0) {
+        return -EINVAL;
+    }
+    opening->filename = req->filename;
+    bs->caps = BDRV_CAP_FORMAT;
+    opening->file = child_node(bs, NULL, &from, BDRV_ROLE_FILTERED | BDRV_ROLE_PRIMARY, errp);
+    block_options_del(req->options, "file");
+    if (opening->file == NULL) {
+        return -EINVAL;
+    }
+    shown = req->filename != NULL ? req->filename : bdrv_get_filename(opening->file);
+    req->filename = NULL;
+    *ret_drv = bdrv_probe(opening->file, shown, errp);
+    bs->probed = *ret_drv != NULL;
+    return *ret_drv == NULL ? -EINVAL : 0;
+}
+
+/* ---- one node ---- */
+
+/* A positional file name belongs to the protocol itself or to the child that stores the bytes. */
+static int place_filename(struct request *req, const BlockDriver *drv, struct bdrv_opening *opening,
+                          Error **errp)
+{
+    if (req->filename == NULL) {
+        return 0;
+    }
+    if (drv->caps & BDRV_CAP_PROTOCOL) {
+        return bdrv_filename_to_options(drv, req->filename, req->options, errp);
+    }
+    opening->filename = req->filename;
+    return 0;
+}
+
+static int refuse_rest(const BlockDriverState *bs, const BlockOptions *options, Error **errp)
+{
+    char of[128];
+
+    snprintf(of, sizeof(of), "Driver '%s'", bs->drv->format_name);
+    return block_options_refuse_rest(options, of, errp);
+}
+
+/* A writable node over a read-only file is what auto-read-only is for. */
+static int check_read_only(BlockDriverState *bs, Error **errp)
+{
+    char why[2 * BDRV_NODE_NAME_BYTES_MAX + 64];
+
+    if (bs->read_only || bs->file == NULL || !bs->file->bs->read_only) {
+        return 0;
+    }
+    snprintf(why, sizeof(why), "Node '%s' is to be writable, but its '%s', node '%s', is read-only",
+             bs->node_name, bs->file->name, bs->file->bs->node_name);
+    return bdrv_apply_auto_read_only(bs, why, errp);
+}
+
+/* Permissions of the children as they are when the node stands complete. */
+static int settle_perms(BlockDriverState *bs, Error **errp)
+{
+    struct node_walk walk = node_walk_begin(bs->pl);
+    struct perm_change change;
+    int rc;
+
+    node_walk_add_below(&walk, bs);
+    rc = perm_change_prepare(&change, &walk, errp);
+    if (rc == 0) {
+        perm_change_commit(&change);
+    }
+    return rc;
+}
+
+/* The driver's open and all that must be right after it. A failure after the driver was opened
+ * closes it. */
+static int open_driver(struct request *req, BlockDriverState *bs, Error **errp)
+{
+    struct bdrv_opening *opening = bs->opening;
+    Error *err = NULL;
+    int rc = bs->drv->open(bs, req->options, bs->open_flags, &err);
+
+    bs->opening = NULL;
+    bdrv_unref(opening->file);
+    opening->file = NULL;
+    if (rc < 0) {
+        if (err == NULL) {
+            error_set_errno(&err, -rc, "Driver '%s' could not open the node", bs->drv->format_name);
+        }
+        error_propagate(errp, err);
+        return rc;
+    }
+    rc = opening->filename != NULL
+             ? error_set(errp, EINVAL, "Driver '%s' takes no file name, but got '%s'",
+                         bs->drv->format_name, opening->filename)
+             : refuse_rest(bs, req->options, errp);
+    if (rc == 0) {
+        rc = check_read_only(bs, errp);
+    }
+    if (rc == 0) {
+        rc = settle_perms(bs, errp);
+    }
+    if (rc == 0) {
+        int64_t size;
+
+        graph_settle(bs);
+        size = bdrv_getlength(bs);
+        if (size < 0 && size != -ENOMEDIUM) {
+            rc = error_set_errno(errp, (int)-size, "Could not find out the size of node '%s'",
+                                 bs->node_name);
+        }
+    }
+    if (rc < 0 && bs->drv->close != NULL) {
+        bs->drv->close(bs);
+    }
+    return rc;
+}
+
+/* Fill a new node in. */
+static int open_node(struct request *req, const struct opts_node_common *common,
+                     BlockDriverState *bs, Error **errp)
+{
+    struct bdrv_opening opening = {0};
+    const BlockDriver *drv;
+    int rc;
+
+    bs->open_flags = req->flags;
+    bs->read_only = !(req->flags & BDRV_O_RDWR);
+    bs->detect_zeroes = detect_zeroes_from_option(common);
+    bs->depth = req->depth;
+    bs->opening = &opening;
+    rc = choose_driver(req, common->has_driver ? common->driver : NULL, &drv, errp);
+    if (rc == 0 && drv == NULL) {
+        rc = guess_format(req, bs, &opening, &drv, errp);
+    }
+    if (rc == 0) {
+        rc = place_filename(req, drv, &opening, errp);
+    }
+    if (rc == 0) {
+        rc = node_set_driver(bs, drv);
+        if (rc < 0) {
+            no_memory(errp);
+        }
+    }
+    if (rc == 0) {
+        rc = open_driver(req, bs, errp);
+    }
+    bs->opening = NULL;
+    bdrv_unref(opening.file);
+    return rc;
+}
+
+static BlockDriverState *open_with_common(struct request *req,
+                                          const struct opts_node_common *common, Error **errp)
+{
+    BlockDriverState *bs;
+
+    if (flags_from_options(common, &req->flags, errp) < 0) {
+        return NULL;
+    }
+    bs = node_new(req->pl, common->has_node_name ? common->node_name : NULL, errp);
+    if (bs == NULL) {
+        return NULL;
+    }
+    if (open_node(req, common, bs, errp) < 0) {
+        node_abandon(bs);
+        return NULL;
+    }
+    return bs;
+}
+
+/* Ends req->options. */
+static BlockDriverState *open_request(struct request *req, Error **errp)
+{
+    struct opts_node_common common;
+    BlockDriverState *bs = NULL;
+    BlockOptions *kept = NULL;
+
+    if (unpack_json(req, errp) < 0) {
+        goto out;
+    }
+    kept = block_options_copy(req->options);
+    if (kept == NULL) {
+        no_memory(errp);
+        goto out;
+    }
+    if (opts_node_common_parse(req->options, &common, errp) < 0) {
+        goto out;
+    }
+    bs = open_with_common(req, &common, errp);
+    opts_node_common_fini(&common);
+    if (bs != NULL) {
+        bs->options = kept;
+        kept = NULL;
+    }
+out:
+    block_options_free(kept);
+    block_options_free(req->options);
+    req->options = NULL;
+    return bs;
+}
+
+/* ---- the public door ---- */
+
+static BlockDriverState *open_reference(Platter *pl, const char *filename, const char *reference,
+                                        const BlockOptions *options, Error **errp)
+{
+    if (filename != NULL || (options != NULL && block_options_count(options) > 0)) {
+        error_set(errp, EINVAL, "A reference to node '%.*s' takes neither file name nor options",
+                  BDRV_NODE_NAME_BYTES_MAX, reference);
+        return NULL;
+    }
+    return find_reference(pl, reference, errp);
+}
+
+BlockDriverState *bdrv_open(Platter *pl, const char *filename, const char *reference,
+                            BlockOptions *options, int flags, Error **errp)
+{
+    struct request req = {
+        .pl = pl,
+        .filename = filename,
+        .options = options,
+        .flags = flags,
+    };
+    BlockDriverState *bs;
+
+    assert(instance_in_control_thread(pl) && !in_coroutine());
+    if (reference != NULL) {
+        bs = open_reference(pl, filename, reference, options, errp);
+        block_options_free(options);
+        return bs;
+    }
+    if (req.options == NULL) {
+        req.options = block_options_new();
+        if (req.options == NULL) {
+            no_memory(errp);
+            return NULL;
+        }
+    }
+    bs = open_request(&req, errp);
+    graph_tell_sizes(pl);
+    return bs;
+}
