@@ -2,11 +2,6 @@
 /* file: a regular file of this machine. The work is done in ../posix. */
 #include "driver/protocol/posix/posix.h"
 
-static int file_parse_filename(const char *filename, BlockOptions *options, Error **errp)
-{
-    return posix_parse_filename("file:", filename, options, errp);
-}
-
 static int file_open(BlockDriverState *bs, BlockOptions *options, int flags, Error **errp)
 {
     return posix_open(bs, options, flags, POSIX_FILE, errp);
@@ -18,7 +13,6 @@ const BlockDriver bdrv_file = {
     .instance_size = sizeof(struct posix_state),
     .caps = BDRV_CAP_PROTOCOL | BDRV_CAP_FUA | BDRV_CAP_ZERO_UNMAP | BDRV_CAP_ZERO_NO_FALLBACK |
             BDRV_CAP_GROWS_ON_WRITE | BDRV_CAP_TRUNCATE_ZEROES,
-    .parse_filename = file_parse_filename,
     .open = file_open,
     .close = posix_close,
     .reopen_prepare = posix_reopen_prepare,

@@ -10,11 +10,6 @@ static int device_probe(const char *filename)
     return os->stat(filename, &st) == 0 && S_ISBLK(st.st_mode) ? 100 : 0;
 }
 
-static int device_parse_filename(const char *filename, BlockOptions *options, Error **errp)
-{
-    return posix_parse_filename("host_device:", filename, options, errp);
-}
-
 static int device_open(BlockDriverState *bs, BlockOptions *options, int flags, Error **errp)
 {
     return posix_open(bs, options, flags, POSIX_DEVICE, errp);
@@ -26,7 +21,6 @@ const BlockDriver bdrv_host_device = {
     .instance_size = sizeof(struct posix_state),
     .caps = BDRV_CAP_PROTOCOL | BDRV_CAP_FUA | BDRV_CAP_ZERO_UNMAP | BDRV_CAP_ZERO_NO_FALLBACK,
     .probe_device = device_probe,
-    .parse_filename = device_parse_filename,
     .open = device_open,
     .close = posix_close,
     .reopen_prepare = posix_reopen_prepare,

@@ -22,6 +22,9 @@ struct mem_state {
 
 static int mem_parse_filename(const char *filename, BlockOptions *options, Error **errp)
 {
+    if (block_options_has(options, "size")) {
+        return error_set(errp, EINVAL, "The size of '%s' is given twice", filename);
+    }
     if (block_options_set_str(options, "size", filename + strlen("mem:")) < 0) {
         return error_set(errp, ENOMEM, "out of memory");
     }

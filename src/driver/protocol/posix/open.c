@@ -274,17 +274,3 @@ void posix_reopen_abort(BlockDriverState *bs)
     }
     s->reopen_fd = -1;
 }
-
-int posix_parse_filename(const char *prefix, const char *filename, BlockOptions *options,
-                         Error **errp)
-{
-    size_t len = strlen(prefix);
-
-    if (strncmp(filename, prefix, len) == 0) {
-        filename += len;
-    }
-    if (block_options_set_str(options, "filename", filename) < 0) {
-        return error_set(errp, ENOMEM, "out of memory");
-    }
-    return 0;
-}

@@ -59,9 +59,6 @@ void posix_close(BlockDriverState *bs);
 int posix_reopen_prepare(BlockDriverState *bs, int new_flags, Error **errp);
 void posix_reopen_commit(BlockDriverState *bs);
 void posix_reopen_abort(BlockDriverState *bs);
-/* Set option filename to what follows the prefix ("file:"), if it is there. */
-int posix_parse_filename(const char *prefix, const char *filename, BlockOptions *options,
-                         Error **errp);
 
 /* ---- limits.c ---- */
 /* Fill offset_align, mem_align and block_bytes for s->fd. 0 or -errno with errp. */
