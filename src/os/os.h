@@ -49,6 +49,7 @@ struct os_table {
     int (*lock)(int fd, int cmd, struct flock *lock); /* F_OFD_SETLK, F_OFD_GETLK */
     int (*ioctl)(int fd, unsigned long request, void *arg);
     int (*unlink)(const char *path);
+    int (*fchmod)(int fd, mode_t mode);
     int64_t (*readlink)(const char *path, char *buf, size_t size);
     /* Call each(opaque, name) for what a folder holds, until it says false. */
     int (*dir_each)(const char *path, bool (*each)(void *opaque, const char *name), void *opaque);

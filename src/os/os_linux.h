@@ -35,6 +35,7 @@ int linux_fcntl_setfl(int fd, int flags);
 int linux_lock(int fd, int cmd, struct flock *lock);
 int linux_ioctl(int fd, unsigned long request, void *arg);
 int linux_unlink(const char *path);
+int linux_fchmod(int fd, mode_t mode);
 int64_t linux_readlink(const char *path, char *buf, size_t size);
 int linux_dir_each(const char *path, bool (*each)(void *opaque, const char *name), void *opaque);
 int64_t linux_read(int fd, void *buf, size_t bytes);

@@ -131,6 +131,11 @@ int linux_ioctl(int fd, unsigned long request, void *arg)
     return (int)sys_result(ioctl(fd, request, arg));
 }
 
+int linux_fchmod(int fd, mode_t mode)
+{
+    return (int)sys_result(fchmod(fd, mode));
+}
+
 int linux_unlink(const char *path)
 {
     return (int)sys_result(unlink(path));

@@ -197,6 +197,7 @@ const struct os_table os_linux = {
     .lock = linux_lock,
     .ioctl = linux_ioctl,
     .unlink = linux_unlink,
+    .fchmod = linux_fchmod,
     .readlink = linux_readlink,
     .dir_each = linux_dir_each,
     .read = linux_read,
