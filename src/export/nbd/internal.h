@@ -1,0 +1,321 @@
+/* SPDX-License-Identifier: MIT */
+/*
+ * The NBD server's own structures.
+ *
+ *   server.c    the server: options, exports, statistics, orderly end
+ *   listener.c  sockets that listen, accepting            address.c  making them; URIs
+ *   conn.c      life of one connection: slots, stop, end
+ *   handshake.c negotiation loop      options.c  one function per option      meta.c  contexts
+ *   session.c   transmission: parses bursts of requests out of the receive buffer
+ *   request.c   carries one request out                   read.c  reads and their holes
+ *   status.c    block status
+ *   reply.c     the queue of replies and the one sender that gathers them
+ *   buffer.c    recycled memory of a connection
+ *
+ * Threads. server->lock guards the lists, counts and references of exports and connections. A
+ * connection lives in its context: everything in it that is not said to be under the lock is
+ * touched only by that context's thread. Lock order: server->lock is a leaf.
+ *
+ * Bounds of a connection: NBD_MAX_IN_FLIGHT requests and NBD_MAX_IN_FLIGHT_BYTES of payload are
+ * held at most, counted from the request's parsing until its reply has been given to the kernel; so
+ * a client that does not read its replies stops its own reader and nobody else's. All of it is
+ * charged to the budget of the instance.
+ */
+#ifndef PLATTER_EXPORT_NBD_INTERNAL_H
+#define PLATTER_EXPORT_NBD_INTERNAL_H
+
+#include <stdatomic.h>
+#include <stdbool.h>
+#include <stddef.h>
+#include <stdint.h>
+#include <sys/queue.h>
+#include <sys/types.h>
+#include <sys/uio.h>
+
+#include <platter/coroutine.h>
+#include <platter/export.h>
+
+#include "os/os.h"
+#include "os/thread.h"
+#include "util/budget.h"
+#include "wire/nbd/nbd.h"
+
+#define NBD_HANDSHAKES_MAX 64u              /* clients that negotiate at once */
+#define NBD_OPTION_DATA_MAX (64u * 1024)    /* of an option we look into */
+#define NBD_DRAIN_MAX NBD_MAX_PAYLOAD_BYTES /* skipped to stay in step with a client */
+#define NBD_CHUNK_BYTES (256u * 1024)       /* receive buffer */
+#define NBD_PAYLOAD_IN_CHUNK_MAX (64u * 1024)
+#define NBD_UNSENT_BYTES_MAX (256u * 1024) /* finished replies that wait before reading pauses */
+#define NBD_SEND_BYTES_MAX (512u * 1024)   /* gathered for one send, at least one reply */
+#define NBD_SEND_IOV_MAX 512u
+#define NBD_HOLE_READ_MIN (64u * 1024) /* shorter reads do not ask for holes */
+#define NBD_HOLE_MIN (32u * 1024)      /* shorter holes are read */
+#define NBD_READ_PIECES_MAX 32u
+#define NBD_STATUS_EXTENTS_MAX 4096u /* in one chunk of a status reply */
+#define NBD_STATUS_STEPS_MAX 8192u   /* questions to the node for one status request */
+#define NBD_ZERO_STEP_BYTES (INT64_C(1) << 30)
+#define NBD_CACHE_STEP_BYTES (1024u * 1024)
+
+/* Metadata contexts: bits of conn->contexts; the id on the wire is the bit. */
+#define NBD_CONTEXT_ALLOCATION 1u
+#define NBD_CONTEXT_DEPTH 2u
+#define NBD_CONTEXT_COUNT 2
+
+/* ---- memory (buffer.c) ---- */
+
+#define NBD_BUF_SHIFT_MIN 12
+#define NBD_BUF_CLASSES 14 /* 4 KiB .. 32 MiB */
+#define NBD_BUF_CACHED_MAX (16u * 1024 * 1024)
+
+struct nbd_buf_free {
+    struct nbd_buf_free *next;
+};
+struct nbd_bufs {
+    struct mem_budget *budget; /* borrowed */
+    struct nbd_buf_free *free[NBD_BUF_CLASSES];
+    uint64_t cached_bytes;
+};
+/* A page-aligned buffer of at least bytes (1 .. 32 MiB); its capacity in *ret_cap. NULL: none to be
+ * had. */
+void *nbd_bufs_get(struct nbd_bufs *bufs, size_t bytes, size_t *ret_cap);
+void nbd_bufs_put(struct nbd_bufs *bufs, void *buf, size_t cap);
+void nbd_bufs_trim(struct nbd_bufs *bufs); /* give back what is cached */
+
+/* Memory that receives from the socket. Write requests point into it while they run. */
+struct nbd_chunk {
+    unsigned refs;
+    uint8_t *data; /* NBD_CHUNK_BYTES */
+};
+struct nbd_chunk *nbd_chunk_new(struct nbd_bufs *bufs);
+void nbd_chunk_unref(struct nbd_bufs *bufs, struct nbd_chunk *chunk);
+
+/* ---- server ---- */
+
+struct nbd_export {
+    LIST_ENTRY(nbd_export) link; /* lock */
+    NbdServer *server;           /* borrowed */
+    BlockBackend *blk;           /* counted */
+    char *name;                  /* owned */
+    char *description;           /* owned or NULL */
+    bool writable;
+    bool allocation_depth;
+    uint32_t mem_alignment;
+    uint32_t preferred_bytes;
+    unsigned users;             /* lock: connections */
+    _Atomic uint64_t new_holes; /* counts requests that may have made holes; any thread */
+};
+LIST_HEAD(nbd_export_list, nbd_export);
+
+struct nbd_listener {
+    LIST_ENTRY(nbd_listener) link; /* control thread */
+    NbdServer *server;             /* borrowed */
+    int fd;
+    bool tcp;
+    bool watched;
+    char *path;      /* owned; unix */
+    char *host_port; /* owned; TCP: "127.0.0.1:10809", "[::1]:10809" */
+    uint64_t path_dev, path_ino;
+};
+LIST_HEAD(nbd_listener_list, nbd_listener);
+
+/* Counters of the contexts with one slot number. */
+struct nbd_counters {
+    _Atomic uint64_t reads, writes, others, failed, read_bytes, write_bytes, latency_ns;
+} __attribute__((aligned(64)));
+
+struct nbd_context {
+    AioContext *ctx; /* counted */
+    unsigned load;   /* lock: connections */
+};
+
+struct nbd_conn;
+TAILQ_HEAD(nbd_conn_list, nbd_conn);
+
+struct NbdServer {
+    LIST_ENTRY(NbdServer) in_instance;
+    Platter *pl;          /* borrowed */
+    AioContext *main_ctx; /* counted */
+    struct nbd_context *contexts;
+    unsigned context_count;
+    unsigned max_connections;
+    int64_t handshake_timeout_ns;
+    int64_t shutdown_timeout_ns;
+
+    /* control thread */
+    struct nbd_listener_list listeners;
+    unsigned listener_count;
+    bool accept_paused;
+    AioTimer *accept_timer; /* owned: goes on after EMFILE */
+    QEMUBH *accept_bh;      /* owned: goes on when a connection has ended */
+
+    _Atomic bool stopping;
+
+    struct os_mutex lock;
+    struct nbd_export_list exports;
+    struct nbd_conn_list handshaking; /* least recent progress first */
+    struct nbd_conn_list established;
+    unsigned handshake_count;
+    unsigned established_count;
+    uint64_t connections_total;
+
+    /* who waits for a place among the established: see nbd_conn_take_slot_co */
+    CoMutex slot_mutex;
+    CoQueue slot_queue;
+    unsigned slots_used; /* slot_mutex */
+
+    struct nbd_counters counters[OS_SLOTS];
+};
+
+/* ---- connection ---- */
+
+struct nbd_req;
+STAILQ_HEAD(nbd_req_list, nbd_req);
+
+struct nbd_conn {
+    TAILQ_ENTRY(nbd_conn) link; /* lock */
+    NbdServer *server;          /* borrowed; outlives it */
+    struct nbd_context *home;
+    AioContext *ctx;                /* borrowed from home */
+    int fd;                         /* closed after the connection left the lists */
+    bool is_established;            /* lock */
+    struct nbd_export *export;      /* lock to change; used (counted) once chosen */
+    struct nbd_export *meta_export; /* the same: what contexts were chosen for; or NULL */
+    _Atomic bool cancelled;         /* the socket was shut down by us; any thread */
+    _Atomic bool stop;              /* new requests answer ESHUTDOWN; any thread */
+    Coroutine *co;                  /* the reader */
+
+    /* negotiation */
+    AioTimer *timer; /* owned: handshake limit, later idle memory */
+    enum nbd_mode mode;
+    bool no_zeroes;
+    unsigned noptions;
+    unsigned contexts;   /* NBD_CONTEXT_* */
+    uint64_t size_bytes; /* as told to the client */
+    uint8_t *out;        /* owned: replies to the current option */
+    size_t out_bytes, out_cap;
+
+    /* receiving: bytes [head, tail) of chunk are not parsed yet */
+    struct nbd_bufs bufs;
+    struct nbd_chunk *chunk;
+    size_t head, tail;
+    int64_t now_ns;
+    bool in_burst;     /* the parser will flush replies itself */
+    bool waiting;      /* the reader waits for nbd_conn_wake */
+    bool transmitting; /* negotiation is over */
+
+    /* requests in flight, and their replies */
+    unsigned in_flight;
+    uint64_t in_flight_bytes;
+    struct nbd_req_list free_reqs;
+    struct nbd_req_list replies; /* finished, not yet sent */
+    uint64_t unsent_bytes;       /* payload of them */
+    bool sending;
+    bool flush_scheduled;
+    bool dead;        /* nothing can be sent any more */
+    QEMUBH *flush_bh; /* owned */
+    uint64_t requests_total, requests_at_tick;
+    struct iovec *send_iov; /* owned: NBD_SEND_IOV_MAX */
+    uint8_t *send_heads;    /* owned: headers of replies without payload, packed */
+
+    /* part of the export known to hold data; found by reads, void when new_holes changes */
+    uint64_t data_begin, data_end, data_holes;
+};
+
+/* One request. From a list of its connection; freed when its reply has been sent. */
+struct nbd_req {
+    STAILQ_ENTRY(nbd_req) link;
+    struct nbd_conn *conn;
+    struct nbd_request h;
+    int64_t start_ns;
+    uint64_t charged_bytes;  /* to in_flight_bytes */
+    struct nbd_chunk *chunk; /* counted: holds payload; or NULL */
+    void *buf;               /* owned, buf_cap bytes; or NULL */
+    size_t buf_cap;
+    struct iovec iov[2]; /* memory of a write or read */
+    int niov;
+    uint32_t status_contexts; /* block status: which */
+    /* the reply: out[0..nout), its first bytes usually in head */
+    struct iovec *out; /* out_own, or in heap */
+    unsigned nout;
+    struct iovec out_own[2];
+    size_t out_bytes;
+    void *heap; /* owned or NULL */
+    bool failed;
+    uint8_t head[NBD_ERROR_CHUNK_BYTES_MAX];
+};
+
+/* server.c */
+struct nbd_export *nbd_export_use(NbdServer *server, struct nbd_string name); /* any; or NULL */
+void nbd_export_unuse(struct nbd_export *export);                             /* any */
+
+/* listener.c */
+void nbd_listener_free(struct nbd_listener *listener);
+void nbd_accept_resume(NbdServer *server);
+void nbd_accept_timer_cb(void *opaque);
+/* Take a connected socket; it is owned from now on. 0 or -errno. Control thread. */
+int nbd_conn_start(NbdServer *server, int fd, bool tcp);
+
+/* address.c */
+int nbd_listen_unix(const char *path, struct nbd_listener *listener, Error **errp);
+int nbd_listen_tcp(NbdServer *server, const char *host, const char *port, Error **errp);
+int nbd_listener_add(NbdServer *server, struct nbd_listener *listener, Error **errp);
+void nbd_listener_unlink_path(const struct nbd_listener *listener);
+
+/* conn.c */
+void nbd_conn_progress(struct nbd_conn *conn);
+/* Become an established connection to export, which (used) passes in, also on failure; then the
+ * connection must end. */
+int nbd_conn_take_slot_co(struct nbd_conn *conn, struct nbd_export *export);
+void nbd_conn_cut(struct nbd_conn *conn);             /* under lock: shut the socket down */
+void nbd_conn_stop(struct nbd_conn *conn, bool hard); /* under lock */
+void nbd_conn_wait_co(struct nbd_conn *conn);         /* until nbd_conn_wake */
+void nbd_conn_wake(struct nbd_conn *conn);
+void nbd_conn_tick(struct nbd_conn *conn); /* memory was cached: have it looked after */
+
+/* Receive until at least bytes (<= NBD_CHUNK_BYTES) stand at the head of the chunk. 0, -errno,
+ * -ECONNRESET at the end of the stream. */
+int nbd_recv_need_co(struct nbd_conn *conn, size_t bytes);
+/* Drop bytes of the stream. */
+int nbd_recv_skip_co(struct nbd_conn *conn, uint64_t bytes);
+static inline const uint8_t *nbd_conn_data(const struct nbd_conn *conn)
+{
+    return conn->chunk->data + conn->head;
+}
+
+/* handshake.c: 0 when transmission begins, -errno when the connection ends. */
+int nbd_handshake_co(struct nbd_conn *conn);
+void *nbd_out_add(struct nbd_conn *conn, size_t bytes); /* NULL: no memory */
+int nbd_out_reply(struct nbd_conn *conn, uint32_t option, uint32_t type, const void *data,
+                  uint32_t bytes);
+int nbd_out_error(struct nbd_conn *conn, uint32_t option, uint32_t type, const char *text);
+
+/* options.c: carry one option out. 0 go on; 1 transmission; -errno drop. */
+int nbd_option_run_co(struct nbd_conn *conn, uint32_t option, const uint8_t *data, uint32_t bytes);
+/* meta.c */
+int nbd_option_meta(struct nbd_conn *conn, uint32_t option, const uint8_t *data, uint32_t bytes);
+
+/* session.c */
+void nbd_session_co(struct nbd_conn *conn);
+void *nbd_session_buffer_co(struct nbd_conn *conn, size_t bytes, size_t *ret_cap);
+
+/* request.c */
+struct nbd_req *nbd_req_get(struct nbd_conn *conn);
+void nbd_req_put(struct nbd_req *req);
+void nbd_req_start(struct nbd_req *req);
+/* 0, or the NBD error to answer with *ret_text. */
+uint32_t nbd_req_check(const struct nbd_conn *conn, const struct nbd_request *h,
+                       const char **ret_text);
+
+/* read.c, status.c: coroutine; fill the reply and return 0, or -errno */
+int nbd_read_co(struct nbd_req *req);
+int nbd_status_co(struct nbd_req *req);
+
+/* reply.c: fill the reply of req, then queue it. */
+void nbd_reply_ok(struct nbd_req *req);
+void nbd_reply_error(struct nbd_req *req, uint32_t error, const char *text);
+void nbd_reply_data(struct nbd_req *req, uint32_t bytes);
+void nbd_reply_queue(struct nbd_req *req);
+void nbd_reply_flush(struct nbd_conn *conn);
+void nbd_reply_flush_bh(void *opaque);
+
+#endif
