@@ -46,9 +46,8 @@ void *co_switch_prepare(void *bottom, size_t bytes, void (*entry)(void *arg))
     uintptr_t top = ((uintptr_t)bottom + bytes) & ~(uintptr_t)63;
     void **sp = (void **)top;
 
-    /* As a called function finds it: 16 bytes aligned before its return address, which is null
-     * because nobody called. */
-    *--sp = 0;
+    /* As a called function finds it: a return address (null, because nobody called) that ends at a
+     * multiple of 16. */
     *--sp = 0;
     *--sp = (void *)(uintptr_t)entry;
     for (int i = 0; i < 6; i++) {
