@@ -1,0 +1,486 @@
+/* SPDX-License-Identifier: MIT */
+/*
+ * The property suite: every driver, in every setting of the table, does what a plain array of bytes
+ * does. A new driver joins by one line of the table.
+ *
+ * usage: property [--list] [NAME...]      (all when no name is given)
+ * PLATTER_SEED  the seed; a random one when not set
+ * PLATTER_OPS   requests for each line; the default takes a few seconds in all
+ *
+ * Exit status: 0 passed, 1 failed (the last line says how to see it again), 77 skipped.
+ */
+#include "suite.h"
+
+#include <assert.h>
+#include <errno.h>
+#include <fcntl.h>
+#include <inttypes.h>
+#include <stdarg.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <time.h>
+#include <unistd.h>
+
+#include <platter/coroutine.h>
+
+#include "os/os.h"
+#include "os/sim/sim_os.h"
+#include "util/mem.h"
+
+#define KIB UINT64_C(1024)
+#define MIB (UINT64_C(1024) * KIB)
+#define OPS_DEFAULT 1500
+#define WORKERS_MAX 8
+#define ODD (3 * MIB + 1000)
+
+/* clang-format off */
+static const struct drive drives[] = {
+    /* name              options (@: file, #: size)                          dir         facts                                                    size, file size */
+    {"null-co",          "driver=null-co,size=#",                            NULL,       D_UNTOUCHED | D_TWO,                                      MIB, 0},
+    {"null-aio-zeroes",  "driver=null-aio,size=#,read-zeroes=on",            NULL,       D_ZEROES | D_TWO,                                         MIB, 0},
+    {"mem",              "driver=mem,size=#",                                NULL,       D_RESIZE | D_TWO,                                         ODD, 0},
+    {"raw-mem",          "driver=raw,file.driver=mem,file.size=#",           NULL,       D_RESIZE | D_TWO,                                         ODD, 0},
+    {"raw-window-mem",   "driver=raw,offset=777,size=1048576,file.driver=mem,file.size=#", NULL, D_TWO,                                            MIB, ODD},
+    {"file-ring",        "driver=file,filename=@",                           "/tmp",     D_RESIZE | D_PERSISTS | D_TWO,                            ODD, 0},
+    {"file-threads",     "driver=file,filename=@,aio=threads",               "/tmp",     D_RESIZE | D_PERSISTS | D_TWO | D_THREADS,                ODD, 0},
+    {"file-in-memory",   "driver=file,filename=@",                           "/dev/shm", D_RESIZE | D_PERSISTS | D_TWO,                            ODD, 0},
+    {"file-direct",      "driver=file,filename=@,cache.direct=on",           "/var/tmp", D_RESIZE | D_PERSISTS | D_TWO | D_DIRECT,                 ODD, 0},
+    {"file-native",      "driver=file,filename=@,cache.direct=on,aio=native", "/var/tmp", D_RESIZE | D_PERSISTS | D_TWO | D_DIRECT,                3 * MIB, 0},
+    {"file-detect-zeroes", "driver=file,filename=@,detect-zeroes=unmap",     "/tmp",     D_RESIZE | D_PERSISTS | D_TWO,                            ODD, 0},
+    {"raw-file",         "driver=raw,file.driver=file,file.filename=@",      "/tmp",     D_RESIZE | D_PERSISTS | D_TWO,                            ODD, 0},
+    {"raw-offset-file",  "driver=raw,offset=1048576,file.driver=file,file.filename=@", "/tmp", D_RESIZE | D_PERSISTS | D_TWO,                      2 * MIB, 3 * MIB},
+    {"raw-odd-direct",   "driver=raw,offset=1500,size=1048576,file.driver=file,file.filename=@,cache.direct=on", "/var/tmp", D_PERSISTS | D_TWO | D_DIRECT, MIB, ODD},
+    {"loop-4k",          "driver=host_device,filename=@",                    "/var/tmp", D_PERSISTS | D_TWO | D_LOOP,                              3 * MIB + 1536, 0},
+    {"loop-4k-direct",   "driver=host_device,filename=@,cache.direct=on",    "/var/tmp", D_PERSISTS | D_TWO | D_LOOP | D_DIRECT,                   3 * MIB + 1536, 0},
+    {"sim",              "driver=file,filename=@",                           "/sim",     D_RESIZE | D_PERSISTS | D_SIM,                            ODD, 0},
+    {"sim-direct",       "driver=file,filename=@,cache.direct=on",           "/sim",     D_RESIZE | D_PERSISTS | D_SIM,                            ODD, 0},
+    {"sim-errors",       "driver=file,filename=@",                           "/sim",     D_PERSISTS | D_SIM | D_ERRORS | D_PAGE_CACHE,             ODD, 0},
+    {"sim-direct-errors", "driver=file,filename=@,cache.direct=on",          "/sim",     D_PERSISTS | D_SIM | D_ERRORS,                            ODD, 0},
+    {"sim-cut",          "driver=raw,file.driver=file,file.filename=@",      "/sim",     D_PERSISTS | D_SIM | D_CUT,                               MIB, 0},
+    {"sim-direct-cut",   "driver=file,filename=@,cache.direct=on",           "/sim",     D_PERSISTS | D_SIM | D_CUT,                               MIB, 0},
+    {"sim-cut-errors",   "driver=file,filename=@",                           "/sim",     D_PERSISTS | D_SIM | D_CUT | D_ERRORS | D_PAGE_CACHE,     MIB, 0},
+};
+/* clang-format on */
+
+void run_fail(struct run *run, const char *fmt, ...)
+{
+    va_list ap;
+
+    printf("FAILED %s after %u requests: ", run->drive->name, atomic_load(&run->done_ops));
+    va_start(ap, fmt);
+    vprintf(fmt, ap);
+    va_end(ap);
+    printf("\nreplay: PLATTER_SEED=%" PRIu64 " PLATTER_OPS=%u property %s\n", run->seed, run->ops,
+           run->drive->name);
+    fflush(stdout);
+    abort();
+}
+
+/* ---- files ---- */
+
+static uint64_t file_size(const struct drive *drive)
+{
+    return drive->file_size_bytes != 0 ? drive->file_size_bytes : drive->size_bytes;
+}
+
+static bool is_sim(const struct run *run)
+{
+    return (run->drive->facts & D_SIM) != 0;
+}
+
+/* Run a command and give the first line that it prints. */
+static bool command(char *out, size_t size, const char *fmt, ...)
+{
+    char line[512];
+    va_list ap;
+    FILE *p;
+    bool ok;
+
+    va_start(ap, fmt);
+    vsnprintf(line, sizeof(line), fmt, ap);
+    va_end(ap);
+    p = popen(line, "r");
+    if (p == NULL) {
+        return false;
+    }
+    ok = fgets(out, (int)size, p) != NULL;
+    while (ok && fgetc(p) != EOF) {
+    }
+    out[ok ? strcspn(out, "\n") : 0] = '\0';
+    return pclose(p) == 0 && ok;
+}
+
+/* NULL, or why the line is skipped. */
+static const char *file_make(struct run *run)
+{
+    const struct drive *drive = run->drive;
+    char file[150];
+    int fd;
+
+    if (drive->dir == NULL) {
+        return NULL;
+    }
+    snprintf(file, sizeof(file), "%s/platter-property-%ld-%s", drive->dir, (long)getpid(),
+             drive->name);
+    snprintf(run->path, sizeof(run->path), "%s", file);
+    if (is_sim(run)) {
+        struct sim_file_options opts = {0};
+
+        if (strstr(drive->options, "cache.direct=on") != NULL) {
+            opts.dio_mem_align = opts.dio_offset_align = run->seed % 2 == 0 ? 512 : 4096;
+        }
+        assert(sim_world_add_file(run->world, run->path, file_size(drive), &opts) == 0);
+        return NULL;
+    }
+    fd = open(file, O_RDWR | O_CREAT | O_EXCL, 0600);
+    if (fd < 0) {
+        return "its folder cannot be written to";
+    }
+    assert(ftruncate(fd, (off_t)file_size(drive)) == 0);
+    close(fd);
+    if ((drive->facts & D_LOOP) != 0 &&
+        !command(run->path, sizeof(run->path), "losetup -b 4096 -f --show %s 2>/dev/null", file)) {
+        unlink(file);
+        run->path[0] = '\0';
+        return "there is no loop device";
+    }
+    if ((drive->facts & D_DIRECT) != 0) {
+        fd = open(run->path, O_RDONLY | O_DIRECT);
+        if (fd < 0) {
+            unlink(file);
+            return "the file system has no direct I/O";
+        }
+        close(fd);
+    }
+    return NULL;
+}
+
+static void file_remove(struct run *run)
+{
+    char line[300];
+
+    if (run->path[0] == '\0' || is_sim(run)) {
+        return;
+    }
+    if ((run->drive->facts & D_LOOP) != 0) {
+        command(line, sizeof(line), "losetup -d %s", run->path);
+        snprintf(run->path, sizeof(run->path), "%s/platter-property-%ld-%s", run->drive->dir,
+                 (long)getpid(), run->drive->name);
+    }
+    unlink(run->path);
+}
+
+/* ---- opening ---- */
+
+static void options_text(const struct run *run, char *out, size_t size)
+{
+    size_t n = 0;
+
+    for (const char *p = run->drive->options; *p != '\0' && n < size; p++) {
+        if (*p == '@') {
+            n += (size_t)snprintf(out + n, size - n, "%s", run->path);
+        } else if (*p == '#') {
+            n += (size_t)snprintf(out + n, size - n, "%" PRIu64, file_size(run->drive));
+        } else {
+            out[n++] = *p;
+        }
+    }
+    assert(n < size);
+    out[n] = '\0';
+}
+
+static void disk_open(struct run *run)
+{
+    char text[512];
+    Error *err = NULL;
+    BlockOptions *options;
+
+    options_text(run, text, sizeof(text));
+    options = block_options_parse(text, NULL, &err);
+    if (options == NULL) {
+        run_fail(run, "options '%s': %s", text, error_get_pretty(err));
+    }
+    run->blk = blk_new_open(run->pl, "disk", NULL, NULL, options, BDRV_O_RDWR | BDRV_O_UNMAP, &err);
+    if (run->blk == NULL) {
+        run_fail(run, "open '%s': %s", text, error_get_pretty(err));
+    }
+    atomic_store(&run->flush_failed, false);
+    run->flush_final = false;
+}
+
+static void disk_close(struct run *run)
+{
+    blk_unref(run->blk);
+    run->blk = NULL;
+}
+
+/* ---- running ---- */
+
+static void enter_bh(void *opaque)
+{
+    Coroutine *co = coroutine_create(worker_entry, opaque);
+
+    assert(co != NULL);
+    coroutine_enter(co);
+}
+
+struct alone {
+    struct run *run;
+    struct rng *rng;
+    void (*fn)(struct run *run, struct rng *rng);
+    bool done;
+};
+
+static void alone_entry(void *opaque)
+{
+    struct alone *a = opaque;
+
+    a->fn(a->run, a->rng);
+    a->done = true;
+}
+
+static void check_fn(struct run *run, struct rng *rng)
+{
+    check_all_co(run);
+}
+
+static void run_alone(struct run *run, struct rng *rng,
+                      void (*fn)(struct run *run, struct rng *rng))
+{
+    struct alone a = {.run = run, .rng = rng, .fn = fn};
+    Coroutine *co = coroutine_create(alone_entry, &a);
+
+    assert(co != NULL);
+    coroutine_enter(co);
+    while (!a.done) {
+        aio_poll(platter_get_main_context(run->pl), true);
+    }
+}
+
+/* Workers in all contexts, each with its part of the disk; borders fall inside blocks. */
+static void parallel_round(struct run *run, struct rng *rng, IOThread *other)
+{
+    AioContext *main_ctx = platter_get_main_context(run->pl);
+    unsigned n = run->single ? 1 : 1 + (unsigned)rng_below(rng, WORKERS_MAX);
+    struct worker workers[WORKERS_MAX];
+    _Atomic unsigned running = n;
+    uint64_t at = 0;
+
+    for (unsigned i = 0; i < n; i++) {
+        uint64_t rest = run->model.size_bytes - at;
+        struct worker *w = &workers[i];
+
+        *w = (struct worker){
+            .run = run,
+            .ctx = other != NULL && i % 2 == 1 ? iothread_get_aio_context(other) : main_ctx,
+            .lo = at,
+            .hi = i == n - 1 ? run->model.size_bytes : at + rng_below(rng, 2 * rest / (n - i) + 1),
+            .ops = 1 + (unsigned)rng_below(rng, 25),
+            .rng = {rng_next(rng)},
+            .running = &running,
+        };
+        w->hi = w->hi < run->model.size_bytes ? w->hi : run->model.size_bytes;
+        at = w->hi;
+    }
+    for (unsigned i = 0; i < n; i++) {
+        assert(aio_bh_schedule_oneshot(workers[i].ctx, enter_bh, &workers[i]) == 0);
+    }
+    while (atomic_load(&running) > 0) {
+        aio_poll(main_ctx, true);
+    }
+}
+
+static void power_cut(struct run *run, struct rng *rng)
+{
+    uint8_t *got = calloc(1, run->model.room_bytes);
+    struct sim_disk *disk;
+    uint64_t sector;
+
+    disk_close(
+        run); /* its flush at the end may be a failure of its own; then nothing is promised */
+    assert(got != NULL && sim_world_power_cut(run->world) == 0);
+    disk = sim_world_clone_disk(run->world, run->path);
+    assert(disk != NULL);
+    sim_disk_read(disk, 0, got, run->model.size_bytes);
+    sim_disk_free(disk);
+    if (!model_allows(&run->model, got, &sector)) {
+        run_fail(run, "sector %" PRIu64 " lost what was flushed in a power cut", sector);
+    }
+    model_adopt(&run->model, got);
+    free(got);
+    disk_open(run);
+}
+
+static void arm_faults(struct run *run, struct rng *rng)
+{
+    const struct sim_rule errors = {.calls = SIM_CALLS(SIM_CALL_READ) | SIM_CALLS(SIM_CALL_WRITE) |
+                                             SIM_CALLS(SIM_CALL_FALLOCATE),
+                                    .percent = 1 + (unsigned)rng_below(rng, 10),
+                                    .error = rng_one_in(rng, 2) ? EIO : ENOSPC};
+    const struct sim_rule shorts = {.calls = SIM_CALLS_DATA,
+                                    .percent = 1 + (unsigned)rng_below(rng, 30),
+                                    .short_transfer = true};
+    const struct sim_rule interrupts = {
+        .calls = SIM_CALLS_DATA, .percent = 10, .error = rng_one_in(rng, 2) ? EINTR : EAGAIN};
+    const struct sim_rule syncs = {.calls = SIM_CALLS(SIM_CALL_SYNC),
+                                   .percent = 10,
+                                   .error = EIO,
+                                   .lose_cache =
+                                       rng_one_in(rng, 2) && (run->drive->facts & D_CUT) == 0};
+
+    sim_faults_clear(run->faults);
+    sim_faults_add(run->faults, &shorts);
+    sim_faults_add(run->faults, &interrupts);
+    if (!rng_one_in(rng, 3)) {
+        sim_faults_add(run->faults, &errors);
+        sim_faults_add(run->faults, &syncs);
+    }
+}
+
+static void one_round(struct run *run, struct rng *rng, IOThread *other)
+{
+    const unsigned facts = run->drive->facts;
+
+    if (run->faults != NULL) {
+        arm_faults(run, rng);
+    }
+    parallel_round(run, rng, other);
+    if (run->faults != NULL) {
+        sim_faults_clear(run->faults);
+    }
+    if ((facts & D_CUT) != 0 && rng_one_in(rng, 3)) {
+        power_cut(run, rng);
+    }
+    if (rng_one_in(rng, 4)) {
+        run_alone(run, rng, bad_requests_co);
+    }
+    if (run->model.size_bytes > 0 && (facts & (D_ZEROES | D_UNTOUCHED)) == 0 &&
+        rng_one_in(rng, 4)) {
+        run_alone(run, rng, copy_co);
+    }
+    if ((facts & D_RESIZE) != 0 && rng_one_in(rng, 4)) {
+        run_alone(run, rng, resize_co);
+    }
+    if ((facts & D_PERSISTS) != 0 && (facts & D_CUT) == 0 && rng_one_in(rng, 6)) {
+        disk_close(run);
+        disk_open(run);
+    }
+    if (rng_one_in(rng, 3)) {
+        run_alone(run, rng, check_fn);
+    }
+}
+
+/* NULL when it passed, or why it was skipped. Failures do not return. */
+static const char *run_drive(struct run *run)
+{
+    struct aio_context_options ctx_opts = {.size = sizeof(ctx_opts)};
+    struct platter_options pl_opts = {.size = sizeof(pl_opts)};
+    struct rng rng = {run->seed};
+    IOThread *other = NULL;
+    Error *err = NULL;
+    const char *skip;
+
+    if (is_sim(run)) {
+        run->world = sim_world_new(run->seed);
+        assert(run->world != NULL);
+        os_replace(sim_os_table(run->world));
+        run->faults = (run->drive->facts & D_ERRORS) != 0 ? sim_world_faults(run->world) : NULL;
+    }
+    skip = file_make(run);
+    if (skip == NULL) {
+        ctx_opts.engine =
+            (run->drive->facts & D_THREADS) != 0 ? AIO_ENGINE_THREADS : AIO_ENGINE_AUTO;
+        pl_opts.main_context = aio_context_new(&ctx_opts, &err);
+        run->pl = pl_opts.main_context != NULL ? platter_new(&pl_opts, &err) : NULL;
+        if (run->pl == NULL) {
+            run_fail(run, "no instance: %s", error_get_pretty(err));
+        }
+        if ((run->drive->facts & D_TWO) != 0) {
+            other = iothread_new("other", &ctx_opts, &err);
+            assert(other != NULL);
+        }
+        run->single = (run->drive->facts & D_CUT) != 0;
+        model_init(&run->model, run->drive->size_bytes, run->drive->size_bytes + MIB,
+                   (run->drive->facts & D_CUT) != 0);
+        disk_open(run);
+        while (atomic_load(&run->done_ops) < run->ops) {
+            one_round(run, &rng, other);
+        }
+        run_alone(run, &rng, check_fn);
+        disk_close(run);
+        if (other != NULL) {
+            iothread_free(other);
+        }
+        platter_free(run->pl);
+        aio_context_unref(pl_opts.main_context);
+        model_fini(&run->model);
+        file_remove(run);
+    }
+    if (run->world != NULL) {
+        if (sim_world_open_fds(run->world) != 0) {
+            run_fail(run, "%u descriptors are still open", sim_world_open_fds(run->world));
+        }
+        os_replace(NULL);
+        sim_world_free(run->world);
+    }
+    return skip;
+}
+
+/* ---- command line ---- */
+
+static uint64_t env_number(const char *name, uint64_t otherwise)
+{
+    const char *text = getenv(name);
+
+    return text != NULL ? strtoull(text, NULL, 0) : otherwise;
+}
+
+static bool wanted(const char *name, int argc, char **argv)
+{
+    for (int i = 1; i < argc; i++) {
+        if (strcmp(argv[i], name) == 0) {
+            return true;
+        }
+    }
+    return argc == 1;
+}
+
+int main(int argc, char **argv)
+{
+    uint64_t seed = env_number("PLATTER_SEED", (uint64_t)time(NULL) * 1000003 + (uint64_t)getpid());
+    unsigned ops = (unsigned)env_number("PLATTER_OPS", OPS_DEFAULT);
+    unsigned ran = 0, skipped = 0;
+
+    setvbuf(stdout, NULL, _IOLBF, 0);
+    if (argc == 2 && strcmp(argv[1], "--list") == 0) {
+        for (size_t i = 0; i < ARRAY_SIZE(drives); i++) {
+            printf("%s\n", drives[i].name);
+        }
+        return 0;
+    }
+    printf("seed: PLATTER_SEED=%" PRIu64 " PLATTER_OPS=%u\n", seed, ops);
+    for (size_t i = 0; i < ARRAY_SIZE(drives); i++) {
+        struct run run = {.drive = &drives[i], .seed = seed, .ops = ops};
+        const char *skip;
+
+        if (!wanted(drives[i].name, argc, argv)) {
+            continue;
+        }
+        skip = run_drive(&run);
+        ran += skip == NULL;
+        skipped += skip != NULL;
+        if (skip != NULL) {
+            printf("skipped %s: %s\n", drives[i].name, skip);
+        } else {
+            printf("passed  %s: %u requests, %u failed by rule\n", drives[i].name,
+                   atomic_load(&run.done_ops), atomic_load(&run.failed_by_rule));
+        }
+    }
+    printf("%u passed, %u skipped\n", ran, skipped);
+    if (ran + skipped == 0) {
+        fprintf(stderr, "property: no line has such a name; --list shows them\n");
+        return 1;
+    }
+    return ran == 0 ? 77 : 0;
+}
