@@ -84,6 +84,11 @@ bool bdrv_forwards(const BlockDriverState *bs)
     return (bs->caps & BDRV_CAP_FILTER) != 0 && bs->file != NULL;
 }
 
+bool bdrv_changes_below(const BlockDriverState *bs)
+{
+    return (bs->caps & BDRV_CAP_PASSTHROUGH) != 0 && bs->file != NULL;
+}
+
 BlockDriverState *bdrv_change_target(const BdrvEdge *edge, bool *ret_unmap)
 {
     BlockDriverState *bs = edge->bs;
@@ -354,11 +359,11 @@ static int rw_slow(BdrvEdge *edge, const struct bdrv_req *req)
             if (detects_zeroes(bs, req)) {
                 return write_detected(edge, bs, req);
             }
-            if (bs->drv->write_co != NULL) {
+            if (bs->drv->write_co != NULL && !bdrv_changes_below(bs)) {
                 return write_slow(edge, bs, req);
             }
         }
-        if (!bdrv_forwards(bs)) {
+        if (!bdrv_forwards(bs) && !bdrv_changes_below(bs)) {
             return -ENOTSUP;
         }
     }
@@ -469,6 +474,11 @@ int bdrv_edge_request_co(BdrvEdge *edge, const struct bdrv_req *req)
 }
 
 /* ---- thin calls ---- */
+
+int64_t bdrv_edge_getlength(BdrvEdge *edge)
+{
+    return bdrv_getlength(edge->bs);
+}
 
 int bdrv_edge_read_co(BdrvEdge *edge, uint64_t offset, void *buf, size_t bytes)
 {

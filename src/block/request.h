@@ -29,6 +29,9 @@ int bdrv_range_check(BlockDriverState *bs, uint64_t offset, uint64_t bytes, bool
 BlockDriverState *bdrv_change_target(const BdrvEdge *edge, bool *ret_unmap);
 /* Whether an operation that the driver has not is the primary child's. */
 bool bdrv_forwards(const BlockDriverState *bs);
+/* A node that could be folded but for its detect-zeroes: its changes are the child's, so that all
+ * that may overlap meet there. */
+bool bdrv_changes_below(const BlockDriverState *bs);
 
 /* ---- a change from its registration to the moment its completion may be told ---- */
 

@@ -116,21 +116,43 @@ static int driver_rw_buf(struct bdrv_rw *rw, enum bdrv_op op, uint64_t offset, v
     return driver_rw(rw, op, offset, bytes, &mem, 1);
 }
 
-/* What stands in [offset, offset + bytes), zeroes past the node's end. */
-static int read_old(struct bdrv_rw *rw, uint64_t offset, uint8_t *buf, uint64_t bytes)
+/* Read the old bytes of a block, at most request_alignment, to a place in a buffer. */
+static int read_block(struct bdrv_rw *rw, uint64_t offset, uint8_t *to, uint64_t bytes)
 {
-    struct bdrv_rw sub = {.bs = rw->bs};
-    uint64_t inside = offset < rw->size ? min_u64(bytes, rw->size - offset) : 0;
+    BlockDriverState *bs = rw->bs;
+    struct bdrv_rw sub = {.bs = bs};
+    void *buf;
     int ret;
 
-    if (inside > 0) {
-        ret = driver_rw_buf(&sub, BDRV_OP_READ, offset, buf, is_protocol(rw->bs) ? bytes : inside);
-        if (ret < 0) {
-            return ret;
-        }
+    if (is_aligned((uintptr_t)to, bs->bl.mem_alignment)) {
+        return driver_rw_buf(&sub, BDRV_OP_READ, offset, to, bytes);
     }
-    memset(buf + inside, 0, bytes - inside);
-    return 0;
+    /* memory wants more alignment than blocks do */
+    buf = bdrv_buffer_alloc(bs, bytes);
+    if (buf == NULL) {
+        return -ENOMEM;
+    }
+    ret = driver_rw_buf(&sub, BDRV_OP_READ, offset, buf, bytes);
+    if (ret == 0) {
+        memcpy(to, buf, bytes);
+    }
+    bdrv_buffer_free(bs, buf, bytes);
+    return ret;
+}
+
+/* What stands in [offset, offset + bytes), zeroes past the node's end (R2). */
+static int read_old(struct bdrv_rw *rw, uint64_t offset, uint8_t *to, uint64_t bytes)
+{
+    uint64_t inside = offset < rw->size ? min_u64(bytes, rw->size - offset) : 0;
+    int ret = 0;
+
+    if (inside > 0) {
+        ret = read_block(rw, offset, to, is_protocol(rw->bs) ? bytes : inside);
+    }
+    if (ret == 0) {
+        memset(to + inside, 0, bytes - inside);
+    }
+    return ret;
 }
 
 /* A buffer for [start, stop): fill those parts of the first and last block that the write of

@@ -216,10 +216,11 @@ int bdrv_zeroes_co(BdrvEdge *edge, const struct bdrv_req *req)
         if (ret < 0 || req->bytes == 0) {
             return ret;
         }
-        if (bs->drv->write_zeroes_co != NULL || bs->drv->write_co != NULL) {
+        if (!bdrv_changes_below(bs) &&
+            (bs->drv->write_zeroes_co != NULL || bs->drv->write_co != NULL)) {
             return zeroes_node(bs, &down, unmap, bdrv_edge_may_grow(edge));
         }
-        if (!bdrv_forwards(bs)) {
+        if (!bdrv_forwards(bs) && !bdrv_changes_below(bs)) {
             return -ENOTSUP;
         }
         if (!unmap) {
