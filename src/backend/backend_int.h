@@ -126,26 +126,24 @@ struct blk_room *blk_room(Platter *pl); /* NULL: no backend was ever made */
 
 /* ---- gate.c ---- */
 
-/* How a request passes the gate. */
-struct blk_pass {
-    bool over_drain;           /* the control thread waits for this one: it may run while drained */
-    struct blk_waiter **where; /* where to show the waiter for a cancel; NULL: not cancellable */
-};
-
 /* Coroutine; the slow half of blk_gate_enter, with the request counted in slot. */
-struct blk_slot *blk_gate_wait_co(BlockBackend *blk, struct blk_slot *slot,
-                                  const struct blk_pass *pass);
+struct blk_slot *blk_gate_wait_co(BlockBackend *blk, struct blk_slot *slot, bool over_drain,
+                                  struct blk_waiter **where);
 void blk_slot_leave_drained(BlockBackend *blk, struct blk_slot *slot);
 
-/* Count a request in flight, waiting while drained. Coroutine. Returns what blk_gate_leave wants,
+/* Count a request in flight, waiting while drained. Coroutine.
+ * over_drain  the control thread waits for this one: it may run while drained
+ * where       where to show the waiter for a cancel; NULL: not cancellable
+ * Returns what blk_gate_leave wants,
  * or NULL: canceled while it waited; then the caller got a reference to blk to give back. */
-static inline struct blk_slot *blk_gate_enter(BlockBackend *blk, const struct blk_pass *pass)
+static inline struct blk_slot *blk_gate_enter(BlockBackend *blk, bool over_drain,
+                                              struct blk_waiter **where)
 {
     struct blk_slot *slot = &blk->slots[aio_context_slot(aio_context_current())];
 
     if (UNLIKELY(atomic_fetch_add_explicit(&slot->in_flight, 1, memory_order_acq_rel) &
                  BLK_SLOT_DRAINED)) {
-        return blk_gate_wait_co(blk, slot, pass);
+        return blk_gate_wait_co(blk, slot, over_drain, where);
     }
     return slot;
 }
@@ -165,8 +163,8 @@ static inline void blk_gate_leave(BlockBackend *blk, struct blk_slot *slot)
                                                     memory_order_release, memory_order_relaxed));
 }
 
-/* Take a coroutine out of the drained queue; it goes on as canceled. where: as in blk_pass. Any
- * thread; the request must not have completed. */
+/* Take a coroutine out of the drained queue; it goes on as canceled. where: as in blk_gate_enter.
+ * Any thread; the request must not have completed. */
 void blk_gate_cancel(BlockBackend *blk, struct blk_waiter **where);
 
 /* Hold requests / let them go on; nests. Control thread. begin does not wait. */

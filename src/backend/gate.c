@@ -57,18 +57,18 @@ static bool drained_queue_wait_co(BlockBackend *blk, struct blk_waiter **where)
     return !waiter.canceled;
 }
 
-struct blk_slot *blk_gate_wait_co(BlockBackend *blk, struct blk_slot *slot,
-                                  const struct blk_pass *pass)
+struct blk_slot *blk_gate_wait_co(BlockBackend *blk, struct blk_slot *slot, bool over_drain,
+                                  struct blk_waiter **where)
 {
     uint32_t old;
 
-    if (pass->over_drain) {
+    if (over_drain) {
         return slot;
     }
     blk_ref(blk); /* keeps G4 */
     do {
         blk_slot_leave_drained(blk, slot);
-        if (!drained_queue_wait_co(blk, pass->where)) {
+        if (!drained_queue_wait_co(blk, where)) {
             return NULL;
         }
         old = atomic_fetch_add_explicit(&slot->in_flight, 1, memory_order_acq_rel);

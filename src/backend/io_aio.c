@@ -62,7 +62,7 @@ static __attribute__((noinline)) void aio_fail_co(struct blk_aiocb *acb, struct 
 static inline __attribute__((always_inline)) void aio_run_co(struct blk_aiocb *acb)
 {
     BlockBackend *blk = acb->common.blk;
-    struct blk_slot *slot = blk_gate_enter(blk, &(struct blk_pass){.where = &acb->waiter});
+    struct blk_slot *slot = blk_gate_enter(blk, false, &acb->waiter);
     int ret;
 
     if (UNLIKELY(slot == NULL)) {
