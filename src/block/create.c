@@ -70,7 +70,7 @@ int bdrv_create(Platter *pl, const char *filename, BlockOptions *options, Error 
 {
     int rc;
 
-    assert(instance_in_control_thread(pl) && !in_coroutine());
+    instance_control(pl);
     if (options == NULL) {
         options = block_options_new();
         if (options == NULL) {

@@ -94,7 +94,7 @@ static bool node_busy(void *opaque)
 
 void bdrv_drained_begin(BlockDriverState *bs)
 {
-    assert(instance_in_control_thread(bs->pl) && !in_coroutine());
+    instance_control(bs->pl);
     bs->quiesce_count++;
     drain_update(bs);
     if (node_busy(bs)) {
@@ -128,7 +128,7 @@ void bdrv_drain_all_begin(Platter *pl)
 {
     BlockDriverState *bs;
 
-    assert(instance_in_control_thread(pl) && !in_coroutine());
+    instance_control(pl);
     pl->drain_all_count++; /* new nodes begin with this many sections */
     TAILQ_FOREACH (bs, &pl->nodes, in_instance) {
         bs->quiesce_count++;

@@ -48,10 +48,7 @@ static int context_take(Platter *pl, AioContext *given, Error **errp)
         pl->owns_context = true;
         aio_context_set_budget(pl->main_ctx, &pl->budget);
     }
-    if (aio_context_current() == NULL) {
-        aio_context_set_current(pl->main_ctx);
-        pl->bound_context = true;
-    }
+    instance_control(pl);
     return 0;
 }
 
@@ -131,7 +128,7 @@ void platter_free(Platter *pl)
     if (pl == NULL) {
         return;
     }
-    assert(instance_in_control_thread(pl));
+    instance_control(pl);
     for (int i = INSTANCE_ROOM_MAX - 1; i >= 0; i--) {
         void *data = pl->rooms[i].data;
 
@@ -178,4 +175,13 @@ void instance_raise(Platter *pl, const struct platter_event *event)
 bool instance_in_control_thread(const Platter *pl)
 {
     return pthread_equal(pl->control_thread, pthread_self());
+}
+
+void instance_control(Platter *pl)
+{
+    assert(instance_in_control_thread(pl) && !in_coroutine());
+    if (aio_context_current() == NULL) {
+        aio_context_set_current(pl->main_ctx);
+        pl->bound_context = true;
+    }
 }

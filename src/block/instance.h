@@ -72,5 +72,8 @@ void instance_name_del(Platter *pl, const char *name);
 
 void instance_raise(Platter *pl, const struct platter_event *event); /* any thread */
 bool instance_in_control_thread(const Platter *pl);
+/* At the door of control calls that may poll: asserts thread and no coroutine, and makes the main
+ * context the thread's current one when it has none (another instance of the thread ended). */
+void instance_control(Platter *pl);
 
 #endif

@@ -240,6 +240,7 @@ void bdrv_unref(BlockDriverState *bs)
     }
     assert(bs->refcnt > 0);
     if (--bs->refcnt == 0) {
+        instance_control(bs->pl);
         bs->next_dead = NULL;
         nodes_end(bs);
     }

@@ -537,7 +537,7 @@ BlockDriverState *bdrv_open(Platter *pl, const char *filename, const char *refer
     };
     BlockDriverState *bs;
 
-    assert(instance_in_control_thread(pl) && !in_coroutine());
+    instance_control(pl);
     if (reference != NULL) {
         bs = open_reference(pl, filename, reference, options, errp);
         block_options_free(options);

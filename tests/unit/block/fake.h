@@ -1,0 +1,60 @@
+/* SPDX-License-Identifier: MIT */
+/*
+ * Drivers for the tests of the graph: "file" keeps 4096 bytes in memory, "raw" passes through,
+ * "fmt" is a format with metadata, "pass" a filter, "two" has two children. They count what is
+ * done with them.
+ */
+#ifndef PLATTER_TEST_FAKE_H
+#define PLATTER_TEST_FAKE_H
+
+#include <setjmp.h>
+#include <stdarg.h>
+#include <stddef.h>
+#include <stdint.h>
+
+#include <cmocka.h>
+
+#include "block/graph_tx.h"
+#include "block/instance.h"
+#include "block/node.h"
+
+#define FAKE_FILE_BYTES 4096
+
+/* What the drivers saw; the tests reset it. */
+struct fake_counters {
+    int live;                         /* nodes open now */
+    int checks;                       /* perm_check minus perm_set and perm_abort */
+    int reopens;                      /* reopen_prepare minus commit and abort */
+    bool refuse_perm;                 /* perm_check of "file" fails */
+    bool refuse_reopen;               /* reopen_prepare of "file" fails */
+    bool read_only_file;              /* "file" can only be opened read-only */
+    int refuse_open;                  /* open of "file" fails with this errno */
+    uint8_t content[FAKE_FILE_BYTES]; /* what a new "file" node holds */
+    int64_t size;                     /* what getlength of "file" says */
+    int closed[2048];                 /* numbers of nodes in order of close */
+    int n_closed;
+};
+extern struct fake_counters fake;
+
+void fake_reset(void);
+Platter *fake_platter(void);
+
+/* A user that is no node. */
+struct fake_user {
+    const char *name;
+    int quiesced;
+    int begun;
+    int busy; /* drained_poll calls that say yes */
+    int resized;
+};
+extern const struct bdrv_parent_class fake_user_class;
+
+/* bdrv_open of key=value text, which must succeed. */
+BlockDriverState *fake_open(Platter *pl, const char *text);
+/* Must fail, with this errno and this piece of text in the message. */
+void fake_open_fails(Platter *pl, const char *filename, const char *text, int flags, int err_no,
+                     const char *piece);
+/* Ends err after checking it. */
+void fake_expect_error(Error *err, int err_no, const char *piece);
+
+#endif
