@@ -329,6 +329,7 @@ bool aio_poll(AioContext *ctx, bool blocking)
     }
     if (ctx->outer_fd >= 0) {
         atomic_store_explicit(&ctx->notify_me, 0, memory_order_relaxed);
+        ctx->poller->awake(ctx);
     }
     ctx->poll_depth++;
     progress = run_local(ctx);
@@ -371,6 +372,9 @@ static int outer_open(AioContext *ctx)
     rc = outer_watch(ctx, ctx->outer_timer_fd);
     if (rc >= 0) {
         rc = outer_watch(ctx, ctx->poller->fd(ctx));
+    }
+    if (rc >= 0) { /* directly: what a poller makes of it may come later */
+        rc = outer_watch(ctx, ctx->event_fd);
     }
     if (rc < 0) {
         if (ctx->outer_timer_fd >= 0) {

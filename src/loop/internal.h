@@ -118,6 +118,8 @@ struct poller {
     int (*fd_update)(AioContext *ctx, struct aio_fd *afd);
     /* A descriptor that is readable when wait(0) would do something. */
     int (*fd)(AioContext *ctx);
+    /* The host was woken by that descriptor. */
+    void (*awake)(AioContext *ctx);
     /* Before the host sleeps on that descriptor: leave nothing unsubmitted. */
     void (*settle)(AioContext *ctx);
     void (*close)(AioContext *ctx);

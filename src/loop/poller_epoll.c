@@ -82,7 +82,7 @@ static int epoll_poller_fd(AioContext *ctx)
     return ctx->epoll_fd;
 }
 
-static void epoll_poller_settle(AioContext *ctx)
+static void epoll_poller_nothing(AioContext *ctx)
 {
 }
 
@@ -114,6 +114,7 @@ const struct poller poller_epoll = {
     .wait = epoll_poller_wait,
     .fd_update = epoll_fd_update,
     .fd = epoll_poller_fd,
-    .settle = epoll_poller_settle,
+    .awake = epoll_poller_nothing,
+    .settle = epoll_poller_nothing,
     .close = epoll_poller_close,
 };

@@ -11,6 +11,7 @@
 #include <errno.h>
 #include <stdlib.h>
 #include <string.h>
+#include <sys/eventfd.h>
 
 #include "loop/internal.h"
 #include "loop/ring.h"
@@ -79,6 +80,7 @@ static struct ring *ring_new(unsigned entries, int *ret_rc)
     }
     TAILQ_INIT(&r->sock_ops);
     STAILQ_INIT(&r->sqe_waits);
+    r->signal_fd = -1;
     *ret_rc = ring_init(r, entries);
     if (*ret_rc < 0) {
         free(r);
@@ -105,6 +107,9 @@ static void ring_free(struct ring *r)
     assert(r->inflight == 0); /* the kernel would write to stacks that are gone */
     ring_unregister_fd(r);
     io_uring_queue_exit(&r->u);
+    if (r->signal_fd >= 0) {
+        os->close(r->signal_fd);
+    }
     free(r);
 }
 
@@ -134,6 +139,7 @@ static void ring_move(AioContext *ctx)
 {
     struct ring *old = ctx->ring;
     struct ring *r;
+    int old_signal_fd;
     int rc;
 
     assert(old->inflight == 0);
@@ -149,12 +155,13 @@ static void ring_move(AioContext *ctx)
         }
     }
     ctx->ring = r;
+    old_signal_fd = old->signal_fd;
+    old->signal_fd = -1;
     ring_enable(r);
     ring_free(old);
-    if (ctx->outer_fd >= 0) {
-        struct epoll_event event = {.events = EPOLLIN};
-
-        (void)os->epoll_ctl(ctx->outer_fd, EPOLL_CTL_ADD, r->u.ring_fd, &event);
+    if (old_signal_fd >= 0) {
+        r->signal_fd = old_signal_fd;
+        (void)io_uring_register_eventfd(&r->u, r->signal_fd);
     }
     TAILQ_INIT(&ctx->rearm_fds);
     aio_fds_rearm_all(ctx);
@@ -425,23 +432,54 @@ static bool uring_wait(AioContext *ctx, int64_t timeout_ns)
     return progress;
 }
 
+/* Polling the ring's own descriptor would miss completions that wait for this thread to collect
+ * them (deferred task work); a registered eventfd is told of those too. */
 static int uring_fd(AioContext *ctx)
 {
+    struct ring *r;
+    int rc;
+
     if (ctx->ring->owner != &loop_tls) {
         ring_bind(ctx);
     }
-    return ctx->ring->u.ring_fd;
+    r = ctx->ring;
+    if (r->signal_fd < 0) {
+        r->signal_fd = os->eventfd(0, EFD_NONBLOCK);
+        if (r->signal_fd < 0) {
+            return r->signal_fd;
+        }
+        rc = io_uring_register_eventfd(&r->u, r->signal_fd);
+        if (rc < 0) {
+            os->close(r->signal_fd);
+            r->signal_fd = -1;
+            return rc;
+        }
+    }
+    return r->signal_fd;
+}
+
+static void uring_awake(AioContext *ctx)
+{
+    uint64_t count;
+
+    if (ctx->ring->signal_fd >= 0) {
+        (void)os->read(ctx->ring->signal_fd, &count, sizeof(count));
+    }
 }
 
 static void uring_settle(AioContext *ctx)
 {
     struct ring *r = ctx->ring;
+    uint64_t one = 1;
 
     if (!r->notify_armed) {
         notify_arm(ctx);
     }
     if (r->sq_tail != ring_load(r->u.sq.khead)) {
         ring_enter(ctx, true, false, 0);
+    }
+    if (completions_ready(r)) { /* of before the signal was last reset, perhaps */
+        (void)os->write(r->signal_fd, &one, sizeof(one));
     }
 }
 
@@ -457,6 +495,7 @@ const struct poller poller_uring = {
     .wait = uring_wait,
     .fd_update = uring_fd_update,
     .fd = uring_fd,
+    .awake = uring_awake,
     .settle = uring_settle,
     .close = uring_close,
 };

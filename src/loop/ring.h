@@ -46,6 +46,7 @@ struct ring {
     unsigned cq_head; /* ours and the kernel's are the same outside ring_reap's two lines */
     unsigned inflight;
     int enter_fd;
+    int signal_fd; /* owned; for a host's loop, else -1 */
     unsigned enter_flags;
     bool notify_armed;
     bool cancel_due;  /* a cancelled sock_op has found no submission entry */
