@@ -1,22 +1,31 @@
 /* SPDX-License-Identifier: MIT */
-/* The drivers of this build, by name. A driver is one folder and one line here. */
+/* The drivers of this build, sorted by name. A driver is one folder and one line here: its object
+ * bdrv_ID and its format_name. */
 #include <stddef.h>
 
 #include "block/driver.h"
 
 /* clang-format off */
 #define DRIVERS(X)                                                                                 \
-    X(file)                                                                                        \
-    X(host_device)                                                                                 \
-    X(mem)                                                                                         \
-    X(null_aio)                                                                                    \
-    X(null_co)                                                                                     \
-    X(raw)
+    X(file, "file")                                                                                \
+    X(host_device, "host_device")                                                                  \
+    X(mem, "mem")                                                                                  \
+    X(null_aio, "null-aio")                                                                        \
+    X(null_co, "null-co")                                                                          \
+    X(raw, "raw")
 /* clang-format on */
 
-#define DRIVER_DECLARE(name) extern const BlockDriver bdrv_##name;
-#define DRIVER_LIST(name) &bdrv_##name,
+#define DRIVER_DECLARE(id, name) extern const BlockDriver bdrv_##id;
+#define DRIVER_LIST(id, name) &bdrv_##id,
+#define DRIVER_NAME(id, name) name,
 
 DRIVERS(DRIVER_DECLARE)
 
 const BlockDriver *const bdrv_drivers[] = {DRIVERS(DRIVER_LIST) NULL};
+
+const char *const *bdrv_list_formats(void)
+{
+    static const char *const names[] = {DRIVERS(DRIVER_NAME) NULL};
+
+    return names;
+}
