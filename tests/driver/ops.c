@@ -9,6 +9,7 @@
 
 #include <assert.h>
 #include <errno.h>
+#include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 
@@ -158,6 +159,15 @@ static void settle(struct worker *w, uint64_t offset, const uint8_t *new_data, u
     memory_fini(&m);
 }
 
+static void trace(struct run *run, const char *what, uint64_t offset, uint64_t bytes, int flags,
+                  int rc)
+{
+    if (run->trace) {
+        printf("%s %llu+%llu flags %x: %d\n", what, (unsigned long long)offset,
+               (unsigned long long)bytes, (unsigned)flags, rc);
+    }
+}
+
 static bool keeps_nothing(const struct run *run)
 {
     return (run->drive->facts & (D_ZEROES | D_UNTOUCHED)) != 0;
@@ -168,6 +178,7 @@ static void change_done(struct worker *w, const char *what, int rc, uint64_t off
 {
     struct run *run = w->run;
 
+    trace(run, what, offset, bytes, flags, rc);
     if (keeps_nothing(run)) {
         if (rc < 0) {
             run_fail(run, "%s: %s", what, strerror(-rc));
@@ -231,6 +242,7 @@ static void op_write_zeroes(struct worker *w)
     random_range(w, &offset, &bytes);
     rc = blk_co_pwrite_zeroes(w->run->blk, (int64_t)offset, (int64_t)bytes, flags);
     if (rc == -ENOTSUP && (flags & BDRV_REQ_NO_FALLBACK) != 0) {
+        trace(w->run, "fast zeroes", offset, bytes, flags, rc);
         settle(w, offset, NULL, bytes); /* fast zeroes may have been made of a part */
         return;
     }
@@ -245,6 +257,7 @@ static void op_discard(struct worker *w)
 
     random_range(w, &offset, &bytes);
     rc = blk_co_pdiscard(run->blk, (int64_t)offset, (int64_t)bytes);
+    trace(run, "discard", offset, bytes, 0, rc);
     if (rc < 0 && !by_rule(run, rc)) {
         run_fail(run, "discard of %llu bytes at %llu: %s", (unsigned long long)bytes,
                  (unsigned long long)offset, strerror(-rc));
@@ -260,6 +273,7 @@ static void op_flush(struct worker *w)
     bool failed_before = atomic_load(&run->flush_failed);
     int rc = blk_co_flush(run->blk);
 
+    trace(run, "flush", 0, 0, 0, rc);
     if (rc == 0) {
         if (run->flush_final) {
             run_fail(run, "a flush works after one that failed");
@@ -391,6 +405,7 @@ void copy_co(struct run *run, struct rng *rng)
     bytes = bytes < model->size_bytes - to ? bytes : model->size_bytes - to;
     bytes = bytes / unit * unit;
     rc = blk_co_copy_range(run->blk, (int64_t)from, run->blk, (int64_t)to, (int64_t)bytes, 0, 0);
+    trace(run, "copy to", to, bytes, 0, rc);
     if (rc == -ENOTSUP) {
         return;
     }

@@ -146,6 +146,8 @@ int64_t posix_getlength(BlockDriverState *bs)
 
     if (s->kind == POSIX_DEVICE) {
         rc = os->ioctl(s->fd, BLKGETSIZE64, &bytes);
+        /* What is left over after the last whole block cannot be read or written by anybody. */
+        bytes = align_down(bytes, s->block_bytes);
     } else {
         rc = os->fstat(s->fd, &st);
         bytes = rc == 0 ? (uint64_t)st.st_size : 0;
