@@ -86,7 +86,9 @@ def c_type(key):
 def header(structs, enums):
     out = [HEAD, '#ifndef PLATTER_SCHEMA_OPTS_H\n#define PLATTER_SCHEMA_OPTS_H\n',
            '#include <stdbool.h>\n#include <stdint.h>\n', '#include <platter/error.h>',
-           '#include <platter/options.h>\n', '#include "util/options.h"\n']
+           '#include <platter/options.h>\n', '#include "util/options.h"\n',
+           '/* A key of a struct as people are told about it; a NULL key ends a table. */',
+           'struct opts_key {\n    const char *key;\n    const char *type;\n    const char *doc;\n};\n']
     for e in enums.values():
         consts = ''.join(f'    {enum_const(e["name"], v)},\n' for v in e['values'])
         out.append(f'enum opts_{e["name"]} {{\n{consts}}};')
@@ -105,7 +107,8 @@ def header(structs, enums):
         out.append(' * errp (then *ret is empty). */')
         out.append(f'int opts_{s["name"]}_parse(BlockOptions *options, struct opts_{s["name"]} *ret,')
         out.append('    Error **errp);')
-        out.append(f'void opts_{s["name"]}_fini(struct opts_{s["name"]} *opts);\n')
+        out.append(f'void opts_{s["name"]}_fini(struct opts_{s["name"]} *opts);')
+        out.append(f'extern const struct opts_key opts_{s["name"]}_keys[];\n')
     out.append('#endif\n')
     return '\n'.join(out)
 
@@ -138,6 +141,15 @@ def parse_key(key):
     if 'default' in key:
         out += ['    if (rc == 0) {', f'        o.{field} = {literal(key, key["default"])};', '    }']
     return out
+
+
+def key_table(s):
+    out = [f'const struct opts_key opts_{s["name"]}_keys[] = {{']
+    for k in sorted(s['keys'], key=lambda k: k['key']):
+        kind = k['type'].partition(':')[0]
+        shown = {'enum': 'str', 'bool': 'bool (on/off)', 'uint': 'int'}.get(kind, kind)
+        out.append(f'    {{"{k["key"]}", "{shown}", {json.dumps(k.get("doc", ""))}}},')
+    return out + ['    {0},', '};\n']
 
 
 def struct_source(s):
@@ -179,7 +191,7 @@ def source(structs, enums):
     for e in enums.values():
         out += enum_source(e)
     for s in structs.values():
-        out += struct_source(s)
+        out += key_table(s) + struct_source(s)
     return '\n'.join(out)
 
 

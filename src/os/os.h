@@ -73,6 +73,8 @@ struct os_table {
 
     /* waiting */
     int (*eventfd)(unsigned initial, int flags);
+    /* Block the signals in the calling thread and read them from a descriptor (non-blocking). */
+    int (*signalfd)(const sigset_t *signals);
     int (*timerfd_create)(void);                   /* monotonic, non-blocking */
     int (*timerfd_set)(int fd, int64_t expire_ns); /* absolute; 0 disarms */
     int (*epoll_create)(void);

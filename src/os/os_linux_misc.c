@@ -11,6 +11,7 @@
 #include <stdlib.h>
 #include <sys/eventfd.h>
 #include <sys/mman.h>
+#include <sys/signalfd.h>
 #include <sys/timerfd.h>
 #include <time.h>
 
@@ -24,6 +25,13 @@ struct os_thread {
     void *arg;
     char name[THREAD_NAME_BYTES];
 };
+
+static int linux_signalfd(const sigset_t *signals)
+{
+    int rc = pthread_sigmask(SIG_BLOCK, signals, NULL);
+
+    return rc != 0 ? -rc : (int)sys_result(signalfd(-1, signals, SFD_NONBLOCK | SFD_CLOEXEC));
+}
 
 static int linux_eventfd(unsigned initial, int flags)
 {
@@ -214,6 +222,7 @@ const struct os_table os_linux = {
     .getsockopt = linux_getsockopt,
     .getsockname = linux_getsockname,
     .eventfd = linux_eventfd,
+    .signalfd = linux_signalfd,
     .timerfd_create = linux_timerfd_create,
     .timerfd_set = linux_timerfd_set,
     .epoll_create = linux_epoll_create,

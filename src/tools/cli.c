@@ -1,0 +1,451 @@
+/* SPDX-License-Identifier: MIT */
+/* Command lines: parsing by table, help from the same table, messages. */
+#include <stdarg.h>
+#include <stdlib.h>
+#include <string.h>
+
+#include <platter/platter.h>
+
+#include "tools/cli.h"
+#include "util/size.h"
+
+#define WORDS_MAX 64
+
+/* ---- messages ---- */
+
+static void print_prefix(struct cli *cli, const char *kind)
+{
+    fprintf(cli->err, "%s: ", cli->program->name);
+    if (cli->command) {
+        fprintf(cli->err, "%s: ", cli->command->name);
+    }
+    fputs(kind, cli->err);
+}
+
+int cli_error(struct cli *cli, const char *fmt, ...)
+{
+    va_list ap;
+
+    fflush(cli->out);
+    print_prefix(cli, "");
+    va_start(ap, fmt);
+    vfprintf(cli->err, fmt, ap);
+    va_end(ap);
+    fputc('\n', cli->err);
+    return CLI_EXIT_FAILED;
+}
+
+int cli_usage_error(struct cli *cli, const char *fmt, ...)
+{
+    va_list ap;
+
+    print_prefix(cli, "");
+    va_start(ap, fmt);
+    vfprintf(cli->err, fmt, ap);
+    va_end(ap);
+    if (cli->command) {
+        fprintf(cli->err, "\nTry '%s %s --help'\n", cli->program->name, cli->command->name);
+    } else {
+        fprintf(cli->err, "\nTry '%s --help'\n", cli->program->name);
+    }
+    return CLI_EXIT_USAGE;
+}
+
+void cli_warning(struct cli *cli, const char *fmt, ...)
+{
+    va_list ap;
+
+    print_prefix(cli, "warning: ");
+    va_start(ap, fmt);
+    vfprintf(cli->err, fmt, ap);
+    va_end(ap);
+    fputc('\n', cli->err);
+}
+
+void cli_hint(struct cli *cli, const char *fmt, ...)
+{
+    va_list ap;
+
+    va_start(ap, fmt);
+    vfprintf(cli->err, fmt, ap);
+    va_end(ap);
+    fputc('\n', cli->err);
+}
+
+int cli_report(struct cli *cli, Error *err)
+{
+    cli_error(cli, "%s", error_get_pretty(err));
+    if (error_get_hint(err)) {
+        cli_hint(cli, "%s", error_get_hint(err));
+    }
+    error_free(err);
+    return CLI_EXIT_FAILED;
+}
+
+/* ---- suggestions ---- */
+
+/* Letters to insert, remove or replace to get from a to b; more than WORD_MAX counts as far. */
+#define WORD_MAX 31
+static size_t edit_distance(const char *a, const char *b)
+{
+    size_t row[WORD_MAX + 1];
+    size_t a_len = strlen(a);
+    size_t b_len = strlen(b);
+
+    if (a_len > WORD_MAX || b_len > WORD_MAX) {
+        return WORD_MAX;
+    }
+    for (size_t j = 0; j <= b_len; j++) {
+        row[j] = j;
+    }
+    for (size_t i = 1; i <= a_len; i++) {
+        size_t diagonal = row[0];
+
+        row[0] = i;
+        for (size_t j = 1; j <= b_len; j++) {
+            size_t best = diagonal + (a[i - 1] != b[j - 1]);
+
+            best = row[j] + 1 < best ? row[j] + 1 : best;
+            best = row[j - 1] + 1 < best ? row[j - 1] + 1 : best;
+            diagonal = row[j];
+            row[j] = best;
+        }
+    }
+    return row[b_len];
+}
+
+const char *cli_nearest(const char *typed, const char *const *words)
+{
+    size_t best = strlen(typed) < 5 ? 2 : 3; /* a short word is near to everything */
+    const char *nearest = NULL;
+
+    for (; *words; words++) {
+        size_t distance = edit_distance(typed, *words);
+
+        if (distance < best || (!nearest && strncmp(typed, *words, strlen(typed)) == 0)) {
+            best = distance < best ? distance : best;
+            nearest = *words;
+        }
+    }
+    return nearest;
+}
+
+/* ---- parsing ---- */
+
+struct cli_args cli_args_begin(struct cli *cli, int argc, char **argv)
+{
+    return (struct cli_args){.cli = cli, .argc = argc, .argv = argv, .index = 1};
+}
+
+static int unknown_option(struct cli_args *args, const char *text, size_t len)
+{
+    const char *words[WORDS_MAX + 1];
+    const char *nearest;
+    char typed[WORD_MAX + 2];
+    size_t n = 0;
+
+    for (const struct cli_option *o = args->cli->command->options; o->id && n < WORDS_MAX; o++) {
+        if (o->name) {
+            words[n++] = o->name;
+        }
+    }
+    words[n] = NULL;
+    snprintf(typed, sizeof(typed), "%.*s", (int)len, text);
+    nearest = cli_nearest(typed, words);
+    if (nearest) {
+        cli_usage_error(args->cli, "no option '--%.*s'; did you mean '--%s'?", (int)len, text,
+                        nearest);
+    } else {
+        cli_usage_error(args->cli, "no option '--%.*s'", (int)len, text);
+    }
+    return CLI_BAD;
+}
+
+static int show_help(struct cli_args *args)
+{
+    cli_print_help(args->cli, args->cli->command);
+    return CLI_HELP;
+}
+
+/* The option's value: what follows in the same argument, else the next argument. */
+static int take_value(struct cli_args *args, const char *attached, const char *shown)
+{
+    if (attached) {
+        args->value = attached;
+    } else if (args->index < args->argc) {
+        args->value = args->argv[args->index++];
+    } else {
+        cli_usage_error(args->cli, "option '%s' needs a value: %s", shown, args->option->arg);
+        return CLI_BAD;
+    }
+    return args->option->id;
+}
+
+static int next_long(struct cli_args *args)
+{
+    const char *text = args->argv[args->index++] + 2;
+    size_t len = strcspn(text, "=");
+    const char *attached = text[len] == '=' ? text + len + 1 : NULL;
+    const struct cli_option *o = args->cli->command->options;
+    char shown[64];
+
+    for (; o->id; o++) {
+        if (o->name && strlen(o->name) == len && memcmp(o->name, text, len) == 0) {
+            break;
+        }
+    }
+    if (!o->id) {
+        return len == 4 && memcmp(text, "help", 4) == 0 ? show_help(args)
+                                                        : unknown_option(args, text, len);
+    }
+    args->option = o;
+    if (o->arg) {
+        snprintf(shown, sizeof(shown), "--%s", o->name);
+        return take_value(args, attached, shown);
+    }
+    if (attached) {
+        cli_usage_error(args->cli, "option '--%s' takes no value", o->name);
+        return CLI_BAD;
+    }
+    return o->id;
+}
+
+static int next_short(struct cli_args *args)
+{
+    char letter = *args->bundle++;
+    const char *rest = *args->bundle ? args->bundle : NULL;
+    const struct cli_option *o = args->cli->command->options;
+    char shown[] = {'-', letter, '\0'};
+
+    args->bundle = rest;
+    for (; o->id; o++) {
+        if (o->letter == letter) {
+            break;
+        }
+    }
+    if (!o->id) {
+        if (letter == 'h') {
+            return show_help(args);
+        }
+        cli_usage_error(args->cli, "no option '%s'", shown);
+        return CLI_BAD;
+    }
+    args->option = o;
+    if (!o->arg) {
+        return o->id;
+    }
+    args->bundle = NULL;
+    return take_value(args, rest, shown);
+}
+
+int cli_next(struct cli_args *args)
+{
+    const char *arg;
+
+    args->option = NULL;
+    args->value = NULL;
+    if (args->bundle) {
+        return next_short(args);
+    }
+    if (args->index >= args->argc) {
+        return CLI_END;
+    }
+    arg = args->argv[args->index];
+    if (!args->only_operands && strcmp(arg, "--") == 0) {
+        args->only_operands = true;
+        args->index++;
+        return cli_next(args);
+    }
+    if (!args->only_operands && arg[0] == '-' && arg[1] == '-') {
+        return next_long(args);
+    }
+    if (!args->only_operands && arg[0] == '-' && arg[1] != '\0') {
+        args->index++;
+        args->bundle = arg + 1;
+        return next_short(args);
+    }
+    args->index++;
+    args->value = arg;
+    return CLI_OPERAND;
+}
+
+/* "-c", "--count", for messages about the current option. */
+static const char *option_shown(const struct cli_args *args, char *buf, size_t size)
+{
+    if (args->option->name) {
+        snprintf(buf, size, "--%s: %s", args->option->name, args->option->arg);
+    } else {
+        snprintf(buf, size, "-%c: %s", args->option->letter, args->option->arg);
+    }
+    return buf;
+}
+
+static bool value_fits(const struct cli_args *args, int rc, uint64_t value, uint64_t min,
+                       uint64_t max, Error *err)
+{
+    char shown[64];
+
+    if (rc < 0) {
+        cli_report(args->cli, err);
+        return false;
+    }
+    if (value < min || value > max) {
+        cli_error(args->cli, "%s '%s' is out of range: it must be %llu to %llu",
+                  option_shown(args, shown, sizeof(shown)), args->value, (unsigned long long)min,
+                  (unsigned long long)max);
+        return false;
+    }
+    return true;
+}
+
+bool cli_size_value(const struct cli_args *args, uint64_t min, uint64_t max, uint64_t *ret)
+{
+    Error *err = NULL;
+    char shown[64];
+    uint64_t value = 0;
+    int rc = size_parse(args->value, 'b', option_shown(args, shown, sizeof(shown)), &value, &err);
+
+    if (!value_fits(args, rc, value, min, max, err)) {
+        return false;
+    }
+    *ret = value;
+    return true;
+}
+
+bool cli_number_value(const struct cli_args *args, uint64_t min, uint64_t max, uint64_t *ret)
+{
+    Error *err = NULL;
+    char shown[64];
+    int rc =
+        number_parse(args->value, option_shown(args, shown, sizeof(shown)), min, max, ret, &err);
+
+    return value_fits(args, rc, min, min, max, err);
+}
+
+/* ---- help ---- */
+
+static void print_option(struct cli *cli, const struct cli_option *o)
+{
+    char left[64];
+    int len = 0;
+
+    if (o->letter) {
+        len += snprintf(left, sizeof(left), "-%c", o->letter);
+        if (o->name) {
+            len += snprintf(left + len, sizeof(left) - (size_t)len, ", ");
+        }
+    } else {
+        len += snprintf(left, sizeof(left), "    ");
+    }
+    if (o->name) {
+        len += snprintf(left + len, sizeof(left) - (size_t)len, "--%s", o->name);
+    }
+    if (o->arg) {
+        snprintf(left + len, sizeof(left) - (size_t)len, "%s%s", o->name ? "=" : " ", o->arg);
+    }
+    fprintf(cli->out, "  %-26s %s\n", left, o->help);
+}
+
+static void print_command_help(struct cli *cli, const struct cli_command *command)
+{
+    fprintf(cli->out, "usage: %s %s [OPTION]... %s\n%s.\n\n", cli->program->name, command->name,
+            command->operands, command->summary);
+    for (const struct cli_option *o = command->options; o->id; o++) {
+        print_option(cli, o);
+    }
+    fprintf(cli->out, "  %-26s %s\n", "-h, --help", "print this and end");
+    if (command->details) {
+        fprintf(cli->out, "\n%s", command->details);
+    }
+}
+
+void cli_print_help(struct cli *cli, const struct cli_command *command)
+{
+    if (command) {
+        print_command_help(cli, command);
+        return;
+    }
+    fprintf(cli->out, "usage: %s COMMAND [OPTION]... [OPERAND]...\n%s\n\ncommands:\n",
+            cli->program->name, cli->program->summary);
+    for (const struct cli_command *const *c = cli->program->commands; *c; c++) {
+        fprintf(cli->out, "  %-10s %s\n", (*c)->name, (*c)->summary);
+    }
+    fprintf(cli->out,
+            "  %-10s %s\n\n"
+            "'%s COMMAND --help' explains a command. Sizes take the suffixes k, M, G, T, P, E.\n",
+            "help", "print this, or the help of a command", cli->program->name);
+}
+
+/* ---- dispatch ---- */
+
+static const struct cli_command *find_command(struct cli *cli, const char *name)
+{
+    for (const struct cli_command *const *c = cli->program->commands; *c; c++) {
+        if (strcmp((*c)->name, name) == 0) {
+            return *c;
+        }
+    }
+    return NULL;
+}
+
+static int no_command(struct cli *cli, const char *name)
+{
+    const char *words[WORDS_MAX + 1];
+    const char *nearest;
+    size_t n = 0;
+
+    for (; cli->program->commands[n] && n < WORDS_MAX; n++) {
+        words[n] = cli->program->commands[n]->name;
+    }
+    words[n] = NULL;
+    nearest = cli_nearest(name, words);
+    return nearest ? cli_usage_error(cli, "no command '%s'; did you mean '%s'?", name, nearest)
+                   : cli_usage_error(cli, "no command '%s'", name);
+}
+
+static int run_help(struct cli *cli, int argc, char **argv)
+{
+    const struct cli_command *command = argc > 1 ? find_command(cli, argv[1]) : NULL;
+
+    if (argc > 1 && !command) {
+        return no_command(cli, argv[1]);
+    }
+    cli_print_help(cli, command);
+    return CLI_EXIT_OK;
+}
+
+static int dispatch(struct cli *cli, int argc, char **argv)
+{
+    const char *name = argc > 1 ? argv[1] : NULL;
+
+    if (!name) {
+        return cli_usage_error(cli, "which command?");
+    }
+    if (strcmp(name, "--version") == 0 || strcmp(name, "-V") == 0) {
+        fprintf(cli->out, "%s %s\n", cli->program->name, platter_version());
+        return CLI_EXIT_OK;
+    }
+    if (strcmp(name, "help") == 0 || strcmp(name, "--help") == 0 || strcmp(name, "-h") == 0) {
+        return run_help(cli, argc - 1, argv + 1);
+    }
+    if (name[0] == '-') {
+        return cli_usage_error(cli, "a command comes first, not the option '%s'", name);
+    }
+    cli->command = find_command(cli, name);
+    if (!cli->command) {
+        return no_command(cli, name);
+    }
+    return cli->command->run(cli, argc - 1, argv + 1);
+}
+
+int cli_run(struct cli *cli, int argc, char **argv)
+{
+    int code = dispatch(cli, argc, argv);
+
+    /* A full disk or closed pipe behind stdout must not look like success. */
+    if (fflush(cli->out) != 0 || ferror(cli->out)) {
+        cli_error(cli, "could not write the output");
+        return code == CLI_EXIT_OK ? CLI_EXIT_FAILED : code;
+    }
+    return code;
+}

@@ -1,0 +1,102 @@
+/* SPDX-License-Identifier: MIT */
+/*
+ * Command lines: one table per command is what is parsed, what --help prints and what manual pages
+ * are made from. A program is a list of commands; other entry names are other lists over the same
+ * functions.
+ */
+#ifndef PLATTER_TOOLS_CLI_H
+#define PLATTER_TOOLS_CLI_H
+
+#include <stdbool.h>
+#include <stddef.h>
+#include <stdint.h>
+#include <stdio.h>
+
+#include <platter/error.h>
+
+enum {
+    CLI_EXIT_OK = 0,
+    CLI_EXIT_FAILED = 1, /* what was asked for could not be done */
+    CLI_EXIT_USAGE = 2,  /* the command line makes no sense */
+};
+
+struct cli;
+
+/* One option. id is what cli_next returns; letter 0 or name NULL: only the other form. */
+struct cli_option {
+    int id;
+    char letter;
+    const char *name;
+    const char *arg; /* what its value is called; NULL: takes none */
+    const char *help;
+};
+
+struct cli_command {
+    const char *name;
+    const char *operands;                               /* "FILE [SIZE]" */
+    const char *summary;                                /* one line, no full stop */
+    const char *details;                                /* printed below the options; may be NULL */
+    const struct cli_option *options;                   /* an id of 0 ends */
+    int (*run)(struct cli *cli, int argc, char **argv); /* argv[0] is the command's name */
+};
+
+struct cli_program {
+    const char *name;                          /* "platter": stands before messages */
+    const char *summary;                       /* what --help begins with */
+    const struct cli_command *const *commands; /* NULL ends */
+};
+
+/* One run of a program. */
+struct cli {
+    const struct cli_program *program;
+    const struct cli_command *command; /* NULL until it is known */
+    FILE *in;
+    FILE *out;
+    FILE *err;
+};
+
+/* ids that cli_next returns besides those of a table, which are > 0 */
+enum {
+    CLI_END = 0,
+    CLI_OPERAND = -1,
+    CLI_BAD = -2,  /* an error was printed: end with CLI_EXIT_USAGE */
+    CLI_HELP = -3, /* --help was asked for and printed: end with CLI_EXIT_OK */
+};
+
+struct cli_args {
+    struct cli *cli;
+    int argc;
+    char **argv;
+    int index;                       /* of the next argument */
+    const char *bundle;              /* rest of "-abc" */
+    bool only_operands;              /* "--" was seen */
+    const struct cli_option *option; /* the one that cli_next returned */
+    const char *value;               /* of an option, or the operand */
+};
+
+struct cli_args cli_args_begin(struct cli *cli, int argc, char **argv);
+/* The next option or operand, in any order; "--" ends the options. */
+int cli_next(struct cli_args *args);
+
+/* Run the command that argv names; returns the exit code. */
+int cli_run(struct cli *cli, int argc, char **argv);
+
+void cli_print_help(struct cli *cli, const struct cli_command *command);
+
+/* "platter: CMD: message" on err. All return what a command can return at once. */
+int cli_error(struct cli *cli, const char *fmt, ...) __attribute__((format(printf, 2, 3)));
+int cli_usage_error(struct cli *cli, const char *fmt, ...) __attribute__((format(printf, 2, 3)));
+void cli_warning(struct cli *cli, const char *fmt, ...) __attribute__((format(printf, 2, 3)));
+/* A line that says what to try. */
+void cli_hint(struct cli *cli, const char *fmt, ...) __attribute__((format(printf, 2, 3)));
+/* Print err (owned) and its hint. */
+int cli_report(struct cli *cli, Error *err);
+
+/* Value of the current option as a size or number; false after printing why not. */
+bool cli_size_value(const struct cli_args *args, uint64_t min, uint64_t max, uint64_t *ret);
+bool cli_number_value(const struct cli_args *args, uint64_t min, uint64_t max, uint64_t *ret);
+
+/* The word of a NULL-ended list that is nearest to what was typed, or NULL when none is near. */
+const char *cli_nearest(const char *typed, const char *const *words);
+
+#endif

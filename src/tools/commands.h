@@ -1,0 +1,14 @@
+/* SPDX-License-Identifier: MIT */
+/* The commands that programs are made of, one file (or folder) each. */
+#ifndef PLATTER_TOOLS_COMMANDS_H
+#define PLATTER_TOOLS_COMMANDS_H
+
+#include "tools/cli.h"
+
+extern const struct cli_command command_create; /* img/create.c */
+extern const struct cli_command command_info;   /* img/info.c */
+extern const struct cli_command command_bench;  /* img/bench.c */
+extern const struct cli_command command_io;     /* io/io.c */
+extern const struct cli_command command_serve;  /* serve/serve.c */
+
+#endif

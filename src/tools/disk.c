@@ -1,0 +1,234 @@
+/* SPDX-License-Identifier: MIT */
+/* Opening disks for commands. */
+#include <errno.h>
+#include <string.h>
+
+#include <platter/coroutine.h>
+
+#include "tools/disk.h"
+#include "util/error.h"
+#include "util/mem.h"
+
+struct cache_mode {
+    const char *name;
+    int flags;
+    bool write_through;
+};
+
+static const struct cache_mode cache_modes[] = {
+    {"none", BDRV_O_NOCACHE, false},
+    {"off", BDRV_O_NOCACHE, false},
+    {"writeback", 0, false},
+    {"writethrough", 0, true},
+    {"directsync", BDRV_O_NOCACHE, true},
+    {"unsafe", BDRV_O_NO_FLUSH, false},
+};
+
+static const struct cache_mode *find_cache_mode(const char *name)
+{
+    for (size_t i = 0; i < ARRAY_SIZE(cache_modes); i++) {
+        if (strcmp(cache_modes[i].name, name ? name : "writeback") == 0) {
+            return &cache_modes[i];
+        }
+    }
+    return NULL;
+}
+
+static bool is_one_of(const char *word, const char *const *words)
+{
+    for (; *words; words++) {
+        if (strcmp(word, *words) == 0) {
+            return true;
+        }
+    }
+    return false;
+}
+
+static bool wants_unmap(const char *discard)
+{
+    return discard && (strcmp(discard, "unmap") == 0 || strcmp(discard, "on") == 0);
+}
+
+bool disk_args_check(struct cli *cli, const struct disk_args *args)
+{
+    static const char *const aio[] = {"threads", "native", "io_uring", NULL};
+    static const char *const discard[] = {"ignore", "off", "unmap", "on", NULL};
+
+    if (!find_cache_mode(args->cache)) {
+        cli_usage_error(cli,
+                        "no cache mode '%s': there are none, writeback, writethrough, directsync "
+                        "and unsafe",
+                        args->cache);
+        return false;
+    }
+    if (args->aio && !is_one_of(args->aio, aio)) {
+        cli_usage_error(cli, "no aio mode '%s': there are threads, native and io_uring", args->aio);
+        return false;
+    }
+    if (args->discard && !is_one_of(args->discard, discard)) {
+        cli_usage_error(cli, "no discard mode '%s': there are ignore and unmap", args->discard);
+        return false;
+    }
+    if (args->image_opts && args->format) {
+        cli_usage_error(cli, "--image-opts and a format exclude each other");
+        cli_hint(cli, "Name the format in the options: driver=%s,...", args->format);
+        return false;
+    }
+    return true;
+}
+
+/* Whether a protocol that has engines carries name: a path, not "PROTOCOL:...". */
+static bool is_path(const char *name)
+{
+    size_t word = strcspn(name, ":/");
+
+    return name[word] != ':' || strncmp(name, "file:", 5) == 0 ||
+           strncmp(name, "host_device:", 12) == 0;
+}
+
+static bool is_engine_driver(const char *driver)
+{
+    return !driver || strcmp(driver, "file") == 0 || strcmp(driver, "host_device") == 0;
+}
+
+/* The option that chooses the engine, where the disk has a node that takes it; else NULL: then
+ * there is nothing to choose, as with a null disk. */
+static const char *aio_key(const struct disk_args *args, const BlockOptions *options)
+{
+    const char *driver = block_options_get_str(options, "driver");
+
+    if (!args->image_opts) {
+        bool bare = args->format && is_engine_driver(args->format);
+
+        return !is_path(args->file) || strncmp(args->file, "json:", 5) == 0 ? NULL
+               : bare                                                       ? "aio"
+                                                                            : "file.aio";
+    }
+    if (driver && is_engine_driver(driver)) {
+        return "aio";
+    }
+    if (block_options_has(options, "file.filename") &&
+        is_engine_driver(block_options_get_str(options, "file.driver"))) {
+        return "file.aio";
+    }
+    return NULL;
+}
+
+static BlockOptions *disk_options(const struct disk_args *args, Error **errp)
+{
+    BlockOptions *options;
+    const char *key;
+    int ret = 0;
+
+    if (!args->image_opts) {
+        options = block_options_new();
+    } else if (args->file[0] == '{' || strncmp(args->file, "json:", 5) == 0) {
+        options = block_options_parse_json(args->file, errp);
+    } else {
+        options = block_options_parse(args->file, NULL, errp);
+    }
+    if (!options) {
+        if (!args->image_opts) {
+            error_set(errp, ENOMEM, "out of memory");
+        }
+        return NULL;
+    }
+    key = args->aio ? aio_key(args, options) : NULL;
+    if (args->format) {
+        ret = block_options_set_str(options, "driver", args->format);
+    }
+    if (ret == 0 && key && !block_options_has(options, key)) {
+        ret = block_options_set_str(options, key, args->aio);
+    }
+    if (ret < 0) {
+        error_set(errp, -ret, "out of memory");
+        block_options_free(options);
+        return NULL;
+    }
+    return options;
+}
+
+/* A guessed raw disk is safe, because its first sector cannot be made to look like another format,
+ * but somebody should know. */
+static void warn_if_probed(struct cli *cli, const struct disk_args *args, BlockDriverState *bs)
+{
+    if (!args->writable || !bs || !bdrv_format_probed(bs) ||
+        strcmp(bdrv_get_format_name(bs), "raw") != 0) {
+        return;
+    }
+    cli_warning(cli,
+                "the format of '%s' was guessed: raw; writes that would make it look like "
+                "another format are refused",
+                args->file);
+    cli_hint(cli, "Name the format to lift this: -f raw");
+}
+
+BlockBackend *disk_open(struct cli *cli, Platter *pl, const struct disk_args *args)
+{
+    const struct cache_mode *cache = find_cache_mode(args->cache);
+    Error *err = NULL;
+    BlockOptions *options = disk_options(args, &err);
+    const char *name = args->image_opts ? NULL : args->file;
+    BlockBackend *blk;
+    int flags = cache->flags;
+
+    if (!options) {
+        cli_report(cli, err);
+        return NULL;
+    }
+    flags |= args->writable ? BDRV_O_RDWR : 0;
+    flags |= wants_unmap(args->discard) ? BDRV_O_UNMAP : 0;
+    flags |= args->force_share ? BDRV_O_FORCE_SHARE : 0;
+    flags |= args->look_only ? BDRV_O_NO_IO : 0;
+    flags |= args->format ? 0 : BDRV_O_PROBE;
+    blk = blk_new_open(pl, "disk", name, NULL, options, flags, &err);
+    if (!blk) {
+        cli_report(cli, err);
+        return NULL;
+    }
+    if (cache->write_through) {
+        blk_set_enable_write_cache(blk, false);
+    }
+    warn_if_probed(cli, args, blk_bs(blk));
+    return blk;
+}
+
+Platter *disk_platter_new(struct cli *cli)
+{
+    Error *err = NULL;
+    Platter *pl = platter_new(NULL, &err);
+
+    if (!pl) {
+        cli_report(cli, err);
+    }
+    return pl;
+}
+
+struct run_co {
+    void (*fn)(void *arg);
+    void *arg;
+    bool done;
+};
+
+static void run_co_entry(void *opaque)
+{
+    struct run_co *run = opaque;
+
+    run->fn(run->arg);
+    run->done = true;
+}
+
+int disk_run_co(Platter *pl, void (*fn)(void *arg), void *arg)
+{
+    struct run_co run = {.fn = fn, .arg = arg};
+    Coroutine *co = coroutine_create(run_co_entry, &run);
+
+    if (!co) {
+        return -ENOMEM;
+    }
+    coroutine_enter(co);
+    while (!run.done) {
+        aio_poll(platter_get_main_context(pl), true);
+    }
+    return 0;
+}

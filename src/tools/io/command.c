@@ -1,0 +1,243 @@
+/* SPDX-License-Identifier: MIT */
+/* platter io: from a line to a command, and help. */
+#include <errno.h>
+#include <stdlib.h>
+#include <string.h>
+
+#include "tools/io/io.h"
+#include "util/mem.h"
+#include "util/size.h"
+
+static int run_help(struct io_session *s, const struct io_command *command, int argc, char **argv);
+static int run_quit(struct io_session *s, const struct io_command *command, int argc, char **argv)
+{
+    s->quit = true;
+    return 0;
+}
+
+static const struct io_command own_commands[] = {
+    {"help", "?", "[command]", "help for one or all commands", NULL, 0, 1, false, false, run_help},
+    {"quit", "q", "", "exit the program", NULL, 0, 0, false, false, run_quit},
+    {0},
+};
+
+static const struct io_command *const groups[] = {io_data_commands, io_facts_commands,
+                                                  own_commands};
+
+static const struct io_command *find_command(const char *name)
+{
+    for (size_t g = 0; g < ARRAY_SIZE(groups); g++) {
+        for (const struct io_command *c = groups[g]; c->name; c++) {
+            if (strcmp(c->name, name) == 0 || (c->alias && strcmp(c->alias, name) == 0)) {
+                return c;
+            }
+        }
+    }
+    return NULL;
+}
+
+/* ---- help ---- */
+
+static void print_one_line(struct io_session *s, const struct io_command *c)
+{
+    fprintf(s->cli->out, "%s %s%s-- %s\n", c->name, c->args, *c->args ? " " : "", c->summary);
+}
+
+static int compare_names(const void *a, const void *b)
+{
+    return strcmp((*(const struct io_command *const *)a)->name,
+                  (*(const struct io_command *const *)b)->name);
+}
+
+static void print_all(struct io_session *s)
+{
+    const struct io_command *sorted[IO_WORDS_MAX];
+    size_t n = 0;
+
+    for (size_t g = 0; g < ARRAY_SIZE(groups); g++) {
+        for (const struct io_command *c = groups[g]; c->name && n < IO_WORDS_MAX; c++) {
+            sorted[n++] = c;
+        }
+    }
+    qsort(sorted, n, sizeof(sorted[0]), compare_names);
+    for (size_t i = 0; i < n; i++) {
+        print_one_line(s, sorted[i]);
+    }
+    fputs("\nUse 'help commandname' for extended help.\n", s->cli->out);
+}
+
+static int run_help(struct io_session *s, const struct io_command *command, int argc, char **argv)
+{
+    const struct io_command *c;
+
+    if (argc < 2) {
+        print_all(s);
+        return 0;
+    }
+    c = find_command(argv[1]);
+    if (!c) {
+        fprintf(s->cli->out, "command %s not found\n", argv[1]);
+        return -EINVAL;
+    }
+    print_one_line(s, c);
+    if (c->help) {
+        fputs(c->help, s->cli->out);
+    }
+    return 0;
+}
+
+int io_usage(struct io_session *s, const struct io_command *command)
+{
+    print_one_line(s, command);
+    return -EINVAL;
+}
+
+/* ---- arguments ---- */
+
+struct io_args io_args_begin(struct io_session *s, const struct io_command *command, int argc,
+                             char **argv)
+{
+    return (struct io_args){.s = s, .command = command, .argc = argc, .argv = argv, .index = 1};
+}
+
+static int bad_option(struct io_args *args, const char *what, char letter)
+{
+    fflush(args->s->cli->out);
+    fprintf(args->s->cli->err, "%s: %s -- '%c'\n", args->command->name, what, letter);
+    io_usage(args->s, args->command);
+    return '?';
+}
+
+int io_next_option(struct io_args *args, const char *letters)
+{
+    const char *known;
+    char letter;
+
+    while (!args->bundle || !*args->bundle) {
+        char *word;
+
+        if (args->index >= args->argc) {
+            return 0;
+        }
+        word = args->argv[args->index++];
+        if (word[0] == '-' && word[1]) {
+            args->bundle = word + 1;
+        } else if (args->operand_count < IO_WORDS_MAX) {
+            args->operands[args->operand_count++] = word;
+        }
+    }
+    letter = *args->bundle++;
+    known = letter == ':' ? NULL : strchr(letters, letter);
+    if (!known) {
+        return bad_option(args, "invalid option", letter);
+    }
+    if (known[1] == ':') {
+        args->value = *args->bundle              ? args->bundle
+                      : args->index < args->argc ? args->argv[args->index++]
+                                                 : NULL;
+        args->bundle = NULL;
+        if (!args->value) {
+            return bad_option(args, "option requires an argument", letter);
+        }
+    }
+    return letter;
+}
+
+bool io_number(struct io_session *s, const char *text, uint64_t *ret)
+{
+    int rc = size_parse(text, 'b', "number", ret, NULL);
+
+    if (rc == -ERANGE) {
+        fprintf(s->cli->out, "Parsing error: argument too large -- %s\n", text);
+    } else if (rc < 0) {
+        fprintf(s->cli->out,
+                "Parsing error: non-numeric argument, or extraneous/unrecognized suffix -- %s\n",
+                text);
+    }
+    return rc == 0;
+}
+
+bool io_pattern(struct io_session *s, const char *text, int *ret)
+{
+    uint64_t value;
+
+    if (number_parse(text, "pattern", 0, 255, &value, NULL) < 0) {
+        fprintf(s->cli->out, "%s is not a valid pattern byte\n", text);
+        return false;
+    }
+    *ret = (int)value;
+    return true;
+}
+
+int io_failed(struct io_session *s, const char *what, int ret)
+{
+    fprintf(s->cli->out, "%s failed: %s\n", what, strerror(-ret));
+    return ret;
+}
+
+/* ---- lines ---- */
+
+static bool count_fits(struct io_session *s, const struct io_command *c, int count)
+{
+    FILE *err = s->cli->err;
+
+    if (count >= c->args_min && (c->args_max < 0 || count <= c->args_max)) {
+        return true;
+    }
+    fflush(s->cli->out);
+    fprintf(err, "bad argument count %d to %s, expected ", count, c->name);
+    if (c->args_max < 0) {
+        fprintf(err, "at least %d arguments\n", c->args_min);
+    } else if (c->args_max == c->args_min) {
+        fprintf(err, "%d arguments\n", c->args_min);
+    } else {
+        fprintf(err, "between %d and %d arguments\n", c->args_min, c->args_max);
+    }
+    return false;
+}
+
+static int run_words(struct io_session *s, int argc, char **argv)
+{
+    const struct io_command *c = find_command(argv[0]);
+
+    if (!c) {
+        fflush(s->cli->out);
+        fprintf(s->cli->err, "command \"%s\" not found\n", argv[0]);
+        return -EINVAL;
+    }
+    if (c->needs_disk && !s->blk) {
+        fflush(s->cli->out);
+        fputs("no file open\n", s->cli->err);
+        return -ENODEV;
+    }
+    if (!count_fits(s, c, argc - 1)) {
+        return -EINVAL;
+    }
+    if (c->writes && blk_is_read_only(s->blk)) {
+        cli_error(s->cli, "Block node is read-only");
+        return -EACCES;
+    }
+    return c->run(s, c, argc, argv);
+}
+
+int io_run_line(struct io_session *s, const char *line)
+{
+    AUTO_FREE char *copy = strdup(line);
+    char *words[IO_WORDS_MAX + 1];
+    char *save = NULL;
+    int n = 0;
+
+    if (!copy) {
+        cli_error(s->cli, "out of memory");
+        return -ENOMEM;
+    }
+    for (char *w = strtok_r(copy, " \t\r\n", &save); w; w = strtok_r(NULL, " \t\r\n", &save)) {
+        if (n == IO_WORDS_MAX) {
+            cli_error(s->cli, "more than %d words", IO_WORDS_MAX);
+            return -E2BIG;
+        }
+        words[n++] = w;
+    }
+    words[n] = NULL;
+    return n == 0 ? 0 : run_words(s, n, words);
+}

@@ -1,0 +1,399 @@
+/* SPDX-License-Identifier: MIT */
+/* platter io: commands that move data: read, write, discard. */
+#include <errno.h>
+#include <inttypes.h>
+#include <string.h>
+
+#include "tools/io/io.h"
+#include "util/checked.h"
+
+#define FILL_READ 0xab  /* what a buffer holds before a read, so that untouched bytes show */
+#define FILL_WRITE 0xcd /* what is written without a pattern */
+
+struct transfer {
+    struct io_result result;
+    int pattern; /* -1: none */
+    const char *pattern_file;
+    const char *verify_offset; /* -s, -l: as typed */
+    const char *verify_bytes;
+    bool vmstate;
+    bool compressed;
+    bool dump;
+    bool zeroes;
+    int flags; /* BDRV_REQ_* */
+};
+
+static void *buffer_new(struct io_session *s, uint64_t bytes, int fill)
+{
+    void *buf = blk_blockalign(s->blk, bytes ? (size_t)bytes : 1);
+
+    if (buf) {
+        memset(buf, fill, (size_t)bytes);
+    } else {
+        cli_error(s->cli, "no memory for %" PRIu64 " bytes", bytes);
+    }
+    return buf;
+}
+
+/* The operands "off len". 0, or -EINVAL after printing. */
+static int transfer_range(struct io_session *s, const struct io_args *args, struct transfer *t,
+                          uint64_t max)
+{
+    if (args->operand_count != 2) {
+        return io_usage(s, args->command);
+    }
+    if (!io_number(s, args->operands[0], &t->result.offset) ||
+        !io_number(s, args->operands[1], &t->result.bytes)) {
+        return -EINVAL;
+    }
+    if (t->result.bytes > max) {
+        fprintf(s->cli->out, "length cannot exceed %" PRIu64 ", given %s\n", max,
+                args->operands[1]);
+        return -EINVAL;
+    }
+    return 0;
+}
+
+/* ---- read ---- */
+
+/* Range of the pattern check inside the buffer. 0, or -EINVAL after printing. */
+static int verify_range(struct io_session *s, const struct io_command *c, const struct transfer *t,
+                        uint64_t *ret_offset, uint64_t *ret_bytes)
+{
+    *ret_offset = 0;
+    if (t->pattern < 0 && (t->verify_offset || t->verify_bytes)) {
+        return io_usage(s, c);
+    }
+    if (t->verify_offset && !io_number(s, t->verify_offset, ret_offset)) {
+        return -EINVAL;
+    }
+    if (*ret_offset > t->result.bytes) {
+        *ret_bytes = 1; /* refused below */
+    } else {
+        *ret_bytes = t->result.bytes - *ret_offset;
+        if (t->verify_bytes && !io_number(s, t->verify_bytes, ret_bytes)) {
+            return -EINVAL;
+        }
+    }
+    if (!range_inside(*ret_offset, *ret_bytes, t->result.bytes)) {
+        fputs("pattern verification range exceeds end of read data\n", s->cli->out);
+        return -EINVAL;
+    }
+    return 0;
+}
+
+static bool all_bytes_are(const unsigned char *buf, uint64_t bytes, int pattern)
+{
+    return bytes == 0 || (buf[0] == pattern && memcmp(buf, buf + 1, (size_t)bytes - 1) == 0);
+}
+
+static int read_and_check(struct io_session *s, const struct transfer *t, unsigned char *buf,
+                          uint64_t check_offset, uint64_t check_bytes)
+{
+    struct iovec iov = {buf, (size_t)t->result.bytes};
+    struct iov_view view = iov_view_of(&iov, 1);
+    int ret = t->vmstate ? -ENOTSUP : blk_preadv(s->blk, (int64_t)t->result.offset, &view, 0);
+
+    if (ret < 0) {
+        return io_failed(s, "read", ret);
+    }
+    if (t->pattern >= 0 && !all_bytes_are(buf + check_offset, check_bytes, t->pattern)) {
+        fprintf(s->cli->out,
+                "Pattern verification failed at offset %" PRIu64 ", %" PRIu64 " bytes\n",
+                t->result.offset + check_offset, check_bytes);
+        ret = -EINVAL;
+    }
+    if (t->dump) {
+        io_dump(s, buf, t->result.offset, t->result.bytes);
+    }
+    io_report(s, &t->result);
+    return ret;
+}
+
+static bool read_option(struct io_session *s, struct transfer *t, int letter, const char *value)
+{
+    switch (letter) {
+    case 'b':
+        t->vmstate = true;
+        return true;
+    case 'C':
+        t->result.machine = true;
+        return true;
+    case 'l':
+        t->verify_bytes = value;
+        return true;
+    case 'P':
+        return io_pattern(s, value, &t->pattern);
+    case 'q':
+        t->result.quiet = true;
+        return true;
+    case 's':
+        t->verify_offset = value;
+        return true;
+    case 'v':
+        t->dump = true;
+        return true;
+    default: /* -a, -p: nothing any more */
+        return letter != '?';
+    }
+}
+
+static int run_read(struct io_session *s, const struct io_command *c, int argc, char **argv)
+{
+    struct io_args args = io_args_begin(s, c, argc, argv);
+    struct transfer t = {.result.verb = "read", .pattern = -1};
+    uint64_t check_offset, check_bytes;
+    unsigned char *buf;
+    int letter;
+    int ret;
+
+    while ((letter = io_next_option(&args, "abCl:pP:qs:v")) != 0) {
+        if (!read_option(s, &t, letter, args.value)) {
+            return -EINVAL;
+        }
+    }
+    ret = transfer_range(s, &args, &t, IO_LENGTH_MAX);
+    if (ret == 0) {
+        ret = verify_range(s, c, &t, &check_offset, &check_bytes);
+    }
+    if (ret < 0) {
+        return ret;
+    }
+    buf = buffer_new(s, t.result.bytes, FILL_READ);
+    if (!buf) {
+        return -ENOMEM;
+    }
+    t.result.start_ns = aio_clock_ns();
+    ret = read_and_check(s, &t, buf, check_offset, check_bytes);
+    blk_blockfree(buf);
+    return ret;
+}
+
+/* ---- write ---- */
+
+/* Fill buf with the content of a file, over and over. */
+static int fill_from_file(struct io_session *s, const char *path, unsigned char *buf,
+                          uint64_t bytes)
+{
+    FILE *f = fopen(path, "rb");
+    size_t have;
+
+    if (!f) {
+        fprintf(s->cli->out, "%s: %s\n", path, strerror(errno));
+        return -EINVAL;
+    }
+    have = fread(buf, 1, (size_t)bytes, f);
+    if (ferror(f) || (have == 0 && bytes > 0)) {
+        fprintf(s->cli->out, "%s: %s\n", path, ferror(f) ? "cannot be read" : "file is empty");
+        fclose(f);
+        return -EINVAL;
+    }
+    fclose(f);
+    for (uint64_t i = have; i < bytes; i++) {
+        buf[i] = buf[i - have];
+    }
+    return 0;
+}
+
+static int write_data(struct io_session *s, struct transfer *t)
+{
+    int fill = t->pattern >= 0 ? t->pattern : FILL_WRITE;
+    unsigned char *buf = buffer_new(s, t->result.bytes, fill);
+    struct iovec iov = {buf, (size_t)t->result.bytes};
+    struct iov_view view = iov_view_of(&iov, 1);
+    int ret = buf ? 0 : -ENOMEM;
+
+    if (ret == 0 && t->pattern_file) {
+        ret = fill_from_file(s, t->pattern_file, buf, t->result.bytes);
+    }
+    if (ret == 0) {
+        t->result.start_ns = aio_clock_ns();
+        ret = t->vmstate || t->compressed
+                  ? -ENOTSUP
+                  : blk_pwritev(s->blk, (int64_t)t->result.offset, &view, t->flags);
+        if (ret < 0) {
+            io_failed(s, "write", ret);
+        }
+    }
+    blk_blockfree(buf);
+    return ret;
+}
+
+static int write_zeroes(struct io_session *s, struct transfer *t)
+{
+    int ret;
+
+    t->result.start_ns = aio_clock_ns();
+    ret = blk_pwrite_zeroes(s->blk, (int64_t)t->result.offset, (int64_t)t->result.bytes, t->flags);
+    return ret < 0 ? io_failed(s, "write", ret) : 0;
+}
+
+static bool write_option(struct io_session *s, struct transfer *t, int letter, const char *value)
+{
+    switch (letter) {
+    case 'b':
+        t->vmstate = true;
+        return true;
+    case 'c':
+        t->compressed = true;
+        return true;
+    case 'C':
+        t->result.machine = true;
+        return true;
+    case 'f':
+        t->flags |= BDRV_REQ_FUA;
+        return true;
+    case 'n':
+        t->flags |= BDRV_REQ_NO_FALLBACK;
+        return true;
+    case 'P':
+        return io_pattern(s, value, &t->pattern);
+    case 'q':
+        t->result.quiet = true;
+        return true;
+    case 's':
+        t->pattern_file = value;
+        return true;
+    case 'u':
+        t->flags |= BDRV_REQ_MAY_UNMAP;
+        return true;
+    case 'z':
+        t->zeroes = true;
+        return true;
+    default: /* -p: nothing any more */
+        return letter != '?';
+    }
+}
+
+static int write_options_check(struct io_session *s, const struct transfer *t)
+{
+    const char *message = NULL;
+
+    if ((t->flags & BDRV_REQ_NO_FALLBACK) && !t->zeroes) {
+        message = "-n requires -z to be specified";
+    } else if ((t->flags & BDRV_REQ_MAY_UNMAP) && !t->zeroes) {
+        message = "-u requires -z to be specified";
+    } else if (t->zeroes + (t->pattern >= 0) + (t->pattern_file != NULL) > 1) {
+        message = "Only one of -z, -P, and -s can be specified at the same time";
+    } else if ((t->vmstate || t->compressed) && (t->zeroes || t->flags)) {
+        message = "-b and -c do not go with -z, -f, -n and -u";
+    }
+    if (message) {
+        fprintf(s->cli->out, "%s\n", message);
+        return -EINVAL;
+    }
+    return 0;
+}
+
+static int run_write(struct io_session *s, const struct io_command *c, int argc, char **argv)
+{
+    struct io_args args = io_args_begin(s, c, argc, argv);
+    struct transfer t = {.result.verb = "wrote", .pattern = -1};
+    int letter;
+    int ret;
+
+    while ((letter = io_next_option(&args, "bcCfnpP:qs:uz")) != 0) {
+        if (!write_option(s, &t, letter, args.value)) {
+            return -EINVAL;
+        }
+    }
+    ret = args.operand_count != 2 ? io_usage(s, c) : write_options_check(s, &t);
+    if (ret == 0) {
+        ret = transfer_range(s, &args, &t, t.zeroes ? INT64_MAX : IO_LENGTH_MAX);
+    }
+    if (ret == 0) {
+        ret = t.zeroes ? write_zeroes(s, &t) : write_data(s, &t);
+    }
+    if (ret == 0) {
+        io_report(s, &t.result);
+    }
+    return ret;
+}
+
+/* ---- discard ---- */
+
+static int run_discard(struct io_session *s, const struct io_command *c, int argc, char **argv)
+{
+    struct io_args args = io_args_begin(s, c, argc, argv);
+    struct transfer t = {.result.verb = "discard"};
+    int letter;
+    int ret;
+
+    while ((letter = io_next_option(&args, "Cq")) != 0) {
+        if (letter == '?') {
+            return -EINVAL;
+        }
+        t.result.machine = t.result.machine || letter == 'C';
+        t.result.quiet = t.result.quiet || letter == 'q';
+    }
+    ret = transfer_range(s, &args, &t, INT64_MAX);
+    if (ret < 0) {
+        return ret;
+    }
+    t.result.start_ns = aio_clock_ns();
+    ret = blk_pdiscard(s->blk, (int64_t)t.result.offset, (int64_t)t.result.bytes);
+    if (ret < 0) {
+        return io_failed(s, "discard", ret);
+    }
+    io_report(s, &t.result);
+    return 0;
+}
+
+static const char read_help[] =
+    "\n"
+    " reads a range of bytes from the given offset\n"
+    "\n"
+    " Example:\n"
+    " 'read -v 512 1k' - dumps 1 kilobyte read from 512 bytes into the file\n"
+    "\n"
+    " -b, -- read from the VM state rather than the virtual disk\n"
+    " -C, -- report statistics in a machine parsable format\n"
+    " -l, -- length for pattern verification (only with -P)\n"
+    " -p, -- ignored for backwards compatibility\n"
+    " -P, -- use a pattern to verify read data\n"
+    " -q, -- quiet mode, do not show I/O statistics\n"
+    " -s, -- start offset for pattern verification (only with -P)\n"
+    " -v, -- dump buffer to standard output\n"
+    "\n";
+
+static const char write_help[] =
+    "\n"
+    " writes a range of bytes from the given offset\n"
+    "\n"
+    " Example:\n"
+    " 'write 512 1k' - writes 1 kilobyte at 512 bytes into the open file\n"
+    "\n"
+    " Without a pattern, the bytes written are 0xcd.\n"
+    " -b, -- write to the VM state rather than the virtual disk\n"
+    " -c, -- write compressed data\n"
+    " -f, -- force unit access: the data is durable when the command is done\n"
+    " -n, -- with -z, don't allow slow fallback\n"
+    " -p, -- ignored for backwards compatibility\n"
+    " -P, -- use different pattern to fill file\n"
+    " -s, -- fill with the content of a file\n"
+    " -C, -- report statistics in a machine parsable format\n"
+    " -q, -- quiet mode, do not show I/O statistics\n"
+    " -u, -- with -z, allow unmapping\n"
+    " -z, -- write zeroes without sending them\n"
+    "\n";
+
+static const char discard_help[] =
+    "\n"
+    " discards a range of bytes from the given offset\n"
+    "\n"
+    " Example:\n"
+    " 'discard 512 1k' - discards 1 kilobyte from 512 bytes into the file\n"
+    "\n"
+    " -C, -- report statistics in a machine parsable format\n"
+    " -q, -- quiet mode, do not show I/O statistics\n"
+    "\n";
+
+const struct io_command io_data_commands[] = {
+    {"read", "r", "[-abCqv] [-P pattern [-s off] [-l len]] off len",
+     "reads a number of bytes at a specified offset", read_help, 2, -1, true, false, run_read},
+    {"write", "w", "[-bcCfnquz] [-P pattern | -s source_file] off len",
+     "writes a number of bytes at a specified offset", write_help, 2, -1, true, true, run_write},
+    {"discard", "d", "[-Cq] off len", "discards a number of bytes at a specified offset",
+     discard_help, 2, -1, true, true, run_discard},
+    {0},
+};

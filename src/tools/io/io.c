@@ -1,0 +1,186 @@
+/* SPDX-License-Identifier: MIT */
+/* platter io: run commands on a disk, from -c or line by line. Ends with 1 if any failed. */
+#include <stdlib.h>
+#include <string.h>
+#include <unistd.h>
+
+#include "tools/commands.h"
+#include "tools/io/io.h"
+
+enum io_option {
+    IO_AIO = 1,
+    IO_CACHE,
+    IO_COMMAND,
+    IO_DISCARD,
+    IO_FORCE_SHARE,
+    IO_FORMAT,
+    IO_IMAGE_OPTS,
+    IO_NATIVE,
+    IO_NOCACHE,
+    IO_READ_ONLY,
+};
+
+static const struct cli_option io_options[] = {
+    {IO_COMMAND, 'c', "cmd", "COMMAND", "run this; may be given again; else lines are read"},
+    {IO_FORMAT, 'f', "format", "FMT", "format of the disk; guessed when not given"},
+    {IO_IMAGE_OPTS, 0, "image-opts", NULL, "FILE is a list of options"},
+    {IO_READ_ONLY, 'r', "read-only", NULL, "open the disk read-only"},
+    {IO_NOCACHE, 'n', "nocache", NULL, "the same as --cache=none"},
+    {IO_CACHE, 't', "cache", "MODE", "none, writeback, writethrough, directsync, unsafe"},
+    {IO_AIO, 'i', "aio", "MODE", "threads, native or io_uring"},
+    {IO_NATIVE, 'k', "native-aio", NULL, "the same as --aio=native"},
+    {IO_DISCARD, 'd', "discard", "MODE", "ignore or unmap"},
+    {IO_FORCE_SHARE, 'U', "force-share", NULL, "take no locks; only with -r"},
+    {0},
+};
+
+struct io_setup {
+    struct disk_args disk;
+    const char **lines; /* owned array */
+    int line_count;
+};
+
+static int run_lines(struct io_session *s, const struct io_setup *setup)
+{
+    int failed = 0;
+
+    for (int i = 0; i < setup->line_count && !s->quit; i++) {
+        failed |= io_run_line(s, setup->lines[i]) < 0;
+    }
+    return failed;
+}
+
+static int run_interactive(struct io_session *s)
+{
+    bool prompt = isatty(fileno(s->cli->in));
+    size_t size = 0;
+    char *line = NULL;
+    int failed = 0;
+
+    while (!s->quit) {
+        if (prompt) {
+            fprintf(s->cli->out, "%s> ", s->cli->program->name);
+        }
+        fflush(s->cli->out);
+        if (getline(&line, &size, s->cli->in) < 0) {
+            break;
+        }
+        failed |= io_run_line(s, line) < 0;
+    }
+    if (prompt && !s->quit) {
+        fputc('\n', s->cli->out);
+    }
+    free(line);
+    return failed;
+}
+
+static int io_session_run(struct cli *cli, const struct io_setup *setup)
+{
+    struct io_session s = {.cli = cli};
+    int failed = 1;
+
+    s.pl = disk_platter_new(cli);
+    if (!s.pl) {
+        return CLI_EXIT_FAILED;
+    }
+    if (setup->disk.file) {
+        s.blk = disk_open(cli, s.pl, &setup->disk);
+    }
+    if (s.blk || !setup->disk.file) {
+        failed = setup->line_count ? run_lines(&s, setup) : run_interactive(&s);
+    }
+    /* What was written reaches the disk, or somebody is told. */
+    if (s.blk && !blk_is_read_only(s.blk) && blk_flush(s.blk) < 0) {
+        failed = cli_error(cli, "the last flush failed");
+    }
+    blk_unref(s.blk);
+    platter_free(s.pl);
+    return failed ? CLI_EXIT_FAILED : CLI_EXIT_OK;
+}
+
+static bool io_take(struct io_setup *setup, int id, const struct cli_args *a)
+{
+    struct disk_args *disk = &setup->disk;
+
+    switch (id) {
+    case IO_AIO:
+        disk->aio = a->value;
+        return true;
+    case IO_CACHE:
+        disk->cache = a->value;
+        return true;
+    case IO_COMMAND:
+        setup->lines[setup->line_count++] = a->value;
+        return true;
+    case IO_DISCARD:
+        disk->discard = a->value;
+        return true;
+    case IO_FORCE_SHARE:
+        disk->force_share = true;
+        return true;
+    case IO_FORMAT:
+        disk->format = a->value;
+        return true;
+    case IO_IMAGE_OPTS:
+        disk->image_opts = true;
+        return true;
+    case IO_NATIVE:
+        disk->aio = "native";
+        return true;
+    case IO_NOCACHE:
+        disk->cache = "none";
+        return true;
+    case IO_READ_ONLY:
+        disk->writable = false;
+        return true;
+    default:
+        if (disk->file) {
+            cli_usage_error(a->cli, "one FILE is opened, '%s' is too much", a->value);
+            return false;
+        }
+        disk->file = a->value;
+        return true;
+    }
+}
+
+static int io_command(struct cli *cli, int argc, char **argv)
+{
+    struct io_setup setup = {.disk.writable = true};
+    struct cli_args a = cli_args_begin(cli, argc, argv);
+    int code = CLI_EXIT_OK;
+    int id;
+
+    setup.lines = calloc((size_t)argc, sizeof(*setup.lines));
+    if (!setup.lines) {
+        return cli_error(cli, "out of memory");
+    }
+    while (code == CLI_EXIT_OK && (id = cli_next(&a)) != CLI_END) {
+        if (id == CLI_HELP) {
+            free(setup.lines);
+            return CLI_EXIT_OK;
+        }
+        if (id == CLI_BAD || !io_take(&setup, id, &a)) {
+            code = CLI_EXIT_USAGE;
+        }
+    }
+    if (code == CLI_EXIT_OK && !disk_args_check(cli, &setup.disk)) {
+        code = CLI_EXIT_USAGE;
+    }
+    if (code == CLI_EXIT_OK) {
+        code = io_session_run(cli, &setup);
+    }
+    free(setup.lines);
+    return code;
+}
+
+const struct cli_command command_io = {
+    .name = "io",
+    .operands = "[FILE]",
+    .summary = "Read, write and test a disk command by command",
+    .options = io_options,
+    .details = "'platter io -c help' lists the commands.\n\n"
+               "Examples:\n"
+               "  platter io -f raw -c 'write -P 7 0 4k' -c 'read -P 7 0 4k' disk.img\n"
+               "  platter io -f raw -r -c map disk.img\n",
+    .run = io_command,
+};
