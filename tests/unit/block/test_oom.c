@@ -1,0 +1,168 @@
+/* SPDX-License-Identifier: MIT */
+/* Every allocation of opening, changing and closing a graph fails once, and from then on: each
+ * call says so or does without, and nothing is left behind. */
+#include <errno.h>
+#include <stdlib.h>
+#include <string.h>
+
+#include <jansson.h>
+
+#include "fake.h"
+
+#include "util/error.h"
+
+static struct {
+    long left; /* allocations until one fails; < 0: none fails */
+    bool forever;
+    bool failed;
+} oom = {.left = -1};
+
+static bool oom_now(void)
+{
+    if (oom.left < 0) {
+        return false;
+    }
+    if (oom.left > 0) {
+        oom.left--;
+        return false;
+    }
+    oom.failed = true;
+    if (!oom.forever) {
+        oom.left = -1;
+    }
+    return true;
+}
+
+void *__real_malloc(size_t size);
+void *__real_calloc(size_t n, size_t size);
+void *__real_realloc(void *p, size_t size);
+char *__real_strdup(const char *s);
+void *__wrap_malloc(size_t size);
+void *__wrap_calloc(size_t n, size_t size);
+void *__wrap_realloc(void *p, size_t size);
+char *__wrap_strdup(const char *s);
+
+void *__wrap_malloc(size_t size)
+{
+    return oom_now() ? NULL : __real_malloc(size);
+}
+void *__wrap_calloc(size_t n, size_t size)
+{
+    return oom_now() ? NULL : __real_calloc(n, size);
+}
+void *__wrap_realloc(void *p, size_t size)
+{
+    return oom_now() ? NULL : __real_realloc(p, size);
+}
+char *__wrap_strdup(const char *s)
+{
+    return oom_now() ? NULL : __real_strdup(s);
+}
+
+/* A step that failed must have said why. */
+static bool said_why(Error *err)
+{
+    assert_non_null(err);
+    assert_non_null(error_get_pretty(err));
+    error_free(err);
+    return false;
+}
+
+static bool change_graph(Platter *pl, BlockDriverState *a, BlockDriverState *b)
+{
+    struct fake_user user = {.name = "a"};
+    Error *err = NULL;
+    BdrvEdge *edge = bdrv_root_attach(a, "root", &fake_user_class, &user, BDRV_PERM_CONSISTENT_READ,
+                                      BDRV_PERM_ALL, &err);
+    bool ok = edge != NULL;
+
+    if (!ok) {
+        return said_why(err);
+    }
+    if (bdrv_root_set_perm(edge, BDRV_PERM_WRITE, BDRV_PERM_ALL, &err) < 0) {
+        ok = said_why(err);
+        assert_int_equal(edge->perm, BDRV_PERM_CONSISTENT_READ);
+        err = NULL;
+    }
+    if (bdrv_root_replace(edge, b, &err) < 0) {
+        ok = said_why(err);
+        assert_ptr_equal(edge->bs, a);
+    }
+    bdrv_mark_broken(a, "broken by %s", "the test");
+    assert_non_null(bdrv_get_filename(a));
+    assert_non_null(bdrv_get_filename(b));
+    bdrv_root_detach(edge);
+    assert_int_equal(user.quiesced, 0);
+    return ok;
+}
+
+static bool scenario(void)
+{
+    Error *err = NULL;
+    Platter *pl = platter_new(NULL, &err);
+    BlockDriverState *a, *b;
+    bool ok = true;
+
+    if (pl == NULL) {
+        return said_why(err);
+    }
+    a = bdrv_open(pl, "json:{'driver':'raw','offset':0,'file':{'filename':'x'}}", NULL, NULL,
+                  BDRV_O_RDWR, &err);
+    if (a == NULL) {
+        ok = said_why(err);
+        err = NULL;
+    }
+    b = bdrv_open(pl, "y", NULL, NULL, BDRV_O_RDWR | BDRV_O_PROBE, &err);
+    if (b == NULL) {
+        ok = said_why(err);
+        err = NULL;
+    }
+    if (a != NULL && b != NULL) {
+        ok = change_graph(pl, a, b) && ok;
+    }
+    bdrv_unref(a);
+    bdrv_unref(b);
+    assert_null(bdrv_next_node(pl, NULL));
+    assert_int_equal(fake.live, 0);
+    assert_int_equal(fake.checks, 0);
+    platter_free(pl);
+    return ok;
+}
+
+static void run_all(bool forever)
+{
+    long n = 0;
+
+    fake_reset();
+    do {
+        oom.failed = false;
+        oom.forever = forever;
+        oom.left = n++;
+        bool ok = scenario();
+
+        oom.left = -1;
+        assert_true(ok || oom.failed);
+    } while (oom.failed);
+    assert_true(n > 100); /* that many allocations there are at least */
+}
+
+static void test_once(void **state)
+{
+    run_all(false);
+}
+
+static void test_forever(void **state)
+{
+    run_all(true);
+}
+
+int main(void)
+{
+    const struct CMUnitTest tests[] = {
+        cmocka_unit_test(test_once),
+        cmocka_unit_test(test_forever),
+    };
+
+    json_set_alloc_funcs(__wrap_malloc, free);
+    return cmocka_run_group_tests(tests, NULL, NULL);
+}
