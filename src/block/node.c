@@ -126,7 +126,7 @@ BlockDriverState *bdrv_new_root(Platter *pl, Error **errp)
 
 /* ---- end ---- */
 
-static char no_memory_reason[] = "out of memory";
+static const char no_memory_reason[] = "out of memory";
 
 static void node_free(BlockDriverState *bs)
 {
@@ -293,7 +293,7 @@ void bdrv_mark_broken(BlockDriverState *bs, const char *fmt, ...)
         vsnprintf(reason, (size_t)len + 1, fmt, ap);
         va_end(ap);
     } else {
-        reason = no_memory_reason;
+        reason = (char *)(uintptr_t)no_memory_reason; /* never written, never freed */
     }
     if (!atomic_compare_exchange_strong_explicit(&bs->broken, &none, reason, memory_order_acq_rel,
                                                  memory_order_acquire)) {

@@ -145,8 +145,7 @@ static int child_options_take(BlockDriverState *bs, BlockOptions *options, const
 
     *ret = (struct child_options){0};
     assert(strlen(name) + 2 <= sizeof(prefix));
-    strcpy(prefix, name);
-    strcat(prefix, ".");
+    snprintf(prefix, sizeof(prefix), "%s.", name);
     if (block_options_has(options, name)) {
         ret->is_null = block_options_is_null(options, name);
         ret->reference = block_options_get_str(options, name);

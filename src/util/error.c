@@ -19,9 +19,9 @@ struct Error {
     char *hint; /* owned, may be NULL */
 };
 
-static char no_memory_text[] = "out of memory";
+static const char no_memory_text[] = "out of memory";
 /* Never written and never freed: every function here compares with its address first. */
-static const struct Error error_no_memory = {.err_no = ENOMEM, .msg = no_memory_text};
+static const struct Error error_no_memory = {.err_no = ENOMEM, .msg = (char *)(uintptr_t)no_memory_text};
 
 static Error *no_memory(void)
 {

@@ -304,7 +304,7 @@ char *nbd_server_get_uri(const NbdServer *server, unsigned index, const char *ex
         return NULL;
     }
     if (listener->tcp) {
-        p = uri + sprintf(uri, "nbd://%s/", listener->host_port);
+        p = uri + snprintf(uri, room, "nbd://%s/", listener->host_port);
         escape(p, name, "-._~/");
         return uri;
     }
