@@ -112,6 +112,9 @@ void *blk_blockalign(BlockBackend *blk, size_t size)
     struct blk_facts facts;
     void *buf;
 
+    if (size > PTRDIFF_MAX) {
+        return NULL; /* no object is that large; checkers of memory end the program over it */
+    }
     if (blk != NULL) {
         blk_facts_get(blk, &facts);
         if (facts.has_root && facts.mem_alignment > sizeof(void *)) {

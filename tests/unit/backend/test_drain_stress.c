@@ -33,6 +33,8 @@ struct worker {
     IOThread *thread;
     AioContext *ctx;
     uint64_t rng;
+    int64_t first_sector; /* each has sectors of its own: the disk does not order what overlaps */
+    uint64_t n_sectors;
     _Atomic bool stop;
     _Atomic int idle; /* requests that have ended for good */
     uint64_t submitted, completed, failed, canceled, wrong_context;
@@ -52,7 +54,8 @@ static void request_submit(struct request *r)
 {
     struct worker *w = r->w;
     uint64_t n = rng_next(&w->rng);
-    int64_t offset = n % 16 == 0 ? FAKE_BYTES : (int64_t)(n / 16 % (FAKE_SECTORS)) * 512;
+    int64_t offset =
+        n % 16 == 0 ? FAKE_BYTES : (w->first_sector + (int64_t)(n / 16 % w->n_sectors)) * 512;
 
     r->iov = (struct iovec){r->buf, sizeof(r->buf)};
     r->view = iov_view_of(&r->iov, 1);
@@ -179,6 +182,8 @@ static void test_drain_stress(void **state)
 
         w->blk = blk;
         w->rng = rng_next(&rng) | 1;
+        w->n_sectors = FAKE_SECTORS / THREADS;
+        w->first_sector = (int64_t)w->n_sectors * i;
         w->thread = iothread_new("stress", NULL, NULL);
         assert_non_null(w->thread);
         w->ctx = iothread_get_aio_context(w->thread);
