@@ -21,7 +21,8 @@ struct Error {
 
 static const char no_memory_text[] = "out of memory";
 /* Never written and never freed: every function here compares with its address first. */
-static const struct Error error_no_memory = {.err_no = ENOMEM, .msg = (char *)(uintptr_t)no_memory_text};
+static const struct Error error_no_memory = {.err_no = ENOMEM,
+                                             .msg = (char *)(uintptr_t)no_memory_text};
 
 static Error *no_memory(void)
 {
