@@ -45,7 +45,7 @@
 #define NBD_DRAIN_MAX NBD_MAX_PAYLOAD_BYTES /* skipped to stay in step with a client */
 #define NBD_CHUNK_BYTES (256u * 1024)       /* receive buffer */
 #define NBD_PAYLOAD_IN_CHUNK_MAX (64u * 1024)
-#define NBD_UNSENT_BYTES_MAX (256u * 1024) /* finished replies that wait before reading pauses */
+#define NBD_UNSENT_BYTES_MAX (64u * 1024) /* finished replies that wait before reading pauses */
 #define NBD_SEND_BYTES_MAX (512u * 1024)   /* gathered for one send, at least one reply */
 #define NBD_SEND_IOV_MAX 512u
 #define NBD_HOLE_READ_MIN (64u * 1024) /* shorter reads do not ask for holes */
