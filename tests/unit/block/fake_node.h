@@ -396,6 +396,14 @@ void bdrv_grow_size(BlockDriverState *bs, uint64_t new_size_bytes)
            !atomic_compare_exchange_weak(&bs->size_bytes, &size, (int64_t)new_size_bytes)) {
     }
 }
+void bdrv_ref(BlockDriverState *bs)
+{
+    bs->refcnt++;
+}
+void bdrv_unref(BlockDriverState *bs)
+{
+    bs->refcnt--;
+}
 int bdrv_probe_guard_write(BlockDriverState *bs, const struct bdrv_req *req)
 {
     fake_guarded++;

@@ -13,7 +13,7 @@
 
 #define SIZE_MAX_BYTES (UINT64_C(96) << 10)
 #define MODEL_BYTES (SIZE_MAX_BYTES * 2)
-#define ROUNDS 400
+#define ROUNDS 200
 #define OPS_PER_ROUND 60
 
 struct model {
