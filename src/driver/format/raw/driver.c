@@ -164,6 +164,11 @@ static int raw_truncate_co(BlockDriverState *bs, uint64_t size_bytes, bool exact
                                  flags, errp);
 }
 
+static int raw_get_info(BlockDriverState *bs, struct bdrv_info *ret_info)
+{
+    return bdrv_get_info(bdrv_edge_node(bdrv_primary_child(bs)), ret_info);
+}
+
 static int64_t raw_getlength(BlockDriverState *bs)
 {
     const struct raw_state *s = bdrv_opaque(bs);
@@ -191,10 +196,7 @@ static int raw_create(Platter *pl, const char *filename, BlockOptions *options, 
         return rc;
     }
     opts_create_raw_fini(&opts);
-    if (block_options_set_str(below, "driver", "file") < 0) {
-        block_options_free(below);
-        return error_set(errp, ENOMEM, "out of memory");
-    }
+    /* No driver named: the file name says who carries the image. */
     return bdrv_create(pl, filename, below, errp);
 }
 
@@ -216,6 +218,7 @@ const BlockDriver bdrv_raw = {
     .map_range = raw_map_range,
     .truncate_co = raw_truncate_co,
     .getlength = raw_getlength,
+    .get_info = raw_get_info,
     .create = raw_create,
     .strong_options = raw_strong_options,
 };

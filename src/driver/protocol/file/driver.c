@@ -32,5 +32,6 @@ const BlockDriver bdrv_file = {
     .truncate_co = posix_truncate_co,
     .getlength = posix_getlength,
     .get_allocated_file_size = posix_get_allocated_file_size,
+    .get_info = posix_get_info,
     .create = posix_create_file,
 };

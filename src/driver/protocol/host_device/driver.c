@@ -40,5 +40,6 @@ const BlockDriver bdrv_host_device = {
     .truncate_co = posix_truncate_co,
     .getlength = posix_getlength,
     .get_allocated_file_size = posix_get_allocated_file_size,
+    .get_info = posix_get_info,
     .probe_blocksizes = posix_probe_blocksizes,
 };

@@ -67,6 +67,7 @@ bool posix_in_memory(int fd);
 void posix_refresh_limits(BlockDriverState *bs, struct bdrv_limits *limits);
 int64_t posix_getlength(BlockDriverState *bs);
 int64_t posix_get_allocated_file_size(BlockDriverState *bs);
+int posix_get_info(BlockDriverState *bs, struct bdrv_info *ret_info);
 int posix_probe_blocksizes(BlockDriverState *bs, struct bdrv_block_sizes *ret_sizes);
 
 /* ---- lock.c ---- */
