@@ -273,9 +273,9 @@ int cli_next(struct cli_args *args)
 static const char *option_shown(const struct cli_args *args, char *buf, size_t size)
 {
     if (args->option->name) {
-        snprintf(buf, size, "--%s: %s", args->option->name, args->option->arg);
+        snprintf(buf, size, "--%s", args->option->name);
     } else {
-        snprintf(buf, size, "-%c: %s", args->option->letter, args->option->arg);
+        snprintf(buf, size, "-%c", args->option->letter);
     }
     return buf;
 }

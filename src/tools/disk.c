@@ -70,7 +70,7 @@ bool disk_args_check(struct cli *cli, const struct disk_args *args)
         return false;
     }
     if (args->image_opts && args->format) {
-        cli_usage_error(cli, "--image-opts and a format exclude each other");
+        cli_error(cli, "--image-opts and a format exclude each other");
         cli_hint(cli, "Name the format in the options: driver=%s,...", args->format);
         return false;
     }

@@ -106,6 +106,24 @@ static void print_formatting(struct cli *cli, const struct create_args *args, ui
     fflush(cli->out);
 }
 
+static bool knows_format(struct cli *cli, const char *format)
+{
+    const char *const *names = bdrv_list_formats();
+
+    for (size_t i = 0; names[i]; i++) {
+        if (strcmp(names[i], format) == 0) {
+            return true;
+        }
+    }
+    cli_error(cli, "no format '%s'", format);
+    fputs("This build has:", cli->err);
+    for (size_t i = 0; names[i]; i++) {
+        fprintf(cli->err, " %s", names[i]);
+    }
+    fputc('\n', cli->err);
+    return false;
+}
+
 /* A bad option is told before anything is said or done. */
 static int check_options(struct cli *cli, const struct create_args *args, uint64_t size_bytes)
 {
@@ -139,6 +157,9 @@ static int create_run(struct cli *cli, struct create_args *args)
     int code = settle_size(cli, args, &size_bytes);
     int ret;
 
+    if (code == CLI_EXIT_OK && !knows_format(cli, args->format)) {
+        code = CLI_EXIT_FAILED;
+    }
     if (code == CLI_EXIT_OK) {
         code = check_options(cli, args, size_bytes);
     }
