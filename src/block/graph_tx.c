@@ -31,7 +31,7 @@ struct action {
     enum action_kind kind;
     BdrvEdge *edge;          /* ATTACH: owned until committed */
     BlockDriverState *bs;    /* counted: new node of the edge, or the node itself */
-    BlockDriverState *old;   /* counted: node of the edge before, or NULL */
+    BlockDriverState *old;   /* counted: REPLACE: node before; ATTACH: parent node; or NULL */
     BlockDriverState *given; /* counted: reference an unlinked edge gave back */
     uint64_t perm, shared;   /* SET_PERM: new; after apply: old */
     int flags;               /* SET_FLAGS: new; after apply: old */
@@ -85,7 +85,8 @@ static struct action *action_add(struct graph_tx *tx, enum action_kind kind, Bdr
 
 static BdrvEdge *attach_add(struct graph_tx *tx, BdrvEdge *edge, BlockDriverState *bs)
 {
-    if (edge == NULL || action_add(tx, ACTION_ATTACH, edge, bs, NULL) == NULL) {
+    /* The parent may be in use already, and nothing of it stands above bs before the change. */
+    if (edge == NULL || action_add(tx, ACTION_ATTACH, edge, bs, edge_parent_node(edge)) == NULL) {
         edge_free(edge);
         if (tx != NULL) {
             tx->no_memory = true;
@@ -125,10 +126,14 @@ void graph_tx_replace(struct graph_tx *tx, BdrvEdge *edge, BlockDriverState *new
 
 void graph_tx_replace_node(struct graph_tx *tx, BlockDriverState *old_bs, BlockDriverState *new_bs)
 {
+    struct node_walk walk = node_walk_begin(old_bs->pl);
     BdrvEdge *edge;
 
+    node_walk_add_below(&walk, new_bs);
     TAILQ_FOREACH (edge, &old_bs->parents, in_child) {
-        if (edge->parent != new_bs) {
+        BlockDriverState *parent = edge_parent_node(edge);
+
+        if (parent == NULL || !node_walk_has(&walk, parent)) {
             graph_tx_replace(tx, edge, new_bs);
         }
     }

@@ -32,7 +32,7 @@ BdrvEdge *graph_tx_attach_root(struct graph_tx *tx, BlockDriverState *bs, const 
 void graph_tx_detach(struct graph_tx *tx, BdrvEdge *edge);
 /* Let an edge point to another node. */
 void graph_tx_replace(struct graph_tx *tx, BdrvEdge *edge, BlockDriverState *new_bs);
-/* Let every user of old_bs use new_bs, new_bs itself excepted. */
+/* Let every user of old_bs use new_bs, but for new_bs itself and the nodes below it. */
 void graph_tx_replace_node(struct graph_tx *tx, BlockDriverState *old_bs, BlockDriverState *new_bs);
 /* What the user of an edge needs and shares. For users that are no nodes. */
 void graph_tx_set_perm(struct graph_tx *tx, BdrvEdge *edge, uint64_t perm, uint64_t shared);

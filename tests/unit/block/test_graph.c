@@ -363,6 +363,83 @@ static void test_unref_elsewhere(void **state)
     pthread_join(thread, NULL);
 }
 
+struct busy_thread {
+    pthread_t thread;
+    BlockDriverState *bs;
+    uint64_t first;
+};
+
+static void *busy_thread(void *opaque)
+{
+    struct busy_thread *t = opaque;
+
+    for (uint64_t i = 0; i < 1000; i++) {
+        bdrv_grow_size(t->bs, 8192 + t->first + 4 * i);
+        assert_true(bdrv_getlength(t->bs) >= (int64_t)(8192 + t->first + 4 * i));
+    }
+    bdrv_mark_broken(t->bs, "by thread %d", (int)t->first);
+    bdrv_unref(t->bs);
+    return NULL;
+}
+
+/* What other threads may do, all at once, while the control thread changes the graph. */
+static void test_threads(void **state)
+{
+    Platter *pl = *state;
+    BlockDriverState *raw = fake_open(pl, "driver=raw,file.filename=x,node-name=n");
+    BlockDriverState *file = bdrv_get_child(raw, "file");
+    struct busy_thread threads[4];
+    struct fake_user a = {.name = "a"};
+    BdrvEdge *edge = attach(raw, &a, READ, ALL);
+
+    for (int i = 0; i < 4; i++) {
+        threads[i] = (struct busy_thread){.bs = file, .first = (uint64_t)i};
+        bdrv_ref(file);
+        assert_int_equal(pthread_create(&threads[i].thread, NULL, busy_thread, &threads[i]), 0);
+    }
+    for (int i = 0; i < 200; i++) {
+        assert_int_equal(bdrv_root_set_perm(edge, READ, i % 2 == 0 ? ALL : READ, NULL), 0);
+        bdrv_drained_begin(file);
+        bdrv_drained_end(file);
+        aio_poll(platter_get_main_context(pl), false);
+    }
+    for (int i = 0; i < 4; i++) {
+        pthread_join(threads[i].thread, NULL);
+    }
+    while (aio_poll(platter_get_main_context(pl), false)) {
+    }
+    assert_int_equal(bdrv_getlength(file), 8192 + 3 + 4 * 999);
+    assert_int_equal(bdrv_getlength(raw), 8192 + 3 + 4 * 999);
+    assert_non_null(bdrv_broken_reason(file));
+    assert_true(a.resized > 0);
+    bdrv_root_detach(edge);
+    bdrv_unref(raw);
+    assert_null(bdrv_next_node(pl, NULL));
+}
+
+/* A parent that is in use gets another child: its users wait meanwhile. */
+static void test_add_child(void **state)
+{
+    BlockDriverState *top = fake_open(*state, "driver=fmt,file.filename=x");
+    BlockDriverState *below = fake_open(*state, "driver=raw,file.filename=y,read-only=on");
+    struct fake_user a = {.name = "a"};
+    BdrvEdge *edge = attach(top, &a, READ, ALL);
+    struct graph_tx *tx = graph_tx_new(*state);
+    int begun = a.begun;
+
+    a.busy = 2;
+    graph_tx_attach_child(tx, top, below, "backing", BDRV_ROLE_COW);
+    assert_int_equal(graph_tx_run(tx, NULL), 0);
+    assert_int_equal(a.begun, begun + 1);
+    assert_int_equal(a.busy, 0);
+    assert_int_equal(a.quiesced, 0);
+    assert_ptr_equal(bdrv_get_child(top, "backing"), below);
+    assert_int_equal(below->perm, READ);
+    bdrv_unref(below);
+    bdrv_root_detach(edge);
+    bdrv_unref(top);
+}
+
 static void test_empty_root(void **state)
 {
     BlockDriverState *bs = bdrv_new_root(*state, NULL);
@@ -443,6 +520,8 @@ int main(void)
         cmocka_unit_test_setup_teardown(test_limits_and_sizes, setup, teardown),
         cmocka_unit_test_setup_teardown(test_broken, setup, teardown),
         cmocka_unit_test_setup_teardown(test_unref_elsewhere, setup, teardown),
+        cmocka_unit_test_setup_teardown(test_threads, setup, teardown),
+        cmocka_unit_test_setup_teardown(test_add_child, setup, teardown),
         cmocka_unit_test_setup_teardown(test_empty_root, setup, teardown),
         cmocka_unit_test_setup_teardown(test_names, setup, teardown),
         cmocka_unit_test_setup_teardown(test_two_instances, setup, teardown),
