@@ -107,7 +107,7 @@ void graph_settle(BlockDriverState *bs)
 
     node_walk_add_above(&walk, bs);
     for (node = walk.first; node != NULL; node = node->walk.next) {
-        if (node->opening == NULL) {
+        if (node->opening == NULL && !node->closing) {
             node_settle_limits(node);
             node_settle_fold(node);
             node_settle_size(node);
@@ -122,7 +122,7 @@ void graph_fold(BlockDriverState *bs)
 
     node_walk_add_above(&walk, bs);
     for (node = walk.first; node != NULL; node = node->walk.next) {
-        if (node->opening == NULL) {
+        if (node->opening == NULL && !node->closing) {
             node_settle_fold(node);
         }
     }
