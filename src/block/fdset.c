@@ -35,6 +35,9 @@ int platter_add_fd(Platter *pl, int64_t set, int fd, Error **errp)
     assert(instance_in_control_thread(pl));
     flags = fd < 0 ? -EBADF : os->fcntl_getfl(fd);
     if (flags < 0) {
+        if (flags != -EBADF) { /* open, and ours in any case */
+            os->close(fd);
+        }
         return error_set(errp, EINVAL, "descriptor %d is not open", fd);
     }
     if (set < 0) {

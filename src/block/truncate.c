@@ -142,6 +142,10 @@ int bdrv_edge_truncate_co(BdrvEdge *edge, uint64_t size_bytes, bool exact,
         }
         atomic_fetch_add_explicit(&bs->write_gen, 1, memory_order_release);
         truncate_refresh(bs);
+        if (ret == 0 && bdrv_getlength(bs) < 0) { /* resized, but nobody can say to what */
+            ret = error_set_errno(errp, (int)-bdrv_getlength(bs),
+                                  "Cannot learn the new size of node '%s'", bdrv_get_node_name(bs));
+        }
     }
     bdrv_track_end(bs, &t);
     return ret;

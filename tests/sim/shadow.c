@@ -50,6 +50,15 @@ void shadow_fill(uint8_t *buf, uint64_t offset, size_t bytes, unsigned version)
     }
 }
 
+static void allow(struct shadow *s, uint64_t offset, uint64_t bytes, unsigned version)
+{
+    for (uint64_t i = offset; i < offset + bytes && i < s->size; i++) {
+        s->now[i] |= BIT(version);
+        s->after[i] |= BIT(version);
+        s->since[i] |= BIT(version);
+    }
+}
+
 unsigned shadow_begin(struct shadow *s, uint64_t offset, uint64_t bytes, bool zero)
 {
     unsigned version = 0;
@@ -59,20 +68,23 @@ unsigned shadow_begin(struct shadow *s, uint64_t offset, uint64_t bytes, bool ze
         version = s->next_version;
         s->next_version = version + 1 < VERSIONS ? version + 1 : 1;
     }
-    for (uint64_t i = offset; i < offset + bytes; i++) {
-        s->now[i] |= BIT(version);
-        s->after[i] |= BIT(version);
-        s->since[i] |= BIT(version);
-    }
+    allow(s, offset, bytes, version);
     os_mutex_unlock(&s->lock);
     return version;
+}
+
+void shadow_begin_copy(struct shadow *s, uint64_t offset, uint64_t bytes, unsigned version)
+{
+    os_mutex_lock(&s->lock);
+    allow(s, offset, bytes, version);
+    os_mutex_unlock(&s->lock);
 }
 
 void shadow_end(struct shadow *s, uint64_t offset, uint64_t bytes, unsigned version, bool ok,
                 bool fua)
 {
     os_mutex_lock(&s->lock);
-    for (uint64_t i = offset; ok && i < offset + bytes; i++) {
+    for (uint64_t i = offset; ok && i < offset + bytes && i < s->size; i++) {
         s->now[i] = BIT(version);
         s->after[i] = fua ? BIT(version) : s->after[i];
     }

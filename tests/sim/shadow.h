@@ -33,6 +33,8 @@ void shadow_fini(struct shadow *s);
 void shadow_fill(uint8_t *buf, uint64_t offset, size_t bytes, unsigned version);
 /* A change of [offset, +bytes) is about to be asked for: a new version, or 0 for zeroes. */
 unsigned shadow_begin(struct shadow *s, uint64_t offset, uint64_t bytes, bool zero);
+/* The same with a version that is elsewhere already: a copy. */
+void shadow_begin_copy(struct shadow *s, uint64_t offset, uint64_t bytes, unsigned version);
 /* It was answered. ok: the version is there; fua: and durable. Not ok: it may be there or not. */
 void shadow_end(struct shadow *s, uint64_t offset, uint64_t bytes, unsigned version, bool ok,
                 bool fua);

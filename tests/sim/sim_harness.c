@@ -10,6 +10,8 @@
 
 #include <platter/options.h>
 
+_Thread_local unsigned harness_own;
+
 uint64_t harness_seed(uint64_t otherwise)
 {
     const char *text = getenv("PLATTER_SEED");
@@ -30,12 +32,24 @@ static void need(bool ok, const char *what)
 void harness_begin(struct harness *h, uint64_t seed, uint64_t disk_bytes,
                    const struct sim_file_options *opts)
 {
+    harness_own++;
     memset(h, 0, sizeof(*h));
     h->world = sim_world_new(seed);
     need(h->world, "no memory for the world");
     need(sim_world_add_file(h->world, SIM_DISK_PATH, disk_bytes, opts) == 0, "no disk");
     need(shadow_init(&h->shadow, disk_bytes), "no memory for the shadow");
     os_replace(sim_os_table(h->world));
+    harness_own--;
+}
+
+static void *own_malloc(size_t bytes)
+{
+    void *p;
+
+    harness_own++;
+    p = malloc(bytes);
+    harness_own--;
+    return p;
 }
 
 void harness_close(struct harness *h)
@@ -105,7 +119,7 @@ static struct iov_view view_of(struct iovec *iov, void *buf, size_t bytes)
 
 int h_read(struct harness *h, uint64_t offset, size_t bytes)
 {
-    uint8_t *buf = malloc(bytes);
+    uint8_t *buf = own_malloc(bytes);
     struct iovec iov;
     struct iov_view view = view_of(&iov, buf, bytes);
     int rc = buf ? blk_preadv(h->blk, (int64_t)offset, &view, 0) : -ENOMEM;
@@ -119,7 +133,7 @@ int h_read(struct harness *h, uint64_t offset, size_t bytes)
 
 int h_write(struct harness *h, uint64_t offset, size_t bytes, int flags)
 {
-    uint8_t *buf = malloc(bytes);
+    uint8_t *buf = own_malloc(bytes);
     struct iovec iov;
     struct iov_view view = view_of(&iov, buf, bytes);
     unsigned version;
@@ -155,6 +169,17 @@ int h_discard(struct harness *h, uint64_t offset, uint64_t bytes)
     return blk_pdiscard(h->blk, (int64_t)offset, (int64_t)bytes);
 }
 
+int h_resize(struct harness *h, uint64_t size_bytes, enum bdrv_prealloc prealloc)
+{
+    uint64_t cut = size_bytes < h->shadow.size ? h->shadow.size - size_bytes : 0;
+    int rc;
+
+    shadow_begin(&h->shadow, size_bytes, cut, true);
+    rc = blk_resize(h->blk, (int64_t)size_bytes, true, prealloc, 0);
+    shadow_end(&h->shadow, size_bytes, cut, 0, rc == 0, false);
+    return rc;
+}
+
 int h_flush(struct harness *h)
 {
     int rc;
@@ -188,8 +213,12 @@ const char *harness_verify_disk(struct harness *h, const struct sim_disk *disk, 
 
 const char *harness_verify(struct harness *h, unsigned cuts, struct sim_rng *rng)
 {
-    struct sim_disk *disk = sim_world_clone_disk(h->world, SIM_DISK_PATH);
-    const char *wrong = disk ? harness_verify_disk(h, disk, false) : "no disk";
+    struct sim_disk *disk;
+    const char *wrong;
+
+    harness_own++;
+    disk = sim_world_clone_disk(h->world, SIM_DISK_PATH);
+    wrong = disk ? harness_verify_disk(h, disk, false) : "no disk";
 
     for (unsigned i = 0; i < cuts && !wrong; i++) {
         struct sim_disk *copy = sim_disk_clone(disk);
@@ -199,6 +228,7 @@ const char *harness_verify(struct harness *h, unsigned cuts, struct sim_rng *rng
         sim_disk_free(copy);
     }
     sim_disk_free(disk);
+    harness_own--;
     return wrong;
 }
 

@@ -50,11 +50,16 @@ int h_write(struct harness *h, uint64_t offset, size_t bytes, int flags);
 int h_zero(struct harness *h, uint64_t offset, uint64_t bytes, int flags);
 int h_discard(struct harness *h, uint64_t offset, uint64_t bytes);
 int h_flush(struct harness *h);
+int h_resize(struct harness *h, uint64_t size_bytes, enum bdrv_prealloc prealloc);
 
 /* Compare the disk with the shadow: as it is, and `cuts` times after a power cut of a copy.
  * Returns NULL or what is wrong (static text). */
 const char *harness_verify(struct harness *h, unsigned cuts, struct sim_rng *rng);
 const char *harness_verify_disk(struct harness *h, const struct sim_disk *disk, bool after_cut);
+
+/* While above zero in this thread, allocations are the test's own: no injected failure may hit
+ * them. */
+extern _Thread_local unsigned harness_own;
 
 /* Descriptors this process has open. */
 unsigned harness_process_fds(void);

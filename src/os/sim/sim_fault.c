@@ -62,6 +62,7 @@ unsigned sim_faults_add(struct sim_faults *faults, const struct sim_rule *rule)
     number = faults->nrules++;
     faults->rules[number] = *rule;
     faults->matched[number] = 0;
+    faults->struck[number] = 0;
     os_mutex_unlock(&faults->lock);
     return number;
 }
@@ -104,9 +105,11 @@ void sim_faults_check(struct sim_faults *faults, enum sim_call call, uint64_t of
         const struct sim_rule *rule = &faults->rules[i];
 
         if (!rule_fits(rule, call, offset, bytes) ||
-            !rule_strikes(faults, rule, ++faults->matched[i])) {
+            !rule_strikes(faults, rule, ++faults->matched[i]) ||
+            (rule->times != 0 && faults->struck[i] >= rule->times)) {
             continue;
         }
+        faults->struck[i]++;
         faults->hits++;
         ret->error = ret->error ? ret->error : rule->error;
         ret->short_transfer |= rule->short_transfer;

@@ -66,6 +66,7 @@ struct sim_rule {
     uint64_t bytes;
     uint64_t nth;        /* the n-th call that fits (1 is the first); 0: every one */
     bool forever;        /* with nth: that one and all later ones */
+    uint64_t times;      /* strikes at most so often; 0: no limit */
     unsigned percent;    /* of those, by chance; 0: always */
     int error;           /* positive errno; 0: none */
     bool short_transfer; /* move about half of the bytes (at least one) */
@@ -88,6 +89,7 @@ struct sim_faults {
     struct sim_rng rng;
     struct sim_rule rules[SIM_RULES_MAX];
     uint64_t matched[SIM_RULES_MAX]; /* calls that fitted each rule */
+    uint64_t struck[SIM_RULES_MAX];  /* and how many of them it changed */
     unsigned nrules;
     uint64_t hits; /* calls that a rule changed */
     uint64_t counts[SIM_CALL_MAX];

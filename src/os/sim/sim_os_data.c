@@ -50,6 +50,18 @@ static int check_direct(const struct sim_ofd *ofd, const struct iovec *iov, int 
     return 0;
 }
 
+/* What a transfer moves under the verdict; direct I/O only comes short by whole blocks. */
+static uint64_t verdict_bytes(const struct sim_call_state *call, uint64_t bytes)
+{
+    uint32_t align = call->ofd->file->opts.dio_offset_align;
+    uint64_t n = sim_verdict_bytes(&call->verdict, bytes);
+
+    if (!(call->ofd->flags & O_DIRECT) || !align || n == bytes) {
+        return n;
+    }
+    return n < align ? bytes : n / align * align;
+}
+
 static int64_t read_locked(struct sim_call_state *call, const struct iovec *iov, int niov,
                            uint64_t offset, uint64_t bytes)
 {
@@ -64,7 +76,7 @@ static int64_t read_locked(struct sim_call_state *call, const struct iovec *iov,
     if (rc < 0 || offset >= size) {
         return rc;
     }
-    bytes = sim_verdict_bytes(&call->verdict, bytes < size - offset ? bytes : size - offset);
+    bytes = verdict_bytes(call, bytes < size - offset ? bytes : size - offset);
     for (int i = 0; i < niov && done < bytes; i++) {
         uint64_t n = iov[i].iov_len < bytes - done ? iov[i].iov_len : bytes - done;
 
@@ -117,7 +129,7 @@ static int64_t write_room(struct sim_call_state *call, uint64_t offset, uint64_t
     struct sim_file *file = call->ofd->file;
     uint64_t size = sim_disk_size(file->disk);
 
-    bytes = sim_verdict_bytes(&call->verdict, bytes);
+    bytes = verdict_bytes(call, bytes);
     if (file->opts.block_device) {
         if (offset >= size) {
             return bytes ? -ENOSPC : 0;

@@ -1,0 +1,37 @@
+/* SPDX-License-Identifier: MIT */
+/* What the fault gates (errno, memory) do to a Platter, over and over. */
+#ifndef TESTS_SIM_SCENARIOS_H
+#define TESTS_SIM_SCENARIOS_H
+
+#include "sim_harness.h"
+
+struct scenario_run {
+    struct harness h;
+    bool strict;       /* nothing is made to fail: nothing may fail */
+    int injected;      /* positive errno that calls are made to fail with; 0: none */
+    unsigned failures; /* operations that failed */
+    char wrong[160];   /* the first thing that was not as it must be; empty: none */
+};
+
+struct scenario {
+    const char *name;
+    const char *options; /* of the disk; NULL: steps open it */
+    int flags;           /* BDRV_O_* besides RDWR */
+    struct sim_file_options file;
+    bool write_through;
+    bool no_flush;
+    uint64_t disk_bytes; /* 0: 64 KiB */
+    void (*steps)(struct scenario_run *r);
+};
+
+extern const struct scenario scenarios[];
+extern const size_t nscenarios;
+
+/* World, Platter, disk, steps. All stays open. */
+void scenario_begin(const struct scenario *s, struct scenario_run *r, uint64_t seed);
+void scenario_steps(const struct scenario *s, struct scenario_run *r);
+/* Judge a result: notes what is wrong. Returns rc. */
+int scenario_result(struct scenario_run *r, const char *what, int rc);
+void scenario_wrong(struct scenario_run *r, const char *text);
+
+#endif
