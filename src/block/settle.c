@@ -135,7 +135,7 @@ void graph_sizes_above(BlockDriverState *bs)
 
     node_walk_add_above(&walk, bs);
     for (node = walk.first; node != NULL; node = node->walk.next) {
-        if (node != bs && node->opening == NULL) {
+        if (node != bs && node->opening == NULL && !node->closing) {
             node_settle_size(node);
         }
     }
