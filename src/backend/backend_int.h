@@ -56,6 +56,12 @@ struct blk_waiter {
 };
 TAILQ_HEAD(blk_waiter_list, blk_waiter);
 
+/* Where a request that can be canceled and whoever cancels it meet. BlockBackend.lock */
+struct blk_cancel {
+    struct blk_waiter *waiter; /* in the drained queue, or NULL */
+    bool wanted;
+};
+
 /* What the [any] queries need of the root. */
 struct blk_facts {
     bool has_root;
@@ -128,24 +134,29 @@ struct blk_room *blk_room(Platter *pl); /* NULL: no backend was ever made */
 
 /* Coroutine; the slow half of blk_gate_enter, with the request counted in slot. */
 struct blk_slot *blk_gate_wait_co(BlockBackend *blk, struct blk_slot *slot, bool over_drain,
-                                  struct blk_waiter **where);
+                                  struct blk_cancel *cancel);
 void blk_slot_leave_drained(BlockBackend *blk, struct blk_slot *slot);
 
 /* Count a request in flight, waiting while drained. Coroutine.
+ * ctx         the context it runs in
  * over_drain  the control thread waits for this one: it may run while drained
- * where       where to show the waiter for a cancel; NULL: not cancellable
- * Returns what blk_gate_leave wants,
- * or NULL: canceled while it waited; then the caller got a reference to blk to give back. */
-static inline struct blk_slot *blk_gate_enter(BlockBackend *blk, bool over_drain,
-                                              struct blk_waiter **where)
+ * cancel      NULL: not cancellable
+ * Returns what blk_gate_leave wants, or NULL: canceled while it waited; then the caller got a
+ * reference to blk to give back. */
+static inline struct blk_slot *blk_gate_enter_in(BlockBackend *blk, const AioContext *ctx,
+                                                 bool over_drain, struct blk_cancel *cancel)
 {
-    struct blk_slot *slot = &blk->slots[aio_context_slot(aio_context_current())];
+    struct blk_slot *slot = &blk->slots[aio_context_slot(ctx)];
 
     if (UNLIKELY(atomic_fetch_add_explicit(&slot->in_flight, 1, memory_order_acq_rel) &
                  BLK_SLOT_DRAINED)) {
-        return blk_gate_wait_co(blk, slot, over_drain, where);
+        return blk_gate_wait_co(blk, slot, over_drain, cancel);
     }
     return slot;
+}
+static inline struct blk_slot *blk_gate_enter(BlockBackend *blk, bool over_drain)
+{
+    return blk_gate_enter_in(blk, aio_context_current(), over_drain, NULL);
 }
 
 /* The opposite. blk may be gone right after the count fell, so it is not touched any more: whether
@@ -163,9 +174,9 @@ static inline void blk_gate_leave(BlockBackend *blk, struct blk_slot *slot)
                                                     memory_order_release, memory_order_relaxed));
 }
 
-/* Take a coroutine out of the drained queue; it goes on as canceled. where: as in blk_gate_enter.
+/* Take a request out of the drained queue, or do not let it wait there; it goes on as canceled.
  * Any thread; the request must not have completed. */
-void blk_gate_cancel(BlockBackend *blk, struct blk_waiter **where);
+void blk_gate_cancel(BlockBackend *blk, struct blk_cancel *cancel);
 
 /* Hold requests / let them go on; nests. Control thread. begin does not wait. */
 void blk_quiesce_begin(BlockBackend *blk);
@@ -183,8 +194,22 @@ bool blk_tray_is_open(BlockBackend *blk);
 
 /* ---- check.c ---- */
 
+int blk_check_request_slow(BlockBackend *blk, struct bdrv_req *req);
 /* Whether the request may go to the node: 0 or -errno; may add flags. In flight. */
-int blk_check_request(BlockBackend *blk, struct bdrv_req *req);
+static inline int blk_check_request(BlockBackend *blk, struct bdrv_req *req)
+{
+    if (LIKELY(atomic_load_explicit(&blk->special, memory_order_relaxed) == 0 && req->flags == 0)) {
+        int64_t size = atomic_load_explicit(&blk->root->bs->size_bytes, memory_order_relaxed);
+        uint64_t end = req->offset + req->bytes;
+
+        /* not for offsets and lengths that are negative, nor sizes that are */
+        if (LIKELY((int64_t)(req->offset | req->bytes) >= 0 && (int64_t)end <= size &&
+                   (int64_t)end >= 0)) {
+            return 0;
+        }
+    }
+    return blk_check_request_slow(blk, req);
+}
 /* Just the medium. In flight. */
 int blk_check_available(BlockBackend *blk);
 /* Medium and range, in the order of blk_check_request. In flight. */
@@ -238,22 +263,30 @@ struct blk_cancel_wait {
 struct blk_aiocb {
     BlockAIOCB common;
     Coroutine *co;
-    struct bdrv_req req;
-    unsigned long ioctl_request;
-    void *ioctl_buf;
-    bool is_ioctl;
-    bool returned; /* the submitting call has returned, so the callback may run */
-    /* cold */
-    struct blk_waiter *waiter;            /* in the drained queue; BlockBackend.lock */
+    struct blk_cancel cancel;
     struct blk_cancel_wait *cancel_waits; /* submitter's thread */
     struct blk_aio_foreign *foreign;      /* submitted by a thread that runs no context */
+    bool returned; /* the submitting call has returned, so the callback may run */
 };
 extern const AIOCBInfo blk_aiocb_info;
+
+/* What a submitting call asks for. */
+struct blk_aio_start {
+    BlockBackend *blk;
+    BlockCompletionFunc *cb;
+    void *opaque;
+    AioContext *ctx; /* of the submitter */
+    Coroutine *co;
+    struct blk_aiocb *acb; /* set by the coroutine, before it waits for anything */
+    struct bdrv_req req;
+    bool is_ioctl; /* req.offset is the request and req.iov the buffer */
+};
 
 /* A request of a thread that runs no context: on the heap, since it outlives the call that made it
  * in a thread that does not serve it. */
 struct blk_aio_foreign {
     struct blk_aiocb acb;
+    struct blk_aio_start start;
     struct os_mutex lock; /* guards the rest */
     struct os_cond cond;
     int refcnt;
@@ -261,18 +294,8 @@ struct blk_aio_foreign {
 };
 void blk_aio_foreign_unref(struct blk_aio_foreign *foreign);
 
-BlockAIOCB *blk_aio_submit(BlockBackend *blk, struct blk_aiocb *start);
-static inline BlockAIOCB *blk_aio_request(BlockBackend *blk, const struct bdrv_req *req,
-                                          BlockCompletionFunc *cb, void *opaque)
-{
-    struct blk_aiocb start = {
-        .common =
-            {.aiocb_info = &blk_aiocb_info, .blk = blk, .cb = cb, .opaque = opaque, .refcnt = 1},
-        .req = *req,
-    };
-
-    return blk_aio_submit(blk, &start);
-}
+/* start: all but acb, ctx and co is filled. */
+BlockAIOCB *blk_aio_submit(struct blk_aio_start *start);
 
 /* ---- medium.c ---- */
 /* Ask for the permissions that the settings want now. */

@@ -22,7 +22,7 @@ void blk_aio_cancel_async(BlockAIOCB *common)
     struct blk_aiocb *acb = own_aiocb(common);
 
     if (acb != NULL) {
-        blk_gate_cancel(common->blk, &acb->waiter);
+        blk_gate_cancel(common->blk, &acb->cancel);
     } else if (common->aiocb_info->cancel_async != NULL) {
         common->aiocb_info->cancel_async(common);
     }

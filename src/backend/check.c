@@ -67,9 +67,9 @@ int blk_check_range(BlockBackend *blk, int64_t offset, int64_t bytes)
     return range_check(blk->root->bs, (uint64_t)offset, (uint64_t)bytes);
 }
 
-static __attribute__((noinline)) int check_special(BlockBackend *blk, struct bdrv_req *req,
-                                                   unsigned special)
+int blk_check_request_slow(BlockBackend *blk, struct bdrv_req *req)
 {
+    unsigned special = atomic_load_explicit(&blk->special, memory_order_relaxed);
     bool is_change =
         req->op == BDRV_OP_WRITE || req->op == BDRV_OP_WRITE_ZEROES || req->op == BDRV_OP_DISCARD;
     int ret;
@@ -90,25 +90,6 @@ static __attribute__((noinline)) int check_special(BlockBackend *blk, struct bdr
     }
     if (is_change && req->op != BDRV_OP_DISCARD && (special & BLK_SPECIAL_FUA)) {
         req->flags |= BDRV_REQ_FUA;
-    }
-    return 0;
-}
-
-int blk_check_request(BlockBackend *blk, struct bdrv_req *req)
-{
-    unsigned special = atomic_load_explicit(&blk->special, memory_order_relaxed);
-    int ret;
-
-    if (UNLIKELY(special != 0)) {
-        return check_special(blk, req, special);
-    }
-    ret = range_check(blk->root->bs, req->offset, req->bytes);
-    if (UNLIKELY(ret < 0)) {
-        /* a flush has no range, so it does not ask for the length */
-        return req->op == BDRV_OP_FLUSH ? 0 : ret;
-    }
-    if (UNLIKELY(req->flags & ~allowed_flags[req->op])) {
-        return -EINVAL;
     }
     return 0;
 }

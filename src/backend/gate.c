@@ -31,34 +31,35 @@ void blk_slot_leave_drained(BlockBackend *blk, struct blk_slot *slot)
 }
 
 /* Wait until the drain ends. False: canceled. Coroutine. */
-static bool drained_queue_wait_co(BlockBackend *blk, struct blk_waiter **where)
+static bool drained_queue_wait_co(BlockBackend *blk, struct blk_cancel *cancel)
 {
     struct blk_waiter waiter = {.co = coroutine_self()};
 
     os_mutex_lock(&blk->lock);
-    if (blk->drained_depth == 0) {
+    if (blk->drained_depth == 0 || (cancel != NULL && cancel->wanted)) {
+        waiter.canceled = blk->drained_depth > 0;
         os_mutex_unlock(&blk->lock);
-        return true;
+        return !waiter.canceled;
     }
     waiter.queued = true;
     TAILQ_INSERT_TAIL(&blk->drained_queue, &waiter, entry);
-    if (where != NULL) {
-        *where = &waiter;
+    if (cancel != NULL) {
+        cancel->waiter = &waiter;
     }
     os_mutex_unlock(&blk->lock);
 
     coroutine_yield();
 
     os_mutex_lock(&blk->lock);
-    if (where != NULL) {
-        *where = NULL;
+    if (cancel != NULL) {
+        cancel->waiter = NULL;
     }
     os_mutex_unlock(&blk->lock);
     return !waiter.canceled;
 }
 
 struct blk_slot *blk_gate_wait_co(BlockBackend *blk, struct blk_slot *slot, bool over_drain,
-                                  struct blk_waiter **where)
+                                  struct blk_cancel *cancel)
 {
     uint32_t old;
 
@@ -68,7 +69,7 @@ struct blk_slot *blk_gate_wait_co(BlockBackend *blk, struct blk_slot *slot, bool
     blk_ref(blk); /* keeps G4 */
     do {
         blk_slot_leave_drained(blk, slot);
-        if (!drained_queue_wait_co(blk, where)) {
+        if (!drained_queue_wait_co(blk, cancel)) {
             return NULL;
         }
         old = atomic_fetch_add_explicit(&slot->in_flight, 1, memory_order_acq_rel);
@@ -77,13 +78,14 @@ struct blk_slot *blk_gate_wait_co(BlockBackend *blk, struct blk_slot *slot, bool
     return slot;
 }
 
-void blk_gate_cancel(BlockBackend *blk, struct blk_waiter **where)
+void blk_gate_cancel(BlockBackend *blk, struct blk_cancel *cancel)
 {
     struct blk_waiter *waiter;
     Coroutine *co = NULL;
 
     os_mutex_lock(&blk->lock);
-    waiter = *where;
+    cancel->wanted = true;
+    waiter = cancel->waiter;
     if (waiter != NULL && waiter->queued) {
         TAILQ_REMOVE(&blk->drained_queue, waiter, entry);
         waiter->queued = false;

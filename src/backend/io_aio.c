@@ -22,9 +22,9 @@ const AIOCBInfo blk_aiocb_info = {
 };
 
 /* Go once through the loop: what others call a bottom half. */
-static void aio_defer_co(struct blk_aiocb *acb)
+static inline void aio_defer_co(struct blk_aiocb *acb, AioContext *ctx)
 {
-    aio_co_schedule(aio_context_current(), acb->co);
+    aio_co_schedule(ctx, acb->co);
     coroutine_yield();
 }
 
@@ -39,70 +39,84 @@ static __attribute__((noinline)) void aio_tell_cancels(struct blk_aiocb *acb)
     }
 }
 
-/* A request that fails early, or was canceled while it waited: it holds a reference on the backend
- * until its callback has run. Here that reference is ours already. */
+static inline void aio_finish(struct blk_aiocb *acb, int ret)
+{
+    acb->common.cb(acb->common.opaque, ret);
+    if (UNLIKELY(acb->cancel_waits != NULL)) {
+        aio_tell_cancels(acb);
+    }
+}
+
+/* A request that fails early, or (slot NULL) was canceled while it waited: it holds a reference on
+ * the backend, which is ours to give back, until its callback has run. */
 static __attribute__((noinline)) void aio_fail_co(struct blk_aiocb *acb, struct blk_slot *slot,
                                                   int ret)
 {
     BlockBackend *blk = acb->common.blk;
 
     if (!acb->returned) {
-        aio_defer_co(acb);
+        aio_defer_co(acb, aio_context_current());
     }
-    acb->common.cb(acb->common.opaque, ret);
-    if (acb->cancel_waits != NULL) {
-        aio_tell_cancels(acb);
-    }
+    aio_finish(acb, ret);
     if (slot != NULL) {
         blk_gate_leave(blk, slot);
     }
     blk_unref(blk);
 }
 
-static inline __attribute__((always_inline)) void aio_run_co(struct blk_aiocb *acb)
+static __attribute__((noinline)) int aio_ioctl_co(BlockBackend *blk, const struct bdrv_req *req)
+{
+    return bdrv_edge_ioctl_co(blk->root, (unsigned long)req->offset, (void *)req->iov);
+}
+
+static inline __attribute__((always_inline)) void aio_run_co(struct blk_aiocb *acb, AioContext *ctx,
+                                                             struct bdrv_req *req, bool is_ioctl)
 {
     BlockBackend *blk = acb->common.blk;
-    struct blk_slot *slot = blk_gate_enter(blk, false, &acb->waiter);
+    struct blk_slot *slot = blk_gate_enter_in(blk, ctx, false, &acb->cancel);
     int ret;
 
     if (UNLIKELY(slot == NULL)) {
         aio_fail_co(acb, NULL, -ECANCELED);
         return;
     }
-    ret = UNLIKELY(acb->is_ioctl) ? blk_check_available(blk) : blk_check_request(blk, &acb->req);
+    ret = UNLIKELY(is_ioctl) ? blk_check_available(blk) : blk_check_request(blk, req);
     if (UNLIKELY(ret < 0)) {
         blk_ref(blk);
         aio_fail_co(acb, slot, ret);
         return;
     }
-    if (UNLIKELY(acb->is_ioctl)) {
-        ret = bdrv_edge_ioctl_co(blk->root, acb->ioctl_request, acb->ioctl_buf);
-    } else {
-        ret = bdrv_edge_request_co(blk->root, &acb->req);
-    }
+    ret = UNLIKELY(is_ioctl) ? aio_ioctl_co(blk, req) : bdrv_edge_request_co(blk->root, req);
     if (!acb->returned) {
-        aio_defer_co(acb);
+        aio_defer_co(acb, ctx);
     }
-    acb->common.cb(acb->common.opaque, ret);
-    if (UNLIKELY(acb->cancel_waits != NULL)) {
-        aio_tell_cancels(acb);
-    }
+    aio_finish(acb, ret);
     blk_gate_leave(blk, slot);
 }
 
-/* What the submitting call leaves on its stack for the coroutine, until it returns. */
-struct aio_start {
-    const struct blk_aiocb *from;
-    struct blk_aiocb *ret_acb;
-};
+static void aio_init(struct blk_aiocb *acb, const struct blk_aio_start *start)
+{
+    *acb = (struct blk_aiocb){
+        .common = {.aiocb_info = &blk_aiocb_info,
+                   .blk = start->blk,
+                   .cb = start->cb,
+                   .opaque = start->opaque,
+                   .refcnt = 1},
+        .co = start->co,
+    };
+}
 
+/* start is the submitting call's and gone when that has returned, so what is needed after the first
+ * wait is copied. */
 static void aio_entry(void *opaque)
 {
-    struct aio_start *start = opaque;
-    struct blk_aiocb acb = *start->from;
+    struct blk_aio_start *start = opaque;
+    struct bdrv_req req = start->req;
+    struct blk_aiocb acb;
 
-    start->ret_acb = &acb;
-    aio_run_co(&acb);
+    aio_init(&acb, start);
+    start->acb = &acb;
+    aio_run_co(&acb, start->ctx, &req, start->is_ioctl);
 }
 
 void blk_aio_foreign_unref(struct blk_aio_foreign *foreign)
@@ -122,9 +136,9 @@ void blk_aio_foreign_unref(struct blk_aio_foreign *foreign)
 static void aio_foreign_entry(void *opaque)
 {
     struct blk_aio_foreign *foreign = opaque;
-    BlockBackend *blk = foreign->acb.common.blk;
+    BlockBackend *blk = foreign->start.blk;
 
-    aio_run_co(&foreign->acb);
+    aio_run_co(&foreign->acb, aio_context_current(), &foreign->start.req, foreign->start.is_ioctl);
     os_mutex_lock(&foreign->lock);
     foreign->done = true;
     os_cond_broadcast(&foreign->cond);
@@ -133,97 +147,108 @@ static void aio_foreign_entry(void *opaque)
     blk_unref(blk);
 }
 
-static __attribute__((noinline)) BlockAIOCB *aio_submit_foreign(BlockBackend *blk,
-                                                                const struct blk_aiocb *from)
+static __attribute__((noinline)) BlockAIOCB *aio_submit_foreign(const struct blk_aio_start *start)
 {
     struct blk_aio_foreign *foreign = malloc(sizeof(*foreign));
 
     if (foreign == NULL) {
         return NULL;
     }
-    foreign->acb = *from;
+    foreign->start = *start;
+    foreign->start.co = coroutine_create(aio_foreign_entry, foreign);
+    if (foreign->start.co == NULL) {
+        free(foreign);
+        return NULL;
+    }
+    aio_init(&foreign->acb, &foreign->start);
     foreign->acb.foreign = foreign;
     foreign->acb.returned = true;
     foreign->refcnt = 1;
     foreign->done = false;
-    foreign->acb.co = coroutine_create(aio_foreign_entry, foreign);
-    if (foreign->acb.co == NULL) {
-        free(foreign);
-        return NULL;
-    }
     os_mutex_init(&foreign->lock);
     os_cond_init(&foreign->cond);
-    blk_ref(blk); /* not counted in flight until it runs */
-    aio_co_schedule(blk_get_aio_context(blk), foreign->acb.co);
+    blk_ref(start->blk); /* not counted in flight until it runs */
+    aio_co_schedule(blk_get_aio_context(start->blk), foreign->start.co);
     return &foreign->acb.common;
 }
 
-BlockAIOCB *blk_aio_submit(BlockBackend *blk, struct blk_aiocb *from)
+BlockAIOCB *blk_aio_submit(struct blk_aio_start *start)
 {
-    struct aio_start start;
-
-    if (UNLIKELY(aio_context_current() == NULL)) {
-        return aio_submit_foreign(blk, from);
+    start->ctx = aio_context_current();
+    if (UNLIKELY(start->ctx == NULL)) {
+        return aio_submit_foreign(start);
     }
-    from->co = coroutine_create(aio_entry, &start);
-    if (UNLIKELY(from->co == NULL)) {
+    start->co = coroutine_create(aio_entry, start);
+    if (UNLIKELY(start->co == NULL)) {
         return NULL;
     }
-    start.from = from;
-    coroutine_enter(from->co);
-    start.ret_acb->returned = true; /* it waits: for the node, the drain or the loop */
-    return &start.ret_acb->common;
+    coroutine_enter(start->co);
+    start->acb->returned = true; /* it waits: for the node, the drain or the loop */
+    return &start->acb->common;
 }
 
 BlockAIOCB *blk_aio_preadv(BlockBackend *blk, int64_t offset, const struct iov_view *iov, int flags,
                            BlockCompletionFunc *cb, void *opaque)
 {
-    struct bdrv_req req = blk_req_iov(BDRV_OP_READ, offset, iov, flags);
+    struct blk_aio_start start = {.blk = blk,
+                                  .cb = cb,
+                                  .opaque = opaque,
+                                  .req = blk_req_iov(BDRV_OP_READ, offset, iov, flags)};
 
-    return blk_aio_request(blk, &req, cb, opaque);
+    return blk_aio_submit(&start);
 }
 
 BlockAIOCB *blk_aio_pwritev(BlockBackend *blk, int64_t offset, const struct iov_view *iov,
                             int flags, BlockCompletionFunc *cb, void *opaque)
 {
-    struct bdrv_req req = blk_req_iov(BDRV_OP_WRITE, offset, iov, flags);
+    struct blk_aio_start start = {.blk = blk,
+                                  .cb = cb,
+                                  .opaque = opaque,
+                                  .req = blk_req_iov(BDRV_OP_WRITE, offset, iov, flags)};
 
-    return blk_aio_request(blk, &req, cb, opaque);
+    return blk_aio_submit(&start);
 }
 
 BlockAIOCB *blk_aio_pwrite_zeroes(BlockBackend *blk, int64_t offset, int64_t bytes, int flags,
                                   BlockCompletionFunc *cb, void *opaque)
 {
-    struct bdrv_req req = blk_req_range(BDRV_OP_WRITE_ZEROES, offset, bytes, flags);
+    struct blk_aio_start start = {.blk = blk,
+                                  .cb = cb,
+                                  .opaque = opaque,
+                                  .req = blk_req_range(BDRV_OP_WRITE_ZEROES, offset, bytes, flags)};
 
-    return blk_aio_request(blk, &req, cb, opaque);
+    return blk_aio_submit(&start);
 }
 
 BlockAIOCB *blk_aio_pdiscard(BlockBackend *blk, int64_t offset, int64_t bytes,
                              BlockCompletionFunc *cb, void *opaque)
 {
-    struct bdrv_req req = blk_req_range(BDRV_OP_DISCARD, offset, bytes, 0);
+    struct blk_aio_start start = {.blk = blk,
+                                  .cb = cb,
+                                  .opaque = opaque,
+                                  .req = blk_req_range(BDRV_OP_DISCARD, offset, bytes, 0)};
 
-    return blk_aio_request(blk, &req, cb, opaque);
+    return blk_aio_submit(&start);
 }
 
 BlockAIOCB *blk_aio_flush(BlockBackend *blk, BlockCompletionFunc *cb, void *opaque)
 {
-    struct bdrv_req req = {.op = BDRV_OP_FLUSH};
+    struct blk_aio_start start = {
+        .blk = blk, .cb = cb, .opaque = opaque, .req = {.op = BDRV_OP_FLUSH}};
 
-    return blk_aio_request(blk, &req, cb, opaque);
+    return blk_aio_submit(&start);
 }
 
 BlockAIOCB *blk_aio_ioctl(BlockBackend *blk, unsigned long req, void *buf, BlockCompletionFunc *cb,
                           void *opaque)
 {
-    struct blk_aiocb start = {
-        .common =
-            {.aiocb_info = &blk_aiocb_info, .blk = blk, .cb = cb, .opaque = opaque, .refcnt = 1},
-        .ioctl_request = req,
-        .ioctl_buf = buf,
+    struct blk_aio_start start = {
+        .blk = blk,
+        .cb = cb,
+        .opaque = opaque,
+        .req = {.offset = req, .iov = buf},
         .is_ioctl = true,
     };
 
-    return blk_aio_submit(blk, &start);
+    return blk_aio_submit(&start);
 }

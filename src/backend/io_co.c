@@ -6,7 +6,7 @@
 
 int blk_request_co(BlockBackend *blk, struct bdrv_req *req, bool over_drain)
 {
-    struct blk_slot *slot = blk_gate_enter(blk, over_drain, NULL);
+    struct blk_slot *slot = blk_gate_enter(blk, over_drain);
     int ret = blk_check_request(blk, req);
 
     if (LIKELY(ret == 0)) {
@@ -53,7 +53,7 @@ int blk_co_flush(BlockBackend *blk)
 
 int blk_ioctl_over_co(BlockBackend *blk, unsigned long request, void *buf, bool over_drain)
 {
-    struct blk_slot *slot = blk_gate_enter(blk, over_drain, NULL);
+    struct blk_slot *slot = blk_gate_enter(blk, over_drain);
     int ret = blk_check_available(blk);
 
     if (ret == 0) {
@@ -90,7 +90,7 @@ static int truncate_co(BlockBackend *blk, int64_t size_bytes, bool exact,
 int blk_truncate_over_co(BlockBackend *blk, int64_t size_bytes, bool exact,
                          enum bdrv_prealloc prealloc, bool over_drain, Error **errp)
 {
-    struct blk_slot *slot = blk_gate_enter(blk, over_drain, NULL);
+    struct blk_slot *slot = blk_gate_enter(blk, over_drain);
     int ret = truncate_co(blk, size_bytes, exact, prealloc, errp);
 
     blk_gate_leave(blk, slot);
@@ -109,7 +109,7 @@ int blk_co_truncate(BlockBackend *blk, int64_t size_bytes, bool exact, enum bdrv
 int blk_co_block_status(BlockBackend *blk, int64_t offset, int64_t bytes, int64_t *ret_bytes,
                         int64_t *ret_map, int *ret_depth)
 {
-    struct blk_slot *slot = blk_gate_enter(blk, false, NULL);
+    struct blk_slot *slot = blk_gate_enter(blk, false);
     struct bdrv_status status = {0};
     int depth = 0;
     int ret = blk_check_range(blk, offset, bytes);
@@ -142,7 +142,7 @@ static void gate_enter_both(BlockBackend *src, BlockBackend *dst, struct blk_slo
 {
     /* the caller holds a reference to both for the time of the call */
     for (;;) {
-        struct blk_slot *src_slot = blk_gate_enter(src, false, NULL);
+        struct blk_slot *src_slot = blk_gate_enter(src, false);
         struct blk_slot *dst_slot = &dst->slots[aio_context_slot(aio_context_current())];
         uint32_t old = atomic_fetch_add_explicit(&dst_slot->in_flight, 1, memory_order_acq_rel);
 

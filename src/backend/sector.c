@@ -101,17 +101,19 @@ int blk_co_write_zeroes(BlockBackend *blk, int64_t sector_num, int nb_sectors, i
  * medium and range: by a flag that no call knows. */
 #define REQ_MISMATCH (1u << 31)
 
-static BlockAIOCB *sector_aio(BlockBackend *blk, struct bdrv_req *req, const struct iov_view *iov,
-                              BlockCompletionFunc *cb, void *opaque)
+static BlockAIOCB *sector_aio(BlockBackend *blk, const struct bdrv_req *req,
+                              const struct iov_view *iov, BlockCompletionFunc *cb, void *opaque)
 {
+    struct blk_aio_start start = {.blk = blk, .cb = cb, .opaque = opaque, .req = *req};
+
     if (iov != NULL) {
-        req->iov = iov->iov;
-        req->niov = iov->niov;
+        start.req.iov = iov->iov;
+        start.req.niov = iov->niov;
         if (iov->bytes != req->bytes) {
-            req->flags |= REQ_MISMATCH;
+            start.req.flags |= REQ_MISMATCH;
         }
     }
-    return blk_aio_request(blk, req, cb, opaque);
+    return blk_aio_submit(&start);
 }
 
 BlockAIOCB *blk_aio_write_zeroes(BlockBackend *blk, int64_t sector_num, int nb_sectors, int flags,
