@@ -85,8 +85,7 @@ class Client:
             self.s = socket.create_connection(address)
         else:
             self.s = socket.socket(socket.AF_UNIX)
-            self.s.settimeout(timeout)
-            self.s.connect(address)
+            self.s.connect(address)  # blocking: waits while the server's queue is full
         self.s.settimeout(timeout)
         self.mode = SIMPLE
         self.cookie = 1000

@@ -49,11 +49,11 @@ def make_disk(tmp_path, size=1 << 20, name="disk.img", data=None):
 
 
 @contextmanager
-def serve(tmp_path, *disks, args=(), tcp=False, check=True):
+def serve(tmp_path, *disks, args=(), tcp=False, sock=True, check=True):
     """The bare server of the tests: it has every setting of the library."""
-    sock = os.path.join(tmp_path, "nbd.sock")
+    path = os.path.join(tmp_path, "nbd.sock")
     log = os.path.join(tmp_path, "server.log")
-    where = ["-p", "0"] if tcp else ["-k", sock]
+    where = ["-p", "0"] if tcp else ["-k", path] if sock else []
     with open(log, "ab") as err:
         proc = subprocess.Popen([SERVE, *args, *where, *map(str, disks)], stdout=subprocess.PIPE,
                                 stderr=err, stdin=subprocess.DEVNULL)
@@ -62,7 +62,7 @@ def serve(tmp_path, *disks, args=(), tcp=False, check=True):
         proc.wait()
         with open(log, encoding="utf-8") as f:
             raise RuntimeError(f"the server did not start: {f.read()}")
-    address = sock
+    address = path
     if tcp:
         host, port = uri.split("/")[2].rsplit(":", 1)
         address = (host, int(port))

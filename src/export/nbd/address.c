@@ -17,7 +17,7 @@
 #include "export/nbd/internal.h"
 #include "util/error.h"
 
-#define LISTEN_BACKLOG 256
+#define LISTEN_BACKLOG 1024
 
 static int unix_address(const char *path, struct sockaddr_un *ret_addr, Error **errp)
 {
