@@ -19,6 +19,7 @@
 typedef struct BdrvEdge BdrvEdge; /* parent -> child */
 typedef struct BlockDriver BlockDriver;
 struct mem_budget;
+struct opts_key; /* schema/opts.h */
 
 enum bdrv_op {
     BDRV_OP_READ,
@@ -161,7 +162,8 @@ struct BlockDriver {
      * block/. NULL: "cannot create". */
     int (*create)(Platter *pl, const char *filename, BlockOptions *options, Error **errp);
 
-    const char *const *strong_options; /* options that change content; for bdrv_get_filename */
+    const char *const *strong_options;  /* options that change content; for bdrv_get_filename */
+    const struct opts_key *option_keys; /* what open takes, as generated; for hints. May be NULL */
 };
 
 /* ---- node, as drivers see it ---- */

@@ -119,6 +119,18 @@ struct bdrv_opening {
     BlockDriverState *file; /* counted: the primary child that was opened for probing, or NULL */
 };
 
+/* ---- hint.c: what somebody may have meant ---- */
+
+struct hint {
+    const char *wanted; /* borrowed */
+    const char *best;   /* borrowed, or NULL: nothing is near */
+    size_t best_distance;
+};
+struct hint hint_begin(const char *wanted);
+void hint_offer(struct hint *hint, const char *word);
+/* Refuse what is left of a node's options: 0, or -EINVAL naming the first key and a near one. */
+int bdrv_refuse_options(const BlockDriver *drv, const BlockOptions *options, Error **errp);
+
 /* ---- protocol.c: which driver a name asks for ---- */
 
 const BlockDriver *bdrv_find_driver(const char *format_name);

@@ -348,14 +348,6 @@ static int place_filename(struct request *req, const BlockDriver *drv, struct bd
     return 0;
 }
 
-static int refuse_rest(const BlockDriverState *bs, const BlockOptions *options, Error **errp)
-{
-    char of[128];
-
-    snprintf(of, sizeof(of), "Driver '%s'", bs->drv->format_name);
-    return block_options_refuse_rest(options, of, errp);
-}
-
 /* A writable node over a read-only file is what auto-read-only is for. */
 static int check_read_only(BlockDriverState *bs, Error **errp)
 {
@@ -405,7 +397,7 @@ static int open_driver(struct request *req, BlockDriverState *bs, Error **errp)
     rc = opening->filename != NULL
              ? error_set(errp, EINVAL, "Driver '%s' takes no file name, but got '%s'",
                          bs->drv->format_name, opening->filename)
-             : refuse_rest(bs, req->options, errp);
+             : bdrv_refuse_options(bs->drv, req->options, errp);
     if (rc == 0) {
         rc = check_read_only(bs, errp);
     }

@@ -24,54 +24,14 @@ const BlockDriver *bdrv_find_driver(const char *format_name)
     return NULL;
 }
 
-static size_t min_size(size_t a, size_t b)
-{
-    return a < b ? a : b;
-}
-
-/* How many characters must be changed, added or dropped to make one word the other; words longer
- * than a driver's name is are far from everything. */
-static size_t word_distance(const char *a, const char *b)
-{
-    size_t row[33];
-    size_t a_len = strlen(a);
-    size_t b_len = strlen(b);
-
-    if (a_len > 32 || b_len > 32) {
-        return 32;
-    }
-    for (size_t j = 0; j <= b_len; j++) {
-        row[j] = j;
-    }
-    for (size_t i = 1; i <= a_len; i++) {
-        size_t diagonal = row[0];
-
-        row[0] = i;
-        for (size_t j = 1; j <= b_len; j++) {
-            size_t above = row[j];
-
-            row[j] =
-                min_size(min_size(row[j] + 1, row[j - 1] + 1), diagonal + (a[i - 1] != b[j - 1]));
-            diagonal = above;
-        }
-    }
-    return row[b_len];
-}
-
 static const char *nearest_driver(const char *name)
 {
-    const char *best = NULL;
-    size_t best_distance = 3; /* farther is no typing error */
+    struct hint hint = hint_begin(name);
 
     for (size_t i = 0; bdrv_drivers[i] != NULL; i++) {
-        size_t distance = word_distance(name, bdrv_drivers[i]->format_name);
-
-        if (distance < best_distance) {
-            best_distance = distance;
-            best = bdrv_drivers[i]->format_name;
-        }
+        hint_offer(&hint, bdrv_drivers[i]->format_name);
     }
-    return best;
+    return hint.best;
 }
 
 int bdrv_unknown_driver(const char *format_name, Error **errp)

@@ -184,6 +184,12 @@ static void test_hints(void **state)
     assert_null(bdrv_open(*state, "b:c", NULL, NULL, RW, &err));
     assert_non_null(strstr(error_get_hint(err), "'./b:c'"));
     error_free(err);
+    err = NULL;
+    assert_null(bdrv_open(
+        *state, NULL, NULL,
+        block_options_parse("driver=raw,file.filename=x,read-olny=on", NULL, NULL), RW, &err));
+    assert_non_null(strstr(error_get_hint(err), "'read-only'"));
+    error_free(err);
 }
 
 static void test_driver_error(void **state)

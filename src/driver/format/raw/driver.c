@@ -204,6 +204,7 @@ static const char *const raw_strong_options[] = {"offset", "size", NULL};
 
 const BlockDriver bdrv_raw = {
     .format_name = "raw",
+    .option_keys = opts_node_raw_keys,
     .instance_size = sizeof(struct raw_state),
     .caps = RAW_CAPS,
     .probe = raw_probe,

@@ -1,6 +1,7 @@
 /* SPDX-License-Identifier: MIT */
 /* file: a regular file of this machine. The work is done in ../posix. */
 #include "driver/protocol/posix/posix.h"
+#include "schema/opts.h"
 
 static int file_open(BlockDriverState *bs, BlockOptions *options, int flags, Error **errp)
 {
@@ -9,6 +10,7 @@ static int file_open(BlockDriverState *bs, BlockOptions *options, int flags, Err
 
 const BlockDriver bdrv_file = {
     .format_name = "file",
+    .option_keys = opts_node_file_keys,
     .protocol_name = "file",
     .instance_size = sizeof(struct posix_state),
     .caps = BDRV_CAP_PROTOCOL | BDRV_CAP_FUA | BDRV_CAP_ZERO_UNMAP | BDRV_CAP_ZERO_NO_FALLBACK |

@@ -2,6 +2,7 @@
 /* host_device: a block device of this machine. The work is done in ../posix. */
 #include "driver/protocol/posix/posix.h"
 #include "os/os.h"
+#include "schema/opts.h"
 
 static int device_probe(const char *filename)
 {
@@ -17,6 +18,7 @@ static int device_open(BlockDriverState *bs, BlockOptions *options, int flags, E
 
 const BlockDriver bdrv_host_device = {
     .format_name = "host_device",
+    .option_keys = opts_node_file_keys,
     .protocol_name = "host_device",
     .instance_size = sizeof(struct posix_state),
     .caps = BDRV_CAP_PROTOCOL | BDRV_CAP_FUA | BDRV_CAP_ZERO_UNMAP | BDRV_CAP_ZERO_NO_FALLBACK,

@@ -154,6 +154,7 @@ static int64_t mem_get_allocated_file_size(BlockDriverState *bs)
 
 const BlockDriver bdrv_mem = {
     .format_name = "mem",
+    .option_keys = opts_node_mem_keys,
     .protocol_name = "mem",
     .instance_size = sizeof(struct mem_state),
     .caps = BDRV_CAP_PROTOCOL | BDRV_CAP_FUA | BDRV_CAP_ZERO_FUA | BDRV_CAP_ZERO_UNMAP |

@@ -151,6 +151,7 @@ static const char *const null_strong_options[] = {"size", "read-zeroes", NULL};
 
 const BlockDriver bdrv_null_co = {
     .format_name = "null-co",
+    .option_keys = opts_node_null_keys,
     .protocol_name = "null-co",
     .instance_size = sizeof(struct null_state),
     .caps = NULL_CAPS,
@@ -169,6 +170,7 @@ const BlockDriver bdrv_null_co = {
 
 const BlockDriver bdrv_null_aio = {
     .format_name = "null-aio",
+    .option_keys = opts_node_null_keys,
     .protocol_name = "null-aio",
     .instance_size = sizeof(struct null_state),
     .caps = NULL_CAPS,
