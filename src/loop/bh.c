@@ -35,20 +35,32 @@ QEMUBH *aio_bh_new(AioContext *ctx, QEMUBHFunc *cb, void *opaque)
     return bh_make(ctx, cb, opaque, 0);
 }
 
-static void bh_push(QEMUBH *bh, unsigned flags)
+static void bh_link(AioContext *ctx, QEMUBH *bh)
 {
-    AioContext *ctx = bh->ctx;
-    QEMUBH *head;
+    QEMUBH *head = atomic_load_explicit(&ctx->bh_list, memory_order_relaxed);
 
-    /* Release: what the scheduler did before is seen by cb even when the bh was pending already */
-    if (atomic_fetch_or(&bh->flags, flags | BH_PENDING) & BH_PENDING) {
-        return;
-    }
-    head = atomic_load_explicit(&ctx->bh_list, memory_order_relaxed);
     do {
         bh->next = head;
     } while (!atomic_compare_exchange_weak(&ctx->bh_list, &head, bh));
     aio_kick(ctx);
+}
+
+static void bh_push(QEMUBH *bh, unsigned flags)
+{
+    AioContext *ctx = bh->ctx;
+
+    if (ctx == loop_tls.ctx) {
+        if (!(atomic_fetch_or(&bh->flags, flags | BH_PENDING) & BH_PENDING)) {
+            bh_link(ctx, bh);
+        }
+        return;
+    }
+    aio_waker_begin(ctx);
+    /* Release: what the scheduler did before is seen by cb even when the bh was pending already */
+    if (!(atomic_fetch_or(&bh->flags, flags | BH_PENDING) & BH_PENDING)) {
+        bh_link(ctx, bh);
+    }
+    aio_waker_end(ctx);
 }
 
 void aio_bh_schedule(QEMUBH *bh)

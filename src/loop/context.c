@@ -11,6 +11,7 @@
 #include "loop/context.h"
 
 #include <errno.h>
+#include <sched.h>
 #include <stdlib.h>
 #include <string.h>
 
@@ -75,6 +76,9 @@ static int context_open(AioContext *ctx, enum aio_engine wanted, Error **errp)
 
 static void context_free(AioContext *ctx)
 {
+    while (atomic_load_explicit(&ctx->wakers, memory_order_acquire) > 0) {
+        sched_yield(); /* a few instructions and at most one write */
+    }
     workers_free(ctx->workers);
     aio_bhs_free(ctx);
     aio_stack_credit_free(ctx);

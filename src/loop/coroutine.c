@@ -284,12 +284,15 @@ __attribute__((noinline)) AioContext *loop_current(void)
 
 static void remote_push(AioContext *ctx, Coroutine *co)
 {
-    Coroutine *head = atomic_load_explicit(&ctx->remote, memory_order_relaxed);
+    Coroutine *head;
 
+    aio_waker_begin(ctx);
+    head = atomic_load_explicit(&ctx->remote, memory_order_relaxed);
     do {
         co->next = head;
     } while (!atomic_compare_exchange_weak(&ctx->remote, &head, co));
     aio_kick(ctx);
+    aio_waker_end(ctx);
 }
 
 void aio_co_schedule(AioContext *ctx, Coroutine *co)

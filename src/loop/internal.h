@@ -200,6 +200,7 @@ struct AioContext {
     atomic_int notify_me;                   /* the loop sleeps, or is about to */
     atomic_bool notified;                   /* event_fd was written and not yet drained */
     atomic_bool poked;                      /* aio_notify since the loop slept last */
+    atomic_int wakers;                      /* threads between giving us work and having kicked */
     atomic_int ref;
 };
 
@@ -210,6 +211,17 @@ static inline void aio_kick(AioContext *ctx)
     if (UNLIKELY(atomic_load(&ctx->notify_me))) {
         aio_notify_slow(ctx);
     }
+}
+
+/* Around giving work to a context of another thread and kicking it: that work may be what makes its
+ * owner free it, which waits for us. */
+static inline void aio_waker_begin(AioContext *ctx)
+{
+    atomic_fetch_add_explicit(&ctx->wakers, 1, memory_order_relaxed);
+}
+static inline void aio_waker_end(AioContext *ctx)
+{
+    atomic_fetch_sub_explicit(&ctx->wakers, 1, memory_order_release);
 }
 
 /* Push co, which is suspended or about to be, for ctx's loop; own thread only. */
