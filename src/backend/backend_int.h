@@ -279,7 +279,9 @@ struct blk_aio_start {
     Coroutine *co;
     struct blk_aiocb *acb; /* set by the coroutine, before it waits for anything */
     struct bdrv_req req;
-    bool is_ioctl; /* req.offset is the request and req.iov the buffer */
+    bool is_ioctl;
+    unsigned long ioctl_request;
+    void *ioctl_buf;
 };
 
 /* A request of a thread that runs no context: on the heap, since it outlives the call that made it

@@ -64,29 +64,25 @@ static __attribute__((noinline)) void aio_fail_co(struct blk_aiocb *acb, struct 
     blk_unref(blk);
 }
 
-static __attribute__((noinline)) int aio_ioctl_co(BlockBackend *blk, const struct bdrv_req *req)
+/* What every kind of request does before it goes to the node. False: it has failed, and is done. */
+static inline __attribute__((always_inline)) bool aio_begin_co(struct blk_aiocb *acb,
+                                                               struct blk_slot *slot, int ret)
 {
-    return bdrv_edge_ioctl_co(blk->root, (unsigned long)req->offset, (void *)req->iov);
+    if (UNLIKELY(ret < 0)) {
+        if (slot != NULL) {
+            blk_ref(acb->common.blk);
+        }
+        aio_fail_co(acb, slot, ret);
+        return false;
+    }
+    return true;
 }
 
-static inline __attribute__((always_inline)) void aio_run_co(struct blk_aiocb *acb, AioContext *ctx,
-                                                             struct bdrv_req *req, bool is_ioctl)
+static inline __attribute__((always_inline)) void aio_end_co(struct blk_aiocb *acb, AioContext *ctx,
+                                                             struct blk_slot *slot, int ret)
 {
     BlockBackend *blk = acb->common.blk;
-    struct blk_slot *slot = blk_gate_enter_in(blk, ctx, false, &acb->cancel);
-    int ret;
 
-    if (UNLIKELY(slot == NULL)) {
-        aio_fail_co(acb, NULL, -ECANCELED);
-        return;
-    }
-    ret = UNLIKELY(is_ioctl) ? blk_check_available(blk) : blk_check_request(blk, req);
-    if (UNLIKELY(ret < 0)) {
-        blk_ref(blk);
-        aio_fail_co(acb, slot, ret);
-        return;
-    }
-    ret = UNLIKELY(is_ioctl) ? aio_ioctl_co(blk, req) : bdrv_edge_request_co(blk->root, req);
     if (!acb->returned) {
         aio_defer_co(acb, ctx);
     }
@@ -94,7 +90,33 @@ static inline __attribute__((always_inline)) void aio_run_co(struct blk_aiocb *a
     blk_gate_leave(blk, slot);
 }
 
-static void aio_init(struct blk_aiocb *acb, const struct blk_aio_start *start)
+static inline __attribute__((always_inline)) void aio_run_co(struct blk_aiocb *acb, AioContext *ctx,
+                                                             struct bdrv_req *req)
+{
+    BlockBackend *blk = acb->common.blk;
+    struct blk_slot *slot = blk_gate_enter_in(blk, ctx, false, &acb->cancel);
+    int ret = UNLIKELY(slot == NULL) ? -ECANCELED : blk_check_request(blk, req);
+
+    if (aio_begin_co(acb, slot, ret)) {
+        ret = bdrv_edge_request_co(blk->root, req);
+        aio_end_co(acb, ctx, slot, ret);
+    }
+}
+
+static void aio_run_ioctl_co(struct blk_aiocb *acb, AioContext *ctx, unsigned long request,
+                             void *buf)
+{
+    BlockBackend *blk = acb->common.blk;
+    struct blk_slot *slot = blk_gate_enter_in(blk, ctx, false, &acb->cancel);
+    int ret = slot == NULL ? -ECANCELED : blk_check_available(blk);
+
+    if (aio_begin_co(acb, slot, ret)) {
+        ret = bdrv_edge_ioctl_co(blk->root, request, buf);
+        aio_end_co(acb, ctx, slot, ret);
+    }
+}
+
+static inline void aio_init(struct blk_aiocb *acb, const struct blk_aio_start *start)
 {
     *acb = (struct blk_aiocb){
         .common = {.aiocb_info = &blk_aiocb_info,
@@ -116,7 +138,17 @@ static void aio_entry(void *opaque)
 
     aio_init(&acb, start);
     start->acb = &acb;
-    aio_run_co(&acb, start->ctx, &req, start->is_ioctl);
+    aio_run_co(&acb, start->ctx, &req);
+}
+
+static void aio_ioctl_entry(void *opaque)
+{
+    struct blk_aio_start *start = opaque;
+    struct blk_aiocb acb;
+
+    aio_init(&acb, start);
+    start->acb = &acb;
+    aio_run_ioctl_co(&acb, start->ctx, start->ioctl_request, start->ioctl_buf);
 }
 
 void blk_aio_foreign_unref(struct blk_aio_foreign *foreign)
@@ -138,7 +170,12 @@ static void aio_foreign_entry(void *opaque)
     struct blk_aio_foreign *foreign = opaque;
     BlockBackend *blk = foreign->start.blk;
 
-    aio_run_co(&foreign->acb, aio_context_current(), &foreign->start.req, foreign->start.is_ioctl);
+    if (foreign->start.is_ioctl) {
+        aio_run_ioctl_co(&foreign->acb, aio_context_current(), foreign->start.ioctl_request,
+                         foreign->start.ioctl_buf);
+    } else {
+        aio_run_co(&foreign->acb, aio_context_current(), &foreign->start.req);
+    }
     os_mutex_lock(&foreign->lock);
     foreign->done = true;
     os_cond_broadcast(&foreign->cond);
@@ -172,13 +209,14 @@ static __attribute__((noinline)) BlockAIOCB *aio_submit_foreign(const struct blk
     return &foreign->acb.common;
 }
 
-BlockAIOCB *blk_aio_submit(struct blk_aio_start *start)
+static inline __attribute__((always_inline)) BlockAIOCB *aio_submit(struct blk_aio_start *start,
+                                                                    CoroutineEntry *entry)
 {
     start->ctx = aio_context_current();
     if (UNLIKELY(start->ctx == NULL)) {
         return aio_submit_foreign(start);
     }
-    start->co = coroutine_create(aio_entry, start);
+    start->co = coroutine_create(entry, start);
     if (UNLIKELY(start->co == NULL)) {
         return NULL;
     }
@@ -187,26 +225,36 @@ BlockAIOCB *blk_aio_submit(struct blk_aio_start *start)
     return &start->acb->common;
 }
 
+BlockAIOCB *blk_aio_submit(struct blk_aio_start *start)
+{
+    return aio_submit(start, aio_entry);
+}
+
+/* The same, made part of the caller, for those that count instructions. */
+static inline __attribute__((always_inline)) BlockAIOCB *
+aio_submit_iov(enum bdrv_op op, BlockBackend *blk, int64_t offset, const struct iov_view *iov,
+               int flags, BlockCompletionFunc *cb, void *opaque)
+{
+    struct blk_aio_start start;
+
+    start.blk = blk;
+    start.cb = cb;
+    start.opaque = opaque;
+    start.req = blk_req_iov(op, offset, iov, flags);
+    start.is_ioctl = false;
+    return aio_submit(&start, aio_entry);
+}
+
 BlockAIOCB *blk_aio_preadv(BlockBackend *blk, int64_t offset, const struct iov_view *iov, int flags,
                            BlockCompletionFunc *cb, void *opaque)
 {
-    struct blk_aio_start start = {.blk = blk,
-                                  .cb = cb,
-                                  .opaque = opaque,
-                                  .req = blk_req_iov(BDRV_OP_READ, offset, iov, flags)};
-
-    return blk_aio_submit(&start);
+    return aio_submit_iov(BDRV_OP_READ, blk, offset, iov, flags, cb, opaque);
 }
 
 BlockAIOCB *blk_aio_pwritev(BlockBackend *blk, int64_t offset, const struct iov_view *iov,
                             int flags, BlockCompletionFunc *cb, void *opaque)
 {
-    struct blk_aio_start start = {.blk = blk,
-                                  .cb = cb,
-                                  .opaque = opaque,
-                                  .req = blk_req_iov(BDRV_OP_WRITE, offset, iov, flags)};
-
-    return blk_aio_submit(&start);
+    return aio_submit_iov(BDRV_OP_WRITE, blk, offset, iov, flags, cb, opaque);
 }
 
 BlockAIOCB *blk_aio_pwrite_zeroes(BlockBackend *blk, int64_t offset, int64_t bytes, int flags,
@@ -246,9 +294,10 @@ BlockAIOCB *blk_aio_ioctl(BlockBackend *blk, unsigned long req, void *buf, Block
         .blk = blk,
         .cb = cb,
         .opaque = opaque,
-        .req = {.offset = req, .iov = buf},
+        .ioctl_request = req,
+        .ioctl_buf = buf,
         .is_ioctl = true,
     };
 
-    return blk_aio_submit(&start);
+    return aio_submit(&start, aio_ioctl_entry);
 }
