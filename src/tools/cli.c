@@ -84,11 +84,17 @@ int cli_report(struct cli *cli, Error *err)
 
 /* ---- suggestions ---- */
 
-/* Letters to insert, remove or replace to get from a to b; more than WORD_MAX counts as far. */
 #define WORD_MAX 31
+static size_t min_size(size_t a, size_t b)
+{
+    return a < b ? a : b;
+}
+
+/* Letters to insert, remove, replace or swap with their neighbour to get from a to b; words longer
+ * than WORD_MAX count as far. */
 static size_t edit_distance(const char *a, const char *b)
 {
-    size_t row[WORD_MAX + 1];
+    size_t rows[3][WORD_MAX + 1];
     size_t a_len = strlen(a);
     size_t b_len = strlen(b);
 
@@ -96,22 +102,23 @@ static size_t edit_distance(const char *a, const char *b)
         return WORD_MAX;
     }
     for (size_t j = 0; j <= b_len; j++) {
-        row[j] = j;
+        rows[0][j] = j;
     }
     for (size_t i = 1; i <= a_len; i++) {
-        size_t diagonal = row[0];
+        size_t *row = rows[i % 3];
+        const size_t *above = rows[(i + 2) % 3];
+        const size_t *two_above = rows[(i + 1) % 3];
 
         row[0] = i;
         for (size_t j = 1; j <= b_len; j++) {
-            size_t best = diagonal + (a[i - 1] != b[j - 1]);
-
-            best = row[j] + 1 < best ? row[j] + 1 : best;
-            best = row[j - 1] + 1 < best ? row[j - 1] + 1 : best;
-            diagonal = row[j];
-            row[j] = best;
+            row[j] =
+                min_size(above[j - 1] + (a[i - 1] != b[j - 1]), min_size(above[j], row[j - 1]) + 1);
+            if (i > 1 && j > 1 && a[i - 1] == b[j - 2] && a[i - 2] == b[j - 1]) {
+                row[j] = min_size(row[j], two_above[j - 2] + 1);
+            }
         }
     }
-    return row[b_len];
+    return rows[a_len % 3][b_len];
 }
 
 const char *cli_nearest(const char *typed, const char *const *words)

@@ -163,12 +163,48 @@ static void warn_if_probed(struct cli *cli, const struct disk_args *args, BlockD
     cli_hint(cli, "Name the format to lift this: -f raw");
 }
 
+/* What is needed of the disk and left to others; other processes see it as image locks. */
+static void disk_perm(const struct disk_args *args, uint64_t *ret_perm, uint64_t *ret_shared)
+{
+    *ret_perm = BDRV_PERM_CONSISTENT_READ | (args->writable ? BDRV_PERM_WRITE : 0);
+    *ret_shared = BDRV_PERM_ALL;
+    if (args->exclusive) {
+        *ret_shared &= ~(uint64_t)BDRV_PERM_RESIZE;
+        *ret_shared &= args->writable ? ~(uint64_t)BDRV_PERM_WRITE : BDRV_PERM_ALL;
+    }
+}
+
+/* bs (owned) as the medium of a new backend. */
+static BlockBackend *backend_new(Platter *pl, BlockDriverState *bs, const struct disk_args *args,
+                                 Error **errp)
+{
+    BlockBackend *blk = blk_new(pl, "disk", errp);
+    uint64_t perm, shared;
+
+    disk_perm(args, &perm, &shared);
+    if (blk && (blk_set_perm(blk, perm, shared, errp) < 0 || blk_insert_bs(blk, bs, errp) < 0)) {
+        blk_unref(blk);
+        blk = NULL;
+    }
+    bdrv_unref(bs);
+    return blk;
+}
+
+int disk_allow_resize(BlockBackend *blk, Error **errp)
+{
+    uint64_t perm, shared;
+
+    blk_get_perm(blk, &perm, &shared);
+    return blk_set_perm(blk, perm | BDRV_PERM_RESIZE, shared, errp);
+}
+
 BlockBackend *disk_open(struct cli *cli, Platter *pl, const struct disk_args *args)
 {
     const struct cache_mode *cache = find_cache_mode(args->cache);
     Error *err = NULL;
     BlockOptions *options = disk_options(args, &err);
     const char *name = args->image_opts ? NULL : args->file;
+    BlockDriverState *bs;
     BlockBackend *blk;
     int flags = cache->flags;
 
@@ -181,7 +217,8 @@ BlockBackend *disk_open(struct cli *cli, Platter *pl, const struct disk_args *ar
     flags |= args->force_share ? BDRV_O_FORCE_SHARE : 0;
     flags |= args->look_only ? BDRV_O_NO_IO : 0;
     flags |= args->format ? 0 : BDRV_O_PROBE;
-    blk = blk_new_open(pl, "disk", name, NULL, options, flags, &err);
+    bs = bdrv_open(pl, name, NULL, options, flags, &err);
+    blk = bs ? backend_new(pl, bs, args, &err) : NULL;
     if (!blk) {
         cli_report(cli, err);
         return NULL;

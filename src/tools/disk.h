@@ -18,6 +18,7 @@ struct disk_args {
     bool writable;
     bool force_share;
     bool look_only; /* no guest data is read */
+    bool exclusive; /* nobody else may write meanwhile, in this or another process */
 };
 
 /* Check the words in args without opening anything; false after printing. */
@@ -25,6 +26,9 @@ bool disk_args_check(struct cli *cli, const struct disk_args *args);
 
 /* Open as backend "disk". NULL after printing why not. */
 BlockBackend *disk_open(struct cli *cli, Platter *pl, const struct disk_args *args);
+
+/* Let blk change the size of its disk, where no other user forbids it. 0 or -errno. */
+int disk_allow_resize(BlockBackend *blk, Error **errp);
 
 /* An instance for a command; NULL after printing why not. */
 Platter *disk_platter_new(struct cli *cli);

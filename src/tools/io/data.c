@@ -179,12 +179,12 @@ static int fill_from_file(struct io_session *s, const char *path, unsigned char 
     size_t have;
 
     if (!f) {
-        fprintf(s->cli->out, "%s: %s\n", path, strerror(errno));
+        fprintf(s->cli->err, "%s: %s\n", path, strerror(errno));
         return -EINVAL;
     }
     have = fread(buf, 1, (size_t)bytes, f);
     if (ferror(f) || (have == 0 && bytes > 0)) {
-        fprintf(s->cli->out, "%s: %s\n", path, ferror(f) ? "cannot be read" : "file is empty");
+        fprintf(s->cli->err, "%s: %s\n", path, ferror(f) ? "cannot be read" : "file is empty");
         fclose(f);
         return -EINVAL;
     }

@@ -174,7 +174,10 @@ static int run_truncate(struct io_session *s, const struct io_command *c, int ar
     if (!io_number(s, args.operands[0], &bytes)) {
         return -EINVAL;
     }
-    ret = blk_resize(s->blk, (int64_t)bytes, false, prealloc, &err);
+    ret = disk_allow_resize(s->blk, &err);
+    if (ret == 0) {
+        ret = blk_resize(s->blk, (int64_t)bytes, false, prealloc, &err);
+    }
     if (ret < 0) {
         cli_report(s->cli, err);
     }

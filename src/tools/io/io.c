@@ -29,7 +29,7 @@ static const struct cli_option io_options[] = {
     {IO_CACHE, 't', "cache", "MODE", "none, writeback, writethrough, directsync, unsafe"},
     {IO_AIO, 'i', "aio", "MODE", "threads, native or io_uring"},
     {IO_NATIVE, 'k', "native-aio", NULL, "the same as --aio=native"},
-    {IO_DISCARD, 'd', "discard", "MODE", "ignore or unmap"},
+    {IO_DISCARD, 'd', "discard", "MODE", "unmap (gives space back; when not given) or ignore"},
     {IO_FORCE_SHARE, 'U', "force-share", NULL, "take no locks; only with -r"},
     {0},
 };
@@ -145,7 +145,7 @@ static bool io_take(struct io_setup *setup, int id, const struct cli_args *a)
 
 static int io_command(struct cli *cli, int argc, char **argv)
 {
-    struct io_setup setup = {.disk.writable = true};
+    struct io_setup setup = {.disk = {.writable = true, .discard = "unmap"}};
     struct cli_args a = cli_args_begin(cli, argc, argv);
     int code = CLI_EXIT_OK;
     int id;

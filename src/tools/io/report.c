@@ -79,7 +79,7 @@ void io_dump(struct io_session *s, const unsigned char *buf, uint64_t offset, ui
         for (uint64_t i = 0; i < row; i++) {
             unsigned char c = buf[at + i];
 
-            fputc(c >= 0x20 && c < 0x7f ? c : '.', out);
+            fputc(isascii(c) && isalnum(c) ? c : '.', out);
         }
         fputc('\n', out);
     }

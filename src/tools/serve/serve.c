@@ -326,7 +326,7 @@ static uint64_t default_threads(void)
 static int serve_command(struct cli *cli, int argc, char **argv)
 {
     struct serve_args args = {
-        .disk = {.writable = true, .discard = "unmap"},
+        .disk = {.writable = true, .exclusive = true, .discard = "unmap"},
         .threads = default_threads(),
     };
     struct cli_args a = cli_args_begin(cli, argc, argv);

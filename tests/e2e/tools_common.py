@@ -1,0 +1,43 @@
+# SPDX-License-Identifier: MIT
+"""Running platter and the installed reference programs."""
+import os
+import shutil
+import signal
+import subprocess
+from contextlib import contextmanager
+
+import pytest
+
+TIMEOUT = 60
+
+
+def run(command, cwd=None, stdin=None):
+    return subprocess.run([str(c) for c in command], capture_output=True, text=True, check=False,
+                          cwd=cwd, input=stdin or '', timeout=TIMEOUT)
+
+
+def platter(*arguments, cwd=None, stdin=None):
+    return run([os.environ['PLATTER_BIN'], *arguments], cwd, stdin)
+
+
+def qemu(program, *arguments, cwd=None, stdin=None):
+    if not shutil.which(program):
+        pytest.skip(f'{program} is not installed')
+    return run([program, *arguments], cwd, stdin)
+
+
+@contextmanager
+def serving(*arguments, end=signal.SIGTERM):
+    """platter serve, which gives (process, URI); ended by a signal, which must end it well."""
+    with subprocess.Popen([os.environ['PLATTER_BIN'], 'serve', *map(str, arguments)],
+                          stdin=subprocess.DEVNULL, stdout=subprocess.PIPE,
+                          stderr=subprocess.PIPE, text=True) as process:
+        try:
+            uri = process.stdout.readline().strip()
+            assert uri, process.stderr.read()
+            yield process, uri
+            process.send_signal(end)
+            assert process.wait(TIMEOUT) == 0
+        finally:
+            if process.poll() is None:
+                process.kill()
