@@ -30,7 +30,7 @@ void scenario_wrong(struct scenario_run *r, const char *text)
 
 int scenario_result(struct scenario_run *r, const char *what, int rc)
 {
-    bool expected = rc >= 0 || rc == -r->injected || (rc == -EIO && !r->strict);
+    bool expected = rc >= 0 || rc == -r->injected || (rc == -EIO && r->eio_ok);
     char text[sizeof(r->wrong)];
 
     if (rc < 0) {

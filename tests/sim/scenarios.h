@@ -8,6 +8,7 @@
 struct scenario_run {
     struct harness h;
     bool strict;       /* nothing is made to fail: nothing may fail */
+    bool eio_ok;       /* a node may be broken by what was made to fail */
     int injected;      /* positive errno that calls are made to fail with; 0: none */
     unsigned failures; /* operations that failed */
     char wrong[160];   /* the first thing that was not as it must be; empty: none */

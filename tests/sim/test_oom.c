@@ -1,0 +1,153 @@
+/* SPDX-License-Identifier: MIT */
+/*
+ * Every allocation of every scenario fails once, and from then on: the call says -ENOMEM, nothing
+ * is left behind, the disk holds what was answered, and afterwards all works again.
+ */
+#include <errno.h>
+#include <setjmp.h>
+#include <signal.h>
+#include <stdarg.h>
+#include <stddef.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <unistd.h>
+
+#include <cmocka.h>
+
+#include "oom_wrap.h"
+#include "scenarios.h"
+
+#define HANG_SECONDS 30
+
+/* Sanitizers make a run ten times as long: one allocation in so many then, unless PLATTER_ALL is
+ * set. */
+#if defined(__SANITIZE_ADDRESS__) || defined(__SANITIZE_THREAD__)
+#define STEP 3
+#else
+#define STEP 1
+#endif
+
+static char current[256]; /* what runs, for a report of a hang or crash */
+static unsigned long runs, failed_runs, wrong_runs;
+
+static void hung(int sig)
+{
+    if (write(2, current, strlen(current)) < 0) {
+        _exit(4);
+    }
+    if (sig != SIGALRM) {
+        signal(sig, SIG_DFL);
+        raise(sig);
+    }
+    _exit(3);
+}
+
+static void go_on(struct scenario_run *r)
+{
+    if (!r->h.blk || !blk_is_available(r->h.blk) || blk_is_read_only(r->h.blk) ||
+        blk_getlength(r->h.blk) < 16384) {
+        return;
+    }
+    r->strict = true;
+    r->injected = 0;
+    scenario_result(r, "write with memory again", h_write(&r->h, 8192, 4096, 0));
+    scenario_result(r, "read with memory again", h_read(&r->h, 8192, 4096));
+    scenario_result(r, "flush with memory again", h_flush(&r->h));
+}
+
+/* Returns the allocations made. nth 0: none fails. */
+static uint64_t run_one(const struct scenario *s, uint64_t nth, bool forever, bool *ret_struck)
+{
+    static struct scenario_run r;
+    struct sim_rng rng = {.state = nth};
+    unsigned fds = harness_process_fds();
+    const char *wrong;
+    uint64_t allocations;
+
+    memset(&r, 0, sizeof(r));
+    snprintf(current, sizeof(current), "%s: allocation %llu %s\n", s->name, (unsigned long long)nth,
+             forever ? "and all later" : "once");
+    alarm(HANG_SECONDS);
+    r.strict = nth == 0;
+    r.injected = nth ? ENOMEM : 0;
+    scenario_begin(s, &r, 1);
+    oom_guard_table();
+    oom_arm(nth, forever);
+    scenario_steps(s, &r);
+    if (forever) {
+        harness_close(&r.h); /* ending things needs no memory */
+    }
+    allocations = oom_disarm();
+    *ret_struck = oom_struck();
+    if (!forever) {
+        go_on(&r);
+    }
+    wrong = harness_verify(&r.h, 1, &rng);
+    if (wrong) {
+        scenario_wrong(&r, wrong);
+    }
+    failed_runs += r.failures != 0;
+    runs++;
+    if (harness_end(&r.h) != 0) {
+        scenario_wrong(&r, "a simulated descriptor was left open");
+    }
+    alarm(0);
+    if (harness_process_fds() != fds) {
+        scenario_wrong(&r, "a descriptor was left open");
+    }
+    if (r.wrong[0]) {
+        fprintf(stderr, "%s    %s\n", current, r.wrong);
+        wrong_runs++;
+    }
+    return allocations;
+}
+
+static void run_scenario(const struct scenario *s)
+{
+    bool struck;
+    uint64_t allocations = run_one(s, 0, false, &struck);
+    int64_t live;
+
+    run_one(s, 0, true, &struck); /* pools are warm now */
+    live = oom_live();
+    for (int forever = 0; forever < 2; forever++) {
+        for (uint64_t nth = 1;; nth += getenv("PLATTER_ALL") ? 1 : STEP) {
+            run_one(s, nth, forever, &struck);
+            if (!struck) {
+                break;
+            }
+            if (oom_live() > live) {
+                fprintf(stderr, "%s    %lld allocations were left\n", current,
+                        (long long)(oom_live() - live));
+                wrong_runs++;
+                live = oom_live();
+            }
+        }
+    }
+    printf("%-34s %5llu allocations\n", s->name, (unsigned long long)allocations);
+}
+
+static void test_every_allocation_fails(void **state)
+{
+    const char *only = getenv("PLATTER_SCENARIO");
+
+    signal(SIGALRM, hung);
+    signal(SIGABRT, hung);
+    oom_init();
+    for (size_t i = 0; i < nscenarios; i++) {
+        if (!only || strcmp(only, scenarios[i].name) == 0) {
+            run_scenario(&scenarios[i]);
+        }
+    }
+    printf("%zu scenarios, %lu runs, %lu with a failed operation\n", nscenarios, runs, failed_runs);
+    assert_int_equal(wrong_runs, 0);
+}
+
+int main(void)
+{
+    const struct CMUnitTest tests[] = {cmocka_unit_test(test_every_allocation_fails)};
+
+    setvbuf(stdout, 0, _IOLBF, 0);
+    return cmocka_run_group_tests(tests, 0, 0);
+}
