@@ -112,7 +112,6 @@ static void thread_exits(void *arg)
         t->pool = co->next;
         coroutine_destroy(co);
     }
-    t->pool_idle = 0;
 }
 
 static void exit_key_make(void)
@@ -153,14 +152,12 @@ void coroutine_pool_reserve(int n)
         }
         co->next = t->pool;
         t->pool = co;
-        t->pool_idle++;
         t->pool_room--;
     }
     while (t->pool_room < 0 && t->pool) {
         Coroutine *co = t->pool;
 
         t->pool = co->next;
-        t->pool_idle--;
         t->pool_room++;
         coroutine_destroy(co);
     }
@@ -177,14 +174,13 @@ static __attribute__((noinline)) bool budget_charge(AioContext *ctx)
     return mem_budget_take(ctx->budget, CO_STACK_CHARGE_BYTES);
 }
 
-static __attribute__((noinline)) void budget_release(AioContext *ctx, Coroutine *co)
+static inline void budget_release(AioContext *ctx, Coroutine *co)
 {
-    if (ctx && ctx->budget == co->budget && ctx->stack_credit < CREDIT_MAX) {
+    if (LIKELY(ctx && ctx->budget == co->budget && ctx->stack_credit < CREDIT_MAX)) {
         ctx->stack_credit++;
     } else {
         mem_budget_give(co->budget, CO_STACK_CHARGE_BYTES);
     }
-    co->budget = 0;
 }
 
 void aio_stack_credit_free(AioContext *ctx)
@@ -197,34 +193,63 @@ void aio_stack_credit_free(AioContext *ctx)
 
 /* ---- the calls ---- */
 
-Coroutine *coroutine_create(CoroutineEntry *entry, void *opaque)
+static inline Coroutine *coroutine_start(Coroutine *co, AioContext *ctx, struct mem_budget *budget,
+                                         CoroutineEntry *entry, void *opaque)
+{
+    co->entry = entry;
+    co->opaque = opaque;
+    co->budget = budget;
+    atomic_store_explicit(&co->ctx, ctx, memory_order_relaxed);
+    return co;
+}
+
+/* The pool is empty, or a budget is to be asked. */
+static __attribute__((noinline)) Coroutine *coroutine_create_slow(CoroutineEntry *entry,
+                                                                  void *opaque)
 {
     struct loop_tls *t = &loop_tls;
     AioContext *ctx = t->ctx;
     struct mem_budget *budget = ctx ? ctx->budget : 0;
     Coroutine *co = t->pool;
 
-    if (UNLIKELY(budget && !budget_charge(ctx))) {
+    if (budget && !budget_charge(ctx)) {
         return 0;
     }
-    if (LIKELY(co)) {
+    if (co) {
         t->pool = co->next;
-        t->pool_idle--;
         t->pool_room++;
     } else {
         co = pool_refill(t);
-        if (UNLIKELY(!co)) {
+        if (!co) {
             if (budget) {
                 mem_budget_give(budget, CO_STACK_CHARGE_BYTES);
             }
             return 0;
         }
     }
-    co->entry = entry;
-    co->opaque = opaque;
-    co->budget = budget;
-    atomic_store_explicit(&co->ctx, ctx, memory_order_relaxed);
-    return co;
+    return coroutine_start(co, ctx, budget, entry, opaque);
+}
+
+Coroutine *coroutine_create(CoroutineEntry *entry, void *opaque)
+{
+    struct loop_tls *t = &loop_tls;
+    AioContext *ctx = t->ctx;
+    Coroutine *co = t->pool;
+    struct mem_budget *budget = 0;
+
+    if (UNLIKELY(!co || !ctx)) {
+        return coroutine_create_slow(entry, opaque);
+    }
+    if (ctx->budget) {
+        if (UNLIKELY(ctx->stack_credit == 0)) {
+            return coroutine_create_slow(entry, opaque);
+        }
+        ctx->stack_credit--;
+        budget = ctx->budget;
+    }
+    t->pool = co->next;
+    t->pool_room++;
+    return coroutine_start(co, ctx, budget, entry, opaque);
 }
 
 static __attribute__((noinline)) void coroutine_moved(Coroutine *co)
@@ -246,13 +271,12 @@ void coroutine_enter(Coroutine *co)
     san_entered(co);
     t->self = self; /* an enterer stays in its thread */
     if (why == CO_ENDED) {
-        if (UNLIKELY(co->budget)) {
+        if (co->budget) {
             budget_release(t->ctx, co);
         }
         if (LIKELY(t->pool_room > 0)) {
             co->next = t->pool;
             t->pool = co;
-            t->pool_idle++;
             t->pool_room--;
         } else {
             coroutine_destroy(co);

@@ -120,7 +120,9 @@ static int file_again_co(AioContext *ctx, const struct aio_file_io *io, uint64_t
         fill_other(sqe, io);
     }
     res = op_wait_co(ctx, sqe, &op, coroutine_self());
-    announce_read(io, slice, niov, res);
+    if (ctx->ring->on_memcheck) {
+        announce_read(io, slice, niov, res);
+    }
     return res;
 }
 
@@ -172,7 +174,7 @@ int64_t ring_file_co(AioContext *ctx, const struct aio_file_io *io)
     sqe = get_sqe_co(ctx);
     fill_transfer(sqe, io, io->iov, io->niov, io->offset);
     res = op_wait_co(ctx, sqe, &op, self);
-    if (UNLIKELY(ctx->ring->on_valgrind)) {
+    if (UNLIKELY(ctx->ring->on_memcheck)) {
         announce_read(io, io->iov, io->niov, res);
     }
     if (UNLIKELY(res < 0 || (uint64_t)res != io->bytes)) {
@@ -237,7 +239,7 @@ int64_t ring_recv_co(AioContext *ctx, int fd, struct iovec *iov, int niov)
         }
         res = sock_op_wait_co(ctx, sqe, &sop);
     } while (UNLIKELY(res < 0) && sock_retry_co(ctx, &sop, EPOLLIN, &res));
-    if (UNLIKELY(ctx->ring->on_valgrind)) {
+    if (UNLIKELY(ctx->ring->on_memcheck)) {
         struct aio_file_io io = {.op = AIO_FILE_READ};
 
         announce_read(&io, iov, niov, res);

@@ -65,7 +65,6 @@ struct loop_tls {
     AioContext *ctx;
     Coroutine *pool; /* idle coroutines */
     int pool_room;   /* how many more the pool takes */
-    int pool_idle;
     unsigned colour;
     bool exit_hooked;
 };

@@ -63,7 +63,7 @@ static int ring_init(struct ring *r, unsigned entries)
     r->cq_mask = r->u.cq.ring_mask;
     r->enter_fd = r->u.ring_fd;
     r->enter_flags = IORING_ENTER_GETEVENTS | IORING_ENTER_EXT_ARG;
-    r->on_valgrind = san_on_valgrind();
+    r->on_memcheck = san_on_memcheck();
     for (unsigned i = 0; i < r->sq_entries; i++) {
         r->u.sq.array[i] = i;
     }

@@ -107,11 +107,14 @@ static inline void san_arrive(Coroutine *co)
     (void)co;
 }
 
-/* Whether completions must be announced because the kernel writes memory behind valgrind's back. */
-static inline bool san_on_valgrind(void)
+/* Whether memcheck must be told what the kernel writes. */
+static inline bool san_on_memcheck(void)
 {
 #ifdef PLATTER_HAVE_VALGRIND
-    return RUNNING_ON_VALGRIND != 0;
+    char byte = 0;
+    char bits;
+
+    return VALGRIND_GET_VBITS(&byte, &bits, 1) == 1;
 #else
     return false;
 #endif
