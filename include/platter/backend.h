@@ -139,7 +139,10 @@ int blk_co_copy_range(BlockBackend *src, int64_t src_offset, BlockBackend *dst, 
 
 /* Callback style: a handle, or NULL when its own allocation failed (then no callback runs). The
  * callback never runs before the call has returned, and runs once, in the submitter's context. iov
- * (the struct and its array) is borrowed until then. [any] */
+ * (the struct and its array) is borrowed until then. [any]
+ * The callback runs in a coroutine, with its small stack, and the request is in flight until it
+ * returns: it may submit more in callback style, but makes no [control] call and no blocking one
+ * to the same backend, which a drain would let wait for itself; a bottom half may. */
 BlockAIOCB *blk_aio_preadv(BlockBackend *blk, int64_t offset, const struct iov_view *iov, int flags,
                            BlockCompletionFunc *cb, void *opaque);
 BlockAIOCB *blk_aio_pwritev(BlockBackend *blk, int64_t offset, const struct iov_view *iov,
@@ -203,8 +206,10 @@ int blk_write_compressed(BlockBackend *blk, int64_t sector_num, const uint8_t *b
 int blk_truncate(BlockBackend *blk, int64_t offset);
 int blk_resize(BlockBackend *blk, int64_t size_bytes, bool exact, enum bdrv_prealloc prealloc,
                Error **errp);
-void blk_drain(BlockBackend *blk); /* [control] */
-void blk_drain_all(Platter *pl);   /* [control] */
+/* Wait until nothing is in flight; what comes meanwhile waits. Requests that the control thread
+ * itself makes with the blocking calls go through while a node is drained. [control] */
+void blk_drain(BlockBackend *blk);
+void blk_drain_all(Platter *pl); /* [control] */
 
 /* ---- 2.12 size, geometry, limits, memory ---- [any] */
 int64_t blk_getlength(BlockBackend *blk);
@@ -234,7 +239,8 @@ void blk_set_detect_zeroes(BlockBackend *blk, enum bdrv_detect_zeroes detect_zer
 AioContext *blk_get_aio_context(BlockBackend *blk);                   /* [any] */
 void blk_set_aio_context(BlockBackend *blk, AioContext *new_context); /* [control] */
 
-/* In-flight bracket for work that a drain must wait for. [any] */
+/* In-flight bracket for work that a drain must wait for. Nothing in the bracket waits for a request
+ * to the same backend: that would wait for the end of the drain. [any] */
 void blk_inc_in_flight(BlockBackend *blk);
 void blk_dec_in_flight(BlockBackend *blk);
 Platter *blk_get_platter(BlockBackend *blk);

@@ -210,6 +210,37 @@ static void test_decision_7_bracket(void **state)
     blk_unref(blk);
 }
 
+/* 7: a handle is NULL only when there is no memory for the request; then no callback runs. */
+static void test_decision_7_no_memory(void **state)
+{
+    struct platter_options opts = {.size = sizeof(opts), .memory_limit_bytes = 128 << 10};
+    struct env env;
+    struct done done[8] = {0};
+    BlockBackend *blk;
+    int n = 0;
+
+    (void)state;
+    env.pl = platter_new(&opts, NULL);
+    assert_non_null(env.pl);
+    env.ctx = platter_get_main_context(env.pl);
+    blk = fake_blk(env.pl, "hd0");
+    fake_of(blk_bs(blk))->hold = true;
+    while (n < 8 && blk_aio_preadv(blk, 0, &view, 0, done_cb, &done[n]) != NULL) {
+        n++;
+    }
+    assert_in_range(n, 1, 7);
+    assert_int_equal(blk_preadv(blk, 0, &view, 0), -ENOMEM);
+    fake_release(fake_of(blk_bs(blk)));
+    env_poll(&env);
+    for (int i = 0; i < 8; i++) {
+        assert_int_equal(done[i].calls, i < n);
+        assert_int_equal(done[i].ret, 0);
+    }
+    assert_int_equal(blk_preadv(blk, 0, &view, 0), 0);
+    blk_unref(blk);
+    platter_free(env.pl);
+}
+
 /* 9: a node under two backends, as long as they agree; a refusal names both. */
 static void test_decision_9_two_users(void **state)
 {
@@ -360,9 +391,10 @@ int main(void)
         T(test_decision_2_limits),      T(test_decision_3_gate),
         T(test_decision_3_own_request), T(test_decision_4_broken),
         T(test_decision_5_remembered),  T(test_decision_6_notifiers),
-        T(test_decision_7_bracket),     T(test_decision_9_two_users),
-        T(test_decision_10_names),      T(test_decision_12_last_unref),
-        T(test_instance_end),           T(test_decision_14_cancel),
+        T(test_decision_7_bracket),     cmocka_unit_test(test_decision_7_no_memory),
+        T(test_decision_9_two_users),   T(test_decision_10_names),
+        T(test_decision_12_last_unref), T(test_instance_end),
+        T(test_decision_14_cancel),
     };
 
     return cmocka_run_group_tests(tests, NULL, NULL);

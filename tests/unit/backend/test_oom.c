@@ -1,0 +1,168 @@
+/* SPDX-License-Identifier: MIT */
+/*
+ * Every allocation of a life with backends fails once, and from then on: each call answers with
+ * its error or does its work, nothing leaks (the leak checker sees to that), and the instance can
+ * be used and ended.
+ */
+#include "fake.h"
+
+#include <stdlib.h>
+
+static long fail_at = -1; /* which allocation fails; < 0: none */
+static long allocations;
+static bool fail_forever;
+
+static bool fails(void)
+{
+    long n = allocations++;
+
+    return fail_at >= 0 && (n == fail_at || (fail_forever && n > fail_at));
+}
+
+void *__real_malloc(size_t size);
+void *__real_calloc(size_t n, size_t size);
+void *__real_realloc(void *p, size_t size);
+void *__real_aligned_alloc(size_t align, size_t size);
+int __real_posix_memalign(void **ret, size_t align, size_t size);
+char *__real_strdup(const char *s);
+void *__wrap_malloc(size_t size);
+void *__wrap_calloc(size_t n, size_t size);
+void *__wrap_realloc(void *p, size_t size);
+void *__wrap_aligned_alloc(size_t align, size_t size);
+int __wrap_posix_memalign(void **ret, size_t align, size_t size);
+char *__wrap_strdup(const char *s);
+
+void *__wrap_malloc(size_t size)
+{
+    return fails() ? NULL : __real_malloc(size);
+}
+void *__wrap_calloc(size_t n, size_t size)
+{
+    return fails() ? NULL : __real_calloc(n, size);
+}
+void *__wrap_realloc(void *p, size_t size)
+{
+    return fails() ? NULL : __real_realloc(p, size);
+}
+void *__wrap_aligned_alloc(size_t align, size_t size)
+{
+    return fails() ? NULL : __real_aligned_alloc(align, size);
+}
+int __wrap_posix_memalign(void **ret, size_t align, size_t size)
+{
+    return fails() ? ENOMEM : __real_posix_memalign(ret, align, size);
+}
+char *__wrap_strdup(const char *s)
+{
+    return fails() ? NULL : __real_strdup(s);
+}
+
+static BlockDriverState *try_open(Platter *pl, const char *text)
+{
+    BlockOptions *options = block_options_parse(text, NULL, NULL);
+
+    return options == NULL ? NULL : bdrv_open(pl, NULL, NULL, options, BDRV_O_RDWR, NULL);
+}
+
+static void use(BlockBackend *blk)
+{
+    uint8_t buf[512];
+    struct iovec iov = {buf, sizeof(buf)};
+    struct iov_view view = iov_view_of(&iov, 1);
+    struct done done = {0};
+    void *mem = blk_blockalign(blk, 100);
+    int ret = blk_pwritev(blk, 0, &view, 0);
+
+    blk_blockfree(mem);
+    assert_true(ret == 0 || ret == -ENOMEM || ret == -ENOMEDIUM);
+    ret = blk_preadv(blk, -1, &view, 0);
+    assert_true(ret == -EIO || ret == -ENOMEM || ret == -ENOMEDIUM);
+    if (blk_aio_preadv(blk, 0, &view, 0, done_cb, &done) != NULL) {
+        done_wait(&done);
+        assert_true(done.ret == 0 || done.ret == -ENOMEM || done.ret == -ENOMEDIUM);
+    }
+    assert_int_equal(done.calls, done.calls != 0);
+    blk_drain(blk);
+}
+
+static void life(Platter *pl)
+{
+    Error *err = NULL;
+    BlockBackend *a = blk_new(pl, "a", &err);
+    BlockBackend *b;
+    BlockBackend *c;
+    BlockDriverState *bs;
+    DriveInfo *dinfo;
+
+    assert_true((a == NULL) == (err != NULL));
+    error_free(err);
+    err = NULL;
+    b = blk_new_with_bs(pl, "b", &err);
+    assert_true((b == NULL) == (err != NULL));
+    error_free(err);
+    c = blk_new_open(pl, "c", NULL, NULL, block_options_parse("driver=fake", NULL, NULL),
+                     BDRV_O_RDWR, NULL);
+    bs = try_open(pl, "driver=fake,node-name=n");
+    if (a != NULL && bs != NULL && blk_insert_bs(a, bs, NULL) == 0) {
+        use(a);
+    }
+    if (b != NULL && bs != NULL) {
+        int ret = blk_set_bs(b, bs, NULL);
+
+        assert_true(ret == 0 || ret == -ENOMEM);
+        assert_non_null(blk_bs(b));
+        use(b);
+    }
+    if (c != NULL) {
+        use(c);
+        blk_remove_bs(c);
+        assert_null(blk_bs(c));
+    }
+    if (a != NULL) {
+        dinfo = drive_info_new("serial", block_options_new());
+        if (dinfo != NULL) {
+            blk_set_legacy_dinfo(a, dinfo);
+        }
+        assert_int_equal(blk_attach_dev(a, &dinfo), 0);
+        blk_hide_on_behalf_of_hmp_drive_del(a);
+        blk_detach_dev(a, &dinfo);
+    }
+    bdrv_unref(bs);
+    blk_unref(a);
+    blk_unref(b);
+    blk_unref(c);
+}
+
+static void test_oom(void **state)
+{
+    for (int forever = 0; forever < 2; forever++) {
+        bool reached;
+        long n = 0;
+
+        fail_forever = forever;
+        do {
+            Platter *pl = platter_new(NULL, NULL);
+
+            assert_non_null(pl);
+            allocations = 0;
+            fail_at = n;
+            life(pl);
+            reached = allocations > n;
+            fail_at = -1;
+            n++;
+            life(pl); /* it works again, names included */
+            platter_free(pl);
+        } while (reached);
+        assert_true(n > 40);
+        print_message("%ld allocations\n", n - 1);
+    }
+}
+
+int main(void)
+{
+    const struct CMUnitTest tests[] = {
+        cmocka_unit_test(test_oom),
+    };
+
+    return cmocka_run_group_tests(tests, NULL, NULL);
+}
