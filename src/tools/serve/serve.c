@@ -128,7 +128,7 @@ static void signals_end(struct serve *s)
 static int threads_begin(struct serve *s, unsigned count)
 {
     Error *err = NULL;
-    char name[16];
+    char name[24];
 
     for (unsigned i = 0; i < count; i++) {
         snprintf(name, sizeof(name), "serve-%u", i);
