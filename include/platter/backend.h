@@ -61,8 +61,9 @@ BlockBackend *blk_new_open(Platter *pl, const char *name, const char *filename,
                            const char *reference, BlockOptions *options, int flags, Error **errp);
 void blk_ref(BlockBackend *blk);   /* [any] */
 void blk_unref(BlockBackend *blk); /* [any]; NULL allowed; the end happens in the control thread */
-BlockBackend *blk_next(Platter *pl, BlockBackend *blk);   /* [control] visible ones, oldest first */
-const char *blk_name(const BlockBackend *blk);            /* [any] "" when hidden */
+BlockBackend *blk_next(Platter *pl, BlockBackend *blk); /* [control] visible ones, oldest first */
+const char *
+blk_name(const BlockBackend *blk); /* [any] "" when hidden; not while it is being hidden */
 BlockBackend *blk_by_name(Platter *pl, const char *name); /* [control] */
 DriveInfo *blk_legacy_dinfo(BlockBackend *blk);           /* [control] */
 DriveInfo *blk_set_legacy_dinfo(BlockBackend *blk,

@@ -43,8 +43,7 @@ struct blk_slot {
 /* Why a request must look closer than at the size of the root; none set is the common case. */
 enum blk_special {
     BLK_SPECIAL_MEDIUM = 1 << 0, /* no root, or somebody must be asked whether it is there */
-    BLK_SPECIAL_NO_WRITE = 1 << 1,
-    BLK_SPECIAL_FUA = 1 << 2, /* write cache off */
+    BLK_SPECIAL_FUA = 1 << 1,    /* write cache off */
 };
 
 /* A coroutine in the drained queue. Lives on its stack. */
@@ -66,6 +65,7 @@ struct blk_cancel {
 struct blk_facts {
     bool has_root;
     bool inserted;
+    bool tray_open;
     bool sg;
     int64_t size_bytes; /* or -errno */
     uint32_t request_alignment;
@@ -82,7 +82,7 @@ struct BlockBackend {
     Platter *pl; /* borrowed */
 
     _Atomic int refcnt;
-    _Atomic(AioContext *) home_ctx; /* counted; never NULL */
+    _Atomic(AioContext *) home_ctx; /* counted; never NULL; written under lock */
 
     /* lock: written by the control thread */
     struct os_mutex lock;
@@ -126,6 +126,9 @@ struct blk_room {
     struct blk_list all;
 };
 struct blk_room *blk_room(Platter *pl); /* NULL: no backend was ever made */
+
+/* A reference for a request in flight; false: the backend is at its end, which waits for it. */
+bool blk_ref_if_alive(BlockBackend *blk);
 
 #define BLK_ASSERT_CONTROL(pl) assert(instance_in_control_thread(pl))
 #define BLK_ASSERT_CONTROL_POLLS(pl) assert(instance_in_control_thread(pl) && !in_coroutine())
@@ -314,6 +317,9 @@ struct blk_tray_moves {
 };
 struct blk_tray_moves blk_dev_change_media(BlockBackend *blk, bool load);
 void blk_dev_release(BlockBackend *blk);
+
+/* ---- settings.c ---- */
+AioContext *blk_home_context_ref(BlockBackend *blk); /* any thread; to be unreferenced */
 
 /* ---- notifier.c ---- */
 void blk_notify(BlkNotifier **list, BlockBackend *blk);

@@ -1,6 +1,6 @@
 /* SPDX-License-Identifier: MIT */
 /*
- * What a request must satisfy before it reaches the node: medium, range, flags, right to write.
+ * What a request must satisfy before it reaches the node: medium, range, flags.
  *
  * The order, which callers can see from the errno:
  *   1  bytes negative                              -EIO   (malformed, also without a medium)
@@ -8,8 +8,8 @@
  *   3  the length is not known                     its own errno
  *   4  offset negative, or the end past the device -EIO   (no bytes at exactly the end are fine)
  *   5  an unknown flag                             -EINVAL
- *   6  a change, and the root may not be written   -EPERM
- * Sector calls express malformed sector arguments as 1. A node that is broken is not asked here; it
+ * Then the node has the word: -EPERM for changes of what may not be written, and so on. Sector
+ * calls express malformed sector arguments as 1. A node that is broken is not asked here; it
  * answers -EIO itself.
  */
 #include "backend/backend_int.h"
@@ -70,8 +70,6 @@ int blk_check_range(BlockBackend *blk, int64_t offset, int64_t bytes)
 int blk_check_request_slow(BlockBackend *blk, struct bdrv_req *req)
 {
     unsigned special = atomic_load_explicit(&blk->special, memory_order_relaxed);
-    bool is_change =
-        req->op == BDRV_OP_WRITE || req->op == BDRV_OP_WRITE_ZEROES || req->op == BDRV_OP_DISCARD;
     int ret;
 
     if (req->op == BDRV_OP_FLUSH) {
@@ -85,10 +83,8 @@ int blk_check_request_slow(BlockBackend *blk, struct bdrv_req *req)
     if (req->flags & ~allowed_flags[req->op]) {
         return -EINVAL;
     }
-    if (is_change && (special & BLK_SPECIAL_NO_WRITE)) {
-        return -EPERM;
-    }
-    if (is_change && req->op != BDRV_OP_DISCARD && (special & BLK_SPECIAL_FUA)) {
+    if ((special & BLK_SPECIAL_FUA) &&
+        (req->op == BDRV_OP_WRITE || req->op == BDRV_OP_WRITE_ZEROES)) {
         req->flags |= BDRV_REQ_FUA;
     }
     return 0;

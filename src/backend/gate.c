@@ -119,12 +119,14 @@ static void facts_read(BlockBackend *blk, struct blk_facts *ret_facts)
     BlockDriverState *bs = blk->root != NULL ? blk->root->bs : NULL;
 
     if (bs == NULL) {
-        *ret_facts = (struct blk_facts){.request_alignment = 1, .mem_alignment = 1};
+        *ret_facts = (struct blk_facts){
+            .tray_open = blk_tray_is_open(blk), .request_alignment = 1, .mem_alignment = 1};
         return;
     }
     *ret_facts = (struct blk_facts){
         .has_root = true,
         .inserted = bdrv_is_inserted(bs),
+        .tray_open = blk_tray_is_open(blk),
         .sg = bs->sg,
         .size_bytes = atomic_load_explicit(&bs->size_bytes, memory_order_relaxed),
         .request_alignment = bs->bl.request_alignment,
@@ -230,9 +232,6 @@ void blk_special_update(BlockBackend *blk)
 
     if (medium_must_be_asked(blk)) {
         special |= BLK_SPECIAL_MEDIUM;
-    }
-    if (blk->root != NULL && (blk->root->perm & BDRV_PERM_WRITE) == 0) {
-        special |= BLK_SPECIAL_NO_WRITE;
     }
     if (!blk->wce) {
         special |= BLK_SPECIAL_FUA;

@@ -48,11 +48,12 @@ static inline void aio_finish(struct blk_aiocb *acb, int ret)
 }
 
 /* A request that fails early, or (slot NULL) was canceled while it waited: it holds a reference on
- * the backend, which is ours to give back, until its callback has run. */
+ * the backend until its callback has run. One that was canceled has it already. */
 static __attribute__((noinline)) void aio_fail_co(struct blk_aiocb *acb, struct blk_slot *slot,
                                                   int ret)
 {
     BlockBackend *blk = acb->common.blk;
+    bool held = slot == NULL || blk_ref_if_alive(blk);
 
     if (!acb->returned) {
         aio_defer_co(acb, aio_context_current());
@@ -61,7 +62,9 @@ static __attribute__((noinline)) void aio_fail_co(struct blk_aiocb *acb, struct 
     if (slot != NULL) {
         blk_gate_leave(blk, slot);
     }
-    blk_unref(blk);
+    if (held) {
+        blk_unref(blk);
+    }
 }
 
 /* What every kind of request does before it goes to the node. False: it has failed, and is done. */
@@ -69,9 +72,6 @@ static inline __attribute__((always_inline)) bool aio_begin_co(struct blk_aiocb 
                                                                struct blk_slot *slot, int ret)
 {
     if (UNLIKELY(ret < 0)) {
-        if (slot != NULL) {
-            blk_ref(acb->common.blk);
-        }
         aio_fail_co(acb, slot, ret);
         return false;
     }
@@ -187,6 +187,7 @@ static void aio_foreign_entry(void *opaque)
 static __attribute__((noinline)) BlockAIOCB *aio_submit_foreign(const struct blk_aio_start *start)
 {
     struct blk_aio_foreign *foreign = malloc(sizeof(*foreign));
+    AioContext *home;
 
     if (foreign == NULL) {
         return NULL;
@@ -205,7 +206,9 @@ static __attribute__((noinline)) BlockAIOCB *aio_submit_foreign(const struct blk
     os_mutex_init(&foreign->lock);
     os_cond_init(&foreign->cond);
     blk_ref(start->blk); /* not counted in flight until it runs */
-    aio_co_schedule(blk_get_aio_context(start->blk), foreign->start.co);
+    home = blk_home_context_ref(start->blk);
+    aio_co_schedule(home, foreign->start.co);
+    aio_context_unref(home);
     return &foreign->acb.common;
 }
 

@@ -51,10 +51,13 @@ static bool sync_pending(void *opaque)
 
 static void sync_sleep(struct sync_call *call, Coroutine *co)
 {
+    AioContext *home = blk_home_context_ref(call->blk);
+
     call->sleeps = true;
     os_mutex_init(&call->lock);
     os_cond_init(&call->cond);
-    aio_co_schedule(blk_get_aio_context(call->blk), co);
+    aio_co_schedule(home, co);
+    aio_context_unref(home);
     os_mutex_lock(&call->lock);
     while (!call->done) {
         os_cond_wait(&call->cond, &call->lock);

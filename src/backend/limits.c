@@ -14,7 +14,7 @@ int64_t blk_getlength(BlockBackend *blk)
     struct blk_facts facts;
 
     blk_facts_get(blk, &facts);
-    if (!facts.has_root || !facts.inserted || blk_tray_is_open(blk)) {
+    if (!facts.has_root || !facts.inserted || facts.tray_open) {
         return -ENOMEDIUM;
     }
     return facts.size_bytes;

@@ -141,7 +141,9 @@ int blk_insert_bs(BlockBackend *blk, BlockDriverState *bs, Error **errp)
         return error_set(errp, EBUSY, "Device '%s' already has a medium", blk->name);
     }
     drained = blk_drained_begin(blk);
-    ret = root_exchange(blk, bs, errp);
+    ret = blk->root == NULL
+              ? root_exchange(blk, bs, errp)
+              : error_set(errp, EBUSY, "Device '%s' got a medium meanwhile", blk->name);
     blk_drained_end(blk, drained);
     if (ret == 0) {
         blk_notify(&blk->insert_notifiers, blk);
@@ -225,7 +227,10 @@ bool blk_is_inserted(BlockBackend *blk)
 
 bool blk_is_available(BlockBackend *blk)
 {
-    return blk_is_inserted(blk) && !blk_tray_is_open(blk);
+    struct blk_facts facts;
+
+    blk_facts_get(blk, &facts);
+    return facts.has_root && facts.inserted && !facts.tray_open;
 }
 
 BlockDriverState *blk_find_below(BlockBackend *blk, bool (*has)(const BlockDriver *drv))

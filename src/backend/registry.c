@@ -58,17 +58,18 @@ static void blk_free(BlockBackend *blk)
     free(blk);
 }
 
-/* Keeps R3: removal of the medium drains, and what an empty backend has in flight is waited for. */
+/* Keeps R3: removal of the medium drains, and what an empty backend has in flight is waited for.
+ * It is out of all lists before anything else runs, so that nobody finds it any more. */
 static void blk_delete(BlockBackend *blk)
 {
     BLK_ASSERT_CONTROL_POLLS(blk->pl);
+    blk_unlist(blk);
+    TAILQ_REMOVE(&blk_room(blk->pl)->all, blk, in_all);
     if (blk->root != NULL) {
         blk_remove_bs(blk);
     }
     blk_drain(blk);
     assert(TAILQ_EMPTY(&blk->drained_queue));
-    blk_unlist(blk);
-    TAILQ_REMOVE(&blk_room(blk->pl)->all, blk, in_all);
     drive_info_del(blk->legacy_dinfo);
     blk_free(blk);
 }
@@ -217,6 +218,19 @@ BlockBackend *blk_new_open(Platter *pl, const char *name, const char *filename,
 void blk_ref(BlockBackend *blk)
 {
     atomic_fetch_add_explicit(&blk->refcnt, 1, memory_order_relaxed);
+}
+
+bool blk_ref_if_alive(BlockBackend *blk)
+{
+    int old = atomic_load_explicit(&blk->refcnt, memory_order_relaxed);
+
+    do {
+        if (old == 0) {
+            return false;
+        }
+    } while (!atomic_compare_exchange_weak_explicit(&blk->refcnt, &old, old + 1,
+                                                    memory_order_relaxed, memory_order_relaxed));
+    return true;
 }
 
 /* The bottom half may run, and blk and the instance end, before the schedule has returned. */

@@ -76,6 +76,17 @@ AioContext *blk_get_aio_context(BlockBackend *blk)
     return atomic_load_explicit(&blk->home_ctx, memory_order_acquire);
 }
 
+AioContext *blk_home_context_ref(BlockBackend *blk)
+{
+    AioContext *ctx;
+
+    os_mutex_lock(&blk->lock);
+    ctx = blk_get_aio_context(blk);
+    aio_context_ref(ctx);
+    os_mutex_unlock(&blk->lock);
+    return ctx;
+}
+
 void blk_set_aio_context(BlockBackend *blk, AioContext *new_context)
 {
     AioContext *old = blk_get_aio_context(blk);
@@ -90,7 +101,9 @@ void blk_set_aio_context(BlockBackend *blk, AioContext *new_context)
     }
     aio_context_ref(new_context);
     drained = blk_drained_begin(blk);
+    os_mutex_lock(&blk->lock);
     atomic_store_explicit(&blk->home_ctx, new_context, memory_order_release);
+    os_mutex_unlock(&blk->lock);
     blk_drained_end(blk, drained);
     aio_context_unref(old);
 }
