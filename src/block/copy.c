@@ -55,7 +55,7 @@ static int copy_check_read(struct copy_side *side)
         if (ret == 0) {
             ret = bdrv_range_check(bs, side->offset, side->bytes, false);
         }
-        if (ret == 0 && atomic_load_explicit(&bs->serialising, memory_order_relaxed) != 0) {
+        if (ret == 0 && bdrv_others_serialise(bs)) {
             ret = -ENOTSUP; /* a plain read waits as it must */
         }
         if (ret < 0) {

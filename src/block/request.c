@@ -108,123 +108,13 @@ static bool flags_are_wrong(const struct bdrv_req *req)
            ((req->flags & BDRV_REQ_NO_WAIT) && !(req->flags & BDRV_REQ_SERIALISING));
 }
 
-static uint64_t node_size(BlockDriverState *bs)
-{
-    int64_t size = atomic_load_explicit(&bs->size_bytes, memory_order_relaxed);
-
-    return size < 0 ? 0 : (uint64_t)size;
-}
-
-static unsigned track_flags(unsigned req_flags)
-{
-    unsigned flags = 0;
-
-    if (req_flags & BDRV_REQ_SERIALISING) {
-        flags |= BDRV_TRACK_SERIALISING | BDRV_TRACK_HOLDS_ALL;
-    }
-    if (req_flags & BDRV_REQ_NO_WAIT) {
-        flags |= BDRV_TRACK_NO_WAIT;
-    }
-    return flags;
-}
-
-static bool others_serialise(BlockDriverState *bs)
-{
-    return atomic_load_explicit(&bs->serialising, memory_order_relaxed) != 0;
-}
-
-/* ---- changes ---- */
-
-/* Whether a write that ends at end pads the file's last block past the end of the file, so that the
- * file is cut back afterwards and nobody may write behind it meanwhile. */
-static bool pads_past_end(BlockDriverState *bs, uint64_t end)
-{
-    uint32_t align = bs->bl.request_alignment;
-
-    return (bs->caps & BDRV_CAP_PROTOCOL) && (bs->caps & BDRV_CAP_GROWS_ON_WRITE) &&
-           !is_aligned(end, align) && align_up(end, align) > max_u64(node_size(bs), end);
-}
-
-static int change_track(struct bdrv_change *c, uint64_t offset, unsigned flags)
-{
-    BlockDriverState *bs = c->bs;
-    uint32_t align = bs->bl.request_alignment;
-    uint64_t start = align_down(offset, align);
-    bool waited;
-
-    flags = track_flags(flags);
-    if (!is_aligned(offset | c->end, align)) {
-        flags |= BDRV_TRACK_SERIALISING;
-    }
-    for (;;) {
-        bool pads = pads_past_end(bs, c->end);
-        uint64_t stop = pads ? BDRV_TRACK_TO_END : align_up(c->end, align);
-        int ret = bdrv_track_begin(bs, &c->t, start, stop, flags, &waited);
-
-        if (ret < 0) {
-            return ret;
-        }
-        if (LIKELY(pads || !pads_past_end(bs, c->end))) {
-            c->tracked = true;
-            return 0;
-        }
-        /* the node shrank while we waited: hold off more than we did */
-        bdrv_track_end(bs, &c->t);
-    }
-}
-
-int bdrv_change_begin(struct bdrv_change *c, BlockDriverState *bs, uint64_t offset, uint64_t bytes,
-                      unsigned flags, bool may_grow)
-{
-    int ret = bdrv_range_check(bs, offset, bytes, may_grow);
-
-    if (ret < 0) {
-        return ret;
-    }
-    c->bs = bs;
-    c->end = offset + bytes;
-    c->tracked = false;
-    c->fua = false;
-    if (bs->bl.request_alignment > 1 || (flags & BDRV_REQ_SERIALISING) || others_serialise(bs)) {
-        ret = change_track(c, offset, flags);
-        if (ret < 0) {
-            return ret;
-        }
-        /* it may have been truncated, or have broken, while we waited */
-        ret = bdrv_node_ready(bs);
-        if (ret == 0) {
-            ret = bdrv_range_check(bs, offset, bytes, may_grow);
-        }
-        if (ret < 0) {
-            bdrv_track_end(bs, &c->t);
-            return ret;
-        }
-    }
-    c->size = node_size(bs);
-    return 0;
-}
-
-int bdrv_change_end(struct bdrv_change *c, int ret)
-{
-    BlockDriverState *bs = c->bs;
-
-    if (ret == 0 && c->end > c->size) {
-        bdrv_grow_size(bs, c->end);
-    }
-    atomic_fetch_add_explicit(&bs->write_gen, 1, memory_order_release); /* Q1 */
-    if (c->tracked) {
-        bdrv_track_end(bs, &c->t);
-    }
-    return ret == 0 && c->fua ? bdrv_node_flush_co(bs) : ret;
-}
-
 /* ---- reads and writes that need care ---- */
 
 static int read_slow(BlockDriverState *bs, const struct bdrv_req *req)
 {
     struct bdrv_tracked t;
     struct bdrv_rw rw;
-    bool tracked = (req->flags & BDRV_REQ_SERIALISING) || others_serialise(bs);
+    bool tracked = (req->flags & BDRV_REQ_SERIALISING) || bdrv_others_serialise(bs);
     bool waited;
     int ret = bdrv_range_check(bs, req->offset, req->bytes, false);
 
@@ -235,8 +125,8 @@ static int read_slow(BlockDriverState *bs, const struct bdrv_req *req)
         uint32_t align = bs->bl.request_alignment;
 
         ret = bdrv_track_begin(bs, &t, align_down(req->offset, align),
-                               align_up(req->offset + req->bytes, align), track_flags(req->flags),
-                               &waited);
+                               align_up(req->offset + req->bytes, align),
+                               bdrv_track_flags(req->flags), &waited);
         if (ret < 0) {
             return ret;
         }
@@ -314,7 +204,7 @@ static bool detects_zeroes(BlockDriverState *bs, const struct bdrv_req *req)
 {
     return bs->detect_zeroes != BDRV_DETECT_ZEROES_OFF && req->bytes > 0 &&
            !(req->flags & BDRV_REQ_WRITE_COMPRESSED) &&
-           range_inside(req->offset, req->bytes, node_size(bs)) &&
+           range_inside(req->offset, req->bytes, bdrv_node_size(bs)) &&
            iov_is_zero(req->iov, req->niov, req->iov_offset, req->bytes);
 }
 
@@ -391,7 +281,7 @@ static int NOINLINE request_slow(BdrvEdge *edge, const struct bdrv_req *req)
 /* ---- the fast path ---- */
 
 /* More than one element: few enough, and every piece where the driver wants it. */
-static bool NOINLINE vector_fits(const struct bdrv_limits *bl, const struct bdrv_req *req)
+static bool vector_fits(const struct bdrv_limits *bl, const struct bdrv_req *req)
 {
     uint64_t skip = req->iov_offset;
     uint64_t left = req->bytes;
@@ -420,7 +310,7 @@ static bool NOINLINE vector_fits(const struct bdrv_limits *bl, const struct bdrv
     return true;
 }
 
-/* Whether the driver of bs can take req as it is. */
+/* Whether the driver of bs can take req as it is, its memory apart. */
 static inline bool request_fits(BlockDriverState *bs, const struct bdrv_req *req)
 {
     const struct bdrv_limits *bl = &bs->bl;
@@ -436,38 +326,74 @@ static inline bool request_fits(BlockDriverState *bs, const struct bdrv_req *req
         return false;
     }
     /* a limit of 0 means none, and wraps to the largest number */
-    if (UNLIKELY(((req->offset | req->bytes) & (bl->request_alignment - 1)) != 0 ||
-                 req->bytes - 1 > bl->max_transfer - 1)) {
-        return false;
-    }
-    if (LIKELY(req->niov == 1)) {
-        return (((uintptr_t)req->iov[0].iov_base + req->iov_offset) & (bl->mem_alignment - 1)) == 0;
-    }
-    return vector_fits(bl, req);
+    return LIKELY(((req->offset | req->bytes) & (bl->request_alignment - 1)) == 0 &&
+                  req->bytes - 1 <= bl->max_transfer - 1);
 }
 
-static inline bool write_fits(const BdrvEdge *edge, const BlockDriverState *bs,
-                              const struct bdrv_req *req)
+/* One that fits, on a node with blocks (Q2): it may have to wait for a change of part of one. */
+static int write_blocks(BdrvEdge *edge, BlockDriverState *bs, const struct bdrv_req *req)
 {
-    return (edge->perm & BDRV_PERM_WRITE) != 0 && !edge->bs->read_only && !bs->read_only &&
-           bs->bl.request_alignment == 1 && bs->detect_zeroes == BDRV_DETECT_ZEROES_OFF &&
-           (req->offset >= PROBE_GUARD_BYTES || (!edge->bs->probed && edge->bs == bs));
+    struct bdrv_tracked t;
+    bool waited;
+    int ret = 0;
+
+    bdrv_track_begin(bs, &t, req->offset, req->offset + req->bytes, 0, &waited);
+    if (UNLIKELY(waited && !request_fits(bs, req))) {
+        bdrv_track_end(bs, &t);
+        return request_slow(edge, req);
+    }
+    ret = bs->drv->write_co(bs, req);
+    atomic_fetch_add_explicit(&bs->write_gen, 1, memory_order_release); /* Q1 */
+    bdrv_track_end(bs, &t);
+    return ret;
+}
+
+static int NOINLINE write_that_fits(BdrvEdge *edge, BlockDriverState *bs,
+                                    const struct bdrv_req *req)
+{
+    int ret;
+
+    if (UNLIKELY(bs->drv->write_co == NULL || !(edge->perm & BDRV_PERM_WRITE) ||
+                 edge->bs->read_only || bs->read_only ||
+                 bs->detect_zeroes != BDRV_DETECT_ZEROES_OFF ||
+                 (req->offset < PROBE_GUARD_BYTES && (edge->bs->probed || edge->bs != bs)))) {
+        return request_slow(edge, req);
+    }
+    if (bs->bl.request_alignment > 1) {
+        return write_blocks(edge, bs, req);
+    }
+    ret = bs->drv->write_co(bs, req);
+    atomic_fetch_add_explicit(&bs->write_gen, 1, memory_order_release); /* Q1 */
+    return ret;
+}
+
+static inline int request_that_fits(BdrvEdge *edge, BlockDriverState *bs,
+                                    const struct bdrv_req *req)
+{
+    if (req->op == BDRV_OP_READ && LIKELY(bs->drv->read_co != NULL)) {
+        return bs->drv->read_co(bs, req);
+    }
+    return req->op == BDRV_OP_WRITE ? write_that_fits(edge, bs, req) : request_slow(edge, req);
+}
+
+static int NOINLINE request_vector(BdrvEdge *edge, BlockDriverState *bs, const struct bdrv_req *req)
+{
+    return vector_fits(&bs->bl, req) ? request_that_fits(edge, bs, req) : request_slow(edge, req);
 }
 
 int bdrv_edge_request_co(BdrvEdge *edge, const struct bdrv_req *req)
 {
     BlockDriverState *bs = edge->bs->through;
 
-    if (LIKELY(req->op <= BDRV_OP_WRITE && request_fits(bs, req))) {
-        if (req->op == BDRV_OP_READ) {
-            if (LIKELY(bs->drv->read_co != NULL)) {
-                return bs->drv->read_co(bs, req);
-            }
-        } else if (LIKELY(bs->drv->write_co != NULL && write_fits(edge, bs, req))) {
-            int ret = bs->drv->write_co(bs, req);
+    if (LIKELY(request_fits(bs, req))) {
+        uintptr_t mem;
 
-            atomic_fetch_add_explicit(&bs->write_gen, 1, memory_order_release); /* Q1 */
-            return ret;
+        if (UNLIKELY(req->niov != 1)) {
+            return request_vector(edge, bs, req);
+        }
+        mem = (uintptr_t)req->iov[0].iov_base + req->iov_offset;
+        if (LIKELY((mem & (bs->bl.mem_alignment - 1)) == 0)) {
+            return request_that_fits(edge, bs, req);
         }
     }
     return request_slow(edge, req);

@@ -33,7 +33,20 @@ bool bdrv_forwards(const BlockDriverState *bs);
  * that may overlap meet there. */
 bool bdrv_changes_below(const BlockDriverState *bs);
 
-/* ---- a change from its registration to the moment its completion may be told ---- */
+/* 0 when it is not known. */
+static inline uint64_t bdrv_node_size(BlockDriverState *bs)
+{
+    int64_t size = atomic_load_explicit(&bs->size_bytes, memory_order_relaxed);
+
+    return size < 0 ? 0 : (uint64_t)size;
+}
+/* Whether requests that need no place in the list for themselves must take one. */
+static inline bool bdrv_others_serialise(BlockDriverState *bs)
+{
+    return atomic_load_explicit(&bs->serialising, memory_order_relaxed) != 0;
+}
+
+/* ---- change.c: a change from its registration to the moment its completion may be told ---- */
 
 struct bdrv_change {
     BlockDriverState *bs;
@@ -51,6 +64,9 @@ int bdrv_change_begin(struct bdrv_change *c, BlockDriverState *bs, uint64_t offs
 /* Counts the change (also a failed one), lets others go on, flushes for FUA. Returns ret, or what
  * the flush said. */
 int bdrv_change_end(struct bdrv_change *c, int ret);
+
+/* BDRV_TRACK_* of BDRV_REQ_*. */
+unsigned bdrv_track_flags(unsigned req_flags);
 
 /* ---- rw.c ---- */
 

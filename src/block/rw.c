@@ -230,14 +230,12 @@ static int rw_bounce(struct bdrv_rw *rw)
 
 void bdrv_rw_init(struct bdrv_rw *rw, BlockDriverState *bs, const struct bdrv_req *req)
 {
-    int64_t size = atomic_load_explicit(&bs->size_bytes, memory_order_relaxed);
-
     *rw = (struct bdrv_rw){
         .bs = bs,
         .op = req->op,
         .pos = req->offset,
         .end = req->offset + req->bytes,
-        .size = size < 0 ? 0 : (uint64_t)size,
+        .size = bdrv_node_size(bs),
         .mem = {.iov = req->iov, .niov = req->niov},
     };
     mem_advance(&rw->mem, req->iov_offset);

@@ -35,13 +35,6 @@ BlockDriverState *bdrv_backing(BlockDriverState *bs)
     return NULL;
 }
 
-static uint64_t node_bytes(BlockDriverState *bs)
-{
-    int64_t size = atomic_load_explicit(&bs->size_bytes, memory_order_relaxed);
-
-    return size < 0 ? 0 : (uint64_t)size;
-}
-
 /* Cut the range to the node. -EIO when it begins outside. */
 static int place_clamp(struct status_place *p)
 {
@@ -97,7 +90,7 @@ static int answer_driver(const struct status_place *p, bool want_zero,
         return 0;
     }
     end = p->offset + p->bytes;
-    end = max_u64(end, min_u64(align_up(end, align), node_bytes(bs)));
+    end = max_u64(end, min_u64(align_up(end, align), bdrv_node_size(bs)));
     ret = bs->drv->block_status_co(bs, want_zero, start, end - start, &st);
     if (ret < 0) {
         return ret;
@@ -222,7 +215,7 @@ static int status_begin(BdrvEdge *edge, uint64_t offset, uint64_t bytes, struct 
 
 static void status_mark_end(BdrvEdge *edge, uint64_t offset, struct bdrv_status *st)
 {
-    if (offset + st->bytes >= node_bytes(edge->bs)) {
+    if (offset + st->bytes >= bdrv_node_size(edge->bs)) {
         st->flags |= BDRV_BLOCK_EOF;
     }
 }

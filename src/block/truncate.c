@@ -3,8 +3,9 @@
  * Changing the size of a node.
  *
  * Invariants
- *  N1 nothing overlaps the part that comes or goes while the driver works on it: it is held from
- *     the smaller size to the end of everything.
+ *  N1 no request that the node holds off or tracks runs beside it: one that comes later waits, and
+ *     is judged by the new size. Untracked writes in flight (request_alignment 1) are the caller's
+ *     to stop, if what they do past a smaller end matters to it.
  *  N2 what a node grows by reads as zeroes before its new size is known to anybody.
  *  N3 the driver's word, not the caller's wish, is the new size.
  */
@@ -128,8 +129,7 @@ int bdrv_edge_truncate_co(BdrvEdge *edge, uint64_t size_bytes, bool exact,
     if (ret < 0) {
         return ret;
     }
-    /* N1: whatever the size is when our turn comes, it is at least what the last to go before us
-     * leaves; so hold everything */
+    /* N1: which part will come or go is known when our turn comes; so hold everything */
     bdrv_track_begin(bs, &t, 0, BDRV_TRACK_TO_END, BDRV_TRACK_SERIALISING | BDRV_TRACK_HOLDS_ALL,
                      &waited);
     ret = truncate_check(edge, bs, size_bytes, prealloc, flags, errp);
