@@ -319,6 +319,7 @@ static void op_status(struct worker *w)
 void worker_entry(void *opaque)
 {
     struct worker *w = opaque;
+    AioContext *main_ctx;
 
     for (unsigned i = 0; i < w->ops && w->hi > w->lo; i++) {
         uint64_t dice = rng_below(&w->rng, 100);
@@ -338,8 +339,9 @@ void worker_entry(void *opaque)
         }
         atomic_fetch_add_explicit(&w->run->done_ops, 1, memory_order_relaxed);
     }
-    if (atomic_fetch_sub(w->running, 1) == 1) {
-        aio_notify(platter_get_main_context(w->run->pl));
+    main_ctx = platter_get_main_context(w->run->pl);
+    if (atomic_fetch_sub(w->running, 1) == 1) { /* w may be gone from here on */
+        aio_notify(main_ctx);
     }
 }
 
