@@ -683,6 +683,15 @@ const struct scenario scenarios[] = {
      .flags = BDRV_O_UNMAP,
      .file = {.block_device = true, .dio_offset_align = 512, .dio_mem_align = 512},
      .steps = zeroes},
+    {.name = "nbd",
+     .options = plain,
+     .calls = SIM_CALLS_FILE | SIM_CALLS_SOCKET,
+     .steps = scenario_nbd},
+    {.name = "nbd direct",
+     .options = direct,
+     .file = DIO(512, 4096),
+     .calls = SIM_CALLS_DATA | SIM_CALLS_SOCKET,
+     .steps = scenario_nbd},
 };
 
 const size_t nscenarios = sizeof(scenarios) / sizeof(scenarios[0]);

@@ -22,6 +22,7 @@ struct scenario {
     bool write_through;
     bool no_flush;
     uint64_t disk_bytes; /* 0: 64 KiB */
+    uint64_t calls;      /* SIM_CALLS that are made to fail; 0: those of files */
     void (*steps)(struct scenario_run *r);
 };
 
@@ -34,5 +35,8 @@ void scenario_steps(const struct scenario *s, struct scenario_run *r);
 /* Judge a result: notes what is wrong. Returns rc. */
 int scenario_result(struct scenario_run *r, const char *what, int rc);
 void scenario_wrong(struct scenario_run *r, const char *text);
+
+/* scenario_nbd.c */
+void scenario_nbd(struct scenario_run *r);
 
 #endif

@@ -46,8 +46,13 @@ struct fault {
     uint64_t calls;
     int error;
     bool short_transfer;
-    unsigned times; /* of "for ever"; 0: no end */
+    unsigned times;  /* of "for ever"; 0: no end */
+    bool everywhere; /* whatever calls the scenario names */
 };
+
+#define RESOURCES                                                                                  \
+    (SIM_CALLS(SIM_CALL_EVENTFD) | SIM_CALLS(SIM_CALL_EPOLL_CTL) | SIM_CALLS(SIM_CALL_THREAD) |    \
+     SIM_CALLS(SIM_CALL_MMAP))
 
 static const struct fault faults[] = {
     {.name = "EIO", .calls = SIM_CALLS_FILE, .error = EIO},
@@ -56,8 +61,10 @@ static const struct fault faults[] = {
     /* Every signal is taken at some time: what retries without limit is right */
     {.name = "EINTR", .calls = SIM_CALLS_FILE, .error = EINTR, .times = 50},
     {.name = "short",
-     .calls = SIM_CALLS(SIM_CALL_READ) | SIM_CALLS(SIM_CALL_WRITE) | SIM_CALLS(SIM_CALL_COPY),
+     .calls = SIM_CALLS(SIM_CALL_READ) | SIM_CALLS(SIM_CALL_WRITE) | SIM_CALLS(SIM_CALL_COPY) |
+              SIM_CALLS(SIM_CALL_RECV) | SIM_CALLS(SIM_CALL_SEND),
      .short_transfer = true},
+    {.name = "ENOMEM", .calls = RESOURCES, .error = ENOMEM, .everywhere = true},
 };
 
 static unsigned long runs, failed_runs, wrong_runs;
@@ -101,17 +108,20 @@ static void run_one(const struct scenario *s, const struct fault *f, uint64_t nt
         bool lose = f->error == EIO && !(s->options && strstr(s->options, "direct=on")) &&
                     !s->file.block_device;
 
-        sim_faults_add(rules, &(struct sim_rule){.calls = f->calls,
+        uint64_t calls = f->short_transfer || f->everywhere || !s->calls ? f->calls : s->calls;
+        bool socket_again = (calls & SIM_CALLS_SOCKET) && f->error == EAGAIN;
+
+        sim_faults_add(rules, &(struct sim_rule){.calls = calls,
                                                  .nth = nth,
                                                  .forever = forever,
-                                                 .times = f->times,
+                                                 .times = socket_again ? 50 : f->times,
                                                  .error = f->error,
                                                  .short_transfer = f->short_transfer,
                                                  .lose_cache = lose});
     }
     scenario_steps(s, &r);
     *ret_hits = sim_faults_hits(rules);
-    *ret_calls = sim_faults_count(rules, SIM_CALLS_FILE);
+    *ret_calls = sim_faults_count(rules, s->calls ? s->calls : SIM_CALLS_FILE);
     sim_faults_clear(rules);
     if (f && !forever) {
         go_on(s, &r);

@@ -19,7 +19,11 @@
 #define DISK_BYTES (128u << 10)
 #define BLOCK 4096u
 #define IN_FLIGHT_MAX 8
+#if defined(__SANITIZE_ADDRESS__) || defined(__SANITIZE_THREAD__)
+#define STEPS 60
+#else
 #define STEPS 250
+#endif
 #define SUBSETS_OF_PENDING 5 /* all subsets up to so many pending changes */
 
 struct config {
@@ -90,7 +94,7 @@ struct test {
     unsigned boundaries;
     unsigned cuts;
     unsigned failures;
-    const char *wrong;
+    _Atomic(const char *) wrong;
 };
 
 static void cut_copy(struct test *t, const struct sim_disk *disk, int subset)
@@ -111,7 +115,9 @@ static void cut_copy(struct test *t, const struct sim_disk *disk, int subset)
         rc = sim_disk_power_cut_subset(copy, subset ? &bits : none);
     }
     wrong = rc < 0 ? "no memory" : harness_verify_disk(&t->h, copy, true);
-    t->wrong = t->wrong ? t->wrong : wrong;
+    if (wrong) {
+        t->wrong = wrong;
+    }
     t->cuts++;
     sim_disk_free(copy);
 }
@@ -256,8 +262,7 @@ static void run(const struct config *config, uint64_t seed)
     const char *wrong;
     struct sim_disk *disk;
 
-    memset(&t, 0, sizeof(t));
-    t.config = config;
+    t = (struct test){.config = config};
     sim_rng_init(&t.rng, seed);
     sim_rng_init(&t.cut_rng, seed + 1);
     harness_begin(&t.h, seed, DISK_BYTES, &config->file);
