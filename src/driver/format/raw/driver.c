@@ -88,9 +88,9 @@ static void raw_refresh_limits(BlockDriverState *bs, struct bdrv_limits *limits)
 {
     const struct raw_state *s = bdrv_opaque(bs);
 
-    /* An odd window would turn aligned requests into unaligned ones: the child aligns them, once.
-     */
-    if (!is_aligned(s->offset, limits->request_alignment)) {
+    /* The child aligns what goes through a window, once, and where all who write to it meet: two
+     * windows may share a block. */
+    if (s->offset != 0 || s->has_size) {
         limits->request_alignment = 1;
     }
 }
