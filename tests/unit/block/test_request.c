@@ -551,6 +551,35 @@ static void test_no_wait(void **state)
     assert_int_equal(node.bs.serialising, 0);
 }
 
+/* A change of the padded last block cuts the file back to its size; what another writes behind it
+ * meanwhile must not be cut off. */
+static void test_growing_beside_padded_tail(void **state)
+{
+    struct fake_call tail = fake_call_of(&node.edge, BDRV_OP_WRITE, 900, 50, 0);
+    struct fake_call more = fake_call_of(&node.edge, BDRV_OP_WRITE, 1024, 512, 0);
+    struct fake_run a, b;
+
+    for (int i = 0; i < 2; i++) {
+        node.bs.bl.request_alignment = 512;
+        node.bs.caps |= BDRV_CAP_GROWS_ON_WRITE;
+        atomic_store(&node.bs.size_bytes, 1000);
+        atomic_store(&node.f.file_size, 1000);
+        node.f.suspend = 1;
+        tail.iov = more.iov = (struct iovec){buf, 512};
+        tail.req.iov = &tail.iov;
+        more.req.iov = &more.iov;
+        tail.req.niov = more.req.niov = 1;
+        fake_start(&a, fake_call_run, i == 0 ? &tail : &more);
+        fake_start(&b, fake_call_run, i == 0 ? &more : &tail);
+        assert_int_equal(fake_wait(&a), 0);
+        assert_int_equal(fake_wait(&b), 0);
+        assert_int_equal(node.f.file_size, 1536);
+        assert_int_equal(node.bs.size_bytes, 1536);
+        assert_memory_equal(node.f.data + 1024, buf, 512);
+        assert_true(buffer_is_zero(node.f.data + 1000, 24));
+    }
+}
+
 /* ---- vectors ---- */
 
 static void test_vector_longer_than_iov_max(void **state)
@@ -643,6 +672,7 @@ int main(void)
         T(discard),
         T(overlap_table),
         T(no_wait),
+        T(growing_beside_padded_tail),
         T(vector_longer_than_iov_max),
         T(unaligned_ends_only),
         T(errors_of_pieces),
