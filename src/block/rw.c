@@ -20,6 +20,7 @@
 #include "util/iov.h"
 #include "util/mem.h"
 
+#define SECTOR_BYTES 512
 #define BOUNCE_MAX (UINT64_C(1) << 20)
 /* Up to here one bounced request is cheaper than one for each unaligned end and one between. */
 #define BOUNCE_WHOLE (UINT64_C(64) << 10)
@@ -252,6 +253,15 @@ static bool bounce_whole(const struct bdrv_rw *rw)
            bytes <= min_u64(BOUNCE_WHOLE, transfer_max(&rw->bs->bl)) && bytes > align;
 }
 
+/* Where a request is split, so that a cut of power between the pieces tears no sector: as much of
+ * bytes as ends at one; 0: the bounce buffer takes it. */
+static uint64_t whole_sectors(uint64_t pos, uint64_t bytes)
+{
+    uint64_t end = align_down(pos + bytes, SECTOR_BYTES);
+
+    return end > pos ? end - pos : 0;
+}
+
 int bdrv_rw_run(struct bdrv_rw *rw)
 {
     const struct bdrv_limits *bl = &rw->bs->bl;
@@ -264,6 +274,9 @@ int bdrv_rw_run(struct bdrv_rw *rw)
 
         if (!whole && is_aligned(rw->pos, bl->request_alignment)) {
             bytes = direct_bytes(bl, &rw->mem, rw->end - rw->pos, &niov);
+            if (bytes < rw->end - rw->pos) {
+                bytes = whole_sectors(rw->pos, bytes);
+            }
         }
         if (bytes > 0) {
             ret = driver_rw(rw, rw->op, rw->pos, bytes, &rw->mem, niov);
