@@ -109,8 +109,7 @@ void model_made_stable(struct model *model, uint64_t offset, uint64_t bytes)
     model->nversions = kept;
 }
 
-static bool sector_allowed(const struct model *model, uint64_t sector, const uint8_t *got,
-                           bool lost)
+static bool sector_allowed(const struct model *model, uint64_t sector, const uint8_t *got)
 {
     uint64_t hash;
 
@@ -119,17 +118,17 @@ static bool sector_allowed(const struct model *model, uint64_t sector, const uin
     }
     hash = hash_sector(got);
     for (size_t i = 0; i < model->nversions; i++) {
-        if (model->versions[i].sector == sector && (lost || model->versions[i].hash == hash)) {
+        if (model->versions[i].sector == sector && model->versions[i].hash == hash) {
             return true;
         }
     }
     return false;
 }
 
-bool model_allows(const struct model *model, const uint8_t *got, bool lost, uint64_t *ret_sector)
+bool model_allows(const struct model *model, const uint8_t *got, uint64_t *ret_sector)
 {
     for (uint64_t s = 0; s < model->size_bytes / SECTOR; s++) {
-        if (!sector_allowed(model, s, got + s * SECTOR, lost)) {
+        if (!sector_allowed(model, s, got + s * SECTOR)) {
             *ret_sector = s;
             return false;
         }

@@ -5,6 +5,7 @@
  *
  * usage: property [--list] [NAME...]      (all when no name is given)
  * PLATTER_SEED  the seed; a random one when not set
+ * PLATTER_DIR   folder for the files of real file systems, in place of those of the table
  * PLATTER_TRACE print each change when set
  * PLATTER_OPS   requests for each line; the default takes a few seconds in all
  *
@@ -112,6 +113,13 @@ static bool command(char *out, size_t size, const char *fmt, ...)
     return pclose(p) == 0 && ok;
 }
 
+static const char *file_dir(const struct drive *drive)
+{
+    const char *dir = getenv("PLATTER_DIR");
+
+    return dir != NULL && (drive->facts & D_SIM) == 0 ? dir : drive->dir;
+}
+
 /* NULL, or why the line is skipped. */
 static const char *file_make(struct run *run)
 {
@@ -122,7 +130,7 @@ static const char *file_make(struct run *run)
     if (drive->dir == NULL) {
         return NULL;
     }
-    snprintf(file, sizeof(file), "%s/platter-property-%ld-%s", drive->dir, (long)getpid(),
+    snprintf(file, sizeof(file), "%s/platter-property-%ld-%s", file_dir(drive), (long)getpid(),
              drive->name);
     snprintf(run->path, sizeof(run->path), "%s", file);
     if (is_sim(run)) {
@@ -166,7 +174,7 @@ static void file_remove(struct run *run)
     }
     if ((run->drive->facts & D_LOOP) != 0) {
         command(line, sizeof(line), "losetup -d %s", run->path);
-        snprintf(run->path, sizeof(run->path), "%s/platter-property-%ld-%s", run->drive->dir,
+        snprintf(run->path, sizeof(run->path), "%s/platter-property-%ld-%s", file_dir(run->drive),
                  (long)getpid(), run->drive->name);
     }
     unlink(run->path);
@@ -305,7 +313,7 @@ static void power_cut(struct run *run, struct rng *rng)
     assert(disk != NULL);
     sim_disk_read(disk, 0, got, run->model.size_bytes);
     sim_disk_free(disk);
-    if (!model_allows(&run->model, got, atomic_load(&run->flush_failed), &sector)) {
+    if (!model_allows(&run->model, got, &sector)) {
         run_fail(run, "sector %" PRIu64 " lost what was flushed in a power cut", sector);
     }
     model_adopt(&run->model, got);

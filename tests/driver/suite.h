@@ -77,9 +77,8 @@ void model_changed(struct model *model, uint64_t offset, uint64_t bytes);
 void model_flushed(struct model *model);
 /* A write of the range with FUA ended. */
 void model_made_stable(struct model *model, uint64_t offset, uint64_t bytes);
-/* Whether got (the disk's content after a power cut) is allowed; the first bad sector otherwise.
- * lost: a sync failed, so the kernel may have dropped what was not safe; the rest must be. */
-bool model_allows(const struct model *model, const uint8_t *got, bool lost, uint64_t *ret_sector);
+/* Whether got (the disk's content after a power cut) is allowed; the first bad sector otherwise. */
+bool model_allows(const struct model *model, const uint8_t *got, uint64_t *ret_sector);
 /* What is there now is stable. */
 void model_adopt(struct model *model, const uint8_t *got);
 
