@@ -249,7 +249,7 @@ int64_t ring_recv_co(AioContext *ctx, int fd, struct iovec *iov, int niov)
 
 int ring_send_co(AioContext *ctx, int fd, struct iovec *iov, int niov, int flags)
 {
-    size_t left = iov_consume(iov, (size_t)niov, 0);
+    size_t left = niov > 1 || (niov == 1 && iov->iov_len > 0) ? (size_t)niov : 0;
     struct sock_op sop = {.fd = fd};
     struct msghdr msg;
 
@@ -265,6 +265,9 @@ int ring_send_co(AioContext *ctx, int fd, struct iovec *iov, int niov, int flags
             io_uring_prep_sendmsg(sqe, fd, &msg, (unsigned)flags);
         }
         res = sock_op_wait_co(ctx, sqe, &sop);
+        if (LIKELY(left == 1 && res > 0 && (size_t)res == iov->iov_len)) {
+            return 0;
+        }
         if (LIKELY(res >= 0)) {
             left = iov_consume(iov, left, (uint64_t)res);
             if (UNLIKELY(left > 0 && sop.cancelled)) {

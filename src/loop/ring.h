@@ -51,6 +51,7 @@ struct ring {
     bool notify_armed;
     bool cancel_due;  /* a cancelled sock_op has found no submission entry */
     bool on_memcheck; /* tell it what the kernel writes */
+    bool on_valgrind; /* wait by sleeping, which valgrind understands */
     bool fd_registered;
     const void *owner; /* &loop_tls of the thread that it is enabled for; NULL: none yet */
     uint64_t notify_count;
