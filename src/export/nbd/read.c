@@ -115,12 +115,16 @@ static int read_pieces_co(struct nbd_req *req, const struct read_plan *plan)
 
     for (i = 0; i < plan->npieces; i++) {
         const struct read_piece *p = &plan->piece[i];
-        int rc = p->hole ? 0 : read_into_co(req, data, p->offset, p->bytes);
+        int rc;
 
+        if (p->hole) {
+            continue; /* there may be no data at all, and no buffer */
+        }
+        rc = read_into_co(req, data, p->offset, p->bytes);
         if (rc < 0) {
             return rc;
         }
-        data += p->hole ? 0 : p->bytes;
+        data += p->bytes;
     }
     iov = malloc(2 * plan->npieces * sizeof(*iov) + heads_bytes);
     if (iov == NULL) {
