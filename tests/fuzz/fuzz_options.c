@@ -1,17 +1,24 @@
 /* SPDX-License-Identifier: MIT */
 /*
- * Option text, JSON and sizes from hostile hands. What is taken must survive the way through JSON
- * and back unchanged.
+ * Option text and JSON from hostile hands, down to opening and creating nodes with them. What is
+ * taken must survive the way through JSON and back unchanged.
  */
-#include <stdint.h>
 #include <stdlib.h>
 #include <string.h>
 
-#include "schema/opts.h"
-#include "util/options.h"
-#include "util/size.h"
+#include <platter/backend.h>
 
-int LLVMFuzzerTestOneInput(const uint8_t *data, size_t bytes);
+#include "fuzz.h"
+#include "schema/opts.h"
+#include "util/json.h"
+#include "util/mem.h"
+#include "util/options.h"
+
+int LLVMFuzzerInitialize(int *argc, char ***argv)
+{
+    fuzz_close_world();
+    return 0;
+}
 
 static void check_round_trip(const BlockOptions *opts)
 {
@@ -23,61 +30,161 @@ static void check_round_trip(const BlockOptions *opts)
         return; /* a value that is not UTF-8 */
     }
     again = block_options_parse_json(first, NULL);
-    if (!again) {
-        abort();
-    }
+    FUZZ_CHECK(again != NULL);
     second = block_options_to_json(again, NULL);
-    if (!second || strcmp(first, second) != 0) {
-        abort();
-    }
+    FUZZ_CHECK(second != NULL && strcmp(first, second) == 0);
     free(second);
     block_options_free(again);
     free(first);
 }
 
-static void parse_types(BlockOptions *opts)
+static BlockOptions *parse(bool json, const char *text)
 {
+    Error *err = NULL;
+    BlockOptions *opts =
+        json ? block_options_parse_json(text, &err) : block_options_parse(text, "driver", &err);
+
+    FUZZ_CHECK((opts == NULL) == (err != NULL));
+    error_free(err);
+    if (opts != NULL) {
+        check_round_trip(opts);
+    }
+    return opts;
+}
+
+static void parse_types(bool json, const char *text)
+{
+    BlockOptions *opts = parse(json, text);
     struct opts_node_common common;
+    struct opts_node_null null;
+    struct opts_node_file file;
     struct opts_create_raw create;
 
+    if (opts == NULL) {
+        return;
+    }
     if (opts_node_common_parse(opts, &common, NULL) == 0) {
         opts_node_common_fini(&common);
+    }
+    if (opts_node_null_parse(opts, &null, NULL) == 0) {
+        opts_node_null_fini(&null);
+    }
+    if (opts_node_file_parse(opts, &file, NULL) == 0) {
+        opts_node_file_fini(&file);
     }
     if (opts_create_raw_parse(opts, &create, NULL) == 0) {
         opts_create_raw_fini(&create);
     }
+    (void)block_options_refuse_rest(opts, "nothing", NULL);
+    block_options_free(opts);
+}
+
+static void tokens(const char *text, size_t bytes)
+{
+    struct json_tokenizer t = {.text = text, .bytes = bytes};
+    struct json_token token = {.kind = JSON_TOKEN_PUNCT};
+    size_t end = 0;
+    Error *err = NULL;
+    json_t *value;
+
+    while (json_next_token(&t, &token, &err) == 0 && token.kind != JSON_TOKEN_END) {
+        FUZZ_CHECK(token.start >= end && token.end > token.start && token.end <= bytes);
+        end = token.end;
+    }
+    FUZZ_CHECK((err != NULL) == (token.kind != JSON_TOKEN_END) || err != NULL);
+    error_free(err);
+    err = NULL;
+    value = json_parse_text(text, bytes, &err);
+    FUZZ_CHECK((value == NULL) == (err != NULL));
+    error_free(err);
+    json_decref(value);
+}
+
+static void use(BlockDriverState *bs)
+{
+    const char *name = bdrv_get_filename(bs);
+
+    FUZZ_CHECK(name != NULL);
+    FUZZ_CHECK(bdrv_get_node_name(bs)[0] != '\0');
+}
+
+static void open_node(bool json, const char *text, int flags)
+{
+    BlockOptions *opts = parse(json, text);
+    Platter *pl;
+    BlockBackend *blk;
+    Error *err = NULL;
+    char byte[4096];
+
+    if (opts == NULL) {
+        return;
+    }
+    if (strstr(text, "latency") != NULL) {
+        block_options_free(opts); /* it would be waited for */
+        return;
+    }
+    pl = fuzz_platter(0);
+    blk = blk_new_open(pl, "fuzz", NULL, NULL, opts, flags, &err);
+    FUZZ_CHECK((blk == NULL) == (err != NULL));
+    error_free(err);
+    if (blk != NULL) {
+        int64_t size = blk_getlength(blk);
+
+        if (blk_bs(blk) != NULL) {
+            use(blk_bs(blk));
+        }
+        FUZZ_CHECK(size >= 0);
+        FUZZ_CHECK(size < (int64_t)sizeof(byte) || blk_pread(blk, 0, byte, sizeof(byte)) >= 0);
+        FUZZ_CHECK(blk_pread(blk, size, byte, 1) < 0);
+        blk_unref(blk);
+    }
+    platter_free(pl);
+}
+
+static void create(bool json, const char *text)
+{
+    BlockOptions *opts = parse(json, text);
+    Platter *pl;
+    Error *err = NULL;
+    int rc;
+
+    if (opts == NULL) {
+        return;
+    }
+    pl = fuzz_platter(0);
+    rc = bdrv_create(pl, "disk", opts, &err);
+    FUZZ_CHECK((rc < 0) == (err != NULL));
+    error_free(err);
+    platter_free(pl);
 }
 
 int LLVMFuzzerTestOneInput(const uint8_t *data, size_t bytes)
 {
-    char *text = malloc(bytes + 1);
-    BlockOptions *opts = NULL;
-    uint64_t size;
+    static const int kinds[] = {0, BDRV_O_RDWR, BDRV_O_PROBE, BDRV_O_RDWR | BDRV_O_UNMAP};
+    struct fuzz_in in = {data, bytes};
+    uint8_t how = fuzz_u8(&in);
+    bool json = how & 1;
+    char *text;
 
-    if (!text || bytes == 0) {
-        free(text);
+    if (bytes > 65536) {
         return 0;
     }
-    memcpy(text, data + 1, bytes - 1);
-    text[bytes - 1] = '\0';
-    switch (data[0] % 3) {
+    bytes = in.bytes;
+    text = fuzz_text(&in);
+    switch (how >> 1 & 3) {
     case 0:
-        opts = block_options_parse_json(text, NULL);
+        parse_types(json, text);
         break;
     case 1:
-        opts = block_options_parse(text, "driver", NULL);
+        tokens(text, bytes);
+        break;
+    case 2:
+        open_node(json, text, kinds[how >> 3 & 3]);
         break;
     default:
-        if (size_parse(text, 'b', "size", &size, NULL) == 0 && size > INT64_MAX) {
-            abort();
-        }
+        create(json, text);
         break;
     }
-    if (opts) {
-        check_round_trip(opts);
-        parse_types(opts);
-    }
-    block_options_free(opts);
     free(text);
     return 0;
 }

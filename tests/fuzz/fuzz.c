@@ -1,0 +1,137 @@
+/* SPDX-License-Identifier: MIT */
+#include "fuzz.h"
+
+#include <errno.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+
+#include "os/os.h"
+#include "util/bytes.h"
+
+void fuzz_fault(const char *file, int line, const char *what)
+{
+    fprintf(stderr, "%s:%d: not so: %s\n", file, line, what);
+    abort();
+}
+
+static void fixed(struct fuzz_in *in, uint8_t *buf, size_t bytes)
+{
+    size_t have = bytes < in->bytes ? bytes : in->bytes;
+
+    memset(buf, 0, bytes);
+    if (have > 0) {
+        memcpy(buf, in->data, have);
+        in->data += have;
+        in->bytes -= have;
+    }
+}
+
+uint8_t fuzz_u8(struct fuzz_in *in)
+{
+    uint8_t buf[1];
+
+    fixed(in, buf, sizeof(buf));
+    return buf[0];
+}
+
+uint16_t fuzz_u16(struct fuzz_in *in)
+{
+    uint8_t buf[2];
+
+    fixed(in, buf, sizeof(buf));
+    return load_be16(buf);
+}
+
+uint32_t fuzz_u32(struct fuzz_in *in)
+{
+    uint8_t buf[4];
+
+    fixed(in, buf, sizeof(buf));
+    return load_be32(buf);
+}
+
+uint64_t fuzz_u64(struct fuzz_in *in)
+{
+    uint8_t buf[8];
+
+    fixed(in, buf, sizeof(buf));
+    return load_be64(buf);
+}
+
+uint8_t *fuzz_take(struct fuzz_in *in, size_t bytes, size_t *ret_bytes)
+{
+    size_t have = bytes < in->bytes ? bytes : in->bytes;
+    uint8_t *copy = malloc(have > 0 ? have : 1);
+
+    FUZZ_CHECK(copy != NULL);
+    fixed(in, copy, have);
+    *ret_bytes = have;
+    return copy;
+}
+
+char *fuzz_text(struct fuzz_in *in)
+{
+    size_t bytes = in->bytes;
+    char *text = malloc(bytes + 1);
+
+    FUZZ_CHECK(text != NULL);
+    fixed(in, (uint8_t *)text, bytes);
+    text[bytes] = '\0';
+    return text;
+}
+
+Platter *fuzz_platter(uint64_t memory_limit_bytes)
+{
+    struct aio_context_options ao = {.size = sizeof(ao), .engine = AIO_ENGINE_THREADS};
+    AioContext *ctx = aio_context_new(&ao, NULL);
+    struct platter_options po = {
+        .size = sizeof(po), .main_context = ctx, .memory_limit_bytes = memory_limit_bytes};
+    Platter *pl;
+
+    FUZZ_CHECK(ctx != NULL);
+    pl = platter_new(&po, NULL);
+    FUZZ_CHECK(pl != NULL);
+    aio_context_unref(ctx);
+    return pl;
+}
+
+/* ---- a world without files ---- */
+
+static int no_open(const char *path, int flags, mode_t mode)
+{
+    return -ENOENT;
+}
+
+static int no_stat(const char *path, struct stat *ret_st)
+{
+    return -ENOENT;
+}
+
+static int no_unlink(const char *path)
+{
+    return -ENOENT;
+}
+
+static int64_t no_readlink(const char *path, char *buf, size_t size)
+{
+    return -ENOENT;
+}
+
+static int no_socket(int domain, int type, int protocol)
+{
+    return -EAFNOSUPPORT;
+}
+
+void fuzz_close_world(void)
+{
+    static struct os_table table;
+
+    table = os_linux;
+    table.open = no_open;
+    table.stat = no_stat;
+    table.unlink = no_unlink;
+    table.readlink = no_readlink;
+    table.socket = no_socket;
+    os_replace(&table);
+}
