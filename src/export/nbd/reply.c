@@ -8,11 +8,13 @@
  * the disk filled. A request lives until its reply has been given to the kernel.
  */
 #include <assert.h>
+#include <errno.h>
 #include <string.h>
 
 #include "export/nbd/internal.h"
 #include "loop/context.h"
 #include "loop/io.h"
+#include "util/iov.h"
 #include "util/mem.h"
 
 #define PACK_BYTES (NBD_MAX_IN_FLIGHT * NBD_REPLY_BYTES_MAX)
@@ -156,6 +158,26 @@ static int reply_gather(struct nbd_conn *conn, struct nbd_req_list *batch)
     return (int)niov;
 }
 
+/* Most sends fit into the socket's buffer: tried at once, that is one system call and no round trip
+ * through the loop. 0 when all is sent; else what is left is laid out in conn->send_iov and its
+ * length returned; -errno. */
+static int send_try(struct nbd_conn *conn, int niov)
+{
+    struct msghdr msg = {.msg_iov = conn->send_iov, .msg_iovlen = (size_t)niov};
+    int64_t n = os->sendmsg(conn->fd, &msg, MSG_DONTWAIT | MSG_NOSIGNAL);
+
+    if (n < 0) {
+        return n == -EAGAIN || n == -EINTR ? niov : (int)n;
+    }
+    return (int)iov_consume(conn->send_iov, (size_t)niov, (uint64_t)n);
+}
+
+static int send_co(struct nbd_conn *conn, int niov)
+{
+    niov = send_try(conn, niov);
+    return niov > 0 ? aio_send_co(conn->fd, conn->send_iov, niov, 0) : niov;
+}
+
 /* The sender: one coroutine at a time, while there are replies. */
 static void reply_send_entry(void *opaque)
 {
@@ -164,7 +186,7 @@ static void reply_send_entry(void *opaque)
 
     while (!conn->dead && !STAILQ_EMPTY(&conn->replies)) {
         int niov = reply_gather(conn, &batch);
-        int rc = aio_send_co(conn->fd, conn->send_iov, niov, 0);
+        int rc = send_co(conn, niov);
 
         if (rc < 0) {
             conn->dead = true;
