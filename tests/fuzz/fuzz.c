@@ -5,6 +5,7 @@
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <sys/mman.h>
 
 #include "os/os.h"
 #include "util/bytes.h"
@@ -123,6 +124,47 @@ static int no_socket(int domain, int type, int protocol)
     return -EAFNOSUPPORT;
 }
 
+/* Stacks are kept: mapping some dozens anew for each input would be most of the work. One that
+ * comes back has its guard page, and its top, where the coroutine's struct is, is zeroed. */
+#define STACKS_MAX 512
+#define STACK_TOP_BYTES 8192u
+
+static struct {
+    void *addr[STACKS_MAX];
+    size_t bytes; /* of each */
+    unsigned n;
+    const void *guarded; /* taken last; its guard page is in place */
+} stacks;
+
+static int stack_mmap(size_t bytes, int prot, int flags, void **ret_addr)
+{
+    if (!(flags & MAP_STACK)) {
+        return os_linux.mmap(bytes, prot, flags, ret_addr);
+    }
+    if (bytes != stacks.bytes || stacks.n == 0) {
+        stacks.bytes = bytes; /* a size that no buffer has */
+        return os_linux.mmap(bytes, prot, flags, ret_addr);
+    }
+    *ret_addr = stacks.addr[--stacks.n];
+    memset((char *)*ret_addr + bytes - STACK_TOP_BYTES, 0, STACK_TOP_BYTES);
+    stacks.guarded = *ret_addr;
+    return 0;
+}
+
+static int stack_munmap(void *addr, size_t bytes)
+{
+    if (stacks.n == STACKS_MAX || bytes != stacks.bytes) {
+        return os_linux.munmap(addr, bytes);
+    }
+    stacks.addr[stacks.n++] = addr;
+    return 0;
+}
+
+static int stack_mprotect(void *addr, size_t bytes, int prot)
+{
+    return addr == stacks.guarded && prot == PROT_NONE ? 0 : os_linux.mprotect(addr, bytes, prot);
+}
+
 void fuzz_close_world(void)
 {
     static struct os_table table;
@@ -133,5 +175,8 @@ void fuzz_close_world(void)
     table.unlink = no_unlink;
     table.readlink = no_readlink;
     table.socket = no_socket;
+    table.mmap = stack_mmap;
+    table.munmap = stack_munmap;
+    table.mprotect = stack_mprotect;
     os_replace(&table);
 }
