@@ -100,17 +100,20 @@ static void client_send(struct fuzz *f, const void *data, size_t bytes)
 {
     const uint8_t *p = data;
     struct client *c = f->client;
+    bool full = false;
 
     while (bytes > 0 && c->fd >= 0 && !c->at_end) {
         ssize_t n = send(c->fd, p, bytes, MSG_DONTWAIT | MSG_NOSIGNAL);
 
-        if (n < 0 && errno == EAGAIN) {
+        if (n < 0 && errno == EAGAIN && !full) {
             settle(f, true);
+            full = true;
             continue;
         }
         if (n < 0) {
-            return;
+            return; /* hung up, or the server reads no more: it waits for a place */
         }
+        full = false;
         p += n;
         bytes -= (size_t)n;
     }
