@@ -141,9 +141,9 @@ int blk_co_copy_range(BlockBackend *src, int64_t src_offset, BlockBackend *dst, 
 /* Callback style: a handle, or NULL when its own allocation failed (then no callback runs). The
  * callback never runs before the call has returned, and runs once, in the submitter's context. iov
  * (the struct and its array) is borrowed until then. [any]
- * The callback runs in a coroutine, with its small stack, and the request is in flight until it
- * returns: it may submit more in callback style, but makes no [control] call and no blocking one
- * to the same backend, which a drain would let wait for itself; a bottom half may. */
+ * The callback runs in the loop, outside any coroutine, and the request is in flight until it
+ * returns: it may submit more, but makes no [control] call and no blocking one to the same
+ * backend, which a drain would let wait for itself; a bottom half may. */
 BlockAIOCB *blk_aio_preadv(BlockBackend *blk, int64_t offset, const struct iov_view *iov, int flags,
                            BlockCompletionFunc *cb, void *opaque);
 BlockAIOCB *blk_aio_pwritev(BlockBackend *blk, int64_t offset, const struct iov_view *iov,

@@ -141,15 +141,15 @@ struct blk_slot *blk_gate_wait_co(BlockBackend *blk, struct blk_slot *slot, bool
 void blk_slot_leave_drained(BlockBackend *blk, struct blk_slot *slot);
 
 /* Count a request in flight, waiting while drained. Coroutine.
- * ctx         the context it runs in
+ * number      aio_context_slot of the context it runs in
  * over_drain  the control thread waits for this one: it may run while drained
  * cancel      NULL: not cancellable
  * Returns what blk_gate_leave wants, or NULL: canceled while it waited; then the caller got a
  * reference to blk to give back. */
-static inline struct blk_slot *blk_gate_enter_in(BlockBackend *blk, const AioContext *ctx,
+static inline struct blk_slot *blk_gate_enter_in(BlockBackend *blk, unsigned number,
                                                  bool over_drain, struct blk_cancel *cancel)
 {
-    struct blk_slot *slot = &blk->slots[aio_context_slot(ctx)];
+    struct blk_slot *slot = &blk->slots[number];
 
     if (UNLIKELY(atomic_fetch_add_explicit(&slot->in_flight, 1, memory_order_acq_rel) &
                  BLK_SLOT_DRAINED)) {
@@ -159,7 +159,7 @@ static inline struct blk_slot *blk_gate_enter_in(BlockBackend *blk, const AioCon
 }
 static inline struct blk_slot *blk_gate_enter(BlockBackend *blk, bool over_drain)
 {
-    return blk_gate_enter_in(blk, aio_context_current(), over_drain, NULL);
+    return blk_gate_enter_in(blk, aio_context_slot(aio_context_current()), over_drain, NULL);
 }
 
 /* The opposite. blk may be gone right after the count fell, so it is not touched any more: whether
@@ -262,25 +262,25 @@ struct blk_cancel_wait {
     struct blk_cancel_wait *next;
 };
 
-/* A request of the callback door, on the stack of the coroutine that serves it. */
+/* A request of the callback door, in the room of the coroutine that serves it. */
 struct blk_aiocb {
     BlockAIOCB common;
     Coroutine *co;
     struct blk_cancel cancel;
     struct blk_cancel_wait *cancel_waits; /* submitter's thread */
     struct blk_aio_foreign *foreign;      /* submitted by a thread that runs no context */
-    bool returned; /* the submitting call has returned, so the callback may run */
+    struct blk_slot *slot;                /* where it counts in flight; NULL: nowhere */
+    int ret;
+    bool held; /* it holds a reference on the backend */
 };
 extern const AIOCBInfo blk_aiocb_info;
 
 /* What a submitting call asks for. */
 struct blk_aio_start {
+    struct coroutine_task task;
     BlockBackend *blk;
     BlockCompletionFunc *cb;
     void *opaque;
-    AioContext *ctx; /* of the submitter */
-    Coroutine *co;
-    struct blk_aiocb *acb; /* set by the coroutine, before it waits for anything */
     struct bdrv_req req;
     bool is_ioctl;
     unsigned long ioctl_request;
@@ -299,7 +299,7 @@ struct blk_aio_foreign {
 };
 void blk_aio_foreign_unref(struct blk_aio_foreign *foreign);
 
-/* start: all but acb, ctx and co is filled. */
+/* start: all but task is filled. */
 BlockAIOCB *blk_aio_submit(struct blk_aio_start *start);
 
 /* ---- medium.c ---- */

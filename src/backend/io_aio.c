@@ -1,9 +1,10 @@
 /* SPDX-License-Identifier: MIT */
 /*
- * The callback door. A coroutine serves each request and keeps its handle on its own stack, so a
- * request costs no allocation. It runs at once, inside the submitting call; when it is finished
- * before that call has returned, it goes once through the loop, so that the callback never runs too
- * early. The callback runs in the coroutine, still counted in flight: a drain waits for it.
+ * The callback door. A coroutine serves each request and keeps its handle in its room, so a request
+ * costs no allocation. It runs at once, inside the submitting call. The callback is the coroutine's
+ * farewell: it runs outside of it, on the stack of the loop, still counted in flight, so that a
+ * drain waits for it. When the request is finished before the submitting call has returned, the
+ * farewell goes once through the loop, so that the callback never runs too early.
  *
  * A thread that runs no context cannot serve a coroutine. Its request goes to the home context of
  * the backend, with the handle on the heap, since the coroutine's stack may be gone when the
@@ -21,13 +22,6 @@ const AIOCBInfo blk_aiocb_info = {
     .aiocb_size = sizeof(struct blk_aiocb),
 };
 
-/* Go once through the loop: what others call a bottom half. */
-static inline void aio_defer_co(struct blk_aiocb *acb, AioContext *ctx)
-{
-    aio_co_schedule(ctx, acb->co);
-    coroutine_yield();
-}
-
 static __attribute__((noinline)) void aio_tell_cancels(struct blk_aiocb *acb)
 {
     struct blk_cancel_wait *wait;
@@ -39,93 +33,90 @@ static __attribute__((noinline)) void aio_tell_cancels(struct blk_aiocb *acb)
     }
 }
 
-static inline void aio_finish(struct blk_aiocb *acb, int ret)
+/* The farewell of a request's coroutine: its callback, outside of it, still counted in flight. */
+static void aio_complete(void *opaque)
 {
-    acb->common.cb(acb->common.opaque, ret);
+    struct blk_aiocb *acb = opaque;
+    BlockBackend *blk = acb->common.blk;
+
+    acb->common.cb(acb->common.opaque, acb->ret);
     if (UNLIKELY(acb->cancel_waits != NULL)) {
         aio_tell_cancels(acb);
     }
-}
-
-/* A request that fails early, or (slot NULL) was canceled while it waited: it holds a reference on
- * the backend until its callback has run. One that was canceled has it already. */
-static __attribute__((noinline)) void aio_fail_co(struct blk_aiocb *acb, struct blk_slot *slot,
-                                                  int ret)
-{
-    BlockBackend *blk = acb->common.blk;
-    bool held = slot == NULL || blk_ref_if_alive(blk);
-
-    if (!acb->returned) {
-        aio_defer_co(acb, aio_context_current());
+    if (LIKELY(acb->slot != NULL)) {
+        blk_gate_leave(blk, acb->slot);
     }
-    aio_finish(acb, ret);
-    if (slot != NULL) {
-        blk_gate_leave(blk, slot);
-    }
-    if (held) {
+    if (UNLIKELY(acb->held)) {
         blk_unref(blk);
     }
 }
 
-/* What every kind of request does before it goes to the node. False: it has failed, and is done. */
-static inline __attribute__((always_inline)) bool aio_begin_co(struct blk_aiocb *acb,
-                                                               struct blk_slot *slot, int ret)
+static void aio_foreign_complete(void *opaque)
 {
-    if (UNLIKELY(ret < 0)) {
-        aio_fail_co(acb, slot, ret);
-        return false;
-    }
-    return true;
+    struct blk_aio_foreign *foreign = opaque;
+    BlockBackend *blk = foreign->start.blk;
+
+    aio_complete(&foreign->acb);
+    os_mutex_lock(&foreign->lock);
+    foreign->done = true;
+    os_cond_broadcast(&foreign->cond);
+    os_mutex_unlock(&foreign->lock);
+    blk_aio_foreign_unref(foreign);
+    blk_unref(blk);
 }
 
-static inline __attribute__((always_inline)) void aio_end_co(struct blk_aiocb *acb, AioContext *ctx,
-                                                             struct blk_slot *slot, int ret)
+/* A request that fails early, or (slot NULL) was canceled while it waited, holds a reference on the
+ * backend until its callback has run. One that was canceled has it already. */
+static __attribute__((noinline)) void aio_hold(struct blk_aiocb *acb)
 {
-    BlockBackend *blk = acb->common.blk;
-
-    if (!acb->returned) {
-        aio_defer_co(acb, ctx);
-    }
-    aio_finish(acb, ret);
-    blk_gate_leave(blk, slot);
+    acb->held = acb->slot == NULL || blk_ref_if_alive(acb->common.blk);
 }
 
-static inline __attribute__((always_inline)) void aio_run_co(struct blk_aiocb *acb, AioContext *ctx,
+static inline __attribute__((always_inline)) void aio_run_co(struct blk_aiocb *acb, unsigned number,
                                                              struct bdrv_req *req)
 {
     BlockBackend *blk = acb->common.blk;
-    struct blk_slot *slot = blk_gate_enter_in(blk, ctx, false, &acb->cancel);
-    int ret = UNLIKELY(slot == NULL) ? -ECANCELED : blk_check_request(blk, req);
+    int ret;
 
-    if (aio_begin_co(acb, slot, ret)) {
+    acb->slot = blk_gate_enter_in(blk, number, false, &acb->cancel);
+    ret = UNLIKELY(acb->slot == NULL) ? -ECANCELED : blk_check_request(blk, req);
+    if (LIKELY(ret >= 0)) {
         ret = bdrv_edge_request_co(blk->root, req);
-        aio_end_co(acb, ctx, slot, ret);
+    } else {
+        aio_hold(acb);
     }
+    acb->ret = ret;
 }
 
-static void aio_run_ioctl_co(struct blk_aiocb *acb, AioContext *ctx, unsigned long request,
+static void aio_run_ioctl_co(struct blk_aiocb *acb, unsigned number, unsigned long request,
                              void *buf)
 {
     BlockBackend *blk = acb->common.blk;
-    struct blk_slot *slot = blk_gate_enter_in(blk, ctx, false, &acb->cancel);
-    int ret = slot == NULL ? -ECANCELED : blk_check_available(blk);
+    int ret;
 
-    if (aio_begin_co(acb, slot, ret)) {
+    acb->slot = blk_gate_enter_in(blk, number, false, &acb->cancel);
+    ret = acb->slot == NULL ? -ECANCELED : blk_check_available(blk);
+    if (ret >= 0) {
         ret = bdrv_edge_ioctl_co(blk->root, request, buf);
-        aio_end_co(acb, ctx, slot, ret);
+    } else {
+        aio_hold(acb);
     }
+    acb->ret = ret;
 }
 
-static inline void aio_init(struct blk_aiocb *acb, const struct blk_aio_start *start)
+/* Field by field: clearing what is set right after would be counted in every request. */
+static inline void aio_init(struct blk_aiocb *acb, const struct blk_aio_start *start, Coroutine *co)
 {
-    *acb = (struct blk_aiocb){
-        .common = {.aiocb_info = &blk_aiocb_info,
-                   .blk = start->blk,
-                   .cb = start->cb,
-                   .opaque = start->opaque,
-                   .refcnt = 1},
-        .co = start->co,
-    };
+    acb->common.aiocb_info = &blk_aiocb_info;
+    acb->common.blk = start->blk;
+    acb->common.cb = start->cb;
+    acb->common.opaque = start->opaque;
+    acb->common.refcnt = 1;
+    acb->co = co;
+    acb->cancel = (struct blk_cancel){0};
+    acb->cancel_waits = NULL;
+    acb->foreign = NULL;
+    acb->held = false;
 }
 
 /* start is the submitting call's and gone when that has returned, so what is needed after the first
@@ -133,22 +124,21 @@ static inline void aio_init(struct blk_aiocb *acb, const struct blk_aio_start *s
 static void aio_entry(void *opaque)
 {
     struct blk_aio_start *start = opaque;
+    struct blk_aiocb *acb = start->task.room;
     struct bdrv_req req = start->req;
-    struct blk_aiocb acb;
 
-    aio_init(&acb, start);
-    start->acb = &acb;
-    aio_run_co(&acb, start->ctx, &req);
+    _Static_assert(sizeof(*acb) <= COROUTINE_ROOM_BYTES, "the handle fits its room");
+    aio_init(acb, start, start->task.co);
+    aio_run_co(acb, start->task.slot, &req);
 }
 
 static void aio_ioctl_entry(void *opaque)
 {
     struct blk_aio_start *start = opaque;
-    struct blk_aiocb acb;
+    struct blk_aiocb *acb = start->task.room;
 
-    aio_init(&acb, start);
-    start->acb = &acb;
-    aio_run_ioctl_co(&acb, start->ctx, start->ioctl_request, start->ioctl_buf);
+    aio_init(acb, start, start->task.co);
+    aio_run_ioctl_co(acb, start->task.slot, start->ioctl_request, start->ioctl_buf);
 }
 
 void blk_aio_foreign_unref(struct blk_aio_foreign *foreign)
@@ -168,46 +158,41 @@ void blk_aio_foreign_unref(struct blk_aio_foreign *foreign)
 static void aio_foreign_entry(void *opaque)
 {
     struct blk_aio_foreign *foreign = opaque;
-    BlockBackend *blk = foreign->start.blk;
+    unsigned number = aio_context_slot(aio_context_current());
 
+    coroutine_set_farewell(aio_foreign_complete, foreign);
     if (foreign->start.is_ioctl) {
-        aio_run_ioctl_co(&foreign->acb, aio_context_current(), foreign->start.ioctl_request,
+        aio_run_ioctl_co(&foreign->acb, number, foreign->start.ioctl_request,
                          foreign->start.ioctl_buf);
     } else {
-        aio_run_co(&foreign->acb, aio_context_current(), &foreign->start.req);
+        aio_run_co(&foreign->acb, number, &foreign->start.req);
     }
-    os_mutex_lock(&foreign->lock);
-    foreign->done = true;
-    os_cond_broadcast(&foreign->cond);
-    os_mutex_unlock(&foreign->lock);
-    blk_aio_foreign_unref(foreign);
-    blk_unref(blk);
 }
 
 static __attribute__((noinline)) BlockAIOCB *aio_submit_foreign(const struct blk_aio_start *start)
 {
     struct blk_aio_foreign *foreign = malloc(sizeof(*foreign));
     AioContext *home;
+    Coroutine *co;
 
     if (foreign == NULL) {
         return NULL;
     }
-    foreign->start = *start;
-    foreign->start.co = coroutine_create(aio_foreign_entry, foreign);
-    if (foreign->start.co == NULL) {
+    co = coroutine_create(aio_foreign_entry, foreign);
+    if (co == NULL) {
         free(foreign);
         return NULL;
     }
-    aio_init(&foreign->acb, &foreign->start);
+    foreign->start = *start;
+    aio_init(&foreign->acb, start, co);
     foreign->acb.foreign = foreign;
-    foreign->acb.returned = true;
     foreign->refcnt = 1;
     foreign->done = false;
     os_mutex_init(&foreign->lock);
     os_cond_init(&foreign->cond);
     blk_ref(start->blk); /* not counted in flight until it runs */
     home = blk_home_context_ref(start->blk);
-    aio_co_schedule(home, foreign->start.co);
+    aio_co_schedule(home, co);
     aio_context_unref(home);
     return &foreign->acb.common;
 }
@@ -215,17 +200,12 @@ static __attribute__((noinline)) BlockAIOCB *aio_submit_foreign(const struct blk
 static inline __attribute__((always_inline)) BlockAIOCB *aio_submit(struct blk_aio_start *start,
                                                                     CoroutineEntry *entry)
 {
-    start->ctx = aio_context_current();
-    if (UNLIKELY(start->ctx == NULL)) {
-        return aio_submit_foreign(start);
+    start->task.entry = entry;
+    start->task.farewell = aio_complete;
+    if (UNLIKELY(!coroutine_run_task(&start->task))) {
+        return aio_context_current() == NULL ? aio_submit_foreign(start) : NULL;
     }
-    start->co = coroutine_create(entry, start);
-    if (UNLIKELY(start->co == NULL)) {
-        return NULL;
-    }
-    coroutine_enter(start->co);
-    start->acb->returned = true; /* it waits: for the node, the drain or the loop */
-    return &start->acb->common;
+    return &((struct blk_aiocb *)start->task.room)->common;
 }
 
 BlockAIOCB *blk_aio_submit(struct blk_aio_start *start)

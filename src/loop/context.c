@@ -254,7 +254,7 @@ static bool ready_run(AioContext *ctx)
             ctx->ready_tail = 0;
         }
         ctx->ready_n--;
-        coroutine_enter(co);
+        coroutine_go_on(co);
     }
     return true;
 }

@@ -193,19 +193,8 @@ void aio_stack_credit_free(AioContext *ctx)
 
 /* ---- the calls ---- */
 
-static inline Coroutine *coroutine_start(Coroutine *co, AioContext *ctx, struct mem_budget *budget,
-                                         CoroutineEntry *entry, void *opaque)
-{
-    co->entry = entry;
-    co->opaque = opaque;
-    co->budget = budget;
-    atomic_store_explicit(&co->ctx, ctx, memory_order_relaxed);
-    return co;
-}
-
 /* The pool is empty, or a budget is to be asked. */
-static __attribute__((noinline)) Coroutine *coroutine_create_slow(CoroutineEntry *entry,
-                                                                  void *opaque)
+static __attribute__((noinline)) Coroutine *coroutine_take_slow(void)
 {
     struct loop_tls *t = &loop_tls;
     AioContext *ctx = t->ctx;
@@ -227,29 +216,45 @@ static __attribute__((noinline)) Coroutine *coroutine_create_slow(CoroutineEntry
             return 0;
         }
     }
-    return coroutine_start(co, ctx, budget, entry, opaque);
+    co->budget = budget;
+    return co;
 }
 
-Coroutine *coroutine_create(CoroutineEntry *entry, void *opaque)
+/* A coroutine for this thread, its stack charged. */
+static inline Coroutine *coroutine_take(struct loop_tls *t)
 {
-    struct loop_tls *t = &loop_tls;
     AioContext *ctx = t->ctx;
     Coroutine *co = t->pool;
     struct mem_budget *budget = 0;
 
     if (UNLIKELY(!co || !ctx)) {
-        return coroutine_create_slow(entry, opaque);
+        return coroutine_take_slow();
     }
     if (ctx->budget) {
         if (UNLIKELY(ctx->stack_credit == 0)) {
-            return coroutine_create_slow(entry, opaque);
+            return coroutine_take_slow();
         }
         ctx->stack_credit--;
         budget = ctx->budget;
     }
     t->pool = co->next;
     t->pool_room++;
-    return coroutine_start(co, ctx, budget, entry, opaque);
+    co->budget = budget;
+    return co;
+}
+
+Coroutine *coroutine_create(CoroutineEntry *entry, void *opaque)
+{
+    struct loop_tls *t = &loop_tls;
+    Coroutine *co = coroutine_take(t);
+
+    if (LIKELY(co)) {
+        co->entry = entry;
+        co->opaque = opaque;
+        co->farewell = 0;
+        atomic_store_explicit(&co->ctx, t->ctx, memory_order_relaxed);
+    }
+    return co;
 }
 
 static __attribute__((noinline)) void coroutine_moved(Coroutine *co)
@@ -257,32 +262,98 @@ static __attribute__((noinline)) void coroutine_moved(Coroutine *co)
     aio_co_schedule(co->move_to, co);
 }
 
-void coroutine_enter(Coroutine *co)
+/* Back to the pool of this thread. */
+static inline void coroutine_recycle(struct loop_tls *t, Coroutine *co)
 {
-    struct loop_tls *t = &loop_tls;
+    if (co->budget) {
+        budget_release(t->ctx, co);
+    }
+    if (LIKELY(t->pool_room > 0)) {
+        co->next = t->pool;
+        t->pool = co;
+        t->pool_room--;
+    } else {
+        coroutine_destroy(co);
+    }
+}
+
+void coroutine_set_farewell(void (*farewell)(void *opaque), void *opaque)
+{
+    Coroutine *co = loop_tls.self;
+
+    assert(co && !co->farewell);
+    co->farewell = farewell;
+    co->opaque = opaque;
+}
+
+static inline enum co_switched coroutine_switch_to(struct loop_tls *t, Coroutine *co)
+{
     Coroutine *self = t->self;
     enum co_switched why;
 
     assert(!co->caller_sp); /* not running */
     t->self = co;
-    atomic_store_explicit(&co->ctx, t->ctx, memory_order_relaxed);
     san_enter(co);
     why = (enum co_switched)(uintptr_t)co_switch(co, &co->caller_sp, co->sp);
     san_entered(co);
     t->self = self; /* an enterer stays in its thread */
+    return why;
+}
+
+void coroutine_enter(Coroutine *co)
+{
+    struct loop_tls *t = &loop_tls;
+    enum co_switched why;
+
+    atomic_store_explicit(&co->ctx, t->ctx, memory_order_relaxed);
+    why = coroutine_switch_to(t, co);
     if (why == CO_ENDED) {
-        if (co->budget) {
-            budget_release(t->ctx, co);
+        if (co->farewell) {
+            co->farewell(co->opaque);
         }
-        if (LIKELY(t->pool_room > 0)) {
-            co->next = t->pool;
-            t->pool = co;
-            t->pool_room--;
-        } else {
-            coroutine_destroy(co);
-        }
+        coroutine_recycle(t, co);
     } else if (UNLIKELY(why == CO_MOVED)) {
         coroutine_moved(co);
+    }
+}
+
+bool coroutine_run_task(struct coroutine_task *task)
+{
+    struct loop_tls *t = &loop_tls;
+    AioContext *ctx = t->ctx;
+    Coroutine *co = LIKELY(ctx) ? coroutine_take(t) : 0;
+    enum co_switched why;
+
+    if (UNLIKELY(!co)) {
+        return false;
+    }
+    co->entry = task->entry;
+    co->opaque = task;
+    co->farewell = task->farewell;
+    task->slot = ctx->slot;
+    task->co = co;
+    task->room = co->room;
+    atomic_store_explicit(&co->ctx, ctx, memory_order_relaxed);
+    why = coroutine_switch_to(t, co);
+    co->opaque = co->room;
+    if (why == CO_ENDED) {
+        co->ended = true;
+        aio_ready_push(ctx, co);
+        aio_kick(ctx);
+    } else if (UNLIKELY(why == CO_MOVED)) {
+        coroutine_moved(co);
+    }
+    return true;
+}
+
+void coroutine_go_on(Coroutine *co)
+{
+    if (co->ended) {
+        co->ended = false;
+        co->farewell(co->opaque);
+        coroutine_recycle(&loop_tls, co);
+    } else {
+        coroutine_enter(co);
     }
 }
 

@@ -36,11 +36,13 @@ struct Coroutine {
     void *caller_sp; /* where its enterer goes on, while it runs; else NULL */
     CoroutineEntry *entry;
     void *opaque;
-    Coroutine *next;           /* in a ready list or a pool */
-    AioContext *_Atomic ctx;   /* entered there last, or scheduled there */
-    AioContext *move_to;       /* of a switch out with CO_MOVED */
-    struct mem_budget *budget; /* charged while in use, or NULL */
-    void *map;                 /* owned: guard page, stack, this struct */
+    void (*farewell)(void *opaque); /* of opaque, once entry has returned; or NULL */
+    bool ended;                     /* entry has returned, farewell is in the ready list */
+    Coroutine *next;                /* in a ready list or a pool */
+    AioContext *_Atomic ctx;        /* entered there last, or scheduled there */
+    AioContext *move_to;            /* of a switch out with CO_MOVED */
+    struct mem_budget *budget;      /* charged while in use, or NULL */
+    void *map;                      /* owned: guard page, stack, this struct */
     size_t map_bytes;
     void *stack_bottom;
     size_t stack_bytes;
@@ -51,6 +53,7 @@ struct Coroutine {
     size_t asan_caller_bytes;
     void *tsan_fiber; /* ThreadSanitizer's */
     void *tsan_caller;
+    _Alignas(16) unsigned char room[COROUTINE_ROOM_BYTES];
 };
 
 /* Why a coroutine switched out; handed to its enterer. */
@@ -238,6 +241,9 @@ static inline void aio_ready_push(AioContext *ctx, Coroutine *co)
 
 /* event_fd has fired (must_read: and is still to be read). */
 void aio_notify_drain(AioContext *ctx, bool must_read);
+
+/* Go on with what is in the ready list: enter it, or run its farewell. */
+void coroutine_go_on(Coroutine *co);
 
 /* First use in the thread that runs ctx: what was asked for before goes to the poller. */
 void aio_context_start(AioContext *ctx);

@@ -18,7 +18,7 @@ struct null_state {
     uint64_t size_bytes;
     int64_t latency_ns;
     bool read_zeroes;
-    bool later; /* null-aio */
+    bool instant; /* null-co without latency: nothing to wait for */
 };
 
 static __attribute__((noinline)) int null_wait(const struct null_state *s)
@@ -33,10 +33,7 @@ static __attribute__((noinline)) int null_wait(const struct null_state *s)
 
 static inline int null_serve(const struct null_state *s)
 {
-    if (UNLIKELY(s->later || s->latency_ns > 0)) {
-        return null_wait(s);
-    }
-    return 0;
+    return LIKELY(s->instant) ? 0 : null_wait(s);
 }
 
 static int null_open(BlockDriverState *bs, BlockOptions *options, const char *filename, bool later,
@@ -52,7 +49,7 @@ static int null_open(BlockDriverState *bs, BlockOptions *options, const char *fi
     s->size_bytes = opts.size;
     s->latency_ns = (int64_t)opts.latency_ns;
     s->read_zeroes = opts.read_zeroes;
-    s->later = later;
+    s->instant = !later && s->latency_ns == 0;
     opts_node_null_fini(&opts);
     bdrv_set_filename(bs, filename);
     return 0;
@@ -86,14 +83,20 @@ static int null_aio_parse_filename(const char *filename, BlockOptions *options, 
     return 0;
 }
 
-static int null_read_co(BlockDriverState *bs, const struct bdrv_req *req)
+static __attribute__((noinline)) int null_read_busy(const struct null_state *s,
+                                                    const struct bdrv_req *req)
 {
-    const struct null_state *s = bdrv_opaque(bs);
-
     if (s->read_zeroes) {
         iov_fill(req->iov, req->niov, req->iov_offset, 0, req->bytes);
     }
     return null_serve(s);
+}
+
+static int null_read_co(BlockDriverState *bs, const struct bdrv_req *req)
+{
+    const struct null_state *s = bdrv_opaque(bs);
+
+    return LIKELY(s->instant && !s->read_zeroes) ? 0 : null_read_busy(s, req);
 }
 
 static int null_write_co(BlockDriverState *bs, const struct bdrv_req *req)
