@@ -130,6 +130,7 @@ static int file_again_co(AioContext *ctx, const struct aio_file_io *io, uint64_t
 static __attribute__((noinline)) int64_t file_rest_co(AioContext *ctx, const struct aio_file_io *io,
                                                       int res)
 {
+    unsigned fruitless = 0;
     uint64_t done = 0;
 
     for (;;) {
@@ -137,14 +138,18 @@ static __attribute__((noinline)) int64_t file_rest_co(AioContext *ctx, const str
             /* A call that may block will do what the ring could not */
             return file_worker_co(io, done);
         }
-        if (res <= 0 && res != -EINTR) {
-            return is_transfer(io) ? file_transfer_end(io, done, res) : res;
-        }
-        if (res > 0) {
+        if (!is_transfer(io)) {
+            if (!io_again(res, &fruitless)) {
+                return res;
+            }
+        } else if (res > 0) {
             done += (uint64_t)res;
+            fruitless = 0;
             if (done >= io->bytes) {
                 return io->op == AIO_FILE_READ ? (int64_t)done : 0;
             }
+        } else if (!io_again(res, &fruitless)) {
+            return file_transfer_end(io, done, res);
         }
         res = file_again_co(ctx, io, done);
     }

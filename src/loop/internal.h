@@ -271,6 +271,10 @@ int64_t ring_recv_co(AioContext *ctx, int fd, struct iovec *iov, int niov);
 int ring_send_co(AioContext *ctx, int fd, struct iovec *iov, int niov, int flags);
 void ring_sock_cancel(AioContext *ctx, int fd);
 
+/* Whether a call that answered rc is worth another try: -EINTR and -EAGAIN, but not for ever, since
+ * storage that only ever answers so is an error and not a hang. *fruitless: tries in a row that did
+ * nothing, 0 at first and after progress. */
+bool io_again(int64_t rc, unsigned *fruitless);
 /* All of io that is left after done, by calls that may block. As aio_file_co. */
 int64_t file_sync(const struct aio_file_io *io, uint64_t done);
 /* The same on a worker thread. Coroutine. */

@@ -14,13 +14,17 @@
 #include "util/iov.h"
 
 #define SLICE_MAX 64
-#define AGAIN_MAX                                                                                  \
-    64 /* -EAGAIN from a blocking call: the device is short of something; not for ever */
+#define FRUITLESS_MAX 64
 #define SECTOR_BYTES 512
 
 #ifndef RWF_DSYNC
 #define RWF_DSYNC 2
 #endif
+
+bool io_again(int64_t rc, unsigned *fruitless)
+{
+    return (rc == -EINTR || rc == -EAGAIN) && (*fruitless)++ < FRUITLESS_MAX;
+}
 
 /* One call for what is left of a read or write after done bytes. */
 static int64_t transfer_once(const struct aio_file_io *io, uint64_t done)
@@ -45,18 +49,17 @@ static int64_t transfer_once(const struct aio_file_io *io, uint64_t done)
 
 static int64_t transfer_sync(const struct aio_file_io *io, uint64_t done)
 {
-    unsigned again = 0;
+    unsigned fruitless = 0;
 
     while (done < io->bytes) {
         int64_t n = transfer_once(io, done);
 
-        if (n == -EINTR || (n == -EAGAIN && again++ < AGAIN_MAX)) {
-            continue;
-        }
-        if (n <= 0) {
+        if (n > 0) {
+            done += (uint64_t)n;
+            fruitless = 0;
+        } else if (!io_again(n, &fruitless)) {
             return file_transfer_end(io, done, n);
         }
-        done += (uint64_t)n;
     }
     return io->op == AIO_FILE_READ ? (int64_t)done : 0;
 }
@@ -75,26 +78,26 @@ int64_t file_transfer_end(const struct aio_file_io *io, uint64_t done, int64_t n
     return n < 0 ? n : (int64_t)done;
 }
 
+static int64_t other_once(const struct aio_file_io *io)
+{
+    if (io->op == AIO_FILE_FDATASYNC) {
+        return os->fdatasync(io->fd);
+    }
+    return os->fallocate(io->fd, io->arg, io->offset, io->bytes);
+}
+
 int64_t file_sync(const struct aio_file_io *io, uint64_t done)
 {
+    unsigned fruitless = 0;
     int64_t rc;
 
-    switch (io->op) {
-    case AIO_FILE_READ:
-    case AIO_FILE_WRITE:
+    if (io->op == AIO_FILE_READ || io->op == AIO_FILE_WRITE) {
         return transfer_sync(io, done);
-    case AIO_FILE_FDATASYNC:
-        do {
-            rc = os->fdatasync(io->fd);
-        } while (rc == -EINTR);
-        return rc;
-    case AIO_FILE_FALLOCATE:
-        do {
-            rc = os->fallocate(io->fd, io->arg, io->offset, io->bytes);
-        } while (rc == -EINTR);
-        return rc;
     }
-    return -EINVAL;
+    do {
+        rc = other_once(io);
+    } while (io_again(rc, &fruitless));
+    return rc;
 }
 
 struct file_job {

@@ -36,6 +36,7 @@ static int sock_wait_co(AioContext *ctx, int fd, uint32_t events)
 static int64_t epoll_recv_co(AioContext *ctx, int fd, struct iovec *iov, int niov)
 {
     struct msghdr msg = {.msg_iov = iov, .msg_iovlen = (size_t)niov};
+    unsigned fruitless = 0;
 
     for (;;) {
         int64_t n = os->recvmsg(fd, &msg, MSG_DONTWAIT);
@@ -45,7 +46,7 @@ static int64_t epoll_recv_co(AioContext *ctx, int fd, struct iovec *iov, int nio
             if (n < 0) {
                 return n;
             }
-        } else if (n != -EINTR) {
+        } else if (!io_again(n, &fruitless)) {
             return n;
         }
     }
@@ -54,6 +55,7 @@ static int64_t epoll_recv_co(AioContext *ctx, int fd, struct iovec *iov, int nio
 static int epoll_send_co(AioContext *ctx, int fd, struct iovec *iov, int niov, int flags)
 {
     size_t left = iov_consume(iov, (size_t)niov, 0);
+    unsigned fruitless = 0;
 
     while (left > 0) {
         struct msghdr msg = {.msg_iov = iov, .msg_iovlen = left};
@@ -67,7 +69,8 @@ static int epoll_send_co(AioContext *ctx, int fd, struct iovec *iov, int niov, i
             }
         } else if (n >= 0) {
             left = iov_consume(iov, left, (uint64_t)n);
-        } else if (n != -EINTR) {
+            fruitless = 0;
+        } else if (!io_again(n, &fruitless)) {
             return (int)n;
         }
     }

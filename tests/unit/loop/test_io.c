@@ -259,6 +259,52 @@ static int64_t always_again(int fd, const struct iovec *iov, int niov, uint64_t 
     return -EAGAIN;
 }
 
+static int moody_fdatasync(int fd)
+{
+    unsigned w = atomic_fetch_add(&whim, 1) % 3;
+
+    return w == 0 ? -EINTR : w == 1 ? -EAGAIN : os_linux.fdatasync(fd);
+}
+
+static int moody_fallocate(int fd, int mode, uint64_t offset, uint64_t bytes)
+{
+    unsigned w = atomic_fetch_add(&whim, 1) % 3;
+
+    return w == 0 ? -EINTR : w == 1 ? -EAGAIN : os_linux.fallocate(fd, mode, offset, bytes);
+}
+
+static int sync_always_interrupted(int fd)
+{
+    return -EINTR;
+}
+
+static int allocation_always_again(int fd, int mode, uint64_t offset, uint64_t bytes)
+{
+    return -EAGAIN;
+}
+
+static void others_for_ever(void *arg)
+{
+    const struct file_test *t = arg;
+
+    assert_int_equal(file_op(t, AIO_FILE_FDATASYNC, 0, 0, 0), -EINTR);
+    assert_int_equal(file_op(t, AIO_FILE_FALLOCATE, 0, 0, 0), -EAGAIN);
+}
+
+/* Trouble now and then adds up over a long transfer, but is no trouble without end. */
+static void long_and_moody(void *arg)
+{
+    const struct file_test *t = arg;
+    static uint8_t out[200000], in[sizeof(out)];
+    struct iovec iov = {out, sizeof(out)};
+    struct iovec in_iov = {in, sizeof(in)};
+
+    fill(out, sizeof(out), 3);
+    assert_int_equal(file_op(t, AIO_FILE_WRITE, 0, &iov, 1), 0);
+    assert_int_equal(file_op(t, AIO_FILE_READ, 0, &in_iov, 1), sizeof(in));
+    assert_memory_equal(in, out, sizeof(in));
+}
+
 static void again_for_ever(void *arg)
 {
     const struct file_test *t = arg;
@@ -276,6 +322,8 @@ static void test_pieces(void **state)
 
     table.preadv = moody_preadv;
     table.pwritev = moody_pwritev;
+    table.fdatasync = moody_fdatasync;
+    table.fallocate = moody_fallocate;
     os_replace(&table);
     for (int i = 0; i < 5; i++) {
         atomic_store(&whim, (unsigned)i);
@@ -284,8 +332,15 @@ static void test_pieces(void **state)
         t.flags = AIO_FILE_INLINE;
         run_co(ctx, file_basics, &t);
     }
+    run_co(ctx, long_and_moody, &t);
     table.preadv = always_again;
-    run_co(ctx, again_for_ever, &t);
+    table.fdatasync = sync_always_interrupted;
+    table.fallocate = allocation_always_again;
+    for (int i = 0; i < 2; i++) {
+        run_co(ctx, again_for_ever, &t);
+        run_co(ctx, others_for_ever, &t);
+        t.flags ^= AIO_FILE_INLINE;
+    }
     aio_context_unref(ctx);
     os_replace(0);
     close(t.fd);
