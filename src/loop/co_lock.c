@@ -10,8 +10,8 @@
 #include <platter/coroutine.h>
 
 #include <assert.h>
-#include <sched.h>
 
+#include "os/os.h"
 #include "util/mem.h"
 
 enum mutex_bits { LOCKED = 1, SPIN = 2, WAITERS = 4 };
@@ -32,7 +32,7 @@ static inline void relax(unsigned *turns)
     __asm__ volatile("yield");
 #endif
     if (++*turns % 128 == 0) {
-        sched_yield(); /* the holder was preempted */
+        os->thread_yield(); /* the holder was preempted */
     }
 }
 

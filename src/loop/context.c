@@ -11,7 +11,6 @@
 #include "loop/context.h"
 
 #include <errno.h>
-#include <sched.h>
 #include <stdlib.h>
 #include <string.h>
 
@@ -29,6 +28,7 @@
 static void context_init(AioContext *ctx, const struct aio_context_options *opts)
 {
     atomic_init(&ctx->ref, 1);
+    ctx->timers_floor_ns = INT64_MIN;
     ctx->epoll_fd = -1;
     ctx->outer_fd = -1;
     ctx->outer_timer_fd = -1;
@@ -77,7 +77,7 @@ static int context_open(AioContext *ctx, enum aio_engine wanted, Error **errp)
 static void context_free(AioContext *ctx)
 {
     while (atomic_load_explicit(&ctx->wakers, memory_order_acquire) > 0) {
-        sched_yield(); /* a few instructions and at most one write */
+        os->thread_yield(); /* a few instructions and at most one write */
     }
     workers_free(ctx->workers);
     aio_bhs_free(ctx);
@@ -198,7 +198,8 @@ void aio_notify_drain(AioContext *ctx, bool must_read)
     if (must_read) {
         (void)os->read(ctx->event_fd, &count, sizeof(count));
     }
-    atomic_store(&ctx->notified, false);
+    /* An exchange, to see what came before a waker that found it set and wrote nothing */
+    (void)atomic_exchange(&ctx->notified, false);
     atomic_store(&ctx->poked, false);
 }
 

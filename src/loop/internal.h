@@ -177,6 +177,7 @@ struct AioContext {
     bool started;
     AioTimer *timers; /* heap, the earliest first */
     uint64_t timer_seq;
+    int64_t timers_floor_ns; /* earliest expiry; the clock of a run while one is going on */
     int epoll_fd;
     int outer_fd; /* for a host's own poll loop; -1: nobody asked */
     int outer_timer_fd;

@@ -2,7 +2,8 @@
 /*
  * Timers: a pairing heap inside the timers themselves, so arming cannot fail. Equal expiries fire
  * in the order of arming. One run fires only what was armed before it began, so a timer that arms
- * itself for "now" does not keep the loop from its other work.
+ * itself for "now" does not keep the loop from its other work; and one that arms itself for the
+ * past meanwhile is put behind those that are due, so it does not keep those from firing either.
  */
 #include <platter/aio.h>
 
@@ -118,7 +119,7 @@ void aio_timer_mod(AioTimer *timer, int64_t expire_ns)
     AioContext *ctx = timer->ctx;
 
     aio_timer_del(timer);
-    timer->expire_ns = expire_ns;
+    timer->expire_ns = expire_ns > ctx->timers_floor_ns ? expire_ns : ctx->timers_floor_ns;
     timer->seq = ctx->timer_seq++;
     timer->armed = true;
     ctx->timers = heap_meld(ctx->timers, timer);
@@ -149,6 +150,7 @@ void aio_timer_free(AioTimer *timer)
 bool aio_timers_run(AioContext *ctx)
 {
     uint64_t end_seq = ctx->timer_seq;
+    int64_t outer_floor_ns = ctx->timers_floor_ns;
     bool progress = false;
     int64_t now_ns;
 
@@ -156,6 +158,7 @@ bool aio_timers_run(AioContext *ctx)
         return false;
     }
     now_ns = os->clock_monotonic_ns();
+    ctx->timers_floor_ns = now_ns;
     while (ctx->timers && ctx->timers->expire_ns <= now_ns && ctx->timers->seq < end_seq) {
         AioTimer *timer = ctx->timers;
 
@@ -163,6 +166,7 @@ bool aio_timers_run(AioContext *ctx)
         progress = true;
         timer->cb(timer->opaque); /* may free it */
     }
+    ctx->timers_floor_ns = outer_floor_ns;
     return progress;
 }
 

@@ -1,11 +1,12 @@
 /* SPDX-License-Identifier: MIT */
 /*
- * Owns the table in force and the process-wide slot numbers. The table pointer is plain: it changes
+ * Owns the table in force and the process-wide numbers. The table pointer is plain: it changes
  * only before any other thread of ours runs.
  */
 #include "os/os.h"
 
 #include <assert.h>
+#include <stdatomic.h>
 
 #include "os/thread.h"
 
@@ -42,4 +43,11 @@ void os_slot_put(unsigned slot)
     assert(slot_users[slot] > 0);
     slot_users[slot]--;
     pthread_mutex_unlock(&slot_lock);
+}
+
+uint64_t os_unique_number(void)
+{
+    static _Atomic uint64_t last;
+
+    return atomic_fetch_add_explicit(&last, 1, memory_order_relaxed) + 1;
 }

@@ -89,10 +89,12 @@ struct os_table {
     /* time */
     int64_t (*clock_monotonic_ns)(void);
     int64_t (*clock_realtime_ns)(void);
+    void (*sleep_ns)(int64_t ns); /* really, or less; for back-off, nobody relies on it */
 
     /* threads; locks and conditions are pthreads' own (os/thread.h) */
     int (*thread_create)(const char *name, void *(*run)(void *), void *arg, os_thread **ret_thread);
     void (*thread_join)(os_thread *thread);
+    void (*thread_yield)(void); /* let another thread run */
 
     /* whether liburing may be used at all (a table that fakes files or time says no) */
     bool (*io_uring_allowed)(void);
@@ -109,5 +111,9 @@ void os_replace(const struct os_table *table);
 unsigned os_slot_get(void);
 void os_slot_put(unsigned slot);
 #define OS_SLOTS 64
+
+/* A number that no thread of this process has got before: addresses and ids of threads come back,
+ * these do not. Never 0. */
+uint64_t os_unique_number(void);
 
 #endif

@@ -150,18 +150,21 @@ int linux_dir_each(const char *path, bool (*each)(void *opaque, const char *name
 {
     DIR *dir = opendir(path);
     struct dirent *entry;
+    int rc;
 
     if (dir == NULL) {
         return -errno;
     }
-    while ((entry = readdir(dir)) != NULL) {
+    while (errno = 0, (entry = readdir(dir)) != NULL) {
         if (strcmp(entry->d_name, ".") != 0 && strcmp(entry->d_name, "..") != 0 &&
             !each(opaque, entry->d_name)) {
+            errno = 0;
             break;
         }
     }
+    rc = -errno; /* a folder that cannot be read to its end is no shorter one */
     closedir(dir);
-    return 0;
+    return rc;
 }
 
 int64_t linux_read(int fd, void *buf, size_t bytes)

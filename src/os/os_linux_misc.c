@@ -6,6 +6,7 @@
 
 #include <limits.h>
 #include <pthread.h>
+#include <sched.h>
 #include <stdatomic.h>
 #include <stdio.h>
 #include <stdlib.h>
@@ -180,6 +181,18 @@ static void linux_thread_join(os_thread *thread)
     free(thread);
 }
 
+static void linux_thread_yield(void)
+{
+    sched_yield();
+}
+
+static void linux_sleep_ns(int64_t ns)
+{
+    struct timespec ts = {.tv_sec = (time_t)(ns / NS_PER_SEC), .tv_nsec = (long)(ns % NS_PER_SEC)};
+
+    (void)clock_nanosleep(CLOCK_MONOTONIC, 0, &ts, NULL);
+}
+
 static bool linux_io_uring_allowed(void)
 {
     return true;
@@ -233,7 +246,9 @@ const struct os_table os_linux = {
     .mprotect = linux_mprotect,
     .clock_monotonic_ns = linux_clock_monotonic_ns,
     .clock_realtime_ns = linux_clock_realtime_ns,
+    .sleep_ns = linux_sleep_ns,
     .thread_create = linux_thread_create,
     .thread_join = linux_thread_join,
+    .thread_yield = linux_thread_yield,
     .io_uring_allowed = linux_io_uring_allowed,
 };

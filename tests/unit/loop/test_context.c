@@ -271,6 +271,53 @@ static void test_timer_fair(void **state)
     aio_context_unref(ctx);
 }
 
+/* ... and keeps nobody else from firing, wherever the clock goes. */
+static void test_timer_starves_nobody(void **state)
+{
+    struct os_table table = os_linux;
+    struct alarm greedy = {.again_ns = 1};
+    struct alarm a[3] = {0};
+    AioContext *ctx;
+
+    table.clock_monotonic_ns = fake_clock;
+    os_replace(&table);
+    fake_ns = 5000;
+    alarms = 0;
+    ctx = test_context_new();
+    greedy.timer = aio_timer_new(ctx, alarm_rings, &greedy);
+    aio_timer_mod(greedy.timer, 1);
+    for (int i = 0; i < 3; i++) { /* equal: in order of arming */
+        a[i].timer = aio_timer_new(ctx, alarm_rings, &a[i]);
+        aio_timer_mod(a[i].timer, 4000);
+    }
+    assert_true(aio_poll(ctx, true));
+    assert_int_equal(greedy.order, 1);
+    for (int i = 0; i < 3; i++) {
+        assert_int_equal(a[i].order, 2 + i);
+    }
+    fake_ns = 100; /* back: what is armed for later waits, what is due is due */
+    aio_timer_del(greedy.timer);
+    aio_timer_mod(a[0].timer, 200);
+    aio_timer_mod(a[1].timer, 50);
+    aio_timer_mod(a[2].timer, INT64_MIN);
+    alarms = 0;
+    assert_true(aio_poll(ctx, true));
+    assert_int_equal(alarms, 2);
+    assert_int_equal(a[2].order, 1);
+    assert_int_equal(a[1].order, 2);
+    assert_true(aio_timer_pending(a[0].timer));
+    assert_false(aio_poll(ctx, false));
+    fake_ns = 200;
+    assert_true(aio_poll(ctx, true));
+    assert_int_equal(a[0].order, 3);
+    aio_timer_free(greedy.timer);
+    for (int i = 0; i < 3; i++) {
+        aio_timer_free(a[i].timer);
+    }
+    aio_context_unref(ctx);
+    os_replace(0);
+}
+
 /* A real wait: poll returns when the timer is due, not before. */
 static void test_timer_waits(void **state)
 {
@@ -577,6 +624,7 @@ int main(int argc, char **argv)
         cmocka_unit_test(test_bh_from_threads),
         cmocka_unit_test(test_timers),
         cmocka_unit_test(test_timer_fair),
+        cmocka_unit_test(test_timer_starves_nobody),
         cmocka_unit_test(test_timer_waits),
         cmocka_unit_test(test_co_sleep),
         cmocka_unit_test(test_fd_handler),
