@@ -6,10 +6,16 @@
 
 bool mem_budget_take(struct mem_budget *budget, uint64_t bytes)
 {
+    return mem_budget_take_leaving(budget, bytes, 0);
+}
+
+bool mem_budget_take_leaving(struct mem_budget *budget, uint64_t bytes, uint64_t leave)
+{
+    uint64_t limit = budget->limit_bytes > leave ? budget->limit_bytes - leave : 0;
     uint64_t used = atomic_load_explicit(&budget->used_bytes, memory_order_relaxed);
 
     do {
-        if (used > budget->limit_bytes || bytes > budget->limit_bytes - used) {
+        if (used > limit || bytes > limit - used) {
             return false;
         }
     } while (!atomic_compare_exchange_weak_explicit(&budget->used_bytes, &used, used + bytes,

@@ -17,6 +17,8 @@ struct mem_budget {
 
 /* Take bytes, or false when the limit would be passed. */
 bool mem_budget_take(struct mem_budget *budget, uint64_t bytes);
+/* The same, but only while at least leave bytes remain for others afterwards. */
+bool mem_budget_take_leaving(struct mem_budget *budget, uint64_t bytes, uint64_t leave);
 void mem_budget_give(struct mem_budget *budget, uint64_t bytes);
 
 #endif

@@ -493,6 +493,8 @@ def test_block_status_payload(srv):
         assert status([alloc], effect=SIZE + 1).error == EINVAL
         assert status([alloc], effect=(1 << 64) - 1, offset=512).error == EINVAL
         assert c.request(CMD_BLOCK_STATUS, 0, 0, PAYLOAD_LEN, b"x" * 13).error == EINVAL
+        for n in (0, 4, 8, 10):  # no ids, no length, nothing at all
+            assert c.request(CMD_BLOCK_STATUS, 0, 0, PAYLOAD_LEN, bytes(n)).error == EINVAL
         assert c.request(CMD_BLOCK_STATUS, 0, 0, PAYLOAD_LEN, bytes(8192)).error == EINVAL
         assert set(c.request(CMD_BLOCK_STATUS, 0, SIZE).extents) == {alloc, depth}
 

@@ -7,9 +7,11 @@
  */
 #include <assert.h>
 #include <stdlib.h>
+#include <string.h>
 #include <sys/mman.h>
 
 #include "export/nbd/internal.h"
+#include "util/checked.h"
 #include "util/mem.h"
 
 #define BUF_MMAP_MIN (128u * 1024)
@@ -32,7 +34,9 @@ static void *pages_new(size_t bytes)
     if (bytes >= BUF_MMAP_MIN) {
         return os->mmap(bytes, PROT_READ | PROT_WRITE, 0, &mem) < 0 ? NULL : mem;
     }
-    return posix_memalign(&mem, 4096, bytes) != 0 ? NULL : mem;
+    /* Cleared as the kernel's pages are: a driver may leave a part of a read alone, and what this
+     * process had there before is not for the client. */
+    return posix_memalign(&mem, 4096, bytes) != 0 ? NULL : memset(mem, 0, bytes);
 }
 
 static void pages_free(void *mem, size_t bytes)
@@ -42,6 +46,51 @@ static void pages_free(void *mem, size_t bytes)
     } else {
         free(mem);
     }
+}
+
+void nbd_bufs_init(struct nbd_bufs *bufs, struct mem_budget *budget, unsigned max_users)
+{
+    bufs->budget = budget;
+    bufs->reserve_bytes = budget->limit_bytes / 2;
+    bufs->share_bytes = max_u64(bufs->reserve_bytes / max_users, NBD_BUF_SHARE_MIN);
+}
+
+/* What must be left to others when this user holds bytes more. */
+static uint64_t bufs_leave(const struct nbd_bufs *bufs, uint64_t bytes)
+{
+    return bufs->held_bytes + bytes > bufs->share_bytes ? bufs->reserve_bytes : 0;
+}
+
+static uint64_t budget_left(const struct mem_budget *budget)
+{
+    uint64_t used = atomic_load_explicit(&budget->used_bytes, memory_order_relaxed);
+
+    return used < budget->limit_bytes ? budget->limit_bytes - used : 0;
+}
+
+bool nbd_bufs_room(const struct nbd_bufs *bufs, uint64_t bytes)
+{
+    /* What is cached can be given back and taken again. */
+    uint64_t more = bytes > bufs->cached_bytes ? bytes - bufs->cached_bytes : 0;
+    uint64_t leave = bufs_leave(bufs, more);
+    uint64_t left = budget_left(bufs->budget);
+
+    return left >= leave && more <= left - leave;
+}
+
+static bool bufs_take(struct nbd_bufs *bufs, uint64_t bytes)
+{
+    if (!mem_budget_take_leaving(bufs->budget, bytes, bufs_leave(bufs, bytes))) {
+        return false;
+    }
+    bufs->held_bytes += bytes;
+    return true;
+}
+
+static void bufs_give(struct nbd_bufs *bufs, uint64_t bytes)
+{
+    bufs->held_bytes -= bytes;
+    mem_budget_give(bufs->budget, bytes);
 }
 
 void *nbd_bufs_get(struct nbd_bufs *bufs, size_t bytes, size_t *ret_cap)
@@ -56,15 +105,15 @@ void *nbd_bufs_get(struct nbd_bufs *bufs, size_t bytes, size_t *ret_cap)
         bufs->cached_bytes -= cap;
         return buf;
     }
-    if (!mem_budget_take(bufs->budget, cap)) {
+    if (!bufs_take(bufs, cap)) {
         nbd_bufs_trim(bufs);
-        if (!mem_budget_take(bufs->budget, cap)) {
+        if (!bufs_take(bufs, cap)) {
             return NULL;
         }
     }
     buf = pages_new(cap);
     if (buf == NULL) {
-        mem_budget_give(bufs->budget, cap);
+        bufs_give(bufs, cap);
     }
     return buf;
 }
@@ -74,9 +123,11 @@ void nbd_bufs_put(struct nbd_bufs *bufs, void *mem, size_t cap)
     struct nbd_buf_free *buf = mem;
     unsigned class = buf_class(cap);
 
-    if (bufs->cached_bytes + cap > NBD_BUF_CACHED_MAX) {
+    /* Beyond the share nothing is kept that others are short of. */
+    if (bufs->cached_bytes + cap > NBD_BUF_CACHED_MAX ||
+        (bufs->held_bytes > bufs->share_bytes && budget_left(bufs->budget) < bufs->reserve_bytes)) {
         pages_free(mem, cap);
-        mem_budget_give(bufs->budget, cap);
+        bufs_give(bufs, cap);
         return;
     }
     buf->next = bufs->free[class];
@@ -97,7 +148,7 @@ void nbd_bufs_trim(struct nbd_bufs *bufs)
             bufs->free[class] = buf->next;
             bufs->cached_bytes -= cap;
             pages_free(buf, cap);
-            mem_budget_give(bufs->budget, cap);
+            bufs_give(bufs, cap);
         }
     }
     assert(bufs->cached_bytes == 0);

@@ -268,7 +268,7 @@ int nbd_conn_start(NbdServer *server, int fd, bool tcp)
     }
     conn->server = server;
     conn->fd = fd;
-    conn->bufs.budget = &server->pl->budget;
+    nbd_bufs_init(&conn->bufs, &server->pl->budget, server->max_connections);
     STAILQ_INIT(&conn->free_reqs);
     STAILQ_INIT(&conn->replies);
     os_mutex_lock(&server->lock);

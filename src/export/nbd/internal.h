@@ -19,7 +19,10 @@
  * Bounds of a connection: NBD_MAX_IN_FLIGHT requests and NBD_MAX_IN_FLIGHT_BYTES of payload are
  * held at most, counted from the request's parsing until its reply has been given to the kernel; so
  * a client that does not read its replies stops its own reader and nobody else's. All of it is
- * charged to the budget of the instance.
+ * charged to the budget of the instance. Of that a client may always take its share, which is half
+ * the budget over the number of clients; what it takes beyond comes from the other half only. So
+ * clients that hold all they can never take the share of another: that one's large requests may be
+ * answered ENOMEM, or wait for its own, while the others hold on, but it is served.
  */
 #ifndef PLATTER_EXPORT_NBD_INTERNAL_H
 #define PLATTER_EXPORT_NBD_INTERNAL_H
@@ -46,7 +49,7 @@
 #define NBD_CHUNK_BYTES (256u * 1024)       /* receive buffer */
 #define NBD_PAYLOAD_IN_CHUNK_MAX (64u * 1024)
 #define NBD_UNSENT_BYTES_MAX (64u * 1024) /* finished replies that wait before reading pauses */
-#define NBD_SEND_BYTES_MAX (512u * 1024)   /* gathered for one send, at least one reply */
+#define NBD_SEND_BYTES_MAX (512u * 1024)  /* gathered for one send, at least one reply */
 #define NBD_SEND_IOV_MAX 512u
 #define NBD_HOLE_READ_MIN (64u * 1024) /* shorter reads do not ask for holes */
 #define NBD_HOLE_MIN (32u * 1024)      /* shorter holes are read */
@@ -66,15 +69,23 @@
 #define NBD_BUF_SHIFT_MIN 12
 #define NBD_BUF_CLASSES 14 /* 4 KiB .. 32 MiB */
 #define NBD_BUF_CACHED_MAX (16u * 1024 * 1024)
+#define NBD_BUF_SHARE_MIN (4u * NBD_CHUNK_BYTES) /* with very many clients: the budget may end */
 
 struct nbd_buf_free {
     struct nbd_buf_free *next;
 };
 struct nbd_bufs {
     struct mem_budget *budget; /* borrowed */
+    uint64_t share_bytes;      /* may always be held */
+    uint64_t reserve_bytes;    /* of the budget: left alone by who holds more than that */
+    uint64_t held_bytes;       /* cached ones included */
     struct nbd_buf_free *free[NBD_BUF_CLASSES];
     uint64_t cached_bytes;
 };
+/* Set up for one of max_users users of the budget. */
+void nbd_bufs_init(struct nbd_bufs *bufs, struct mem_budget *budget, unsigned max_users);
+/* Whether bytes more could be had now. */
+bool nbd_bufs_room(const struct nbd_bufs *bufs, uint64_t bytes);
 /* A page-aligned buffer of at least bytes (1 .. 32 MiB); its capacity in *ret_cap. NULL: none to be
  * had. */
 void *nbd_bufs_get(struct nbd_bufs *bufs, size_t bytes, size_t *ret_cap);

@@ -113,7 +113,9 @@ uint32_t nbd_req_check(const struct nbd_conn *conn, const struct nbd_request *h,
         return h->offset != 0 || h->length != 0 ? NBD_EINVAL : 0;
     }
     if (h->type == NBD_CMD_BLOCK_STATUS && (h->flags & NBD_CMD_FLAG_PAYLOAD_LEN)) {
-        return 0; /* its length is in the payload */
+        /* The length of the effect is in the payload, which must be there. */
+        *ret_text = "the payload must be a length and the ids of contexts";
+        return nbd_status_filter_bytes_valid(h->length) ? 0 : NBD_EINVAL;
     }
     if (UNLIKELY(h->type == NBD_CMD_WRITE && conn->mode == NBD_MODE_EXTENDED &&
                  !(h->flags & NBD_CMD_FLAG_PAYLOAD_LEN))) {

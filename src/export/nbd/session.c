@@ -31,19 +31,24 @@ static void burst_resume(struct nbd_conn *conn)
 
 /* Make at least need bytes fit behind head: at the front of this chunk, or in a fresh one when
  * running writes still point into this one. */
-static int chunk_room(struct nbd_conn *conn, size_t need)
+static int chunk_room_co(struct nbd_conn *conn, size_t need)
 {
     size_t have = conn->tail - conn->head;
     struct nbd_chunk *fresh;
 
     assert(need <= NBD_CHUNK_BYTES);
-    if (conn->chunk->refs == 1) {
+    fresh = conn->chunk->refs > 1 ? nbd_chunk_new(&conn->bufs) : NULL;
+    while (fresh == NULL && conn->chunk->refs > 1) {
+        /* Out of budget: the writes that hold the chunk end and let it go. */
+        nbd_conn_wait_co(conn);
+        if (conn->dead) {
+            return -EPIPE;
+        }
+        fresh = conn->chunk->refs > 1 ? nbd_chunk_new(&conn->bufs) : NULL;
+    }
+    if (fresh == NULL) {
         memmove(conn->chunk->data, conn->chunk->data + conn->head, have);
     } else {
-        fresh = nbd_chunk_new(&conn->bufs);
-        if (fresh == NULL) {
-            return -ENOMEM;
-        }
         memcpy(fresh->data, conn->chunk->data + conn->head, have);
         nbd_chunk_unref(&conn->bufs, conn->chunk);
         conn->chunk = fresh;
@@ -62,7 +67,7 @@ int nbd_recv_need_co(struct nbd_conn *conn, size_t bytes)
     }
     if (bytes > NBD_CHUNK_BYTES - conn->head ||
         (conn->head > 0 && NBD_CHUNK_BYTES - conn->tail < CHUNK_ROOM_MIN)) {
-        int rc = chunk_room(conn, bytes);
+        int rc = chunk_room_co(conn, bytes);
 
         if (rc < 0) {
             return rc;
@@ -192,16 +197,27 @@ static int payload_co(struct nbd_conn *conn, struct nbd_req *req, size_t bytes)
     return 0;
 }
 
+/* Whether a request with bytes of payload must wait for those in flight. Where memory is short that
+ * is the way to live with one's share; only a lone request is told that there is none. */
+static bool room_short(const struct nbd_conn *conn, uint64_t bytes)
+{
+    if (conn->in_flight >= NBD_MAX_IN_FLIGHT) {
+        return true;
+    }
+    if (conn->in_flight == 0) {
+        return false;
+    }
+    return conn->in_flight_bytes + bytes > (uint64_t)NBD_MAX_IN_FLIGHT_BYTES ||
+           (conn->in_flight_bytes + bytes > conn->bufs.share_bytes / 2 &&
+            UNLIKELY(!nbd_bufs_room(&conn->bufs, 2 * bytes))); /* capacities are powers of two */
+}
+
 /* Wait until the bounds of a client allow one request more. */
 static void room_wait_co(struct nbd_conn *conn, uint64_t bytes)
 {
-    while (!conn->dead &&
-           (conn->in_flight >= NBD_MAX_IN_FLIGHT || conn->unsent_bytes >= NBD_UNSENT_BYTES_MAX ||
-            (conn->in_flight > 0 &&
-             conn->in_flight_bytes + bytes > (uint64_t)NBD_MAX_IN_FLIGHT_BYTES))) {
+    while (!conn->dead && (conn->unsent_bytes >= NBD_UNSENT_BYTES_MAX || room_short(conn, bytes))) {
         burst_pause(conn);
-        if (conn->sending || conn->in_flight >= NBD_MAX_IN_FLIGHT ||
-            conn->in_flight_bytes + bytes > (uint64_t)NBD_MAX_IN_FLIGHT_BYTES) {
+        if (conn->sending || room_short(conn, bytes)) {
             nbd_conn_wait_co(conn);
         }
         burst_resume(conn);

@@ -52,6 +52,10 @@ struct nbd_status_filter {
     const uint8_t *ids; /* borrowed from the buffer */
     size_t nids;
 };
+static inline bool nbd_status_filter_bytes_valid(uint64_t bytes)
+{
+    return bytes >= 12 && bytes % 4 == 0;
+}
 int nbd_status_filter_decode(const uint8_t *buf, size_t bytes, struct nbd_status_filter *ret);
 uint32_t nbd_status_filter_id(const struct nbd_status_filter *filter, size_t i);
 

@@ -25,7 +25,7 @@ int nbd_request_decode(enum nbd_mode mode, const uint8_t *buf, struct nbd_reques
 
 int nbd_status_filter_decode(const uint8_t *buf, size_t bytes, struct nbd_status_filter *ret)
 {
-    if (bytes < 12 || (bytes - 8) % 4 != 0) {
+    if (!nbd_status_filter_bytes_valid(bytes)) {
         return -EINVAL;
     }
     ret->length = load_be64(buf);

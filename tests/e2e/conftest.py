@@ -1,0 +1,20 @@
+# SPDX-License-Identifier: MIT
+"""Where the programs under test are: PLATTER_BUILD (a build folder), or PLATTER_BIN in one."""
+import os
+
+import pytest
+
+PROGRAMS = {'PLATTER_BIN': 'src/tools/platter', 'PLATTER_NBD_SERVE': 'tests/e2e/nbd_serve'}
+
+
+def pytest_configure(config):
+    build = os.environ.get('PLATTER_BUILD')
+    program = os.environ.get('PLATTER_BIN')
+    if not build and program:
+        build = os.path.dirname(os.path.dirname(os.path.dirname(os.path.abspath(program))))
+    if not build:
+        pytest.exit('which build? set PLATTER_BUILD to its folder', returncode=4)
+    for variable, path in PROGRAMS.items():
+        full = os.environ.setdefault(variable, os.path.join(os.path.abspath(build), path))
+        if not os.access(full, os.X_OK):
+            pytest.exit(f'{full} is not there: build it with ninja -C {build}', returncode=4)
