@@ -49,8 +49,8 @@ AioContext *coroutine_aio_context(const Coroutine *co);
 /* Wait on the clock of the os table. Returns 0 or -ENOMEM. Coroutine. */
 int co_sleep_ns(int64_t duration_ns);
 
-/* Keep at least n idle coroutines ready for this thread (added to earlier reservations; negative
- * gives back). [any] */
+/* Let this thread keep n more coroutines that have ended for reuse (added to earlier reservations;
+ * negative gives back). They are made when they are needed first; this call makes none. [any] */
 void coroutine_pool_reserve(int n);
 
 /* Co-locks work between contexts: the waiter suspends, the thread goes on. First come, first

@@ -139,21 +139,12 @@ static __attribute__((noinline)) Coroutine *pool_refill(struct loop_tls *t)
     return coroutine_map(t->colour++);
 }
 
+/* Only the limit grows: what a burst has mapped is kept, and nobody pays for what never comes. */
 void coroutine_pool_reserve(int n)
 {
     struct loop_tls *t = &loop_tls;
 
     t->pool_room += n;
-    for (; n > 0; n--) {
-        Coroutine *co = t->pool_room > 0 ? pool_refill(t) : 0;
-
-        if (!co) {
-            return;
-        }
-        co->next = t->pool;
-        t->pool = co;
-        t->pool_room--;
-    }
     while (t->pool_room < 0 && t->pool) {
         Coroutine *co = t->pool;
 

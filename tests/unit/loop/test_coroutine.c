@@ -237,6 +237,79 @@ static void test_no_memory_for_stack(void **state)
     os_replace(0);
 }
 
+/* ---- reservations ---- */
+
+static int maps; /* of the one thread that counts */
+
+static int counting_mmap(size_t bytes, int prot, int flags, void **ret_addr)
+{
+    maps++;
+    return os_linux.mmap(bytes, prot, flags, ret_addr);
+}
+
+static int counting_munmap(void *addr, size_t bytes)
+{
+    maps--;
+    return os_linux.munmap(addr, bytes);
+}
+
+/* n at once; how many stacks were made (or freed) for it. */
+static int burst(int n)
+{
+    static Coroutine *co[1000];
+    int before = maps;
+    int ran = 0;
+
+    for (int i = 0; i < n; i++) {
+        co[i] = coroutine_create(yield_once, &ran);
+        if (!co[i]) {
+            abort();
+        }
+        coroutine_enter(co[i]);
+    }
+    before = maps - before;
+    for (int i = 0; i < n; i++) {
+        coroutine_enter(co[i]);
+    }
+    return before;
+}
+
+static void *reserving_thread(void *arg)
+{
+    int *failed = arg;
+
+    *failed += burst(1000) != 1000;
+    *failed += maps != 128; /* what a thread keeps unasked */
+    coroutine_pool_reserve(300);
+    coroutine_pool_reserve(400);
+    *failed += maps != 128; /* costs nothing up front */
+    *failed += burst(800) != 800 - 128;
+    *failed += maps != 800;
+    *failed += burst(800) != 0;
+    coroutine_pool_reserve(-400);
+    *failed += maps != 428;
+    coroutine_pool_reserve(-300);
+    *failed += maps != 128;
+    *failed += burst(128) != 0;
+    return 0;
+}
+
+static void test_reservation(void **state)
+{
+    struct os_table table = os_linux;
+    os_thread *thread;
+    int failed = 0;
+
+    table.mmap = counting_mmap;
+    table.munmap = counting_munmap;
+    os_replace(&table);
+    assert_int_equal(os->thread_create("t", reserving_thread, &failed, &thread), 0);
+    os->thread_join(thread);
+    os_replace(0);
+    assert_int_equal(failed, 0);
+    assert_int_equal(maps, 0); /* the thread's exit frees them */
+}
+
 static void test_budget(void **state)
 {
     struct mem_budget budget = {.limit_bytes = 3 * 65536 + 100};
@@ -276,6 +349,7 @@ int main(void)
         cmocka_unit_test(test_guard_page),
 #endif
         cmocka_unit_test(test_no_memory_for_stack),
+        cmocka_unit_test(test_reservation),
         cmocka_unit_test(test_budget),
     };
 
