@@ -87,6 +87,9 @@ int bdrv_discard_co(BdrvEdge *edge, const struct bdrv_req *req)
         if (ret == 0) {
             ret = bdrv_range_check(bs, req->offset, req->bytes, false);
         }
+        if (ret == 0 && unmap) {
+            ret = bdrv_probe_guard(edge, req);
+        }
         if (ret < 0 || !unmap || req->bytes == 0) {
             return ret;
         }

@@ -159,8 +159,11 @@ struct BlockDriver {
     void (*invalidate_cache)(BlockDriverState *bs, Error **errp);
 
     /* Make an image. options: what the caller gave, without "driver"; leftovers are refused by
-     * block/. NULL: "cannot create". */
+     * block/. NULL: "cannot create". May poll. */
     int (*create)(Platter *pl, const char *filename, BlockOptions *options, Error **errp);
+    /* What create takes: others are refused before it is called, so that nothing was touched then.
+     * NULL: they are refused only afterwards. */
+    const struct opts_key *create_keys;
 
     const char *const *strong_options;  /* options that change content; for bdrv_get_filename */
     const struct opts_key *option_keys; /* what open takes, as generated; for hints. May be NULL */

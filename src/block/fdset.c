@@ -1,14 +1,18 @@
 /* SPDX-License-Identifier: MIT */
 /*
- * Descriptors that the host gave the instance, and the opening of paths: "/dev/fdset/N" is a
- * duplicate of a descriptor of set N whose access mode fits, every other path goes to the system.
+ * Descriptors that the host gave the instance, and the opening of paths: "/dev/fdset/N" is the file
+ * of a descriptor of set N whose access mode fits, every other path goes to the system.
  *
- * A duplicate shares status flags and locks with the descriptor it came from; a node owns its
- * duplicate, so a set can be removed while nodes use it.
+ * The file is opened anew through /proc/self/fd, so that each node has status flags and image locks
+ * of its own. Where that is not possible (no /proc, a file that this process may not open) it is a
+ * duplicate, which shares both with the descriptor it came from: then direct I/O must be as the
+ * host chose it, since changing it would change it under every other user, and the locks end with
+ * the last duplicate. Either way a set can be removed while nodes use its files.
  */
 #include <assert.h>
 #include <errno.h>
 #include <fcntl.h>
+#include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 
@@ -17,8 +21,11 @@
 #include "util/error.h"
 
 #define FDSET_PREFIX "/dev/fdset/"
-/* Status flags that a later fcntl may change. */
-#define STATUS_FLAGS (O_APPEND | O_DIRECT | O_NOATIME | O_NONBLOCK)
+/* Status flags that no user of a shared descriptor wants otherwise than the next. */
+#define PLAIN_FLAGS (O_APPEND | O_NOATIME | O_NONBLOCK)
+/* What of the flags of an open means a descriptor that exists. */
+#define REOPEN_FLAGS (O_ACCMODE | O_DIRECT | PLAIN_FLAGS)
+#define OPEN_TRIES 100
 
 struct instance_fd {
     struct instance_fd *next;
@@ -112,6 +119,70 @@ static int64_t set_number(const char *text)
     return set;
 }
 
+static bool same_file(int fd_a, int fd_b)
+{
+    struct stat a, b;
+
+    return os->fstat(fd_a, &a) == 0 && os->fstat(fd_b, &b) == 0 && a.st_dev == b.st_dev &&
+           a.st_ino == b.st_ino && a.st_rdev == b.st_rdev;
+}
+
+/* Signals may interrupt an open, but not for ever. */
+static int open_path(const char *path, int flags, int mode)
+{
+    int fd = -EINTR;
+
+    for (int i = 0; fd == -EINTR && i < OPEN_TRIES; i++) {
+        fd = os->open(path, flags, (mode_t)mode);
+    }
+    return fd;
+}
+
+/* The file of a descriptor, opened anew; -errno where that is not possible. */
+static int fd_open_anew(int old, int flags)
+{
+    char path[32];
+    int fd;
+
+    snprintf(path, sizeof(path), "/proc/self/fd/%d", old);
+    fd = open_path(path, flags & REOPEN_FLAGS, 0);
+    if (fd >= 0 && !same_file(fd, old)) {
+        os->close(fd);
+        return -ENOENT;
+    }
+    return fd;
+}
+
+static int fd_duplicate(int old, const char *path, int flags, Error **errp)
+{
+    int now, rc;
+    int fd = os->dup(old);
+
+    if (fd < 0) {
+        return error_set_errno(errp, -fd, "Could not duplicate a descriptor of '%s'", path);
+    }
+    now = os->fcntl_getfl(fd);
+    if (now >= 0 && ((now ^ flags) & O_DIRECT) != 0) {
+        os->close(fd);
+        error_set(errp, EINVAL,
+                  "Could not open '%s' with cache.direct=%s: its descriptor cannot be "
+                  "opened anew",
+                  path, (flags & O_DIRECT) != 0 ? "on" : "off");
+        error_set_hint(errp, "Give a descriptor that was opened %s O_DIRECT",
+                       (flags & O_DIRECT) != 0 ? "with" : "without");
+        return -EINVAL;
+    }
+    rc = now;
+    if (now >= 0 && ((now ^ flags) & PLAIN_FLAGS) != 0) {
+        rc = os->fcntl_setfl(fd, (now & ~PLAIN_FLAGS) | (flags & PLAIN_FLAGS));
+    }
+    if (rc < 0) {
+        os->close(fd);
+        return error_set_errno(errp, -rc, "Could not set the status flags of '%s'", path);
+    }
+    return fd;
+}
+
 static int fdset_open(Platter *pl, const char *path, int flags, Error **errp)
 {
     static const char *const mode_names[] = {"read-only", "write-only", "read-write"};
@@ -119,7 +190,7 @@ static int fdset_open(Platter *pl, const char *path, int flags, Error **errp)
     bool found = false;
 
     for (struct instance_fd *e = pl->fds; e != NULL && set >= 0; e = e->next) {
-        int fd, now, rc;
+        int fd;
 
         if (e->set != set) {
             continue;
@@ -128,20 +199,8 @@ static int fdset_open(Platter *pl, const char *path, int flags, Error **errp)
         if (e->access_mode != (flags & O_ACCMODE)) {
             continue;
         }
-        fd = os->dup(e->fd);
-        if (fd < 0) {
-            return error_set_errno(errp, -fd, "Could not duplicate a descriptor of '%s'", path);
-        }
-        now = os->fcntl_getfl(fd);
-        rc = now;
-        if (now >= 0 && (now & STATUS_FLAGS) != (flags & STATUS_FLAGS)) {
-            rc = os->fcntl_setfl(fd, (now & ~STATUS_FLAGS) | (flags & STATUS_FLAGS));
-        }
-        if (rc < 0) {
-            os->close(fd);
-            return error_set_errno(errp, -rc, "Could not set the status flags of '%s'", path);
-        }
-        return fd;
+        fd = fd_open_anew(e->fd, flags);
+        return fd >= 0 ? fd : fd_duplicate(e->fd, path, flags, errp);
     }
     if (!found) {
         error_set(errp, ENOENT, "Could not open '%s': there is no such descriptor set", path);
@@ -159,9 +218,7 @@ int bdrv_os_open(Platter *pl, const char *path, int flags, int mode, Error **err
     if (strncmp(path, FDSET_PREFIX, strlen(FDSET_PREFIX)) == 0) {
         return fdset_open(pl, path, flags, errp);
     }
-    do {
-        fd = os->open(path, flags, (mode_t)mode);
-    } while (fd == -EINTR);
+    fd = open_path(path, flags, mode);
     if (fd < 0) {
         return error_set_errno(errp, -fd, "Could not open '%s'", path);
     }

@@ -3,8 +3,8 @@
  * Graph transactions. An action has a phase before anything is seen (apply), one that cannot fail
  * (commit), and one that takes apply back (abort).
  *
- * T1: between the end of draining and the end of run nothing polls, but for a driver's
- *     reopen_prepare; so nobody else changes the graph meanwhile.
+ * T1: between the first apply and the end of run nothing polls, but for a driver's reopen_prepare;
+ *     so nobody else changes the graph meanwhile.
  * T2: apply changes edges in place; abort runs in reverse order and finds the graph as apply of the
  *     same action left it.
  * T3: every node named by an action is referenced until the transaction ends.
@@ -419,6 +419,31 @@ static void tx_drain(struct graph_tx *tx, void (*drain)(BlockDriverState *bs))
     }
 }
 
+/* A read-only node is not flushed any more, nor one told not to be: what was written before must be
+ * safe. Drained, and before anything changes, because it polls. */
+static int tx_flush(struct graph_tx *tx, Error **errp)
+{
+    struct action *action;
+
+    TAILQ_FOREACH (action, &tx->actions, entry) {
+        BlockDriverState *bs = action->bs;
+        BdrvEdge edge = {.bs = bs, .klass = &bdrv_node_parent_class};
+        bool goes_on = (action->flags & BDRV_O_RDWR) != 0 &&
+                       !(action->flags & ~bs->open_flags & BDRV_O_NO_FLUSH);
+        int rc;
+
+        if (action->kind != ACTION_SET_FLAGS || goes_on || bs->read_only || bs->drv == NULL) {
+            continue;
+        }
+        rc = bdrv_edge_flush(&edge);
+        if (rc < 0) {
+            return error_set_errno(errp, -rc, "Could not flush node '%s' before it changes",
+                                   bs->node_name);
+        }
+    }
+    return 0;
+}
+
 int graph_tx_run(struct graph_tx *tx, Error **errp)
 {
     Platter *pl;
@@ -430,7 +455,10 @@ int graph_tx_run(struct graph_tx *tx, Error **errp)
     }
     pl = tx->pl;
     tx_drain(tx, bdrv_drained_begin);
-    rc = tx_do(tx, errp);
+    rc = tx_flush(tx, errp);
+    if (rc == 0) {
+        rc = tx_do(tx, errp);
+    }
     tx_drain(tx, bdrv_drained_end);
     tx_free(tx);
     graph_tell_sizes(pl);

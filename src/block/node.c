@@ -168,6 +168,7 @@ static void node_let_go(BlockDriverState *bs, BlockDriverState **dead)
         }
         edge_unlink(edge);
         edge_free(edge);
+        node_hide(child); /* the flush of another one polls: nobody may find it then */
         child->refcnt = 0;
         child->next_dead = *dead;
         *dead = child;
@@ -199,13 +200,13 @@ static void node_close(BlockDriverState *bs)
     }
 }
 
+/* A list of nodes that are hidden. */
 static void nodes_end(BlockDriverState *dead)
 {
     BlockDriverState *bs;
 
     while ((bs = dead) != NULL) {
         dead = bs->next_dead;
-        node_hide(bs);
         node_close(bs);
         node_let_go(bs, &dead);
         node_free(bs);
@@ -242,6 +243,7 @@ void bdrv_unref(BlockDriverState *bs)
     if (--bs->refcnt == 0) {
         instance_control(bs->pl);
         bs->next_dead = NULL;
+        node_hide(bs);
         nodes_end(bs);
     }
 }

@@ -171,7 +171,10 @@ void bdrv_track_all_end(BlockDriverState *bs);
 /* Flags of a request that op understands; others are -EINVAL. */
 unsigned bdrv_op_flags(enum bdrv_op op);
 
-/* Ask the driver for the size again and tell the parents (resized). Control thread. */
+/* Ask the driver for the size again and tell the parents (resized). Returns what the driver said;
+ * after an error other than -ENOMEDIUM the node keeps the size it had. Control thread. */
 int64_t bdrv_refresh_size(BlockDriverState *bs);
+/* The driver cannot tell the size, but it is surely not more than this. Control thread. */
+void bdrv_shrink_size(BlockDriverState *bs, uint64_t size_bytes);
 
 #endif

@@ -185,10 +185,13 @@ static int write_slow(BdrvEdge *edge, BlockDriverState *bs, const struct bdrv_re
     return bdrv_change_end(&change, ret < 0 ? ret : trim);
 }
 
-/* Ask for every guessed raw node that the write passes. */
-static int probe_guard(const BdrvEdge *edge, const struct bdrv_req *req)
+int bdrv_probe_guard(const BdrvEdge *edge, const struct bdrv_req *req)
 {
     BlockDriverState *bs = edge->bs;
+
+    if (req->offset >= PROBE_GUARD_BYTES || req->bytes == 0) {
+        return 0;
+    }
 
     for (;;) {
         int ret = bs->probed ? bdrv_probe_guard_write(bs, req) : 0;
@@ -240,8 +243,8 @@ static int rw_slow(BdrvEdge *edge, const struct bdrv_req *req)
             }
         } else {
             ret = bdrv_edge_may_change(edge, bs, req->flags);
-            if (ret == 0 && req->offset < PROBE_GUARD_BYTES && req->bytes > 0) {
-                ret = probe_guard(edge, req);
+            if (ret == 0) {
+                ret = bdrv_probe_guard(edge, req);
             }
             if (ret < 0) {
                 return ret;

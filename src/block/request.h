@@ -20,6 +20,8 @@
 int bdrv_node_ready(BlockDriverState *bs);
 /* Whether edge may change bs (its target): 0 or -EPERM. flags: BDRV_REQ_WRITE_UNCHANGED counts. */
 int bdrv_edge_may_change(const BdrvEdge *edge, const BlockDriverState *bs, unsigned flags);
+/* Ask for every guessed raw node that a change passes before it is done: 0 or -EPERM. */
+int bdrv_probe_guard(const BdrvEdge *edge, const struct bdrv_req *req);
 /* Whether writes through edge may go past the end. */
 bool bdrv_edge_may_grow(const BdrvEdge *edge);
 /* 0, -EIO outside the node, or the error its size has. Numbers of any value. */

@@ -26,7 +26,10 @@ static uint32_t max_u32(uint32_t a, uint32_t b)
 }
 
 /* Memory that reaches the child unchanged should fit it at once; the primary child also receives
- * the node's own requests, so all of its limits count. */
+ * the node's own requests, so all of its limits count, but for its request_alignment: what is no
+ * whole block is read, changed and written back by the one node that has the blocks, where all who
+ * write to it meet. Two filters over one node that did so by themselves would lose bytes. A node
+ * that is folded away only tells what the node below will do. */
 static void limits_merge(struct bdrv_limits *limits, const BdrvEdge *edge, bool primary)
 {
     const struct bdrv_limits *child = &edge->bs->bl;
@@ -53,6 +56,9 @@ static void node_settle_limits(BlockDriverState *bs)
 
     if (bs->file != NULL) {
         limits_merge(&limits, bs->file, true);
+        if (!(bs->caps & BDRV_CAP_PASSTHROUGH)) {
+            limits.request_alignment = 1;
+        }
     }
     TAILQ_FOREACH (edge, &bs->children, in_parent) {
         if (edge != bs->file) {
@@ -81,23 +87,37 @@ static void node_settle_fold(BlockDriverState *bs)
     bs->through = node_folds(bs) ? bs->file->bs->through : bs;
 }
 
-static void node_settle_size(BlockDriverState *bs)
+static int64_t node_ask_size(BlockDriverState *bs)
 {
+    if (bs->drv == NULL) {
+        return -ENOMEDIUM;
+    }
+    if (bs->drv->getlength != NULL) {
+        return bs->drv->getlength(bs);
+    }
+    return bs->file != NULL ? atomic_load_explicit(&bs->file->bs->size_bytes, memory_order_acquire)
+                            : -ENOTSUP;
+}
+
+/* A driver that cannot tell just now leaves the size as it was known: one failed question must not
+ * take the disk away from its users. A medium that is gone is an answer. A write that grows the
+ * node while the driver is asked makes its answer old, so it is asked again. Returns what the
+ * driver said. */
+static int64_t node_settle_size(BlockDriverState *bs)
+{
+    int64_t old = atomic_load_explicit(&bs->size_bytes, memory_order_acquire);
     int64_t size;
 
-    if (bs->drv == NULL) {
-        size = -ENOMEDIUM;
-    } else if (bs->drv->getlength != NULL) {
-        size = bs->drv->getlength(bs);
-    } else if (bs->file != NULL) {
-        size = atomic_load_explicit(&bs->file->bs->size_bytes, memory_order_acquire);
-    } else {
-        size = -ENOTSUP;
-    }
-    if (atomic_exchange_explicit(&bs->size_bytes, size, memory_order_acq_rel) != size) {
-        bs->resize_untold = true;
-        bs->pl->sizes_untold = true;
-    }
+    do {
+        size = node_ask_size(bs);
+        if (size == old || (size < 0 && size != -ENOMEDIUM && old >= 0)) {
+            return size;
+        }
+    } while (!atomic_compare_exchange_strong_explicit(&bs->size_bytes, &old, size,
+                                                      memory_order_acq_rel, memory_order_acquire));
+    bs->resize_untold = true;
+    bs->pl->sizes_untold = true;
+    return size;
 }
 
 void graph_settle(BlockDriverState *bs)
@@ -198,14 +218,31 @@ void graph_tell_sizes(Platter *pl)
 
 int64_t bdrv_refresh_size(BlockDriverState *bs)
 {
+    int64_t size;
+
     assert(instance_in_control_thread(bs->pl));
     if (bs->opening != NULL) {
         return bdrv_getlength(bs);
     }
-    node_settle_size(bs);
+    size = node_settle_size(bs);
     if (bs->resize_untold) {
         graph_sizes_above(bs);
     }
     graph_tell_sizes(bs->pl);
-    return bdrv_getlength(bs);
+    return size;
+}
+
+void bdrv_shrink_size(BlockDriverState *bs, uint64_t size_bytes)
+{
+    int64_t size = atomic_load_explicit(&bs->size_bytes, memory_order_acquire);
+
+    assert(instance_in_control_thread(bs->pl) && size_bytes <= INT64_MAX);
+    while (size > (int64_t)size_bytes) {
+        if (atomic_compare_exchange_weak_explicit(&bs->size_bytes, &size, (int64_t)size_bytes,
+                                                  memory_order_acq_rel, memory_order_acquire)) {
+            graph_sizes_above(bs);
+            break;
+        }
+    }
+    graph_tell_sizes(bs->pl);
 }

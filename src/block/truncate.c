@@ -8,6 +8,8 @@
  *     to stop, if what they do past a smaller end matters to it.
  *  N2 what a node grows by reads as zeroes before its new size is known to anybody.
  *  N3 the driver's word, not the caller's wish, is the new size.
+ *  N4 where the driver cannot tell it, the smaller of the old size and the one wished for is: the
+ *     node stays usable, and nothing is promised that may be gone. The caller gets the error.
  */
 #include <assert.h>
 #include <errno.h>
@@ -100,9 +102,10 @@ static int truncate_zero(BlockDriverState *bs, uint64_t old, uint64_t size_bytes
     return 0;
 }
 
-/* Sizes are the control thread's. */
-static void truncate_refresh(BlockDriverState *bs)
+/* Sizes are the control thread's. Keeps N4. Returns what the driver said. */
+static int64_t truncate_refresh(BlockDriverState *bs, uint64_t safe_bytes)
 {
+    int64_t size;
     AioContext *ctx = aio_context_current();
     AioContext *main_ctx = bs->pl->main_ctx;
     bool elsewhere = !instance_in_control_thread(bs->pl);
@@ -110,10 +113,14 @@ static void truncate_refresh(BlockDriverState *bs)
     if (elsewhere) {
         co_reschedule_self(main_ctx);
     }
-    bdrv_refresh_size(bs);
+    size = bdrv_refresh_size(bs);
+    if (size < 0 && size != -ENOMEDIUM) {
+        bdrv_shrink_size(bs, safe_bytes);
+    }
     if (elsewhere) {
         co_reschedule_self(ctx);
     }
+    return size;
 }
 
 int bdrv_edge_truncate_co(BdrvEdge *edge, uint64_t size_bytes, bool exact,
@@ -123,6 +130,7 @@ int bdrv_edge_truncate_co(BdrvEdge *edge, uint64_t size_bytes, bool exact,
     struct bdrv_tracked t;
     uint64_t old;
     uint64_t from;
+    int64_t size;
     bool waited;
     int ret = truncate_check(edge, bs, size_bytes, prealloc, flags, errp);
 
@@ -139,12 +147,15 @@ int bdrv_edge_truncate_co(BdrvEdge *edge, uint64_t size_bytes, bool exact,
         ret = truncate_driver(bs, size_bytes, exact, prealloc, flags, errp);
         if (ret == 0 && size_bytes > old) {
             ret = truncate_zero(bs, from, size_bytes, prealloc, errp);
+            if (ret < 0) { /* N2: what cannot be zeroed does not stay */
+                (void)truncate_driver(bs, old, true, BDRV_PREALLOC_OFF, 0, NULL);
+            }
         }
         atomic_fetch_add_explicit(&bs->write_gen, 1, memory_order_release);
-        truncate_refresh(bs);
-        if (ret == 0 && bdrv_getlength(bs) < 0) { /* resized, but nobody can say to what */
-            ret = error_set_errno(errp, (int)-bdrv_getlength(bs),
-                                  "Cannot learn the new size of node '%s'", bdrv_get_node_name(bs));
+        size = truncate_refresh(bs, from);
+        if (ret == 0 && size < 0) { /* resized, but nobody can say to what */
+            ret = error_set_errno(errp, (int)-size, "Cannot learn the new size of node '%s'",
+                                  bdrv_get_node_name(bs));
         }
     }
     bdrv_track_end(bs, &t);

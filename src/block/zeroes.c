@@ -213,6 +213,9 @@ int bdrv_zeroes_co(BdrvEdge *edge, const struct bdrv_req *req)
         if (ret == 0) {
             ret = bdrv_range_check(bs, req->offset, req->bytes, bdrv_edge_may_grow(edge));
         }
+        if (ret == 0) {
+            ret = bdrv_probe_guard(edge, req);
+        }
         if (ret < 0 || req->bytes == 0) {
             return ret;
         }

@@ -384,9 +384,20 @@ bool instance_in_control_thread(const Platter *pl)
 }
 int64_t bdrv_refresh_size(BlockDriverState *bs)
 {
+    int64_t size = bs->drv->getlength(bs);
+
     CHECK(instance_in_control_thread(bs->pl));
-    atomic_store(&bs->size_bytes, bs->drv->getlength(bs));
-    return bdrv_getlength(bs);
+    if (size >= 0) {
+        atomic_store(&bs->size_bytes, size);
+    }
+    return size;
+}
+void bdrv_shrink_size(BlockDriverState *bs, uint64_t size_bytes)
+{
+    CHECK(instance_in_control_thread(bs->pl));
+    if (bdrv_getlength(bs) > (int64_t)size_bytes) {
+        atomic_store(&bs->size_bytes, (int64_t)size_bytes);
+    }
 }
 void bdrv_grow_size(BlockDriverState *bs, uint64_t new_size_bytes)
 {

@@ -221,5 +221,6 @@ const BlockDriver bdrv_raw = {
     .getlength = raw_getlength,
     .get_info = raw_get_info,
     .create = raw_create,
+    .create_keys = opts_create_raw_keys,
     .strong_options = raw_strong_options,
 };

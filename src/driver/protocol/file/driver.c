@@ -36,4 +36,5 @@ const BlockDriver bdrv_file = {
     .get_allocated_file_size = posix_get_allocated_file_size,
     .get_info = posix_get_info,
     .create = posix_create_file,
+    .create_keys = opts_create_file_keys,
 };

@@ -1,10 +1,13 @@
 /* SPDX-License-Identifier: MIT */
-/* Creating image files. A file that is there already is emptied only when nobody uses it. */
+/* Creating image files. A file that is there already is emptied only when nobody uses it. Reserving
+ * or writing its space may take long, so a worker thread does that while the loop of the control
+ * thread is polled. */
 #include <errno.h>
 #include <fcntl.h>
 #include <inttypes.h>
 #include <linux/fs.h>
 
+#include "loop/context.h"
 #include "os/os.h"
 #include "posix.h"
 #include "schema/opts.h"
@@ -75,21 +78,57 @@ static int open_for_create(Platter *pl, const char *path, bool *ret_is_new, Erro
     return fd;
 }
 
+struct fill_job {
+    int fd;
+    const struct opts_create_file *opts;
+    int rc;
+    bool done;
+};
+
+static int64_t fill_run(void *arg)
+{
+    const struct fill_job *job = arg;
+    int rc = os->ftruncate(job->fd, 0);
+
+    if (rc < 0) {
+        return rc;
+    }
+    if (job->opts->nocow) {
+        ask_no_copy_on_write(job->fd);
+    }
+    if (job->opts->has_extent_size_hint) {
+        ask_extent_size(job->fd, job->opts->extent_size_hint);
+    }
+    return posix_resize(job->fd, 0, job->opts->size, prealloc_of[job->opts->preallocation], 1);
+}
+
+static void fill_entry(void *opaque)
+{
+    struct fill_job *job = opaque;
+
+    job->rc = (int)aio_worker_co(fill_run, job);
+    job->done = true;
+}
+
+static bool fill_pending(void *opaque)
+{
+    const struct fill_job *job = opaque;
+
+    return !job->done;
+}
+
 static int fill_file(int fd, const char *path, const struct opts_create_file *opts, Error **errp)
 {
-    int rc = os->ftruncate(fd, 0);
+    struct fill_job job = {.fd = fd, .opts = opts};
+    Coroutine *co = coroutine_create(fill_entry, &job);
 
-    if (rc == 0) {
-        if (opts->nocow) {
-            ask_no_copy_on_write(fd);
-        }
-        if (opts->has_extent_size_hint) {
-            ask_extent_size(fd, opts->extent_size_hint);
-        }
-        rc = posix_resize(fd, 0, opts->size, prealloc_of[opts->preallocation], 1);
+    if (co == NULL) {
+        return error_set(errp, ENOMEM, "out of memory for making '%s'", path);
     }
-    if (rc < 0) {
-        return error_set_errno(errp, -rc, "Could not make '%s' %" PRIu64 " bytes large", path,
+    coroutine_enter(co);
+    aio_wait_while(aio_context_current(), fill_pending, &job);
+    if (job.rc < 0) {
+        return error_set_errno(errp, -job.rc, "Could not make '%s' %" PRIu64 " bytes large", path,
                                opts->size);
     }
     return 0;

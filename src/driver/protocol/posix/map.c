@@ -11,6 +11,7 @@
 #include "util/checked.h"
 
 #define COPY_PIECE_BYTES (UINT64_C(16) << 20)
+#define INTERRUPTED_MAX 100 /* in a row or not: signals may come, but not for ever */
 
 /* An extent from offset on. */
 struct extent_query {
@@ -108,12 +109,13 @@ struct copy_job {
 static int64_t copy_run(void *arg)
 {
     struct copy_job *job = arg;
+    int interrupted = 0;
 
     while (job->bytes > 0) {
         int64_t n = os->copy_file_range(job->fd_in, job->offset_in, job->fd_out, job->offset_out,
                                         min_u64(job->bytes, COPY_PIECE_BYTES));
 
-        if (n == -EINTR) {
+        if (n == -EINTR && interrupted++ < INTERRUPTED_MAX) {
             continue;
         }
         if (n <= 0) {

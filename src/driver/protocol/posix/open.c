@@ -35,7 +35,7 @@ static int open_checked(Platter *pl, enum posix_kind kind, const char *path, int
                         Error **errp)
 {
     struct stat st;
-    int fd, fl, rc;
+    int fd, fl, want, rc;
 
     /* Before the open where the name can be looked at, because opening some devices is an act. */
     if (os->stat(path, &st) == 0) {
@@ -57,9 +57,11 @@ static int open_checked(Platter *pl, enum posix_kind kind, const char *path, int
     if (rc < 0) {
         goto fail;
     }
-    /* A descriptor from outside has its flags already; ours loses the non-blocking mode again. */
+    /* It loses the non-blocking mode again. Nothing else changes: a descriptor from outside may be
+     * another node's as well. */
     fl = os->fcntl_getfl(fd);
-    rc = fl < 0 ? fl : os->fcntl_setfl(fd, (fl & ~(O_NONBLOCK | O_DIRECT)) | (oflags & O_DIRECT));
+    want = fl < 0 ? fl : (fl & ~(O_NONBLOCK | O_DIRECT)) | (oflags & O_DIRECT);
+    rc = want < 0 || want == fl ? want : os->fcntl_setfl(fd, want);
     if (rc < 0) {
         error_set_errno(errp, -rc, "Could not set the flags of '%s'", path);
         goto fail;
@@ -140,10 +142,10 @@ static int choose_engine(BlockDriverState *bs, struct posix_state *s,
 }
 
 /* All that follows once the descriptor is there. */
-static int open_finish(BlockDriverState *bs, struct posix_state *s,
+static int open_finish(BlockDriverState *bs, struct posix_state *s, int flags,
                        const struct opts_node_file *opts, Error **errp)
 {
-    bool off = opts->locking == OPTS_ON_OFF_AUTO_OFF;
+    bool off = opts->locking == OPTS_ON_OFF_AUTO_OFF || (flags & BDRV_O_FORCE_SHARE) != 0;
     bool on = opts->locking == OPTS_ON_OFF_AUTO_ON;
     int rc = choose_engine(bs, s, opts, errp);
 
@@ -181,7 +183,7 @@ int posix_open(BlockDriverState *bs, BlockOptions *options, int flags, enum posi
         goto out;
     }
     s->fd = rc;
-    rc = open_finish(bs, s, &opts, errp);
+    rc = open_finish(bs, s, flags, &opts, errp);
     if (rc < 0) {
         goto out;
     }

@@ -14,6 +14,7 @@
 
 #define ZERO_PIECE_BYTES (UINT64_C(1) << 20)
 #define ZERO_ALIGN 4096
+#define INTERRUPTED_MAX 100 /* signals may come, but not for ever */
 
 /* Write zeroes over [from, to), in bounded pieces; whole blocks of align. */
 static int fill_zeroes(int fd, uint64_t from, uint64_t to, uint32_t align)
@@ -47,9 +48,10 @@ int posix_resize(int fd, uint64_t old_bytes, uint64_t new_bytes, enum bdrv_preal
         return rc;
     }
     if (prealloc == BDRV_PREALLOC_FALLOC) {
-        do {
+        rc = -EINTR;
+        for (int i = 0; rc == -EINTR && i < INTERRUPTED_MAX; i++) {
             rc = os->fallocate(fd, 0, old_bytes, new_bytes - old_bytes);
-        } while (rc == -EINTR);
+        }
     } else if (prealloc == BDRV_PREALLOC_FULL) {
         rc = fill_zeroes(fd, old_bytes, new_bytes, align);
         if (rc == 0 && !is_aligned(new_bytes, align)) {
