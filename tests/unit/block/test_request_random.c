@@ -13,7 +13,11 @@
 
 #define SIZE_MAX_BYTES (UINT64_C(96) << 10)
 #define MODEL_BYTES (SIZE_MAX_BYTES * 2)
+#if defined(__SANITIZE_THREAD__) || defined(__SANITIZE_ADDRESS__)
+#define ROUNDS 50
+#else
 #define ROUNDS 200
+#endif
 #define OPS_PER_ROUND 60
 
 struct model {
