@@ -5,14 +5,6 @@
 set -eu
 top=$1
 build=$2
-case $(meson introspect --buildoptions "$build" | tr -d '\n' |
-    sed 's/.*"b_sanitize"[^}]*"value": *"\([a-z,]*\)".*/\1/; t; s/.*//') in
-'' | none) ;;
-*)
-    echo "a sanitizer build is not installed"
-    exit 77
-    ;;
-esac
 dir=$(mktemp -d)
 trap 'rm -rf "$dir"' EXIT
 DESTDIR=$dir meson install -C "$build" --no-rebuild --quiet
@@ -29,8 +21,7 @@ want="4112 bytes: 68 65 6c 6c 6f 2c 20 64 69 73 6b 2e 2e 2e 2e 2e"
 # shellcheck disable=SC2046
 cc -Wall -Wextra -Werror "$top/examples/read_disk.c" -I"$prefix/include" -L"$lib" -lplatter -o "$dir/shared"
 got=$(LD_LIBRARY_PATH="$lib" "$dir/shared" "$dir/disk")
-[ "$got" = "4608 bytes:${want#4112 bytes:}" ] || [ "$got" = "$want" ] ||
-    { echo "shared: $got"; exit 1; }
+[ "$got" = "$want" ] || { echo "shared: $got"; exit 1; }
 cc "$top/examples/read_disk.c" -I"$prefix/include" "$lib/libplatter.a" -luring -ljansson -lpthread -o "$dir/static"
 [ "$("$dir/static" "$dir/disk")" = "$got" ] || { echo "static differs"; exit 1; }
 pkg-config --exists platter || { echo "pkg-config does not find platter"; exit 1; }
