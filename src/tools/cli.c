@@ -1,5 +1,6 @@
 /* SPDX-License-Identifier: MIT */
 /* Command lines: parsing by table, help from the same table, messages. */
+#include <errno.h>
 #include <stdarg.h>
 #include <stdlib.h>
 #include <string.h>
@@ -12,6 +13,49 @@
 #define WORDS_MAX 64
 
 /* ---- messages ---- */
+
+/* Text that may hold what a user or a file name put there, on one line and without a byte that a
+ * terminal obeys. Bytes from 0x80 on pass: they are letters of other languages. */
+void cli_put_text(FILE *to, const char *text)
+{
+    for (; *text; text++) {
+        unsigned char c = (unsigned char)*text;
+
+        if (c == '\n') {
+            fputs("\\n", to);
+        } else if (c == '\t') {
+            fputs("\\t", to);
+        } else if (c < 0x20 || c == 0x7f ||
+                   (c == 0xc2 && (unsigned char)text[1] >= 0x80 && (unsigned char)text[1] < 0xa0)) {
+            fprintf(to, "\\x%02x", c); /* 0xc2 0x80..0x9f: control characters, too */
+        } else {
+            fputc(c, to);
+        }
+    }
+}
+
+static void vput_line(FILE *to, const char *fmt, va_list ap) __attribute__((format(printf, 2, 0)));
+static void vput_line(FILE *to, const char *fmt, va_list ap)
+{
+    char *text = NULL;
+
+    if (vasprintf(&text, fmt, ap) < 0) {
+        fputs("(no memory for the message)\n", to);
+        return;
+    }
+    cli_put_text(to, text);
+    fputc('\n', to);
+    free(text);
+}
+
+void cli_put_line(FILE *to, const char *fmt, ...)
+{
+    va_list ap;
+
+    va_start(ap, fmt);
+    vput_line(to, fmt, ap);
+    va_end(ap);
+}
 
 static void print_prefix(struct cli *cli, const char *kind)
 {
@@ -29,9 +73,8 @@ int cli_error(struct cli *cli, const char *fmt, ...)
     fflush(cli->out);
     print_prefix(cli, "");
     va_start(ap, fmt);
-    vfprintf(cli->err, fmt, ap);
+    vput_line(cli->err, fmt, ap);
     va_end(ap);
-    fputc('\n', cli->err);
     return CLI_EXIT_FAILED;
 }
 
@@ -41,12 +84,12 @@ int cli_usage_error(struct cli *cli, const char *fmt, ...)
 
     print_prefix(cli, "");
     va_start(ap, fmt);
-    vfprintf(cli->err, fmt, ap);
+    vput_line(cli->err, fmt, ap);
     va_end(ap);
     if (cli->command) {
-        fprintf(cli->err, "\nTry '%s %s --help'\n", cli->program->name, cli->command->name);
+        fprintf(cli->err, "Try '%s %s --help'\n", cli->program->name, cli->command->name);
     } else {
-        fprintf(cli->err, "\nTry '%s --help'\n", cli->program->name);
+        fprintf(cli->err, "Try '%s --help'\n", cli->program->name);
     }
     return CLI_EXIT_USAGE;
 }
@@ -57,9 +100,8 @@ void cli_warning(struct cli *cli, const char *fmt, ...)
 
     print_prefix(cli, "warning: ");
     va_start(ap, fmt);
-    vfprintf(cli->err, fmt, ap);
+    vput_line(cli->err, fmt, ap);
     va_end(ap);
-    fputc('\n', cli->err);
 }
 
 void cli_hint(struct cli *cli, const char *fmt, ...)
@@ -67,9 +109,8 @@ void cli_hint(struct cli *cli, const char *fmt, ...)
     va_list ap;
 
     va_start(ap, fmt);
-    vfprintf(cli->err, fmt, ap);
+    vput_line(cli->err, fmt, ap);
     va_end(ap);
-    fputc('\n', cli->err);
 }
 
 int cli_report(struct cli *cli, Error *err)
@@ -450,9 +491,10 @@ int cli_run(struct cli *cli, int argc, char **argv)
     int code = dispatch(cli, argc, argv);
 
     /* A full disk or closed pipe behind stdout must not look like success. */
-    if (fflush(cli->out) != 0 || ferror(cli->out)) {
-        cli_error(cli, "could not write the output");
-        return code == CLI_EXIT_OK ? CLI_EXIT_FAILED : code;
+    errno = 0;
+    if ((fflush(cli->out) != 0 || ferror(cli->out)) && code == CLI_EXIT_OK) {
+        return cli_error(cli, "could not write the output%s%s", errno ? ": " : "",
+                         errno ? strerror(errno) : "");
     }
     return code;
 }

@@ -89,6 +89,9 @@ int cli_usage_error(struct cli *cli, const char *fmt, ...) __attribute__((format
 void cli_warning(struct cli *cli, const char *fmt, ...) __attribute__((format(printf, 2, 3)));
 /* A line that says what to try. */
 void cli_hint(struct cli *cli, const char *fmt, ...) __attribute__((format(printf, 2, 3)));
+/* On any stream: the text, or a line of it, with control characters shown as \n, \x1b, ... */
+void cli_put_text(FILE *to, const char *text);
+void cli_put_line(FILE *to, const char *fmt, ...) __attribute__((format(printf, 2, 3)));
 /* Print err (owned) and its hint. */
 int cli_report(struct cli *cli, Error *err);
 

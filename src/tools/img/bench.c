@@ -13,6 +13,8 @@
 #include "tools/disk.h"
 #include "util/mem.h"
 
+#define BENCH_MEMORY_MAX (UINT64_C(4) << 30)
+
 enum bench_option {
     BENCH_AIO = 1,
     BENCH_CACHE,
@@ -334,6 +336,13 @@ static bool bench_args_check(struct cli *cli, struct bench_args *args)
 {
     if (!args->disk.file) {
         cli_usage_error(cli, "which FILE?");
+        return false;
+    }
+    if (args->size_bytes > 0 && args->depth > BENCH_MEMORY_MAX / args->size_bytes) {
+        cli_usage_error(cli,
+                        "%" PRIu64 " requests of %" PRIu64 " bytes in flight need more than the "
+                        "4 GiB of memory that a measurement may take; lower -d or -s",
+                        args->depth, args->size_bytes);
         return false;
     }
     if (args->flush_interval && !args->disk.writable) {

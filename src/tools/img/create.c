@@ -97,8 +97,9 @@ static void print_formatting(struct cli *cli, const struct create_args *args, ui
 {
     const char *key = NULL;
 
-    fprintf(cli->out, "Formatting '%s', fmt=%s size=%" PRIu64, args->file, args->format,
-            size_bytes);
+    fputs("Formatting '", cli->out);
+    cli_put_text(cli->out, args->file);
+    fprintf(cli->out, "', fmt=%s size=%" PRIu64, args->format, size_bytes);
     while ((key = block_options_next_key(args->options, key)) != NULL) {
         fprintf(cli->out, " %s=%s", key, block_options_get_str(args->options, key));
     }

@@ -59,7 +59,8 @@ static void print_human(struct cli *cli, const struct disk_facts *f)
 {
     char text[32];
 
-    fprintf(cli->out, "image: %s\nfile format: %s\n", f->filename, f->format);
+    cli_put_line(cli->out, "image: %s", f->filename);
+    fprintf(cli->out, "file format: %s\n", f->format);
     fprintf(cli->out, "virtual size: %s (%" PRId64 " bytes)\n",
             size_format((uint64_t)f->disk_bytes, text, sizeof(text)), f->disk_bytes);
     fprintf(cli->out, "disk size: %s\n",

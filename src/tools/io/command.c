@@ -76,7 +76,7 @@ static int run_help(struct io_session *s, const struct io_command *command, int 
     }
     c = find_command(argv[1]);
     if (!c) {
-        fprintf(s->cli->out, "command %s not found\n", argv[1]);
+        cli_put_line(s->cli->out, "command %s not found", argv[1]);
         return -EINVAL;
     }
     print_one_line(s, c);
@@ -103,7 +103,7 @@ struct io_args io_args_begin(struct io_session *s, const struct io_command *comm
 static int bad_option(struct io_args *args, const char *what, char letter)
 {
     fflush(args->s->cli->out);
-    fprintf(args->s->cli->err, "%s: %s -- '%c'\n", args->command->name, what, letter);
+    cli_put_line(args->s->cli->err, "%s: %s -- '%c'", args->command->name, what, letter);
     io_usage(args->s, args->command);
     return '?';
 }
@@ -148,11 +148,11 @@ bool io_number(struct io_session *s, const char *text, uint64_t *ret)
     int rc = size_parse(text, 'b', "number", ret, NULL);
 
     if (rc == -ERANGE) {
-        fprintf(s->cli->out, "Parsing error: argument too large -- %s\n", text);
+        cli_put_line(s->cli->out, "Parsing error: argument too large -- %s", text);
     } else if (rc < 0) {
-        fprintf(s->cli->out,
-                "Parsing error: non-numeric argument, or extraneous/unrecognized suffix -- %s\n",
-                text);
+        cli_put_line(s->cli->out,
+                     "Parsing error: non-numeric argument, or extraneous/unrecognized suffix -- %s",
+                     text);
     }
     return rc == 0;
 }
@@ -162,7 +162,7 @@ bool io_pattern(struct io_session *s, const char *text, int *ret)
     uint64_t value;
 
     if (number_parse(text, "pattern", 0, 255, &value, NULL) < 0) {
-        fprintf(s->cli->out, "%s is not a valid pattern byte\n", text);
+        cli_put_line(s->cli->out, "%s is not a valid pattern byte", text);
         return false;
     }
     *ret = (int)value;
@@ -202,7 +202,7 @@ static int run_words(struct io_session *s, int argc, char **argv)
 
     if (!c) {
         fflush(s->cli->out);
-        fprintf(s->cli->err, "command \"%s\" not found\n", argv[0]);
+        cli_put_line(s->cli->err, "command \"%s\" not found", argv[0]);
         return -EINVAL;
     }
     if (c->needs_disk && !s->blk) {

@@ -47,8 +47,8 @@ static int transfer_range(struct io_session *s, const struct io_args *args, stru
         return -EINVAL;
     }
     if (t->result.bytes > max) {
-        fprintf(s->cli->out, "length cannot exceed %" PRIu64 ", given %s\n", max,
-                args->operands[1]);
+        cli_put_line(s->cli->out, "length cannot exceed %" PRIu64 ", given %s", max,
+                     args->operands[1]);
         return -EINVAL;
     }
     return 0;
@@ -179,12 +179,12 @@ static int fill_from_file(struct io_session *s, const char *path, unsigned char 
     size_t have;
 
     if (!f) {
-        fprintf(s->cli->err, "%s: %s\n", path, strerror(errno));
+        cli_put_line(s->cli->err, "%s: %s", path, strerror(errno));
         return -EINVAL;
     }
     have = fread(buf, 1, (size_t)bytes, f);
     if (ferror(f) || (have == 0 && bytes > 0)) {
-        fprintf(s->cli->err, "%s: %s\n", path, ferror(f) ? "cannot be read" : "file is empty");
+        cli_put_line(s->cli->err, "%s: %s", path, ferror(f) ? "cannot be read" : "file is empty");
         fclose(f);
         return -EINVAL;
     }

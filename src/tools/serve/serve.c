@@ -4,6 +4,7 @@
  * everything else to stderr. The end is orderly: what is in flight is answered, the disk is
  * flushed, and the exit code says whether that worked.
  */
+#include <errno.h>
 #include <signal.h>
 #include <stdlib.h>
 #include <string.h>
@@ -192,7 +193,7 @@ static int print_uris(struct serve *s, const char *name)
         free(uri);
     }
     if (fflush(s->cli->out) != 0) {
-        cli_error(s->cli, "could not write the URI");
+        cli_error(s->cli, "could not write the URI to stdout: %s", strerror(errno));
         return -1;
     }
     return 0;
@@ -298,7 +299,7 @@ static bool serve_option(struct serve_args *args, int id, const struct cli_args 
         args->disk.writable = false;
         return true;
     case SERVE_SHARED:
-        return cli_number_value(a, 0, 10000, &args->shared);
+        return cli_number_value(a, 1, 10000, &args->shared);
     case SERVE_SOCKET:
         args->socket = a->value;
         return true;

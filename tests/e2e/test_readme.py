@@ -1,0 +1,90 @@
+# SPDX-License-Identifier: MIT
+"""The commands of README.md's recipes do what they say, as written there."""
+import os
+import re
+import shlex
+import shutil
+import signal
+import subprocess
+
+import pytest
+
+TOP = os.path.dirname(os.path.dirname(os.path.dirname(os.path.abspath(__file__))))
+
+
+def recipe(title):
+    """The indented commands under the bold sentence that begins with title, comments taken off."""
+    with open(os.path.join(TOP, 'README.md'), encoding='utf-8') as f:
+        text = f.read().split('## Three recipes')[1].split('\n## ')[0]
+    part = text.split(f'**{title}')[1].split('\n**')[0]
+    lines = re.findall(r'^    (\S.*)$', part, re.M)
+    assert lines, title
+    return [shlex.split(line.split('   #')[0]) for line in lines]
+
+
+@pytest.fixture(name='folder')
+def folder_fixture(tmp_path, monkeypatch):
+    """An empty folder in which `platter` is the program under test and a disk of 2 MiB is there."""
+    (tmp_path / 'bin').mkdir()
+    (tmp_path / 'bin' / 'platter').symlink_to(os.path.abspath(os.environ['PLATTER_BIN']))
+    monkeypatch.setenv('PATH', f'{tmp_path}/bin:{os.environ["PATH"]}')
+    (tmp_path / 'disk.raw').write_bytes(bytes(2 << 20))
+    return tmp_path
+
+
+def good(command, folder, **kwargs):
+    done = subprocess.run(command, cwd=folder, capture_output=True, text=True, timeout=60,
+                          check=False, **kwargs)
+    assert done.returncode == 0, (command, done.stdout + done.stderr)
+    return done.stdout
+
+
+def test_serve_a_disk(folder):
+    lines = recipe('Serve a disk')
+    assert lines[0] == ['./run', 'disk.raw']  # installs packages: ./test runs ./run --check
+    clients = [line for line in lines if line[0] in ('nbdinfo', 'nbdcopy')]
+    servers = [line for line in lines if line[:2] == ['platter', 'serve']]
+    creators = [line for line in lines if line[:2] == ['platter', 'create']]
+    assert len(clients) == 2 and len(servers) == 2 and len(creators) == 1
+    good(creators[0], folder)
+    assert os.path.getsize(folder / 'disk.raw') == 10 << 30
+    os.truncate(folder / 'disk.raw', 2 << 20)
+    for server in servers:
+        server = [w.replace('/tmp/disk.sock', str(folder / 's')) for w in server]
+        server = ['0' if w == '10809' else w for w in server]
+        with subprocess.Popen(server, cwd=folder, stdout=subprocess.PIPE, text=True,
+                              stdin=subprocess.DEVNULL) as process:
+            uri = process.stdout.readline().strip()
+            assert uri.startswith('nbd')
+            for client in clients:
+                if shutil.which(client[0]):
+                    good([uri if w.startswith('nbd+unix:') else w for w in client], folder)
+            process.send_signal(signal.SIGTERM)
+            assert process.wait(30) == 0
+    assert os.path.getsize(folder / 'copy.raw') == 2 << 20
+
+
+def test_try_a_disk(folder):
+    out = [good(line, folder) for line in recipe('Try a disk')]
+    assert 'wrote 65536/65536' in out[0] and 'Run completed' in out[1] and 'virtual-size' in out[2]
+
+
+def test_link_the_library(folder):
+    """With the library and headers installed under a prefix from the build folder."""
+    build = os.environ.get('PLATTER_BUILD')
+    if not build or not shutil.which('meson') or not shutil.which('cc'):
+        pytest.skip('needs PLATTER_BUILD, meson and cc')
+    with open(os.environ['PLATTER_BIN'], 'rb') as f:
+        if b'__asan_init' in f.read():
+            pytest.skip('the recipe links without the sanitizer')
+    installed = subprocess.run(['meson', 'install', '--no-rebuild', '-C', build, '--destdir', folder / 'd'],
+                               capture_output=True, text=True, timeout=60, check=False)
+    if installed.returncode != 0:
+        pytest.skip('not everything is built: ' + installed.stderr[-200:])
+    pc = next((folder / 'd').rglob('platter.pc'))
+    env = dict(os.environ, PKG_CONFIG_PATH=str(pc.parent), PKG_CONFIG_SYSROOT_DIR=str(folder / 'd'),
+               LD_LIBRARY_PATH=str(pc.parent.parent))
+    (folder / 'examples').symlink_to(os.path.join(TOP, 'examples'))
+    compile_line, run_line = [' '.join(line) for line in recipe('Link the library')]
+    good(['sh', '-c', compile_line], folder, env=env)
+    assert good(['sh', '-c', run_line], folder, env=env)
