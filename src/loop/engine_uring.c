@@ -21,15 +21,20 @@
 #define ONE_MAX (1u << 30) /* bytes of one plain read or write */
 
 /* The queue is full and the kernel takes nothing at the moment: wait for a turn of the loop. */
+static __attribute__((noinline)) void sqe_wait_co(AioContext *ctx)
+{
+    struct sqe_wait w = {.co = coroutine_self()};
+
+    STAILQ_INSERT_TAIL(&ctx->ring->sqe_waits, &w, entry);
+    coroutine_yield();
+}
+
 static __attribute__((noinline)) struct io_uring_sqe *get_sqe_slow_co(AioContext *ctx)
 {
     struct io_uring_sqe *sqe;
 
     do {
-        struct sqe_wait w = {.co = coroutine_self()};
-
-        STAILQ_INSERT_TAIL(&ctx->ring->sqe_waits, &w, entry);
-        coroutine_yield();
+        sqe_wait_co(ctx);
         sqe = ring_get_sqe(ctx);
     } while (!sqe);
     return sqe;
@@ -78,6 +83,7 @@ static inline void fill_transfer(struct io_uring_sqe *sqe, const struct aio_file
 
 static void fill_other(struct io_uring_sqe *sqe, const struct aio_file_io *io)
 {
+    *sqe = (struct io_uring_sqe){0};
     if (io->op == AIO_FILE_FDATASYNC) {
         io_uring_prep_fsync(sqe, io->fd, IORING_FSYNC_DATASYNC);
     } else {
@@ -190,42 +196,74 @@ int64_t ring_file_co(AioContext *ctx, const struct aio_file_io *io)
 
 /* ---- sockets ---- */
 
+static void sock_op_begin(AioContext *ctx, struct sock_op *sop)
+{
+    TAILQ_INSERT_HEAD(&ctx->ring->sock_ops, sop, entry);
+}
+
+static void sock_op_end(AioContext *ctx, struct sock_op *sop)
+{
+    TAILQ_REMOVE(&ctx->ring->sock_ops, sop, entry);
+}
+
+/* An entry for sop, or NULL when it was cancelled while there was none. */
+static struct io_uring_sqe *sock_get_sqe_co(AioContext *ctx, const struct sock_op *sop)
+{
+    struct io_uring_sqe *sqe;
+
+    while (UNLIKELY(!(sqe = ring_get_clear_sqe(ctx)))) {
+        sqe_wait_co(ctx);
+        if (sop->cancelled) {
+            return 0;
+        }
+    }
+    return sqe;
+}
+
 static int sock_op_wait_co(AioContext *ctx, struct io_uring_sqe *sqe, struct sock_op *sop)
 {
     int res;
 
-    TAILQ_INSERT_HEAD(&ctx->ring->sock_ops, sop, entry);
+    sop->queued = true;
     res = op_wait_co(ctx, sqe, &sop->op, coroutine_self());
-    TAILQ_REMOVE(&ctx->ring->sock_ops, sop, entry);
+    sop->queued = false;
     return res;
 }
 
 /* For a socket that answered -EAGAIN all the same. */
-static __attribute__((noinline)) int sock_poll_co(AioContext *ctx, struct sock_op *sop,
-                                                  unsigned events)
+static int sock_poll_co(AioContext *ctx, struct sock_op *sop, unsigned events)
 {
-    struct io_uring_sqe *sqe = get_sqe_co(ctx);
+    struct io_uring_sqe *sqe = sock_get_sqe_co(ctx, sop);
     int res;
 
+    if (!sqe) {
+        return -ECANCELED;
+    }
     io_uring_prep_poll_add(sqe, sop->fd, events);
     res = sock_op_wait_co(ctx, sqe, sop);
-    return res < 0 && res != -EINTR ? res : 0;
+    return res < 0 && !io_again(res, &sop->fruitless) ? res : 0;
 }
 
-/* Whether to try again after res < 0; sets *res to what to return when not. */
+/* Whether to try again after res < 0; sets *res to what to return when not. -EAGAIN is no fruitless
+ * try, because it waits. */
 static __attribute__((noinline)) bool sock_retry_co(AioContext *ctx, struct sock_op *sop,
                                                     unsigned events, int *res)
 {
+    bool again = *res == -EAGAIN || io_again(*res, &sop->fruitless);
+
     if (*res == -EAGAIN && !sop->cancelled) {
-        *res = sock_poll_co(ctx, sop, events);
-        if (*res == 0) {
-            *res = -EINTR;
+        int rc = sock_poll_co(ctx, sop, events);
+
+        if (rc < 0) {
+            *res = rc;
+            again = false;
         }
     }
     if (sop->cancelled) {
         *res = -ECANCELED;
+        again = false;
     }
-    return *res == -EINTR;
+    return again;
 }
 
 int64_t ring_recv_co(AioContext *ctx, int fd, struct iovec *iov, int niov)
@@ -234,9 +272,14 @@ int64_t ring_recv_co(AioContext *ctx, int fd, struct iovec *iov, int niov)
     struct sock_op sop = {.fd = fd};
     int res;
 
+    sock_op_begin(ctx, &sop);
     do {
-        struct io_uring_sqe *sqe = get_sqe_co(ctx);
+        struct io_uring_sqe *sqe = sock_get_sqe_co(ctx, &sop);
 
+        if (UNLIKELY(!sqe)) {
+            res = -ECANCELED;
+            break;
+        }
         if (LIKELY(niov == 1)) {
             io_uring_prep_recv(sqe, fd, iov->iov_base, iov->iov_len, 0);
         } else {
@@ -244,6 +287,7 @@ int64_t ring_recv_co(AioContext *ctx, int fd, struct iovec *iov, int niov)
         }
         res = sock_op_wait_co(ctx, sqe, &sop);
     } while (UNLIKELY(res < 0) && sock_retry_co(ctx, &sop, EPOLLIN, &res));
+    sock_op_end(ctx, &sop);
     if (UNLIKELY(ctx->ring->on_memcheck)) {
         struct aio_file_io io = {.op = AIO_FILE_READ};
 
@@ -252,37 +296,53 @@ int64_t ring_recv_co(AioContext *ctx, int fd, struct iovec *iov, int niov)
     return res;
 }
 
-int ring_send_co(AioContext *ctx, int fd, struct iovec *iov, int niov, int flags)
+/* Send all of the list. */
+static int send_all_co(AioContext *ctx, struct sock_op *sop, struct iovec *iov, size_t left,
+                       int flags)
 {
-    size_t left = niov > 1 || (niov == 1 && iov->iov_len > 0) ? (size_t)niov : 0;
-    struct sock_op sop = {.fd = fd};
     struct msghdr msg;
 
-    flags |= MSG_NOSIGNAL | MSG_WAITALL; /* the kernel goes on after a part; older ones do not */
     while (left > 0) {
-        struct io_uring_sqe *sqe = get_sqe_co(ctx);
+        struct io_uring_sqe *sqe = sock_get_sqe_co(ctx, sop);
         int res;
 
+        if (UNLIKELY(!sqe)) {
+            return -ECANCELED;
+        }
         if (left == 1) {
-            io_uring_prep_send(sqe, fd, iov->iov_base, iov->iov_len, flags);
+            io_uring_prep_send(sqe, sop->fd, iov->iov_base, iov->iov_len, flags);
         } else {
             msg = (struct msghdr){.msg_iov = iov, .msg_iovlen = left};
-            io_uring_prep_sendmsg(sqe, fd, &msg, (unsigned)flags);
+            io_uring_prep_sendmsg(sqe, sop->fd, &msg, (unsigned)flags);
         }
-        res = sock_op_wait_co(ctx, sqe, &sop);
+        res = sock_op_wait_co(ctx, sqe, sop);
         if (LIKELY(left == 1 && res > 0 && (size_t)res == iov->iov_len)) {
             return 0;
         }
         if (LIKELY(res >= 0)) {
             left = iov_consume(iov, left, (uint64_t)res);
-            if (UNLIKELY(left > 0 && sop.cancelled)) {
+            sop->fruitless = 0;
+            if (UNLIKELY(left > 0 && sop->cancelled)) {
                 return -ECANCELED;
             }
-        } else if (!sock_retry_co(ctx, &sop, EPOLLOUT, &res)) {
+        } else if (!sock_retry_co(ctx, sop, EPOLLOUT, &res)) {
             return res;
         }
     }
     return 0;
+}
+
+int ring_send_co(AioContext *ctx, int fd, struct iovec *iov, int niov, int flags)
+{
+    size_t left = niov > 1 || (niov == 1 && iov->iov_len > 0) ? (size_t)niov : 0;
+    struct sock_op sop = {.fd = fd};
+    int rc;
+
+    sock_op_begin(ctx, &sop);
+    /* The kernel goes on after a part; older ones do not */
+    rc = send_all_co(ctx, &sop, iov, left, flags | MSG_NOSIGNAL | MSG_WAITALL);
+    sock_op_end(ctx, &sop);
+    return rc;
 }
 
 void ring_sock_cancel_due(AioContext *ctx)
@@ -294,10 +354,10 @@ void ring_sock_cancel_due(AioContext *ctx)
     TAILQ_FOREACH (sop, &r->sock_ops, entry) {
         struct io_uring_sqe *sqe;
 
-        if (!sop->cancelled || sop->cancel_sent) {
-            continue;
+        if (!sop->cancelled || sop->cancel_sent || !sop->queued) {
+            continue; /* one that is not queued looks before it is */
         }
-        sqe = ring_get_sqe(ctx);
+        sqe = ring_get_clear_sqe(ctx);
         if (!sqe) {
             r->cancel_due = true;
             return;

@@ -99,9 +99,21 @@ void aio_fds_free(AioContext *ctx)
     }
 }
 
+void aio_fd_fail_waits(AioContext *ctx, struct aio_fd *afd, int rc)
+{
+    struct fd_wait *w;
+
+    while ((w = TAILQ_FIRST(&afd->waits))) {
+        TAILQ_REMOVE(&afd->waits, w, entry);
+        w->rc = rc;
+        aio_co_schedule(ctx, w->co);
+    }
+}
+
 void aio_fds_rearm_all(AioContext *ctx)
 {
     struct aio_fd *afd;
+    int rc;
 
     for (int i = 0; i < AIO_FD_BUCKETS; i++) {
         TAILQ_FOREACH (afd, &ctx->fds[i], entry) {
@@ -109,8 +121,11 @@ void aio_fds_rearm_all(AioContext *ctx)
             afd->in_kernel = false;
             afd->cancel_sent = false;
             if (aio_fd_wanted(afd)) {
-                /* A descriptor the poller refuses now was accepted before: nothing to tell whom */
-                (void)ctx->poller->fd_update(ctx, afd);
+                /* A handler's descriptor that is refused now was accepted before: nobody to tell */
+                rc = ctx->poller->fd_update(ctx, afd);
+                if (rc < 0) {
+                    aio_fd_fail_waits(ctx, afd, rc);
+                }
             }
         }
     }

@@ -70,6 +70,7 @@ struct loop_tls {
     int pool_room;   /* how many more the pool takes */
     unsigned colour;
     bool exit_hooked;
+    uint64_t id; /* never another thread's, unlike this struct's address; 0: not asked for yet */
 };
 
 /* Never read it after a possible switch in the same function: the compiler may keep its address,
@@ -86,7 +87,7 @@ AioContext *loop_current(void);
 struct fd_wait {
     Coroutine *co;
     uint32_t events; /* EPOLLIN or EPOLLOUT */
-    bool cancelled;
+    int rc;          /* why it waits no longer without an event, or 0 */
     TAILQ_ENTRY(fd_wait) entry;
 };
 TAILQ_HEAD(fd_wait_list, fd_wait);
@@ -135,6 +136,8 @@ struct aio_fd *aio_fd_find(AioContext *ctx, int fd, bool create);
 bool aio_fd_dispatch(AioContext *ctx, struct aio_fd *afd, uint32_t events);
 /* Take afd out when nobody wants it any more. */
 void aio_fd_drop_unused(AioContext *ctx, struct aio_fd *afd);
+/* Whoever waits for afd goes on with rc. */
+void aio_fd_fail_waits(AioContext *ctx, struct aio_fd *afd, int rc);
 void aio_fds_reap_dead(AioContext *ctx);
 void aio_fds_free(AioContext *ctx);
 /* The poller has changed: tell the new one everything. */
@@ -175,7 +178,8 @@ struct AioContext {
     unsigned bh_n;
     unsigned plugged;
     bool started;
-    AioTimer *timers; /* heap, the earliest first */
+    uint64_t notify_count; /* ring: event_fd is read to here, perhaps after the ring has gone */
+    AioTimer *timers;      /* heap, the earliest first */
     uint64_t timer_seq;
     int64_t timers_floor_ns; /* earliest expiry; the clock of a run while one is going on */
     int epoll_fd;

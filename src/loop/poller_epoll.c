@@ -59,7 +59,12 @@ static bool dispatch(AioContext *ctx, struct aio_fd *afd, uint32_t events)
     }
     progress = aio_fd_dispatch(ctx, afd, events);
     if (!afd->dead && aio_fd_wanted(afd) != afd->armed) {
-        (void)epoll_fd_update(ctx, afd);
+        int rc = epoll_fd_update(ctx, afd);
+
+        if (rc < 0) {
+            aio_fd_fail_waits(ctx, afd, rc);
+            progress = true;
+        }
     }
     return progress;
 }

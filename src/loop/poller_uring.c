@@ -12,7 +12,6 @@
 #include <stdlib.h>
 #include <string.h>
 #include <sys/eventfd.h>
-#include <time.h>
 
 #include "loop/internal.h"
 #include "loop/ring.h"
@@ -84,6 +83,7 @@ static struct ring *ring_new(unsigned entries, int *ret_rc)
     TAILQ_INIT(&r->sock_ops);
     STAILQ_INIT(&r->sqe_waits);
     r->signal_fd = -1;
+    r->owner = RING_UNBOUND;
     *ret_rc = ring_init(r, entries);
     if (*ret_rc < 0) {
         free(r);
@@ -95,7 +95,7 @@ static struct ring *ring_new(unsigned entries, int *ret_rc)
 /* The registration belongs to the thread: there it is undone, elsewhere it must not be. */
 static void ring_unregister_fd(struct ring *r)
 {
-    if (r->fd_registered && r->owner == &loop_tls) {
+    if (r->fd_registered && r->owner == loop_tls.id) {
         io_uring_unregister_ring_fd(&r->u);
     }
     r->fd_registered = false;
@@ -126,7 +126,10 @@ int ring_open(AioContext *ctx)
 
 static void ring_enable(struct ring *r)
 {
-    r->owner = &loop_tls;
+    if (loop_tls.id == 0) {
+        loop_tls.id = os_unique_number();
+    }
+    r->owner = loop_tls.id;
     /* Cannot fail for a disabled ring of ours */
     (void)io_uring_register((unsigned)r->u.ring_fd, IORING_REGISTER_ENABLE_RINGS, 0, 0);
     if (io_uring_register_ring_fd(&r->u) == 1) { /* saves the kernel a look-up at each call */
@@ -136,8 +139,30 @@ static void ring_enable(struct ring *r)
     }
 }
 
-/* Another thread has taken over the context, with nothing of any coroutine in flight: make a ring
- * that is that thread's. What was queued goes along. */
+/* What is queued in old for coroutines goes to r; polls and the read of event_fd are armed anew. */
+static void ring_move_queued(struct ring *r, struct ring *old)
+{
+    unsigned ops = 0;
+
+    for (unsigned i = ring_load(old->u.sq.khead); i != old->sq_tail; i++) {
+        const struct io_uring_sqe *sqe = &old->sqes[i & old->sq_mask];
+        bool is_op = (sqe->user_data & RING_TAG_MASK) == RING_OP;
+
+        if (is_op || sqe->opcode == IORING_OP_ASYNC_CANCEL) {
+            r->sqes[r->sq_tail++ & r->sq_mask] = *sqe;
+            ops += is_op;
+        }
+    }
+    assert(old->inflight == ops); /* what the kernel has already belongs to the other thread */
+    r->inflight = ops;
+    old->inflight = 0;
+    TAILQ_CONCAT(&r->sock_ops, &old->sock_ops, entry);
+    STAILQ_CONCAT(&r->sqe_waits, &old->sqe_waits);
+    r->cancel_due = old->cancel_due;
+}
+
+/* Another thread has taken over the context, with nothing of any coroutine in the kernel: make a
+ * ring that is that thread's. */
 static void ring_move(AioContext *ctx)
 {
     struct ring *old = ctx->ring;
@@ -145,18 +170,11 @@ static void ring_move(AioContext *ctx)
     int old_signal_fd;
     int rc;
 
-    assert(old->inflight == 0);
     r = ring_new(ctx->ring_entries, &rc);
     if (!r) {
         return; /* the old one refuses this thread; tried again at the next turn */
     }
-    for (unsigned i = ring_load(old->u.sq.khead); i != old->sq_tail; i++) {
-        uint64_t tag = old->sqes[i & old->sq_mask].user_data & RING_TAG_MASK;
-
-        if (tag == RING_OP) {
-            r->sqes[r->sq_tail++ & r->sq_mask] = old->sqes[i & old->sq_mask];
-        }
-    }
+    ring_move_queued(r, old);
     ctx->ring = r;
     old_signal_fd = old->signal_fd;
     old->signal_fd = -1;
@@ -172,7 +190,7 @@ static void ring_move(AioContext *ctx)
 
 static void ring_bind(AioContext *ctx)
 {
-    if (!ctx->ring->owner) {
+    if (ctx->ring->owner == RING_UNBOUND) {
         ring_enable(ctx->ring);
     } else {
         ring_move(ctx);
@@ -210,13 +228,17 @@ static bool completions_ready(const struct ring *r)
 /* See san_on_valgrind: a short sleep for a wait. The loop comes back until there is something. */
 static __attribute__((noinline)) int enter_on_valgrind(struct ring *r, unsigned submit)
 {
-    const struct timespec little = {0, VALGRIND_SLEEP_NS};
     int rc = enter(r, submit, 0, 0);
 
     if (rc >= 0 && !completions_ready(r)) {
-        nanosleep(&little, 0);
+        os->sleep_ns(VALGRIND_SLEEP_NS);
     }
     return rc;
+}
+
+static bool enter_failed(int rc)
+{
+    return rc < 0 && rc != -ETIME && rc != -EINTR;
 }
 
 void ring_enter(AioContext *ctx, bool submit, bool wait, int64_t timeout_ns)
@@ -225,7 +247,7 @@ void ring_enter(AioContext *ctx, bool submit, bool wait, int64_t timeout_ns)
     unsigned n = 0;
     int rc;
 
-    if (UNLIKELY(r->owner != &loop_tls)) {
+    if (UNLIKELY(r->owner != loop_tls.id)) {
         ring_bind(ctx);
         r = ctx->ring;
     }
@@ -238,10 +260,12 @@ void ring_enter(AioContext *ctx, bool submit, bool wait, int64_t timeout_ns)
     } else {
         rc = enter(r, n, wait, timeout_ns);
     }
-    if (UNLIKELY(rc < 0 && rc != -ETIME && rc != -EINTR) && wait && !completions_ready(r)) {
+    if (UNLIKELY(enter_failed(rc)) && wait && !completions_ready(r)) {
         /* The kernel is short of something (EAGAIN, EBUSY, ENOMEM). What was not taken stays
          * queued; let it finish other things meanwhile */
-        (void)enter(r, 0, 1, BACKOFF_NS);
+        if (enter_failed(enter(r, 0, 1, BACKOFF_NS)) && !completions_ready(r)) {
+            os->sleep_ns(BACKOFF_NS);
+        }
     }
 }
 
@@ -251,7 +275,13 @@ bool ring_make_room(AioContext *ctx)
 
     ring_enter(ctx, true, false, 0);
     r = ctx->ring;
-    return r->sq_tail - ring_load(r->u.sq.khead) < r->sq_entries;
+    if (r->sq_tail - ring_load(r->u.sq.khead) < r->sq_entries) {
+        return true;
+    }
+    if (ctx->outer_fd >= 0 && ctx->poll_depth == 0) {
+        aio_kick(ctx); /* the caller waits for a turn, and a host sleeps and does not know */
+    }
+    return false;
 }
 
 /* ---- descriptors ---- */
@@ -266,7 +296,7 @@ static void fd_retry_later(AioContext *ctx, struct aio_fd *afd)
 
 static void fd_arm(AioContext *ctx, struct aio_fd *afd, uint32_t wanted)
 {
-    struct io_uring_sqe *sqe = ring_get_sqe(ctx);
+    struct io_uring_sqe *sqe = ring_get_clear_sqe(ctx);
 
     if (!sqe) {
         fd_retry_later(ctx, afd);
@@ -280,7 +310,7 @@ static void fd_arm(AioContext *ctx, struct aio_fd *afd, uint32_t wanted)
 
 static void fd_cancel(AioContext *ctx, struct aio_fd *afd)
 {
-    struct io_uring_sqe *sqe = ring_get_sqe(ctx);
+    struct io_uring_sqe *sqe = ring_get_clear_sqe(ctx);
 
     if (!sqe) {
         fd_retry_later(ctx, afd);
@@ -331,6 +361,10 @@ static bool fd_completed(AioContext *ctx, struct aio_fd *afd, int res)
     if (afd->dead) {
         return false;
     }
+    if (res == -ENOMEM || res == -EAGAIN || res == -EINTR) { /* nothing of the descriptor's */
+        fd_retry_later(ctx, afd);
+        return false;
+    }
     if (res < 0 && res != -ECANCELED) {
         /* Closed under us, most likely: tell once, and do not ask again */
         return aio_fd_dispatch(ctx, afd, EPOLLERR);
@@ -349,24 +383,21 @@ static bool fd_completed(AioContext *ctx, struct aio_fd *afd, int res)
 static void notify_arm(AioContext *ctx)
 {
     struct ring *r = ctx->ring;
-    struct io_uring_sqe *sqe = ring_get_sqe(ctx);
+    struct io_uring_sqe *sqe = ring_get_clear_sqe(ctx);
 
     if (sqe) {
-        io_uring_prep_read(sqe, ctx->event_fd, &r->notify_count, sizeof(r->notify_count), 0);
+        io_uring_prep_read(sqe, ctx->event_fd, &ctx->notify_count, sizeof(ctx->notify_count), 0);
         sqe->user_data = RING_NOTIFY;
         r->notify_armed = true;
     }
 }
 
-static void notify_completed(AioContext *ctx, int res)
+/* Read or not (a read that failed leaves the descriptor as it was): armed again by the next sleep.
+ */
+static void notify_completed(AioContext *ctx)
 {
     ctx->ring->notify_armed = false;
     aio_notify_drain(ctx, false);
-    if (res == -EAGAIN || res == -EINVAL) { /* armed again by the next sleep */
-        uint64_t count;
-
-        (void)os->read(ctx->event_fd, &count, 0);
-    }
 }
 
 static bool completed(AioContext *ctx, uint64_t user_data, int res)
@@ -382,7 +413,7 @@ static bool completed(AioContext *ctx, uint64_t user_data, int res)
     case RING_POLL:
         return fd_completed(ctx, p, res);
     case RING_NOTIFY:
-        notify_completed(ctx, res);
+        notify_completed(ctx);
         return false;
     default:
         return false;
@@ -408,6 +439,13 @@ static bool ring_reap(AioContext *ctx)
     return progress;
 }
 
+/* Whether somebody found no submission entry. */
+static inline bool leftovers_wait(const AioContext *ctx)
+{
+    return !TAILQ_EMPTY(&ctx->rearm_fds) || ctx->ring->cancel_due ||
+           !STAILQ_EMPTY(&ctx->ring->sqe_waits);
+}
+
 static __attribute__((noinline)) void ring_leftovers(AioContext *ctx)
 {
     struct sqe_wait *w;
@@ -430,10 +468,17 @@ static bool uring_wait(AioContext *ctx, int64_t timeout_ns)
     bool submit;
     bool progress;
 
+    if (UNLIKELY(r->owner != loop_tls.id)) { /* first: what is armed below must be this thread's */
+        ring_bind(ctx);
+        r = ctx->ring;
+    }
     if (timeout_ns != 0 && !r->notify_armed) {
         notify_arm(ctx);
+        if (UNLIKELY(!r->notify_armed)) { /* nobody could wake us */
+            timeout_ns = timeout_ns < 0 || timeout_ns > BACKOFF_NS ? BACKOFF_NS : timeout_ns;
+        }
     }
-    if (completions_ready(r)) {
+    if (completions_ready(r) || UNLIKELY(leftovers_wait(ctx))) {
         timeout_ns = 0;
     }
     submit = r->sq_tail != ring_load(r->u.sq.khead) && (timeout_ns != 0 || !ctx->plugged);
@@ -444,7 +489,7 @@ static bool uring_wait(AioContext *ctx, int64_t timeout_ns)
     atomic_store_explicit(&ctx->notify_me, 0, memory_order_relaxed);
     progress = ring_reap(ctx);
     r = ctx->ring;
-    if (UNLIKELY(!TAILQ_EMPTY(&ctx->rearm_fds) || r->cancel_due || !STAILQ_EMPTY(&r->sqe_waits))) {
+    if (UNLIKELY(leftovers_wait(ctx))) {
         ring_leftovers(ctx);
         progress = true;
     }
@@ -458,7 +503,7 @@ static int uring_fd(AioContext *ctx)
     struct ring *r;
     int rc;
 
-    if (ctx->ring->owner != &loop_tls) {
+    if (ctx->ring->owner != loop_tls.id) {
         ring_bind(ctx);
     }
     r = ctx->ring;
@@ -497,7 +542,11 @@ static void uring_settle(AioContext *ctx)
     if (r->sq_tail != ring_load(r->u.sq.khead)) {
         ring_enter(ctx, true, false, 0);
     }
-    if (completions_ready(r)) { /* of before the signal was last reset, perhaps */
+    /* Completions of before the signal was last reset, perhaps; or the kernel has left something
+     * to us or us with something */
+    if (completions_ready(r) || !r->notify_armed || r->sq_tail != ring_load(r->u.sq.khead) ||
+        (ring_load(r->u.sq.kflags) & (IORING_SQ_TASKRUN | IORING_SQ_CQ_OVERFLOW)) ||
+        leftovers_wait(ctx)) {
         (void)os->write(r->signal_fd, &one, sizeof(one));
     }
 }

@@ -26,8 +26,10 @@ enum ring_tag { RING_OP = 0, RING_POLL = 1, RING_NOTIFY = 2, RING_IGNORE = 3, RI
 struct sock_op {
     struct ring_op op; /* first: its address is known to the kernel */
     int fd;
+    unsigned fruitless; /* see io_again */
     bool cancelled;
     bool cancel_sent;
+    bool queued; /* the kernel has it, or will */
     TAILQ_ENTRY(sock_op) entry;
 };
 
@@ -35,6 +37,8 @@ struct sqe_wait {
     Coroutine *co;
     STAILQ_ENTRY(sqe_wait) entry;
 };
+
+#define RING_UNBOUND UINT64_MAX
 
 struct ring {
     struct io_uring_sqe *sqes;
@@ -53,10 +57,10 @@ struct ring {
     bool on_memcheck; /* tell it what the kernel writes */
     bool on_valgrind; /* wait by sleeping, which valgrind understands */
     bool fd_registered;
-    const void *owner; /* &loop_tls of the thread that it is enabled for; NULL: none yet */
-    uint64_t notify_count;
-    TAILQ_HEAD(, sock_op) sock_ops;
-    STAILQ_HEAD(, sqe_wait) sqe_waits; /* the submission queue was full and stayed so */
+    uint64_t owner; /* loop_tls.id of the thread that it is enabled for, or RING_UNBOUND */
+    TAILQ_HEAD(sock_op_list, sock_op) sock_ops; /* all of ring_recv_co and ring_send_co */
+    STAILQ_HEAD(sqe_wait_list, sqe_wait)
+    sqe_waits; /* the submission queue was full and stayed so */
     struct io_uring u;
 };
 
@@ -77,7 +81,8 @@ void ring_enter(AioContext *ctx, bool submit, bool wait, int64_t timeout_ns);
 /* Make room in a full submission queue; whether there is some. */
 bool ring_make_room(AioContext *ctx);
 
-/* A cleared submission entry that the next ring_enter will submit, or NULL. */
+/* A submission entry that the next ring_enter will submit, or NULL. Whoever gets it sets all of it:
+ * there is an old one in it. */
 static inline struct io_uring_sqe *ring_get_sqe(AioContext *ctx)
 {
     struct ring *r = ctx->ring;
@@ -85,10 +90,22 @@ static inline struct io_uring_sqe *ring_get_sqe(AioContext *ctx)
     if (UNLIKELY(r->sq_tail - ring_load(r->u.sq.khead) >= r->sq_entries) && !ring_make_room(ctx)) {
         return 0;
     }
+    r = ctx->ring; /* making room may have moved it */
     if (UNLIKELY(ctx->outer_fd >= 0 && ctx->poll_depth == 0)) {
         aio_kick(ctx); /* a host sleeps and does not know */
     }
     return &r->sqes[r->sq_tail++ & r->sq_mask];
+}
+
+/* The same, cleared: what io_uring_prep_... leaves alone differs between versions of liburing. */
+static inline struct io_uring_sqe *ring_get_clear_sqe(AioContext *ctx)
+{
+    struct io_uring_sqe *sqe = ring_get_sqe(ctx);
+
+    if (LIKELY(sqe)) {
+        *sqe = (struct io_uring_sqe){0};
+    }
+    return sqe;
 }
 
 /* Send the cancellations that are due. */

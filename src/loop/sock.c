@@ -30,7 +30,7 @@ static int sock_wait_co(AioContext *ctx, int fd, uint32_t events)
         return rc;
     }
     coroutine_yield();
-    return w.cancelled ? -ECANCELED : 0;
+    return w.rc;
 }
 
 static int64_t epoll_recv_co(AioContext *ctx, int fd, struct iovec *iov, int niov)
@@ -104,16 +104,11 @@ int aio_send_co(int fd, struct iovec *iov, int niov, int flags)
 static void epoll_sock_cancel(AioContext *ctx, int fd)
 {
     struct aio_fd *afd = aio_fd_find(ctx, fd, false);
-    struct fd_wait *w;
 
     if (!afd) {
         return;
     }
-    while ((w = TAILQ_FIRST(&afd->waits))) {
-        TAILQ_REMOVE(&afd->waits, w, entry);
-        w->cancelled = true;
-        aio_co_schedule(ctx, w->co);
-    }
+    aio_fd_fail_waits(ctx, afd, -ECANCELED);
     if (ctx->started) {
         (void)ctx->poller->fd_update(ctx, afd);
     }
