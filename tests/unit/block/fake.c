@@ -124,6 +124,16 @@ static void file_reopen_done(BlockDriverState *bs)
 static void file_limits(BlockDriverState *bs, struct bdrv_limits *limits)
 {
     limits->max_transfer = 1024;
+    limits->request_alignment = fake.align != 0 ? fake.align : 1;
+}
+
+static int file_flush_co(BlockDriverState *bs)
+{
+    fake.flushes++;
+    if (fake.on_flush != NULL) {
+        fake.on_flush(bs);
+    }
+    return fake.flush_error;
 }
 
 static const BlockDriver bdrv_fake_file = {
@@ -142,6 +152,7 @@ static const BlockDriver bdrv_fake_file = {
     .refresh_limits = file_limits,
     .read_co = file_rw_co,
     .write_co = file_rw_co,
+    .flush_co = file_flush_co,
     .getlength = file_getlength,
 };
 

@@ -22,16 +22,20 @@
 
 /* What the drivers saw; the tests reset it. */
 struct fake_counters {
-    int live;                         /* nodes open now */
-    int checks;                       /* perm_check minus perm_set and perm_abort */
-    int reopens;                      /* reopen_prepare minus commit and abort */
-    bool refuse_perm;                 /* perm_check of "file" fails */
-    bool refuse_reopen;               /* reopen_prepare of "file" fails */
-    bool read_only_file;              /* "file" can only be opened read-only */
-    int refuse_open;                  /* open of "file" fails with this errno */
-    uint8_t content[FAKE_FILE_BYTES]; /* what a new "file" node holds */
-    int64_t size;                     /* what getlength of "file" says */
-    int closed[2048];                 /* numbers of nodes in order of close */
+    int live;                               /* nodes open now */
+    int checks;                             /* perm_check minus perm_set and perm_abort */
+    int reopens;                            /* reopen_prepare minus commit and abort */
+    bool refuse_perm;                       /* perm_check of "file" fails */
+    bool refuse_reopen;                     /* reopen_prepare of "file" fails */
+    bool read_only_file;                    /* "file" can only be opened read-only */
+    int refuse_open;                        /* open of "file" fails with this errno */
+    uint8_t content[FAKE_FILE_BYTES];       /* what a new "file" node holds */
+    int64_t size;                           /* what getlength of "file" says */
+    uint32_t align;                         /* request_alignment of "file"; 0: 1 */
+    int flushes;                            /* of "file" */
+    int flush_error;                        /* negative: what they answer */
+    void (*on_flush)(BlockDriverState *bs); /* called by them */
+    int closed[2048];                       /* numbers of nodes in order of close */
     int n_closed;
 };
 extern struct fake_counters fake;

@@ -308,6 +308,114 @@ static void test_limits_and_sizes(void **state)
     bdrv_unref(bs);
 }
 
+/* Blocks are read, changed and written back by the node that has them, and by no other. */
+static void test_alignment_stays_below(void **state)
+{
+    BlockDriverState *file, *pass, *folded, *window;
+
+    fake.align = 512;
+    file = fake_open(*state, "driver=file,filename=x,node-name=f");
+    pass = fake_open(*state, "driver=pass,file=f");
+    folded = fake_open(*state, "driver=raw,file=f");
+    window = fake_open(*state, "driver=raw,offset=512,file=f");
+    assert_int_equal(bdrv_get_limits(file)->request_alignment, 512);
+    assert_int_equal(bdrv_get_limits(pass)->request_alignment, 1);
+    assert_int_equal(bdrv_get_limits(window)->request_alignment, 1);
+    assert_int_equal(bdrv_get_limits(folded)->request_alignment, 512);
+    assert_ptr_equal(folded->through, file);
+    bdrv_unref(pass);
+    bdrv_unref(folded);
+    bdrv_unref(window);
+    bdrv_unref(file);
+}
+
+/* A question that fails does not take the disk away; a medium that is gone does. */
+static void test_size_not_told(void **state)
+{
+    BlockDriverState *bs = fake_open(*state, "driver=pass,file.driver=file,file.filename=x");
+    BlockDriverState *file = bdrv_get_child(bs, "file");
+    struct fake_user a = {.name = "a"};
+    BdrvEdge *edge = attach(bs, &a, READ, ALL);
+
+    fake.size = -EIO;
+    assert_int_equal(bdrv_refresh_size(file), -EIO);
+    assert_int_equal(bdrv_getlength(file), FAKE_FILE_BYTES);
+    assert_int_equal(bdrv_getlength(bs), FAKE_FILE_BYTES);
+    assert_int_equal(a.resized, 0);
+    bdrv_shrink_size(file, 8192); /* never grows */
+    assert_int_equal(bdrv_getlength(file), FAKE_FILE_BYTES);
+    bdrv_shrink_size(file, 1024);
+    assert_int_equal(bdrv_getlength(file), 1024);
+    assert_int_equal(bdrv_getlength(bs), 1024);
+    assert_int_equal(a.resized, 1);
+    fake.size = -ENOMEDIUM;
+    assert_int_equal(bdrv_refresh_size(file), -ENOMEDIUM);
+    assert_int_equal(bdrv_getlength(bs), -ENOMEDIUM);
+    assert_int_equal(a.resized, 2);
+    fake.size = 2048;
+    assert_int_equal(bdrv_refresh_size(file), 2048);
+    assert_int_equal(bdrv_getlength(bs), 2048);
+    bdrv_root_detach(edge);
+    bdrv_unref(bs);
+}
+
+/* What was written to a node is safe before it becomes read-only. */
+static void test_flush_before_read_only(void **state)
+{
+    BlockDriverState *bs = fake_open(*state, "driver=file,filename=x");
+    struct fake_user a = {.name = "a"};
+    BdrvEdge *edge = attach(bs, &a, READ | WRITE, ALL);
+    int flags = bdrv_get_flags(bs);
+    struct graph_tx *tx;
+    Error *err = NULL;
+
+    assert_int_equal(bdrv_edge_pwrite(edge, 0, "x", 1, 0), 0);
+    bdrv_root_detach(edge);
+    fake.flush_error = -EIO;
+    tx = graph_tx_new(*state);
+    graph_tx_set_flags(tx, bs, flags & ~BDRV_O_RDWR);
+    assert_int_equal(graph_tx_run(tx, &err), -EIO);
+    fake_expect_error(err, EIO, "flush");
+    assert_false(bdrv_is_read_only(bs));
+    fake.flush_error = 0;
+    tx = graph_tx_new(*state);
+    graph_tx_set_flags(tx, bs, flags & ~BDRV_O_RDWR);
+    assert_int_equal(graph_tx_run(tx, NULL), 0);
+    assert_true(bdrv_is_read_only(bs));
+    assert_int_equal(fake.flushes, 2);
+    bdrv_unref(bs);
+}
+
+static int seen_at_their_end;
+
+static void look_for_children(BlockDriverState *bs)
+{
+    seen_at_their_end += bdrv_find_node(bs->pl, "left") != NULL;
+    seen_at_their_end += bdrv_find_node(bs->pl, "right") != NULL;
+}
+
+/* The last flush of one polls: what runs then must not find the other, which ends too. */
+static void test_children_end_unseen(void **state)
+{
+    BlockDriverState *left = fake_open(*state, "driver=file,filename=x,node-name=left");
+    BlockDriverState *right = fake_open(*state, "driver=file,filename=y,node-name=right");
+    BlockDriverState *two = fake_open(*state, "driver=two,a=left,b=right,read-only=on");
+    BlockDriverState *both[] = {left, right};
+
+    for (int i = 0; i < 2; i++) {
+        struct fake_user a = {.name = "a"};
+        BdrvEdge *edge = attach(both[i], &a, READ | WRITE, ALL);
+
+        assert_int_equal(bdrv_edge_pwrite(edge, 0, "x", 1, 0), 0);
+        bdrv_root_detach(edge);
+        bdrv_unref(both[i]);
+    }
+    fake.on_flush = look_for_children;
+    bdrv_unref(two);
+    assert_int_equal(fake.flushes, 2);
+    assert_int_equal(seen_at_their_end, 0);
+}
+
 static void on_event(void *opaque, const struct platter_event *event)
 {
     int *count = opaque;
@@ -525,6 +633,10 @@ int main(void)
         cmocka_unit_test_setup_teardown(test_empty_root, setup, teardown),
         cmocka_unit_test_setup_teardown(test_names, setup, teardown),
         cmocka_unit_test_setup_teardown(test_two_instances, setup, teardown),
+        cmocka_unit_test_setup_teardown(test_alignment_stays_below, setup, teardown),
+        cmocka_unit_test_setup_teardown(test_size_not_told, setup, teardown),
+        cmocka_unit_test_setup_teardown(test_flush_before_read_only, setup, teardown),
+        cmocka_unit_test_setup_teardown(test_children_end_unseen, setup, teardown),
     };
 
     return cmocka_run_group_tests(tests, NULL, NULL);

@@ -208,6 +208,10 @@ static void test_probe_guard(void **state)
     fake_guard_answer = -EPERM;
     assert_int_equal(wr(0, 1, 0), -EPERM);
     assert_int_equal(node.f.writes, 3);
+    assert_int_equal(zero(3, 1, 0), -EPERM);
+    assert_int_equal(fake_request(&node.edge, BDRV_OP_DISCARD, 3, 1, 0), -EPERM);
+    assert_int_equal(node.f.zeroes + node.f.discards, 0);
+    assert_int_equal(zero(512, 512, 0), 0);
 }
 
 /* A guessed node that is folded away is asked all the same. */

@@ -413,6 +413,16 @@ static void test_truncate_zeroes(void **state)
     assert_int_equal(low.f.zeroes, 1);
 }
 
+/* What cannot be zeroed does not stay. */
+static void test_truncate_taken_back(void **state)
+{
+    low.f.zeroes_error = -EIO;
+    assert_int_equal(resize(&low, NODE_BYTES * 2, BDRV_PREALLOC_OFF, 0), -EIO);
+    assert_int_equal(low.bs.size_bytes, NODE_BYTES);
+    assert_int_equal(low.f.file_size, NODE_BYTES);
+    assert_int_equal(low.f.truncates, 2);
+}
+
 /* What a longer backing file holds must not show in what an overlay grows by. */
 static void test_truncate_hides_backing(void **state)
 {
@@ -522,6 +532,7 @@ int main(void)
         T(copy_range),
         T(truncate_refusals),
         T(truncate_zeroes),
+        T(truncate_taken_back),
         T(truncate_hides_backing),
         T(truncate_and_writes),
         T(truncate_in_iothread),
