@@ -22,6 +22,7 @@
 #define RING_ENTRIES_MAX 4096
 #define WORKERS_DEFAULT 16
 #define WORKERS_MAX 256
+#define WORKERS_IDLE_NS INT64_C(10000000000)
 
 /* ---- making and ending ---- */
 
@@ -39,6 +40,7 @@ static void context_init(AioContext *ctx, const struct aio_context_options *opts
     TAILQ_INIT(&ctx->dead_fds);
     TAILQ_INIT(&ctx->rearm_fds);
     ctx->ring_entries = opts->ring_entries ? opts->ring_entries : RING_ENTRIES_DEFAULT;
+    ctx->workers_idle_ns = WORKERS_IDLE_NS;
     ctx->workers_max = opts->worker_threads_max ? opts->worker_threads_max : WORKERS_DEFAULT;
 }
 

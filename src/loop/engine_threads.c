@@ -14,8 +14,6 @@
 #include "os/os.h"
 #include "os/thread.h"
 
-#define IDLE_NS INT64_C(10000000000)
-
 struct work {
     int64_t (*fn)(void *arg);
     void *arg;
@@ -31,7 +29,8 @@ struct worker {
 };
 
 struct workers {
-    unsigned max; /* set before start */
+    unsigned max; /* this and idle_ns: set before start */
+    int64_t idle_ns;
     struct os_mutex lock;
     /* lock: */
     struct os_cond more; /* work or stopping */
@@ -55,7 +54,7 @@ static struct work *work_wait(struct workers *pool)
             return 0;
         }
         pool->idle++;
-        in_time = os_cond_wait_ns(&pool->more, &pool->lock, IDLE_NS);
+        in_time = os_cond_wait_ns(&pool->more, &pool->lock, pool->idle_ns);
         pool->idle--;
         if (!in_time && STAILQ_EMPTY(&pool->queue)) {
             return 0;
@@ -117,12 +116,13 @@ static void worker_start(struct workers *pool)
     pool->running++;
 }
 
-static struct workers *workers_new(unsigned max)
+static struct workers *workers_new(const AioContext *ctx)
 {
     struct workers *pool = calloc(1, sizeof(*pool));
 
     if (pool) {
-        pool->max = max;
+        pool->max = ctx->workers_max;
+        pool->idle_ns = ctx->workers_idle_ns;
         os_mutex_init(&pool->lock);
         os_cond_init(&pool->more);
         os_cond_init(&pool->gone);
@@ -181,7 +181,7 @@ int64_t aio_worker_co(int64_t (*fn)(void *arg), void *arg)
 
     assert(ctx && work.co);
     if (!ctx->workers) {
-        ctx->workers = workers_new(ctx->workers_max);
+        ctx->workers = workers_new(ctx);
     }
     if (!ctx->workers || !workers_submit(ctx->workers, &work)) {
         return -ENOMEM;

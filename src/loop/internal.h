@@ -192,6 +192,7 @@ struct AioContext {
     struct aio_fd notify_afd;
     struct workers *workers; /* owned; made on demand */
     unsigned workers_max;
+    int64_t workers_idle_ns; /* how long one waits for work before it ends */
     unsigned ring_entries;
     struct mem_budget *budget;
     unsigned stack_credit; /* stacks charged to budget and idle */
