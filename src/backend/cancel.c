@@ -37,6 +37,7 @@ static void cancel_own(struct blk_aiocb *acb)
 {
     struct blk_cancel_wait wait = {.next = acb->cancel_waits};
 
+    assert(coroutine_aio_context(acb->co) == aio_context_current()); /* the submitter's thread */
     acb->cancel_waits = &wait;
     blk_aio_cancel_async(&acb->common);
     if (!wait.done) {
