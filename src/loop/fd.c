@@ -115,11 +115,14 @@ void aio_fds_rearm_all(AioContext *ctx)
     struct aio_fd *afd;
     int rc;
 
+    TAILQ_INIT(&ctx->rearm_fds);
+
     for (int i = 0; i < AIO_FD_BUCKETS; i++) {
         TAILQ_FOREACH (afd, &ctx->fds[i], entry) {
             afd->armed = 0;
             afd->in_kernel = false;
             afd->cancel_sent = false;
+            afd->queued_rearm = false;
             if (aio_fd_wanted(afd)) {
                 /* A handler's descriptor that is refused now was accepted before: nobody to tell */
                 rc = ctx->poller->fd_update(ctx, afd);
@@ -131,6 +134,7 @@ void aio_fds_rearm_all(AioContext *ctx)
     }
     TAILQ_FOREACH (afd, &ctx->dead_fds, entry) {
         afd->in_kernel = false;
+        afd->queued_rearm = false;
     }
 }
 

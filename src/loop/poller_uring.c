@@ -184,7 +184,6 @@ static void ring_move(AioContext *ctx)
         r->signal_fd = old_signal_fd;
         (void)io_uring_register_eventfd(&r->u, r->signal_fd);
     }
-    TAILQ_INIT(&ctx->rearm_fds);
     aio_fds_rearm_all(ctx);
 }
 

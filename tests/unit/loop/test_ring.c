@@ -460,37 +460,64 @@ static void readable(void *opaque)
     s->seen++;
 }
 
-static void test_handlers_without_room(void **state)
-{
-    enum { N = 20 };
-    struct stream s[N];
-    AioContext *ctx = kernel_start(8, 0);
+enum { HANDLERS = 20 };
 
-    aio_poll(ctx, false);
-    kernel.moods = REFUSE_ALL;
-    for (int i = 0; i < N; i++) {
-        s[i] = (struct stream){0};
-        stream_open(&s[i]);
-        assert_int_equal(aio_set_fd_handler(ctx, s[i].fd[1], readable, 0, &s[i]), 0);
-        assert_int_equal(write(s[i].fd[0], "x", 1), 1);
-    }
-    for (int i = 0; i < N; i += 2) {
-        assert_int_equal(aio_set_fd_handler(ctx, s[i].fd[1], 0, 0, 0), 0);
-    }
+/* Every second one still has its handler. */
+static void *handlers_poll(void *arg)
+{
+    struct stream *s = arg;
+    AioContext *ctx = s->ctx;
+
+    aio_context_set_current(ctx);
     aio_poll(ctx, false);
     kernel.moods = PARTIAL;
-    for (int i = 1; i < N; i += 2) {
+    for (int i = 1; i < HANDLERS; i += 2) {
         while (!s[i].seen) {
             aio_poll(ctx, true);
         }
     }
-    for (int i = 0; i < N; i++) {
+    for (int i = 0; i < HANDLERS; i++) {
         assert_int_equal(s[i].seen, i % 2);
         assert_int_equal(aio_set_fd_handler(ctx, s[i].fd[1], 0, 0, 0), 0);
+    }
+    aio_context_set_current(0);
+    return 0;
+}
+
+static void handlers_without_room(bool other_thread)
+{
+    struct stream s[HANDLERS];
+    AioContext *ctx = kernel_start(8, 0);
+    os_thread *thread;
+
+    aio_poll(ctx, false);
+    kernel.moods = REFUSE_ALL;
+    for (int i = 0; i < HANDLERS; i++) {
+        s[i] = (struct stream){.ctx = ctx};
+        stream_open(&s[i]);
+        assert_int_equal(aio_set_fd_handler(ctx, s[i].fd[1], readable, 0, &s[i]), 0);
+        assert_int_equal(write(s[i].fd[0], "x", 1), 1);
+    }
+    for (int i = 0; i < HANDLERS; i += 2) {
+        assert_int_equal(aio_set_fd_handler(ctx, s[i].fd[1], 0, 0, 0), 0);
+    }
+    if (other_thread) {
+        assert_int_equal(os->thread_create("t", handlers_poll, s, &thread), 0);
+        os->thread_join(thread);
+    } else {
+        handlers_poll(s);
+    }
+    for (int i = 0; i < HANDLERS; i++) {
         close(s[i].fd[0]);
         close(s[i].fd[1]);
     }
     kernel_stop();
+}
+
+static void test_handlers_without_room(void **state)
+{
+    handlers_without_room(false);
+    handlers_without_room(true);
 }
 
 /* ---- a host's loop ---- */
