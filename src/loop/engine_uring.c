@@ -288,6 +288,9 @@ int64_t ring_recv_co(AioContext *ctx, int fd, struct iovec *iov, int niov)
         res = sock_op_wait_co(ctx, sqe, &sop);
     } while (UNLIKELY(res < 0) && sock_retry_co(ctx, &sop, EPOLLIN, &res));
     sock_op_end(ctx, &sop);
+    if (UNLIKELY(res == 0 && sop.cancelled)) {
+        res = -ECANCELED; /* never got to the kernel, or the stream ended meanwhile */
+    }
     if (UNLIKELY(ctx->ring->on_memcheck)) {
         struct aio_file_io io = {.op = AIO_FILE_READ};
 
@@ -368,6 +371,19 @@ void ring_sock_cancel_due(AioContext *ctx)
     }
 }
 
+/* What the kernel has not taken yet must not reach it: fd may be another file's by then. */
+static void sock_ops_disarm(struct ring *r, int fd)
+{
+    for (unsigned i = ring_load(r->u.sq.khead); i != r->sq_tail; i++) {
+        struct io_uring_sqe *sqe = &r->sqes[i & r->sq_mask];
+        uint64_t user_data = sqe->user_data;
+
+        if (sqe->fd == fd && (user_data & RING_TAG_MASK) == RING_OP) {
+            *sqe = (struct io_uring_sqe){.opcode = IORING_OP_NOP, .user_data = user_data};
+        }
+    }
+}
+
 void ring_sock_cancel(AioContext *ctx, int fd)
 {
     struct sock_op *sop;
@@ -382,5 +398,6 @@ void ring_sock_cancel(AioContext *ctx, int fd)
     if (any) {
         ring_sock_cancel_due(ctx);
         ring_enter(ctx, true, false, 0); /* the caller may close fd next */
+        sock_ops_disarm(ctx->ring, fd);
     }
 }

@@ -4,7 +4,9 @@
 
 #include <errno.h>
 #include <fcntl.h>
+#include <signal.h>
 #include <stdatomic.h>
+#include <sys/resource.h>
 #include <sys/socket.h>
 #include <unistd.h>
 
@@ -380,6 +382,43 @@ static void test_direct_tail(void **state)
     aio_context_unref(ctx);
 }
 
+/* A write that the system takes a part of and then refuses. */
+static void beyond_the_limit(void *arg)
+{
+    const struct file_test *t = arg;
+    static uint8_t out[9000], in[9000];
+    struct iovec iov = {out, sizeof(out)};
+    struct iovec in_iov = {in, sizeof(in)};
+
+    fill(out, sizeof(out), 4);
+    assert_int_equal(file_op(t, AIO_FILE_WRITE, 0, &iov, 1), -EFBIG);
+    assert_int_equal(file_op(t, AIO_FILE_READ, 0, &in_iov, 1), 5000);
+    assert_memory_equal(in, out, 5000);
+    assert_int_equal(ftruncate(t->fd, 0), 0);
+}
+
+static void test_size_limit(void **state)
+{
+    struct file_test t = {.fd = temp_file()};
+    AioContext *ctx = test_context_new();
+    struct rlimit old, low;
+    void (*handler)(int) = signal(SIGXFSZ, SIG_IGN);
+
+    assert_int_equal(getrlimit(RLIMIT_FSIZE, &old), 0);
+    low = old;
+    low.rlim_cur = 5000;
+    assert_int_equal(setrlimit(RLIMIT_FSIZE, &low), 0);
+    run_co(ctx, beyond_the_limit, &t);
+    t.engine = AIO_ENGINE_THREADS;
+    run_co(ctx, beyond_the_limit, &t);
+    t.flags = AIO_FILE_INLINE;
+    run_co(ctx, beyond_the_limit, &t);
+    assert_int_equal(setrlimit(RLIMIT_FSIZE, &old), 0);
+    signal(SIGXFSZ, handler);
+    close(t.fd);
+    aio_context_unref(ctx);
+}
+
 /* ---- workers ---- */
 
 static int64_t work(void *arg)
@@ -666,6 +705,7 @@ int main(int argc, char **argv)
         cmocka_unit_test(test_pieces),
         cmocka_unit_test(test_direct_tail),
         cmocka_unit_test(test_workers),
+        cmocka_unit_test(test_size_limit),
         cmocka_unit_test(test_workers_come_and_go),
         cmocka_unit_test(test_free_after_work),
         cmocka_unit_test(test_stream),

@@ -397,8 +397,9 @@ static void recv_cancelled(void *opaque)
 static void test_cancel_without_room(void **state)
 {
     enum { N = 40 };
-    struct stream s = {.left = N};
+    struct stream s = {.left = N}, another = {0};
     AioContext *ctx = kernel_start(8, REFUSE_ALL);
+    char text[2];
 
     stream_open(&s);
     for (int i = 0; i < N; i++) {
@@ -408,10 +409,15 @@ static void test_cancel_without_room(void **state)
     aio_sock_cancel(ctx, s.fd[1]);
     aio_poll(ctx, false);
     assert_true(s.left >= 8);
+    stream_open(&another); /* in place of the old one, with something to read */
+    assert_int_equal(write(another.fd[0], "x", 1), 1);
+    assert_int_equal(dup2(another.fd[1], s.fd[1]), s.fd[1]);
     kernel.moods = 0;
     aio_wait_while(ctx, stream_left, &s);
-    assert_int_equal(write(s.fd[0], "x", 1), 1); /* nobody there who would read it */
+    assert_int_equal(read(another.fd[1], text, 2), 1);
     kernel_stop();
+    close(another.fd[0]);
+    close(another.fd[1]);
     close(s.fd[0]);
     close(s.fd[1]);
 }
