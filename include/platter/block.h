@@ -27,7 +27,7 @@ enum bdrv_open_flags {
     BDRV_O_NO_FLUSH = 1 << 2,    /* cache.no-flush=on: a flush does nothing */
     BDRV_O_UNMAP = 1 << 3,       /* discard=unmap: discards reach the storage */
     BDRV_O_AUTO_RDONLY = 1 << 4, /* auto-read-only=on: fall back to read-only */
-    BDRV_O_FORCE_SHARE = 1 << 5, /* force-share=on: take no locks; read-only nodes only */
+    BDRV_O_FORCE_SHARE = 1 << 5, /* force-share=on: writers beside it; read-only nodes only */
     BDRV_O_NO_IO = 1 << 6,       /* for looking only: reads of guest data are not expected */
     BDRV_O_PROBE = 1 << 7,       /* guess the format when driver is not given */
 };

@@ -301,14 +301,19 @@ static void two_nodes_of_one_instance(void **state)
                      -EAGAIN);
     blk_unref(b);
 
-    /* nobody may even read: only without locks, and only to read */
-    assert_int_equal(blk_set_perm(a, BDRV_PERM_CONSISTENT_READ | BDRV_PERM_WRITE, 0, NULL), 0);
-    refused(pl, text(options, dir), 0, "Failed to get \"consistent read\" lock");
+    /* force-share demands nothing of others, but is refused where nobody may read */
     b = must_open(pl, "b", text("driver=file,filename=%s/twice,force-share=on", dir), 0);
+    assert_int_equal(blk_set_perm(b, BDRV_PERM_CONSISTENT_READ, BDRV_PERM_CONSISTENT_READ, NULL),
+                     0);
     blk_unref(b);
     b = must_open(
         pl, "b", text("driver=raw,force-share=on,file.driver=file,file.filename=%s/twice", dir), 0);
+    assert_int_equal(blk_set_perm(b, BDRV_PERM_CONSISTENT_READ, BDRV_PERM_CONSISTENT_READ, NULL),
+                     0);
     blk_unref(b);
+    assert_int_equal(blk_set_perm(a, BDRV_PERM_CONSISTENT_READ | BDRV_PERM_WRITE, 0, NULL), 0);
+    refused(pl, text("driver=file,filename=%s/twice,force-share=on", dir), 0,
+            "Failed to get \"consistent read\" lock");
     refused(pl, text("driver=file,filename=%s/twice,force-share=on", dir), BDRV_O_RDWR,
             "force-share=on can only be used with read-only images");
     blk_unref(a);

@@ -236,6 +236,9 @@ int posix_perm_check(BlockDriverState *bs, uint64_t perm, uint64_t shared, Error
 {
     struct posix_state *s = bdrv_opaque(bs);
 
+    if ((bdrv_open_flags(bs) & BDRV_O_FORCE_SHARE) != 0) {
+        shared = BDRV_PERM_ALL; /* whatever its users would rather have */
+    }
     return posix_locks_check(&s->locks, s->fd, s->filename, perm, shared, errp);
 }
 

@@ -142,10 +142,10 @@ static int choose_engine(BlockDriverState *bs, struct posix_state *s,
 }
 
 /* All that follows once the descriptor is there. */
-static int open_finish(BlockDriverState *bs, struct posix_state *s, int flags,
+static int open_finish(BlockDriverState *bs, struct posix_state *s,
                        const struct opts_node_file *opts, Error **errp)
 {
-    bool off = opts->locking == OPTS_ON_OFF_AUTO_OFF || (flags & BDRV_O_FORCE_SHARE) != 0;
+    bool off = opts->locking == OPTS_ON_OFF_AUTO_OFF;
     bool on = opts->locking == OPTS_ON_OFF_AUTO_ON;
     int rc = choose_engine(bs, s, opts, errp);
 
@@ -183,7 +183,7 @@ int posix_open(BlockDriverState *bs, BlockOptions *options, int flags, enum posi
         goto out;
     }
     s->fd = rc;
-    rc = open_finish(bs, s, flags, &opts, errp);
+    rc = open_finish(bs, s, &opts, errp);
     if (rc < 0) {
         goto out;
     }
