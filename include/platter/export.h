@@ -25,7 +25,12 @@ extern "C" {
 
 typedef struct NbdServer NbdServer;
 
-/* Limits of a client; beyond them it is answered with an error, made to wait, or dropped. */
+/* Limits of a client; beyond them it is answered with an error, made to wait, or dropped. Memory for
+ * all of them comes from the budget of the instance (platter_options.memory_limit_bytes): half of it,
+ * over max_connections, is each client's share, which no other can take; the rest is for whoever
+ * comes first. A request that fits neither is answered ENOMEM. A client in transmission keeps its
+ * place as long as its connection stands, whether it asks for anything or not; who finds no place
+ * waits as long as its handshake may last. */
 #define NBD_MAX_CONNECTIONS_DEFAULT 100
 #define NBD_HANDSHAKE_TIMEOUT_DEFAULT_NS (INT64_C(10) * 1000 * 1000 * 1000)
 #define NBD_SHUTDOWN_TIMEOUT_DEFAULT_NS (INT64_C(5) * 1000 * 1000 * 1000)

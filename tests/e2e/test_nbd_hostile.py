@@ -117,10 +117,13 @@ def test_one_byte_at_a_time_within_time(srv):
 
 
 def test_silence_in_the_handshake(srv):
+    socks = []
     for data in (b"", b"\0\0", struct.pack(">I", 3), struct.pack(">I", 3) + b"IHAVE",
                  struct.pack(">I", 3) + b"IHAVEOPT" + struct.pack(">II", OPT_GO, 6)):
         s = raw(srv.address)
         s.send(data)
+        socks.append(s)
+    for s in socks:
         drain(s)
         s.close()
 
