@@ -675,6 +675,58 @@ static void test_sock_cancel(void **state)
     aio_context_unref(ctx);
 }
 
+static bool epoll_full;
+
+static int full_epoll_ctl(int epfd, int op, int fd, struct epoll_event *event)
+{
+    return epoll_full && op != EPOLL_CTL_DEL ? -ENOMEM : os_linux.epoll_ctl(epfd, op, fd, event);
+}
+
+struct waiter {
+    struct stream *s;
+    int64_t ret;
+};
+
+static void recv_waits(void *opaque)
+{
+    struct waiter *w = opaque;
+    uint8_t byte;
+
+    w->ret = aio_recv_co(w->s->fd[1], &byte, 1);
+    w->s->left--;
+}
+
+/* The second waits for a poller that takes nothing more: it is told. */
+static void test_poller_refuses(void **state)
+{
+    struct os_table table = os_linux;
+    struct stream s = {.left = 2};
+    struct waiter w[2] = {{&s, 0}, {&s, 0}};
+    AioContext *ctx;
+
+    table.epoll_ctl = full_epoll_ctl;
+    os_replace(&table);
+    ctx = test_context_new();
+    stream_open(&s);
+    aio_context_set_current(ctx);
+    for (int i = 0; i < 2; i++) {
+        coroutine_enter(coroutine_create(recv_waits, &w[i]));
+    }
+    while (aio_poll(ctx, false)) {
+    }
+    assert_int_equal(s.left, 2);
+    epoll_full = true;
+    assert_int_equal(write(s.fd[0], "xy", ctx->ring ? 2 : 1), ctx->ring ? 2 : 1);
+    aio_wait_while(ctx, stream_busy, &s);
+    epoll_full = false;
+    assert_int_equal(w[0].ret, 1);
+    assert_int_equal(w[1].ret, ctx->ring ? 1 : -ENOMEM);
+    aio_context_unref(ctx);
+    os_replace(0);
+    close(s.fd[0]);
+    close(s.fd[1]);
+}
+
 static void peer_gone(void *arg)
 {
     struct stream *s = arg;
@@ -710,6 +762,7 @@ int main(int argc, char **argv)
         cmocka_unit_test(test_free_after_work),
         cmocka_unit_test(test_stream),
         cmocka_unit_test(test_sock_cancel),
+        cmocka_unit_test(test_poller_refuses),
         cmocka_unit_test(test_peer_gone),
     };
 

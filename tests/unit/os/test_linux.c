@@ -215,6 +215,16 @@ static int always_eio(int fd)
     return -EIO;
 }
 
+static void test_unique_numbers(void **state)
+{
+    uint64_t first = os_unique_number();
+
+    assert_true(first > 0);
+    assert_true(os_unique_number() > first);
+    os->thread_yield();
+    os->sleep_ns(1);
+}
+
 static void test_replace(void **state)
 {
     struct os_table table = os_linux;
@@ -251,6 +261,7 @@ int main(void)
         cmocka_unit_test(test_threads),
         cmocka_unit_test(test_memory),
         cmocka_unit_test(test_slots),
+        cmocka_unit_test(test_unique_numbers),
         cmocka_unit_test(test_replace),
         cmocka_unit_test(test_no_member_is_missing),
     };
