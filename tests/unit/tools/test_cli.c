@@ -279,13 +279,30 @@ static void output_that_fails_is_told(void **state)
     end(f);
 }
 
+static void text_is_shown_on_one_line(void **state)
+{
+    struct fixture *f = begin();
+
+    cli_put_line(f->cli.out, "%s", "a\nb\tc\x1b[1m\r\x7f \xc3\xa9 \xc2\x9b \xff %s");
+    cli_error(&f->cli, "'%s'", "x\ny");
+    flush(f);
+    assert_string_equal(f->out, "a\\nb\\tc\\x1b[1m\\x0d\\x7f \xc3\xa9 \\xc2\x9b \xff %s\n");
+    assert_string_equal(f->err, "prog: test: 'x\\ny'\n");
+    end(f);
+}
+
 int main(void)
 {
     const struct CMUnitTest tests[] = {
-        cmocka_unit_test(forms_of_options), cmocka_unit_test(operands_anywhere),
-        cmocka_unit_test(bad_options),      cmocka_unit_test(help_comes_from_the_table),
-        cmocka_unit_test(values),           cmocka_unit_test(dispatch),
-        cmocka_unit_test(nearest_words),    cmocka_unit_test(output_that_fails_is_told),
+        cmocka_unit_test(forms_of_options),
+        cmocka_unit_test(operands_anywhere),
+        cmocka_unit_test(bad_options),
+        cmocka_unit_test(help_comes_from_the_table),
+        cmocka_unit_test(values),
+        cmocka_unit_test(dispatch),
+        cmocka_unit_test(nearest_words),
+        cmocka_unit_test(text_is_shown_on_one_line),
+        cmocka_unit_test(output_that_fails_is_told),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }
