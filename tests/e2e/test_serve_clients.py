@@ -120,6 +120,14 @@ def test_null_disk(tmp_path):
         good('qemu-io', '-f', 'raw', '-c', 'read -P 0 0 1M', uri)
 
 
+def test_null_disk_without_zeroes_is_no_hole(tmp_path):
+    for zeroes, kind in (('off', 'data'), ('on', 'hole,zero')):
+        with serving('-k', tmp_path / zeroes, '--image-opts',
+                     f'driver=null-co,size=1M,read-zeroes={zeroes}') as (_, uri):
+            extents = json.loads(good('nbdinfo', '--map', '--json', uri))
+            assert [extent['description'] for extent in extents] == [kind]
+
+
 def test_null_disk_tells_nothing_of_the_server(tmp_path):
     """Its reads leave the buffer alone: what was in the server's memory must not come along."""
     with serving('-k', tmp_path / 's', '--image-opts', '--threads', '1',

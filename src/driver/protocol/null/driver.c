@@ -126,7 +126,8 @@ static int null_block_status_co(BlockDriverState *bs, bool want_zero, uint64_t o
     const struct null_state *s = bdrv_opaque(bs);
 
     *ret_status = (struct bdrv_status){
-        .flags = BDRV_BLOCK_OFFSET_VALID | (s->read_zeroes ? BDRV_BLOCK_ZERO : 0),
+        /* without read-zeroes a read gives anything: never to be taken for a hole */
+        .flags = BDRV_BLOCK_OFFSET_VALID | (s->read_zeroes ? BDRV_BLOCK_ZERO : BDRV_BLOCK_DATA),
         .bytes = bytes,
         .map = offset,
         .file = bs,
