@@ -54,12 +54,14 @@ def test_serve_a_disk(folder):
         server = ['0' if w == '10809' else w for w in server]
         with subprocess.Popen(server, cwd=folder, stdout=subprocess.PIPE, text=True,
                               stdin=subprocess.DEVNULL) as process:
-            uri = process.stdout.readline().strip()
-            assert uri.startswith('nbd')
-            for client in clients:
-                if shutil.which(client[0]):
-                    good([uri if w.startswith('nbd+unix:') else w for w in client], folder)
-            process.send_signal(signal.SIGTERM)
+            try:
+                uri = process.stdout.readline().strip()
+                assert uri.startswith('nbd')
+                for client in clients:
+                    if shutil.which(client[0]):
+                        good([uri if w.startswith('nbd+unix:') else w for w in client], folder)
+            finally: # leaving the block waits for it
+                process.send_signal(signal.SIGTERM)
             assert process.wait(30) == 0
     assert os.path.getsize(folder / 'copy.raw') == 2 << 20
 
