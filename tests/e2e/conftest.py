@@ -1,6 +1,7 @@
 # SPDX-License-Identifier: MIT
 """Where the programs under test are: PLATTER_BUILD (a build folder), or PLATTER_BIN in one."""
 import os
+import signal
 
 import pytest
 
@@ -18,3 +19,7 @@ def pytest_configure(config):
         full = os.environ.setdefault(variable, os.path.join(os.path.abspath(build), path))
         if not os.access(full, os.X_OK):
             pytest.exit(f'{full} is not there: build it with ninja -C {build}', returncode=4)
+
+# A shell that starts us in the background makes us ignore SIGINT, and so would every program that
+# we start: tests that end one with it need the default back.
+signal.signal(signal.SIGINT, signal.default_int_handler)
