@@ -218,6 +218,8 @@ def test_ends_in_the_middle_of_writes(tmp_path, disk, end):
         w.join()
     check_flushed(disk, writers[0].flushed)
     assert os.path.exists(path) == (end == signal.SIGKILL)
+    # The kernel drops the locks of a killed process when the last of its writes has ended.
+    until(lambda: platter('io', '-f', 'raw', '-c', 'write 0 512', disk).returncode == 0)
     with serving('-f', 'raw', '-k', path, disk) as (_, uri):
         good('qemu-io', '-f', 'raw', '-c', 'write -P 1 0 4k', uri)
 

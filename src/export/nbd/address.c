@@ -33,6 +33,22 @@ static int unix_address(const char *path, struct sockaddr_un *ret_addr, Error **
     return 0;
 }
 
+/* Whether the process that listens at the other end of fd is no more: the kernel may keep what a
+ * killed process had in its ring, a listening socket included, for a while after its end. */
+static bool listener_is_gone(int fd)
+{
+    struct ucred peer = {0};
+    socklen_t len = sizeof(peer);
+    char path[32];
+    struct stat st;
+
+    if (os->getsockopt(fd, SOL_SOCKET, SO_PEERCRED, &peer, &len) < 0 || peer.pid <= 0) {
+        return false; /* of a place we cannot see into: take it for alive */
+    }
+    snprintf(path, sizeof(path), "/proc/%ld", (long)peer.pid);
+    return os->stat(path, &st) == -ENOENT && os->stat("/proc/self", &st) == 0;
+}
+
 /* Something is at the path: remove it if it is a socket that nobody serves. */
 static int unix_clear(const char *path, const struct sockaddr_un *addr, Error **errp)
 {
@@ -56,6 +72,9 @@ static int unix_clear(const char *path, const struct sockaddr_un *addr, Error **
         return error_set_errno(errp, -fd, "cannot make a socket");
     }
     rc = os->connect(fd, (const struct sockaddr *)addr, sizeof(*addr));
+    if (rc == 0 && listener_is_gone(fd)) {
+        rc = -ECONNREFUSED;
+    }
     os->close(fd);
     if (rc != -ECONNREFUSED) {
         return error_set(errp, EADDRINUSE, "another process serves the socket '%s'", path);
