@@ -4,43 +4,6 @@
 
 #include <string.h>
 
-static const char *const call_names[SIM_CALL_MAX] = {
-    [SIM_CALL_OPEN] = "open",
-    [SIM_CALL_CLOSE] = "close",
-    [SIM_CALL_DUP] = "dup",
-    [SIM_CALL_READ] = "preadv",
-    [SIM_CALL_WRITE] = "pwritev",
-    [SIM_CALL_SYNC] = "fdatasync",
-    [SIM_CALL_TRUNCATE] = "ftruncate",
-    [SIM_CALL_FALLOCATE] = "fallocate",
-    [SIM_CALL_LSEEK] = "lseek",
-    [SIM_CALL_COPY] = "copy_file_range",
-    [SIM_CALL_STAT] = "stat",
-    [SIM_CALL_FCNTL] = "fcntl",
-    [SIM_CALL_LOCK] = "lock",
-    [SIM_CALL_IOCTL] = "ioctl",
-    [SIM_CALL_UNLINK] = "unlink",
-    [SIM_CALL_READLINK] = "readlink",
-    [SIM_CALL_FDREAD] = "read",
-    [SIM_CALL_FDWRITE] = "write",
-    [SIM_CALL_SOCKET] = "socket",
-    [SIM_CALL_ACCEPT] = "accept",
-    [SIM_CALL_CONNECT] = "connect",
-    [SIM_CALL_RECV] = "recvmsg",
-    [SIM_CALL_SEND] = "sendmsg",
-    [SIM_CALL_EVENTFD] = "eventfd",
-    [SIM_CALL_TIMERFD_SET] = "timerfd",
-    [SIM_CALL_EPOLL_CTL] = "epoll_ctl",
-    [SIM_CALL_EPOLL_WAIT] = "epoll",
-    [SIM_CALL_MMAP] = "mmap",
-    [SIM_CALL_THREAD] = "thread",
-};
-
-const char *sim_call_name(enum sim_call call)
-{
-    return call_names[call];
-}
-
 void sim_faults_init(struct sim_faults *faults, uint64_t seed)
 {
     memset(faults, 0, sizeof(*faults));

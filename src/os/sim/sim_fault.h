@@ -112,6 +112,5 @@ static inline uint64_t sim_verdict_bytes(const struct sim_verdict *verdict, uint
 {
     return verdict->short_transfer && bytes > 1 ? bytes / 2 : bytes;
 }
-const char *sim_call_name(enum sim_call call);
 
 #endif

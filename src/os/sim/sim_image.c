@@ -371,24 +371,3 @@ uint64_t sim_image_data_bytes(const struct sim_image *image)
     }
     return blocks * SIM_BLOCK_BYTES;
 }
-
-/* Every chunk of a is the same in b (or zero there). */
-static bool covers(const struct sim_image *a, const struct sim_image *b)
-{
-    uint8_t *bytes = malloc(SIM_CHUNK_BYTES);
-    bool same = bytes;
-
-    for (size_t i = 0; i < a->nbuckets && same; i++) {
-        for (struct sim_chunk_ref *ref = a->buckets[i]; ref && same; ref = ref->next) {
-            sim_image_read(b, ref->index * SIM_CHUNK_BYTES, bytes, SIM_CHUNK_BYTES);
-            same = memcmp(bytes, ref->chunk->bytes, SIM_CHUNK_BYTES) == 0;
-        }
-    }
-    free(bytes);
-    return same;
-}
-
-bool sim_image_equal(const struct sim_image *a, const struct sim_image *b)
-{
-    return a->size_bytes == b->size_bytes && covers(a, b) && covers(b, a);
-}

@@ -40,6 +40,5 @@ int sim_image_truncate(struct sim_image *image, uint64_t size_bytes);
  * none. */
 uint64_t sim_image_next(const struct sim_image *image, uint64_t offset, bool data);
 uint64_t sim_image_data_bytes(const struct sim_image *image); /* of 4 KiB blocks that hold data */
-bool sim_image_equal(const struct sim_image *a, const struct sim_image *b);
 
 #endif
