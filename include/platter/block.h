@@ -30,6 +30,8 @@ enum bdrv_open_flags {
     BDRV_O_FORCE_SHARE = 1 << 5, /* force-share=on: writers beside it; read-only nodes only */
     BDRV_O_NO_IO = 1 << 6,       /* for looking only: reads of guest data are not expected */
     BDRV_O_PROBE = 1 << 7,       /* guess the format when driver is not given */
+    BDRV_O_NO_BACKING = 1 << 8,  /* leave the backing file closed: only this layer is seen */
+    BDRV_O_CHECK = 1 << 9,       /* for checking: damage does not stop the open where it can be */
 };
 
 /* Permission bits of an edge; what it needs, and what it lets others do. */

@@ -17,6 +17,7 @@ extern "C" {
 enum platter_event_type {
     PLATTER_EVENT_DEVICE_TRAY_MOVED = 1,
     PLATTER_EVENT_NODE_BROKEN, /* a node will answer errors from now on, and why */
+    PLATTER_EVENT_IMAGE_CORRUPTED,
 };
 
 struct platter_event {
@@ -30,6 +31,13 @@ struct platter_event {
             const char *node_name;
             const char *reason;
         } node_broken;
+        struct {
+            const char *node_name;
+            const char *message;
+            uint64_t offset_bytes; /* in the image file; UINT64_MAX: not known */
+            uint64_t bytes;
+            bool fatal; /* the node answers errors from now on */
+        } image_corrupted;
     } u;
 };
 

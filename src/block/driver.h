@@ -10,8 +10,11 @@
 #include <stdbool.h>
 #include <stdint.h>
 
+#include <jansson.h>
+
 #include <platter/block.h>
 #include <platter/coroutine.h>
+#include <platter/image.h>
 #include <platter/iov.h>
 
 #include "loop/io.h"
@@ -71,6 +74,36 @@ enum bdrv_driver_caps {
     BDRV_CAP_PASSTHROUGH = 1 << 9, /* set in node->caps at open: reads, writes and flushes of this
                                       node are its primary child's, unchanged; it is folded away */
     BDRV_CAP_COMPRESSED = 1 << 10, /* write_co honours BDRV_REQ_WRITE_COMPRESSED */
+};
+
+/* Internal snapshots. The node is drained and flushed; coroutine. As the calls of platter/image.h.
+ */
+struct bdrv_snapshot_ops {
+    int (*create_co)(BlockDriverState *bs, const struct bdrv_snapshot_info *info, Error **errp);
+    int (*apply_co)(BlockDriverState *bs, const char *id_or_name, Error **errp);
+    int (*delete_co)(BlockDriverState *bs, const char *id, const char *name, Error **errp);
+    int (*list)(BlockDriverState *bs, struct bdrv_snapshot_list *ret_list, Error **errp);
+    int (*load_tmp_co)(BlockDriverState *bs, const char *id, const char *name, Error **errp);
+};
+
+/* What is done to an image as a whole. The node is drained and flushed; coroutine, but for measure
+ * and inspect, which are control calls and may poll. NULL: -ENOTSUP. */
+struct bdrv_image_ops {
+    int (*check_co)(BlockDriverState *bs, const struct bdrv_check_options *options,
+                    struct bdrv_check_result *ret_result, Error **errp);
+    int (*amend_co)(BlockDriverState *bs, BlockOptions *options, bool force,
+                    const struct bdrv_progress *progress, Error **errp);
+    int (*change_backing_file_co)(BlockDriverState *bs, const char *backing_file,
+                                  const char *backing_format, Error **errp);
+    int (*make_empty_co)(BlockDriverState *bs, Error **errp);
+    /* source is drained, or NULL. */
+    int (*measure)(Platter *pl, BlockOptions *options, BlockDriverState *source,
+                   struct bdrv_measure_result *ret_result, Error **errp);
+    /* The object "data" of "format-specific". NULL: out of memory. */
+    json_t *(*specific_info)(BlockDriverState *bs);
+    /* file: the bytes of an image, read-only. */
+    json_t *(*inspect)(BdrvEdge *file, Error **errp);
+    const struct opts_key *amend_keys;
 };
 
 /*
@@ -165,6 +198,14 @@ struct BlockDriver {
      * NULL: they are refused only afterwards. */
     const struct opts_key *create_keys;
 
+    /* The machine's state, stored in the image beside the disk. NULL: -ENOTSUP. */
+    int (*save_vmstate_co)(BlockDriverState *bs, const struct bdrv_req *req);
+    int (*load_vmstate_co)(BlockDriverState *bs, const struct bdrv_req *req);
+
+    const struct bdrv_image_ops *image;       /* NULL: none of them */
+    const struct bdrv_snapshot_ops *snapshot; /* NULL: no internal snapshots */
+    const struct bdrv_bitmap_ops *bitmap;     /* NULL: bitmaps cannot be stored */
+
     const char *const *strong_options;  /* options that change content; for bdrv_get_filename */
     const struct opts_key *option_keys; /* what open takes, as generated; for hints. May be NULL */
 };
@@ -187,6 +228,17 @@ void bdrv_set_engine(BlockDriverState *bs, enum aio_engine engine); /* for bdrv_
  * NULL. The edge is the node's. NULL with errp. */
 BdrvEdge *bdrv_open_child(BlockDriverState *bs, const char *filename, BlockOptions *options,
                           const char *name, unsigned role, bool allow_none, Error **errp);
+/* The backing file that the image names: from the options "backing" / "backing.*" when they are
+ * there (null: none is opened), else from name and format (NULL: none given) where the policy of
+ * the instance allows it. Names are relative to bs's own file. *ret_edge NULL: there is none, on
+ * purpose or because bs is opened with BDRV_O_NO_BACKING. 0 or -errno. At open. */
+int bdrv_open_backing(BlockDriverState *bs, BlockOptions *options, const char *name,
+                      const char *format, BdrvEdge **ret_edge, Error **errp);
+/* The same for another file that an image names and cannot do without ("data-file"): role as given;
+ * name may be NULL where only options count. Under BDRV_O_NO_IO with a policy that refuses, the
+ * edge stays NULL and the result is 0. */
+int bdrv_open_referenced(BlockDriverState *bs, BlockOptions *options, const char *child_name,
+                         const char *name, unsigned role, BdrvEdge **ret_edge, Error **errp);
 BlockDriverState *bdrv_edge_node(const BdrvEdge *edge);
 BdrvEdge *bdrv_primary_child(const BlockDriverState *bs);
 
@@ -196,6 +248,10 @@ int bdrv_os_open(Platter *pl, const char *path, int flags, int mode, Error **err
 /* The size changed behind our back or by a write past the end (at least new_size_bytes). Any
  * thread. */
 void bdrv_grow_size(BlockDriverState *bs, uint64_t new_size_bytes);
+/* The image was found corrupt: told once (PLATTER_EVENT_IMAGE_CORRUPTED). fatal: the node cannot be
+ * used any more, and is marked broken too. offset UINT64_MAX: none. Any thread. */
+void bdrv_image_corrupted(BlockDriverState *bs, bool fatal, uint64_t offset, uint64_t bytes,
+                          const char *fmt, ...) __attribute__((format(printf, 5, 6)));
 /* The node cannot be trusted any more: all later requests answer -EIO; reported once. Any thread.
  */
 void bdrv_mark_broken(BlockDriverState *bs, const char *fmt, ...)
@@ -203,6 +259,13 @@ void bdrv_mark_broken(BlockDriverState *bs, const char *fmt, ...)
 
 /* ---- requests to children: coroutine; any alignment ---- */
 int bdrv_edge_request_co(BdrvEdge *edge, const struct bdrv_req *req);
+/* A READ of what the backing chain below edge holds: goes down by iteration to the layer that
+ * decides each part, and gives zeroes past the end of a shorter one. */
+int bdrv_backing_read_co(BdrvEdge *edge, const struct bdrv_req *req);
+/* Status of the chain below edge as above: *ret_depth 0 when no layer decides (or all past the end
+ * of it): then it reads as zeroes. */
+int bdrv_backing_status_co(BdrvEdge *edge, bool want_zero, uint64_t offset, uint64_t bytes,
+                           struct bdrv_status *ret_status, int *ret_depth);
 int bdrv_edge_read_co(BdrvEdge *edge, uint64_t offset, void *buf, size_t bytes);
 int bdrv_edge_write_co(BdrvEdge *edge, uint64_t offset, const void *buf, size_t bytes,
                        unsigned flags);
