@@ -263,16 +263,23 @@ struct q2_refblock {
     uint8_t *data; /* owned; as in the file */
 };
 
+/* A new refcount block enters the table in memory at once, and is "fresh" until
+ * q2_refcounts_write_blocks_co has written it. The table's entry of a fresh block is written as
+ * zero, so that whatever the commit flushed between its two calls is what W2 asks for. */
 struct q2_refcounts {
     CoMutex lock;    /* guards all; held over the loading of a block */
     uint64_t *table; /* owned; host order */
     uint64_t table_entries;
     uint64_t free_hint;                        /* no free cluster below this index */
     uint64_t table_dirty_from, table_dirty_to; /* entries to write */
-    TAILQ_HEAD(, q2_refblock) blocks;
-    struct q2_refblock **hash;
+    uint64_t *fresh;                           /* owned; indices of the table */
+    uint32_t fresh_count, fresh_max;
+    TAILQ_HEAD(q2_refblock_list, q2_refblock) blocks; /* the least recently used first */
+    struct q2_refblock **hash;                        /* owned */
     uint32_t hash_mask;
     uint32_t count, count_max, dirty_count;
+    _Atomic bool any_dirty;   /* written under the lock: a block, or the table */
+    _Atomic bool table_dirty; /* written under the lock: entries that may be written now */
     /* compressed clusters are packed: where the next may begin, 0: nowhere */
     uint64_t packed_end;
 };
@@ -286,16 +293,28 @@ int q2_refcount_get_co(struct qcow2 *s, uint64_t cluster, uint64_t *ret);
  * or nothing. Down only where W4 allows it. -EINVAL: below zero or above refcount_max, -ERANGE.
  * Coroutine. */
 int q2_refcount_add_co(struct qcow2 *s, uint64_t offset, uint64_t bytes, int delta);
+/* Lower by one as q2_refcount_add_co does, and tell which ranges reached zero: zero (may be NULL)
+ * is called for each after all of it succeeded, outside the lock, and may suspend. Coroutine. */
+int q2_refcount_drop_co(struct qcow2 *s, uint64_t offset, uint64_t bytes,
+                        void (*zero)(void *opaque, uint64_t offset, uint64_t bytes), void *opaque);
 /* New clusters, their refcount 1, contiguous: first fit above the hint as the reference does.
- * 0 or -errno (-EFBIG: beyond what a table can address). Coroutine. */
+ * 0 or -errno (-EFBIG: beyond what a table can address; -EIO: the refcounts call metadata free).
+ * Coroutine. */
 int q2_alloc_clusters_co(struct qcow2 *s, uint64_t count, uint64_t *ret_offset);
 /* At most count clusters at offset, as many as are free there; *ret_count may be 0. */
 int q2_alloc_at_co(struct qcow2 *s, uint64_t offset, uint64_t count, uint64_t *ret_count);
-/* Room for bytes (less than a cluster's worth of sectors) of compressed data, not aligned, behind
- * the last one where that is possible. */
+/* Room for bytes (at most a cluster) of compressed data, not aligned, behind the last one where
+ * that is possible. */
 int q2_alloc_packed_co(struct qcow2 *s, uint32_t bytes, uint64_t *ret_offset);
 /* Clusters that were allocated and that nothing ever referred to: free at once. */
 void q2_unalloc_co(struct qcow2 *s, uint64_t offset, uint64_t bytes);
+
+/* The commit's steps (W2): write blocks, flush, then, if the table is dirty, write it, flush. */
+int q2_refcounts_write_blocks_co(struct qcow2 *s);
+int q2_refcounts_write_table_co(struct qcow2 *s);
+/* Snapshots: whether anything, and whether the table, is to be written. Any thread. */
+bool q2_refcounts_dirty(const struct qcow2 *s);
+bool q2_refcounts_table_dirty(const struct qcow2 *s);
 
 /* ---- free.c: clusters that nothing refers to any more ---- */
 
