@@ -53,6 +53,17 @@ enum q2_extension_type {
 #define Q2_COMPRESSED_SECTOR 512
 #define Q2_SUBCLUSTERS 32
 
+/* "Bitmap directory", "Bitmap table" */
+#define Q2_BITMAP_ENTRY_BYTES 24 /* and extra data, name, padding */
+#define Q2_BITMAP_TYPE_DIRTY 1
+enum q2_bitmap_flags {
+    Q2_BITMAP_IN_USE = 1 << 0,
+    Q2_BITMAP_AUTO = 1 << 1,
+    Q2_BITMAP_EXTRA_COMPATIBLE = 1 << 2,
+    Q2_BITMAP_FLAGS_KNOWN = (1 << 3) - 1,
+};
+#define Q2_BITMAP_TABLE_RESERVED UINT64_C(0xff000000000001fe)
+
 /* ---- limits: what an image may not go beyond, whatever its header says ---- */
 
 #define Q2_CLUSTER_BITS_MIN 9
@@ -68,7 +79,7 @@ enum q2_extension_type {
 #define Q2_BACKING_FORMAT_BYTES_MAX 15
 #define Q2_DATA_FILE_NAME_BYTES_MAX 1023
 #define Q2_BITMAPS_MAX 65535
-#define Q2_BITMAP_DIRECTORY_BYTES_MAX (UINT64_C(65535) * (24 + 1023 + 7))
+#define Q2_BITMAP_DIRECTORY_BYTES_MAX (UINT64_C(65535) * 1024) /* what the reference reads */
 #define Q2_BITMAP_TABLE_ENTRIES_MAX UINT32_C(0x8000000)
 #define Q2_BITMAP_GRANULARITY_BITS_MIN 9
 #define Q2_BITMAP_GRANULARITY_BITS_MAX 31

@@ -464,7 +464,53 @@ void q2_snapshots_fini(struct qcow2 *s);
 int q2_snapshots_store_co(struct qcow2 *s, Error **errp);
 extern const struct bdrv_snapshot_ops q2_snapshot_ops;
 
-/* ---- bitmap_directory.c, bitmap.c ---- */
+/* ---- bitmap_directory.c: what is stored of bitmaps (pure) ---- */
+
+/* One entry of the directory, host order. */
+struct q2_bitmap_entry {
+    uint64_t table_offset;
+    uint32_t table_entries;
+    uint32_t flags; /* enum q2_bitmap_flags */
+    uint8_t type;
+    uint8_t granularity_bits;
+    uint32_t extra_bytes;
+    uint8_t *extra; /* owned; NULL: none */
+    char *name;     /* owned */
+};
+struct q2_bitmap_directory {
+    struct q2_bitmap_entry *entries; /* owned */
+    uint32_t count;
+};
+
+/* The bitmap_* fields of h (has_bitmaps_ext) against the limits and the file. 0, or -EINVAL with
+ * errp. */
+int q2_bitmaps_ext_check(const struct q2_header *h, uint64_t file_bytes, Error **errp);
+/* The directory as read. -EINVAL: its structure is broken, two have one name; -ENOMEM. ret_dir is
+ * for q2_bitmap_directory_fini also after a failure. Entries are then for q2_bitmap_entry_check. */
+int q2_bitmap_directory_parse(const uint8_t *buf, uint64_t bytes, uint32_t count,
+                              struct q2_bitmap_directory *ret_dir, Error **errp);
+void q2_bitmap_directory_fini(struct q2_bitmap_directory *dir);
+void q2_bitmap_entry_fini(struct q2_bitmap_entry *e);
+/* What an entry says by itself; whether the table is inside the file, of the right length and not
+ * on top of something is for whoever follows it. 0, or -EINVAL with errp. */
+int q2_bitmap_entry_check(const struct q2_bitmap_entry *e, const struct q2_geometry *geo,
+                          Error **errp);
+/* Bits of a bitmap, and clusters of them: the entries its table must have. */
+uint64_t q2_bitmap_bits(uint64_t disk_bytes, unsigned granularity_bits);
+uint64_t q2_bitmap_table_entries(uint64_t disk_bytes, unsigned granularity_bits,
+                                 unsigned cluster_bits);
+#define Q2_BITMAP_ZEROES UINT64_C(0)
+#define Q2_BITMAP_ONES UINT64_MAX
+/* An entry (host order) of a bitmap table: the cluster's offset, or Q2_BITMAP_ZEROES or _ONES where
+ * there is none. -EINVAL: it means nothing. */
+int q2_bitmap_table_decode(const struct q2_geometry *geo, uint64_t raw, uint64_t *ret_offset);
+/* malloc'd. -EFBIG, -ENOMEM with errp. */
+int q2_bitmap_directory_build(const struct q2_bitmap_directory *dir, uint8_t **ret_buf,
+                              uint64_t *ret_bytes, Error **errp);
+/* Where in the directory the flags of an entry are (four bytes that no sector boundary cuts). */
+uint64_t q2_bitmap_directory_flags_at(const struct q2_bitmap_directory *dir, uint32_t index);
+
+/* ---- bitmap.c ---- */
 
 struct q2_bitmaps; /* bitmap.c */
 int q2_bitmaps_open(struct qcow2 *s, Error **errp);
