@@ -207,6 +207,10 @@ int blk_write_compressed(BlockBackend *blk, int64_t sector_num, const uint8_t *b
 int blk_truncate(BlockBackend *blk, int64_t offset);
 int blk_resize(BlockBackend *blk, int64_t size_bytes, bool exact, enum bdrv_prealloc prealloc,
                Error **errp);
+/* The machine's state beside the disk, size bytes at pos of it. size, or -errno: -EINVAL (negative
+ * numbers), -ENOMEDIUM, -ENOTSUP (the format has no room for it), -EPERM. */
+int blk_save_vmstate(BlockBackend *blk, const uint8_t *buf, int64_t pos, int size);
+int blk_load_vmstate(BlockBackend *blk, uint8_t *buf, int64_t pos, int size);
 /* Wait until nothing is in flight; what comes meanwhile waits. Requests that the control thread
  * itself makes with the blocking calls go through while a node is drained. [control] */
 void blk_drain(BlockBackend *blk);

@@ -224,6 +224,7 @@ int blk_check_range(BlockBackend *blk, int64_t offset, int64_t bytes);
 int blk_request_co(BlockBackend *blk, struct bdrv_req *req, bool over_drain);
 int blk_truncate_over_co(BlockBackend *blk, int64_t size_bytes, bool exact,
                          enum bdrv_prealloc prealloc, bool over_drain, Error **errp);
+int blk_vmstate_over_co(BlockBackend *blk, const struct bdrv_req *req, bool over_drain);
 int blk_ioctl_over_co(BlockBackend *blk, unsigned long request, void *buf, bool over_drain);
 
 /* A request from the arguments of the byte calls. Negative numbers become huge ones, which the

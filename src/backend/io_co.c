@@ -68,6 +68,22 @@ int blk_co_ioctl(BlockBackend *blk, unsigned long req, void *buf)
     return blk_ioctl_over_co(blk, req, buf, false);
 }
 
+int blk_vmstate_over_co(BlockBackend *blk, const struct bdrv_req *req, bool over_drain)
+{
+    struct blk_slot *slot = blk_gate_enter(blk, over_drain);
+    int ret = blk_check_available(blk);
+
+    if (ret == 0) {
+        ret = bdrv_edge_vmstate_co(blk->root, req);
+    }
+    if (ret == 0 && req->op == BDRV_OP_WRITE &&
+        (atomic_load_explicit(&blk->special, memory_order_relaxed) & BLK_SPECIAL_FUA)) {
+        ret = bdrv_edge_flush_co(blk->root);
+    }
+    blk_gate_leave(blk, slot);
+    return ret;
+}
+
 /* In flight. */
 static int truncate_co(BlockBackend *blk, int64_t size_bytes, bool exact,
                        enum bdrv_prealloc prealloc, Error **errp)

@@ -157,6 +157,37 @@ int blk_ioctl(BlockBackend *blk, unsigned long req, void *buf)
     return sync_run(&call);
 }
 
+static int vmstate_run_co(struct sync_call *call)
+{
+    return blk_vmstate_over_co(call->blk, call->req, call->over_drain);
+}
+
+static int vmstate_sync(BlockBackend *blk, enum bdrv_op op, const uint8_t *buf, int64_t pos,
+                        int size)
+{
+    struct iovec iov = {.iov_base = (void *)(uintptr_t)buf, .iov_len = size > 0 ? (size_t)size : 0};
+    struct bdrv_req req = {.op = op, .offset = (uint64_t)pos, .iov = &iov, .niov = 1};
+    struct sync_call call = {.blk = blk, .run_co = vmstate_run_co, .req = &req};
+    int ret;
+
+    if (pos < 0 || size < 0) {
+        return -EINVAL;
+    }
+    req.bytes = (uint64_t)size;
+    ret = sync_run(&call);
+    return ret < 0 ? ret : size;
+}
+
+int blk_save_vmstate(BlockBackend *blk, const uint8_t *buf, int64_t pos, int size)
+{
+    return vmstate_sync(blk, BDRV_OP_WRITE, buf, pos, size);
+}
+
+int blk_load_vmstate(BlockBackend *blk, uint8_t *buf, int64_t pos, int size)
+{
+    return vmstate_sync(blk, BDRV_OP_READ, buf, pos, size);
+}
+
 static int truncate_run_co(struct sync_call *call)
 {
     return blk_truncate_over_co(call->blk, call->size_bytes, call->exact, call->prealloc,

@@ -10,7 +10,6 @@
 #include <string.h>
 
 #include "block/graph_int.h"
-#include "schema/opts.h"
 #include "util/error.h"
 #include "util/mem.h"
 #include "util/options.h"
@@ -41,43 +40,6 @@ static const char *creating_name(const BlockDriver *drv, const char *filename)
     return filename;
 }
 
-static bool creating_knows(const BlockDriver *drv, const char *key)
-{
-    const struct opts_key *known = drv->create_keys;
-
-    while (known->key != NULL && strcmp(known->key, key) != 0) {
-        known++;
-    }
-    return known->key != NULL;
-}
-
-/* Before anything is touched. */
-static int refuse_unknown(const BlockDriver *drv, const BlockOptions *options, Error **errp)
-{
-    const char *key = NULL;
-    struct hint hint;
-
-    if (drv->create_keys == NULL) {
-        return 0;
-    }
-    do {
-        key = block_options_next_key(options, key);
-    } while (key != NULL && creating_knows(drv, key));
-    if (key == NULL) {
-        return 0;
-    }
-    error_set(errp, EINVAL, "Creating with driver '%s' does not know the option '%.*s'",
-              drv->format_name, BDRV_NODE_NAME_BYTES_MAX, key);
-    hint = hint_begin(key);
-    for (const struct opts_key *known = drv->create_keys; known->key != NULL; known++) {
-        hint_offer(&hint, known->key);
-    }
-    if (hint.best != NULL) {
-        error_set_hint(errp, "Is '%s' meant?", hint.best);
-    }
-    return -EINVAL;
-}
-
 static int create(Platter *pl, const char *filename, BlockOptions *options, Error **errp)
 {
     AUTO_FREE char *name = NULL;
@@ -96,7 +58,7 @@ static int create(Platter *pl, const char *filename, BlockOptions *options, Erro
         return error_set(errp, ENOTSUP, "Could not create '%s': driver '%s' cannot create images",
                          filename, drv->format_name);
     }
-    rc = refuse_unknown(drv, options, errp);
+    rc = bdrv_refuse_unknown_keys(drv, "Creating", drv->create_keys, options, errp);
     if (rc < 0) {
         return rc;
     }

@@ -223,6 +223,10 @@ int bdrv_apply_auto_read_only(BlockDriverState *bs, const char *why, Error **err
 void bdrv_set_filename(BlockDriverState *bs,
                        const char *filename); /* plain name; copied; at open */
 void bdrv_set_engine(BlockDriverState *bs, enum aio_engine engine); /* for bdrv_get_engine_name */
+/* What the image says of its backing file (NULL: none; format NULL: not said), for
+ * bdrv_get_backing_file. Copied; 0 or -ENOMEM. At open, and when an amend changed it; not in
+ * change_backing_file_co, after which block/ does it. Control thread, coroutines too. */
+int bdrv_set_backing_name(BlockDriverState *bs, const char *file, const char *format);
 
 /* Open the child NAME of bs from the keys "NAME" (reference) or "NAME.*", or from filename when not
  * NULL. The edge is the node's. NULL with errp. */
@@ -248,8 +252,9 @@ int bdrv_os_open(Platter *pl, const char *path, int flags, int mode, Error **err
 /* The size changed behind our back or by a write past the end (at least new_size_bytes). Any
  * thread. */
 void bdrv_grow_size(BlockDriverState *bs, uint64_t new_size_bytes);
-/* The image was found corrupt: told once (PLATTER_EVENT_IMAGE_CORRUPTED). fatal: the node cannot be
- * used any more, and is marked broken too. offset UINT64_MAX: none. Any thread. */
+/* The image was found corrupt: told once (PLATTER_EVENT_IMAGE_CORRUPTED), and once more when it
+ * becomes fatal: then the node cannot be used any more, and is marked broken too. offset
+ * UINT64_MAX: none. Any thread. */
 void bdrv_image_corrupted(BlockDriverState *bs, bool fatal, uint64_t offset, uint64_t bytes,
                           const char *fmt, ...) __attribute__((format(printf, 5, 6)));
 /* The node cannot be trusted any more: all later requests answer -EIO; reported once. Any thread.
@@ -277,6 +282,10 @@ int bdrv_edge_truncate_co(BdrvEdge *edge, uint64_t size_bytes, bool exact,
 int bdrv_edge_block_status_co(BdrvEdge *edge, bool want_zero, uint64_t offset, uint64_t bytes,
                               struct bdrv_status *ret_status);
 int64_t bdrv_edge_getlength(BdrvEdge *edge);
+/* For measure: status of its source down the whole chain, ALLOCATED where a layer decides. Control
+ * call: polls the main context. */
+int bdrv_measure_status(BlockDriverState *source, uint64_t offset, uint64_t bytes,
+                        struct bdrv_status *ret_status);
 /* The same for control calls outside coroutines (open, create): polls the main context. */
 int bdrv_edge_pread(BdrvEdge *edge, uint64_t offset, void *buf, size_t bytes);
 int bdrv_edge_pwrite(BdrvEdge *edge, uint64_t offset, const void *buf, size_t bytes,

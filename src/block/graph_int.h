@@ -118,6 +118,8 @@ struct bdrv_opening {
     const char *filename;   /* borrowed: positional, for the primary child; NULL: none */
     BlockDriverState *file; /* counted: the primary child that was opened for probing, or NULL */
 };
+/* Open what stores the bytes under a positional file name (or json:), and nothing else. */
+BlockDriverState *bdrv_open_storage(Platter *pl, const char *filename, int flags, Error **errp);
 
 /* ---- hint.c: what somebody may have meant ---- */
 
@@ -130,6 +132,10 @@ struct hint hint_begin(const char *wanted);
 void hint_offer(struct hint *hint, const char *word);
 /* Refuse what is left of a node's options: 0, or -EINVAL naming the first key and a near one. */
 int bdrv_refuse_options(const BlockDriver *drv, const BlockOptions *options, Error **errp);
+/* Refuse a key that is not among keys (NULL: nothing is known of them), before anything is touched:
+ * 0 or -EINVAL. doing: "Creating". */
+int bdrv_refuse_unknown_keys(const BlockDriver *drv, const char *doing, const struct opts_key *keys,
+                             const BlockOptions *options, Error **errp);
 
 /* ---- protocol.c: which driver a name asks for ---- */
 

@@ -101,3 +101,36 @@ int bdrv_refuse_options(const BlockDriver *drv, const BlockOptions *options, Err
     }
     return -EINVAL;
 }
+
+static bool keys_have(const struct opts_key *keys, const char *key)
+{
+    while (keys->key != NULL && strcmp(keys->key, key) != 0) {
+        keys++;
+    }
+    return keys->key != NULL;
+}
+
+int bdrv_refuse_unknown_keys(const BlockDriver *drv, const char *doing, const struct opts_key *keys,
+                             const BlockOptions *options, Error **errp)
+{
+    const char *key = NULL;
+    struct hint hint;
+
+    if (keys == NULL) {
+        return 0;
+    }
+    do {
+        key = block_options_next_key(options, key);
+    } while (key != NULL && keys_have(keys, key));
+    if (key == NULL) {
+        return 0;
+    }
+    error_set(errp, EINVAL, "%s with driver '%s' does not know the option '%.*s'", doing,
+              drv->format_name, BDRV_NODE_NAME_BYTES_MAX, key);
+    hint = hint_begin(key);
+    offer_keys(&hint, keys);
+    if (hint.best != NULL) {
+        error_set_hint(errp, "Is '%s' meant?", hint.best);
+    }
+    return -EINVAL;
+}

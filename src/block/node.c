@@ -139,6 +139,8 @@ static void node_free(BlockDriverState *bs)
         free(reason);
     }
     block_options_free(bs->options);
+    free(bs->backing_format);
+    free(bs->backing_file);
     free(bs->shown_filename);
     free(bs->filename);
     free(bs->node_name);
@@ -277,31 +279,45 @@ void bdrv_grow_size(BlockDriverState *bs, uint64_t new_size_bytes)
     late_size(bs);
 }
 
+/* printf, malloc'd, or the constant no_memory_reason. */
+static char *reason_new(const char *fmt, va_list ap)
+{
+    va_list again;
+    char *reason;
+    int len;
+
+    va_copy(again, ap);
+    len = vsnprintf(NULL, 0, fmt, again);
+    va_end(again);
+    reason = len < 0 ? NULL : malloc((size_t)len + 1);
+    if (reason == NULL) {
+        return (char *)(uintptr_t)no_memory_reason; /* never written, never freed */
+    }
+    vsnprintf(reason, (size_t)len + 1, fmt, ap);
+    return reason;
+}
+
+static void reason_free(char *reason)
+{
+    if (reason != no_memory_reason) {
+        free(reason);
+    }
+}
+
 void bdrv_mark_broken(BlockDriverState *bs, const char *fmt, ...)
 {
     char *reason, *none = NULL;
     va_list ap;
-    int len;
 
     if (atomic_load_explicit(&bs->broken, memory_order_acquire) != NULL) {
         return;
     }
     va_start(ap, fmt);
-    len = vsnprintf(NULL, 0, fmt, ap);
+    reason = reason_new(fmt, ap);
     va_end(ap);
-    reason = len < 0 ? NULL : malloc((size_t)len + 1);
-    if (reason != NULL) {
-        va_start(ap, fmt);
-        vsnprintf(reason, (size_t)len + 1, fmt, ap);
-        va_end(ap);
-    } else {
-        reason = (char *)(uintptr_t)no_memory_reason; /* never written, never freed */
-    }
     if (!atomic_compare_exchange_strong_explicit(&bs->broken, &none, reason, memory_order_acq_rel,
                                                  memory_order_acquire)) {
-        if (reason != no_memory_reason) {
-            free(reason);
-        }
+        reason_free(reason);
         return;
     }
     late_fold(bs);
@@ -309,4 +325,35 @@ void bdrv_mark_broken(BlockDriverState *bs, const char *fmt, ...)
                                .type = PLATTER_EVENT_NODE_BROKEN,
                                .u.node_broken = {.node_name = bs->node_name, .reason = reason},
                            });
+}
+
+void bdrv_image_corrupted(BlockDriverState *bs, bool fatal, uint64_t offset, uint64_t bytes,
+                          const char *fmt, ...)
+{
+    int told = fatal ? 2 : 1;
+    int before = atomic_load_explicit(&bs->corrupt_told, memory_order_relaxed);
+    char *message;
+    va_list ap;
+
+    do {
+        if (before >= told) {
+            return;
+        }
+    } while (!atomic_compare_exchange_weak_explicit(&bs->corrupt_told, &before, told,
+                                                    memory_order_relaxed, memory_order_relaxed));
+    va_start(ap, fmt);
+    message = reason_new(fmt, ap);
+    va_end(ap);
+    if (fatal) {
+        bdrv_mark_broken(bs, "The image is corrupt: %s", message);
+    }
+    instance_raise(bs->pl, &(struct platter_event){
+                               .type = PLATTER_EVENT_IMAGE_CORRUPTED,
+                               .u.image_corrupted = {.node_name = bs->node_name,
+                                                     .message = message,
+                                                     .offset_bytes = offset,
+                                                     .bytes = bytes,
+                                                     .fatal = fatal},
+                           });
+    reason_free(message);
 }

@@ -75,6 +75,7 @@ struct BlockDriverState {
     struct bdrv_limits bl;
     BdrvEdge *file;             /* primary child or NULL */
     _Atomic(char *) broken;     /* why requests answer -EIO; owned; set once */
+    _Atomic int corrupt_told;   /* 1: it was told that the image is corrupt; 2: that it is fatal */
     _Atomic int64_t size_bytes; /* or -errno */
 
     /* data path state */
@@ -93,6 +94,8 @@ struct BlockDriverState {
     char *filename;        /* owned, plain; NULL when there is none */
     char *shown_filename;  /* owned cache of bdrv_get_filename */
     BlockOptions *options; /* owned: as opened, for bdrv_get_filename */
+    char *backing_file;    /* owned; what the image says (backing_name.c), or NULL */
+    char *backing_format;  /* owned, or NULL */
     bool probed;
     bool implicit_name; /* node_name was generated */
     enum aio_engine engine;
@@ -154,6 +157,8 @@ void bdrv_set_detect_zeroes(BlockDriverState *bs, enum bdrv_detect_zeroes dz);
 /* bdrv_edge_request_co and its kin (block/driver.h) plus: */
 int bdrv_edge_copy_range_co(BdrvEdge *src, uint64_t src_offset, BdrvEdge *dst, uint64_t dst_offset,
                             uint64_t bytes, unsigned read_flags, unsigned write_flags);
+/* The machine's state (BDRV_OP_READ or _WRITE; offset and bytes are its own). */
+int bdrv_edge_vmstate_co(BdrvEdge *edge, const struct bdrv_req *req);
 int bdrv_edge_ioctl_co(BdrvEdge *edge, unsigned long request, void *buf);
 /* Status down the chain; *ret_depth as blk_co_block_status. */
 int bdrv_edge_status_above_co(BdrvEdge *edge, bool want_zero, uint64_t offset, uint64_t bytes,

@@ -34,6 +34,7 @@ struct request {
     int flags;
     unsigned depth;
     bool wants_protocol; /* a child that stores bytes: no format is put on top by default */
+    bool only_protocol;  /* nor may options put one there */
 };
 
 static int no_memory(Error **errp)
@@ -281,6 +282,9 @@ static int choose_driver(struct request *req, const char *named, const BlockDriv
     *ret_drv = NULL;
     if (named != NULL) {
         *ret_drv = bdrv_find_driver(named);
+        if (*ret_drv != NULL && req->only_protocol && !((*ret_drv)->caps & BDRV_CAP_PROTOCOL)) {
+            return error_set(errp, EINVAL, "Driver '%s' does not store bytes itself", named);
+        }
         return *ret_drv == NULL ? bdrv_unknown_driver(named, errp) : 0;
     }
     if (!req->wants_protocol) {
@@ -544,4 +548,22 @@ BlockDriverState *bdrv_open(Platter *pl, const char *filename, const char *refer
     bs = open_request(&req, errp);
     graph_tell_sizes(pl);
     return bs;
+}
+
+BlockDriverState *bdrv_open_storage(Platter *pl, const char *filename, int flags, Error **errp)
+{
+    struct request req = {
+        .pl = pl,
+        .filename = filename,
+        .options = block_options_new(),
+        .flags = flags,
+        .wants_protocol = true,
+        .only_protocol = true,
+    };
+
+    if (req.options == NULL) {
+        no_memory(errp);
+        return NULL;
+    }
+    return open_request(&req, errp);
 }

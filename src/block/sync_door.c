@@ -11,9 +11,8 @@
 #include "loop/context.h"
 
 struct sync_call {
-    BdrvEdge *edge; /* NULL: flush bs */
-    const struct bdrv_req *req;
-    BlockDriverState *bs;
+    int (*run_co)(void *opaque);
+    void *opaque;
     int ret;
     bool done; /* both in this thread */
 };
@@ -22,8 +21,7 @@ static void sync_entry(void *opaque)
 {
     struct sync_call *call = opaque;
 
-    call->ret =
-        call->edge ? bdrv_edge_request_co(call->edge, call->req) : bdrv_node_flush_co(call->bs);
+    call->ret = call->run_co(call->opaque);
     call->done = true;
 }
 
@@ -34,23 +32,42 @@ static bool sync_pending(void *opaque)
     return !call->done;
 }
 
-static int sync_run(struct sync_call *call)
+int bdrv_run_co(int (*run_co)(void *opaque), void *opaque)
 {
+    struct sync_call call = {.run_co = run_co, .opaque = opaque};
     AioContext *ctx = aio_context_current();
     Coroutine *co;
 
     if (in_coroutine()) {
-        sync_entry(call);
-        return call->ret;
+        return run_co(opaque);
     }
     assert(ctx != NULL); /* a control call */
-    co = coroutine_create(sync_entry, call);
+    co = coroutine_create(sync_entry, &call);
     if (co == NULL) {
         return -ENOMEM;
     }
     coroutine_enter(co);
-    aio_wait_while(ctx, sync_pending, call);
-    return call->ret;
+    aio_wait_while(ctx, sync_pending, &call);
+    return call.ret;
+}
+
+/* ---- requests ---- */
+
+struct edge_call {
+    BdrvEdge *edge;
+    const struct bdrv_req *req;
+};
+
+static int edge_run_co(void *opaque)
+{
+    const struct edge_call *call = opaque;
+
+    return bdrv_edge_request_co(call->edge, call->req);
+}
+
+static int edge_request(BdrvEdge *edge, const struct bdrv_req *req)
+{
+    return bdrv_run_co(edge_run_co, &(struct edge_call){.edge = edge, .req = req});
 }
 
 int bdrv_edge_pread(BdrvEdge *edge, uint64_t offset, void *buf, size_t bytes)
@@ -59,7 +76,7 @@ int bdrv_edge_pread(BdrvEdge *edge, uint64_t offset, void *buf, size_t bytes)
     struct bdrv_req req = {
         .op = BDRV_OP_READ, .offset = offset, .bytes = bytes, .iov = &iov, .niov = 1};
 
-    return sync_run(&(struct sync_call){.edge = edge, .req = &req});
+    return edge_request(edge, &req);
 }
 
 int bdrv_edge_pwrite(BdrvEdge *edge, uint64_t offset, const void *buf, size_t bytes, unsigned flags)
@@ -72,14 +89,19 @@ int bdrv_edge_pwrite(BdrvEdge *edge, uint64_t offset, const void *buf, size_t by
                            .iov = &iov,
                            .niov = 1};
 
-    return sync_run(&(struct sync_call){.edge = edge, .req = &req});
+    return edge_request(edge, &req);
 }
 
 int bdrv_edge_flush(BdrvEdge *edge)
 {
     struct bdrv_req req = {.op = BDRV_OP_FLUSH};
 
-    return sync_run(&(struct sync_call){.edge = edge, .req = &req});
+    return edge_request(edge, &req);
+}
+
+static int flush_run_co(void *opaque)
+{
+    return bdrv_node_flush_co(opaque);
 }
 
 int bdrv_flush_all(Platter *pl)
@@ -92,7 +114,7 @@ int bdrv_flush_all(Platter *pl)
         bdrv_ref(bs);
     }
     for (; bs; bs = next) {
-        int ret = bs->drv ? sync_run(&(struct sync_call){.bs = bs}) : 0;
+        int ret = bs->drv ? bdrv_run_co(flush_run_co, bs) : 0;
 
         first = first < 0 ? first : ret;
         next = TAILQ_NEXT(bs, in_instance);

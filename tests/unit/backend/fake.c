@@ -158,6 +158,23 @@ static bool cd_is_inserted(BlockDriverState *bs)
     return fake_of(bs)->inserted;
 }
 
+static int fake_vmstate_co(BlockDriverState *bs, const struct bdrv_req *req)
+{
+    struct fake *fake = bdrv_opaque(bs);
+    uint8_t *at = fake->vmstate + req->offset;
+
+    assert_true(req->offset + req->bytes <= FAKE_VMSTATE_BYTES);
+    if (fake->fail < 0) {
+        return fake->fail;
+    }
+    if (req->op == BDRV_OP_READ) {
+        iov_from_buf(req->iov, req->niov, req->iov_offset, at, req->bytes);
+    } else {
+        iov_to_buf(req->iov, req->niov, req->iov_offset, at, req->bytes);
+    }
+    return 0;
+}
+
 static void cd_lock_medium(BlockDriverState *bs, bool locked)
 {
     fake_of(bs)->locked += locked ? 1 : -1;
@@ -193,6 +210,8 @@ static void filter_limits(BlockDriverState *bs, struct bdrv_limits *limits)
 static const BlockDriver driver_fake = {
     .format_name = "fake",
     FAKE_OPERATIONS,
+    .save_vmstate_co = fake_vmstate_co,
+    .load_vmstate_co = fake_vmstate_co,
 };
 static const BlockDriver driver_fake_cd = {
     .format_name = "fake-cd",

@@ -21,10 +21,12 @@
 
 #define FAKE_BYTES (1 << 20)
 #define FAKE_SECTORS (FAKE_BYTES / 512)
+#define FAKE_VMSTATE_BYTES 64
 
 /* The state of a node of driver "fake" or "fake-cd". */
 struct fake {
     uint8_t data[FAKE_BYTES];
+    uint8_t vmstate[FAKE_VMSTATE_BYTES]; /* of "fake" only */
     _Atomic int64_t size_bytes;
     _Atomic int reads, writes, zeroes, discards, flushes, ioctls, truncates;
     _Atomic unsigned last_flags; /* of the last write or write zeroes */

@@ -1,7 +1,7 @@
 /* SPDX-License-Identifier: MIT */
 /*
- * Section 2.10 of the seed (without vmstate): flush, discard, ioctl, compressed, truncate, drain.
- * One test a row, named by it.
+ * Section 2.10 of the seed: flush, discard, ioctl, compressed, truncate, vmstate, drain. One test a
+ * row, named by it.
  */
 #include "fake.h"
 
@@ -84,6 +84,55 @@ static void test_blk_ioctl(void **state)
     assert_int_equal(fake_of(blk_bs(blk))->last_ioctl, 77);
     blk_remove_bs(blk);
     assert_int_equal(blk_ioctl(blk, 77, &answer), -ENOMEDIUM);
+    blk_unref(blk);
+}
+
+static void test_blk_save_vmstate(void **state)
+{
+    struct env *env = *state;
+    BlockBackend *blk = fake_blk(env->pl, "hd0");
+    struct fake *fake = fake_of(blk_bs(blk));
+    const uint8_t buf[3] = {1, 2, 3};
+
+    assert_int_equal(blk_save_vmstate(blk, buf, 5, 3), 3); /* bytes, not 0 */
+    assert_memory_equal(fake->vmstate + 5, buf, 3);
+    assert_int_equal(atomic_load(&fake->flushes), 0);
+    blk_set_enable_write_cache(blk, false);
+    assert_int_equal(blk_save_vmstate(blk, buf, 0, 3), 3);
+    assert_int_equal(atomic_load(&fake->flushes), 1);
+    assert_int_equal(blk_save_vmstate(blk, buf, -1, 3), -EINVAL);
+    assert_int_equal(blk_save_vmstate(blk, buf, 0, -3), -EINVAL);
+    assert_int_equal(blk_set_read_only(blk, true, NULL), 0);
+    assert_int_equal(blk_save_vmstate(blk, buf, 0, 3), -EPERM);
+    assert_int_equal(blk_set_read_only(blk, false, NULL), 0);
+    fake->fail = -ENOSPC;
+    assert_int_equal(blk_save_vmstate(blk, buf, 0, 3), -ENOSPC);
+    blk_remove_bs(blk);
+    assert_int_equal(blk_save_vmstate(blk, buf, 0, 3), -ENOMEDIUM);
+    blk_unref(blk);
+}
+
+static void test_blk_load_vmstate(void **state)
+{
+    struct env *env = *state;
+    BlockBackend *blk = fake_blk(env->pl, "hd0");
+    BlockBackend *cd = blk_new(env->pl, "cd0", NULL);
+    BlockDriverState *bs = fake_open(env->pl, "fake-cd", NULL, BDRV_O_RDWR);
+    uint8_t buf[3] = {0};
+
+    memset(fake_of(blk_bs(blk))->vmstate, 9, FAKE_VMSTATE_BYTES);
+    assert_int_equal(blk_load_vmstate(blk, buf, 7, 3), 3);
+    assert_int_equal(buf[2], 9);
+    blk_set_read_only(blk, true, NULL);
+    assert_int_equal(blk_load_vmstate(blk, buf, 7, 3), 3);
+    fake_of(blk_bs(blk))->fail = -EIO;
+    assert_int_equal(blk_load_vmstate(blk, buf, 7, 3), -EIO);
+    assert_int_equal(blk_load_vmstate(cd, buf, 7, 3), -ENOMEDIUM);
+    assert_int_equal(blk_insert_bs(cd, bs, NULL), 0);
+    assert_int_equal(blk_load_vmstate(cd, buf, 7, 3), -ENOTSUP);
+    assert_int_equal(blk_save_vmstate(cd, buf, 7, 3), -ENOTSUP);
+    bdrv_unref(bs);
+    blk_unref(cd);
     blk_unref(blk);
 }
 
@@ -196,9 +245,10 @@ int main(void)
 {
     const struct CMUnitTest tests[] = {
 #define T(f) cmocka_unit_test_setup_teardown(f, env_setup, env_teardown)
-        T(test_blk_flush), T(test_blk_flush_all),        T(test_blk_discard),
-        T(test_blk_ioctl), T(test_blk_write_compressed), T(test_blk_truncate),
-        T(test_blk_drain), T(test_blk_drain_all),
+        T(test_blk_flush),        T(test_blk_flush_all),        T(test_blk_discard),
+        T(test_blk_ioctl),        T(test_blk_write_compressed), T(test_blk_truncate),
+        T(test_blk_drain),        T(test_blk_drain_all),        T(test_blk_save_vmstate),
+        T(test_blk_load_vmstate),
     };
 
     return cmocka_run_group_tests(tests, NULL, NULL);

@@ -6,6 +6,7 @@
 
 #include "fake.h"
 
+#include "schema/opts.h"
 #include "util/error.h"
 #include "util/iov.h"
 #include "util/options.h"
@@ -299,9 +300,170 @@ static const BlockDriver bdrv_fake_two = {
     .read_co = forward_co,
 };
 
+/* ---- "img": says what was asked of it ---- */
+
+static int image_did(BlockDriverState *bs, Error **errp, const char *fmt, ...)
+{
+    va_list ap;
+
+    assert_true(bs->held && bs->quiesce_count > 0);
+    assert_true(in_coroutine());
+    va_start(ap, fmt);
+    vsnprintf(fake.image_done, sizeof(fake.image_done), fmt, ap);
+    va_end(ap);
+    if (fake.on_image != NULL) {
+        fake.on_image(bs);
+    }
+    if (fake.image_error != NULL) {
+        error_set(errp, -fake.image_result, "%s", fake.image_error);
+    }
+    return fake.image_result;
+}
+
+static int img_check_co(BlockDriverState *bs, const struct bdrv_check_options *options,
+                        struct bdrv_check_result *ret_result, Error **errp)
+{
+    ret_result->leaks = 7;
+    return image_did(bs, errp, "check %u %s", options->fix, options->opaque != NULL ? "x" : "-");
+}
+
+static int img_amend_co(BlockDriverState *bs, BlockOptions *options, bool force,
+                        const struct bdrv_progress *progress, Error **errp)
+{
+    int rc = image_did(bs, errp, "amend %s %d", block_options_get_str(options, "colour"), force);
+
+    block_options_del(options, "colour");
+    return rc;
+}
+
+static int img_change_backing_co(BlockDriverState *bs, const char *file, const char *format,
+                                 Error **errp)
+{
+    return image_did(bs, errp, "backing %s %s", file != NULL ? file : "-",
+                     format != NULL ? format : "-");
+}
+
+static int img_make_empty_co(BlockDriverState *bs, Error **errp)
+{
+    return image_did(bs, errp, "empty");
+}
+
+static int img_measure(Platter *pl, BlockOptions *options, BlockDriverState *source,
+                       struct bdrv_measure_result *ret_result, Error **errp)
+{
+    struct bdrv_status st;
+
+    block_options_del(options, "colour");
+    ret_result->required_bytes = 1;
+    if (source != NULL) {
+        assert_true(source->quiesce_count > 0);
+        assert_int_equal(bdrv_measure_status(source, 0, 64, &st), 0);
+        ret_result->required_bytes = st.bytes;
+    }
+    return fake.image_result;
+}
+
+static json_t *img_specific_info(BlockDriverState *bs)
+{
+    return fake.image_result < 0 ? NULL : json_pack("{s:i}", "depth", 3);
+}
+
+static json_t *img_inspect(BdrvEdge *file, Error **errp)
+{
+    uint8_t head[4];
+
+    assert_int_equal(bdrv_edge_pread(file, 0, head, sizeof(head)), 0);
+    assert_true(bdrv_edge_node(file)->read_only);
+    if (fake.image_result < 0) {
+        error_set(errp, -fake.image_result, "the header is rotten");
+        return NULL;
+    }
+    return json_pack("{s:i}", "first", head[0]);
+}
+
+static const struct opts_key img_amend_keys[] = {{.key = "colour"}, {.key = "taste"}, {0}};
+
+static const struct bdrv_image_ops img_image_ops = {
+    .check_co = img_check_co,
+    .amend_co = img_amend_co,
+    .change_backing_file_co = img_change_backing_co,
+    .make_empty_co = img_make_empty_co,
+    .measure = img_measure,
+    .specific_info = img_specific_info,
+    .inspect = img_inspect,
+    .amend_keys = img_amend_keys,
+};
+
+static int img_create_co(BlockDriverState *bs, const struct bdrv_snapshot_info *info, Error **errp)
+{
+    return image_did(bs, errp, "create %s", info->name);
+}
+
+static int img_apply_co(BlockDriverState *bs, const char *id_or_name, Error **errp)
+{
+    return image_did(bs, errp, "apply %s", id_or_name);
+}
+
+static int img_delete_co(BlockDriverState *bs, const char *id, const char *name, Error **errp)
+{
+    return image_did(bs, errp, "delete %s %s", id != NULL ? id : "-", name != NULL ? name : "-");
+}
+
+static int img_list(BlockDriverState *bs, struct bdrv_snapshot_list *ret_list, Error **errp)
+{
+    ret_list->snapshots = calloc(2, sizeof(ret_list->snapshots[0]));
+    ret_list->count = 2;
+    ret_list->snapshots[0].id = strdup("1");
+    ret_list->snapshots[0].name = strdup("one");
+    return image_did(bs, errp, "list");
+}
+
+static int img_load_tmp_co(BlockDriverState *bs, const char *id, const char *name, Error **errp)
+{
+    return image_did(bs, errp, "show %s %s", id != NULL ? id : "-", name != NULL ? name : "-");
+}
+
+static const struct bdrv_snapshot_ops img_snapshot_ops = {
+    .create_co = img_create_co,
+    .apply_co = img_apply_co,
+    .delete_co = img_delete_co,
+    .list = img_list,
+    .load_tmp_co = img_load_tmp_co,
+};
+
+static int img_open(BlockDriverState *bs, BlockOptions *options, int flags, Error **errp)
+{
+    return one_child_open(bs, options, BDRV_ROLE_DATA | BDRV_ROLE_METADATA, errp);
+}
+
+static int img_probe(const uint8_t *buf, size_t len, const char *filename)
+{
+    return len >= 4 && memcmp(buf, "IMG!", 4) == 0 ? 100 : 0;
+}
+
+static int img_flush_co(BlockDriverState *bs)
+{
+    return bdrv_edge_flush_co(bdrv_primary_child(bs));
+}
+
+static const BlockDriver bdrv_fake_img = {
+    .format_name = "img",
+    .caps = BDRV_CAP_FORMAT,
+    .probe = img_probe,
+    .open = img_open,
+    .close = fake_close,
+    .read_co = forward_co,
+    .write_co = forward_co,
+    .flush_co = img_flush_co,
+    .getlength = file_getlength,
+    .create_keys = img_amend_keys,
+    .image = &img_image_ops,
+    .snapshot = &img_snapshot_ops,
+};
+
 const BlockDriver *const bdrv_drivers[] = {
-    &bdrv_fake_file, &bdrv_fake_fmt, &bdrv_fake_net, &bdrv_fake_pass,
-    &bdrv_fake_raw,  &bdrv_fake_two, NULL,
+    &bdrv_fake_file, &bdrv_fake_fmt, &bdrv_fake_img, &bdrv_fake_net,
+    &bdrv_fake_pass, &bdrv_fake_raw, &bdrv_fake_two, NULL,
 };
 
 /* ---- users ---- */

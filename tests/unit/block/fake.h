@@ -1,8 +1,8 @@
 /* SPDX-License-Identifier: MIT */
 /*
  * Drivers for the tests of the graph: "file" keeps 4096 bytes in memory, "raw" passes through,
- * "fmt" is a format with metadata, "pass" a filter, "two" has two children. They count what is
- * done with them.
+ * "fmt" is a format with metadata, "img" one that can do everything to an image, "pass" a filter,
+ * "two" has two children. They count what is done with them.
  */
 #ifndef PLATTER_TEST_FAKE_H
 #define PLATTER_TEST_FAKE_H
@@ -37,6 +37,10 @@ struct fake_counters {
     void (*on_flush)(BlockDriverState *bs); /* called by them */
     int closed[2048];                       /* numbers of nodes in order of close */
     int n_closed;
+    int image_result;                       /* what operations of "img" answer */
+    const char *image_error;                /* the text they set; NULL: none */
+    char image_done[64];                    /* the last one, with its arguments */
+    void (*on_image)(BlockDriverState *bs); /* called by them */
 };
 extern struct fake_counters fake;
 

@@ -200,6 +200,45 @@ static int raw_create(Platter *pl, const char *filename, BlockOptions *options, 
     return bdrv_create(pl, filename, below, errp);
 }
 
+/* What the reference answers: the disk in whole sectors, whether it is full of data or not. */
+static int raw_measure(Platter *pl, BlockOptions *options, BlockDriverState *source,
+                       struct bdrv_measure_result *ret_result, Error **errp)
+{
+    struct opts_create_raw opts;
+    uint64_t bytes;
+    int rc;
+
+    if (source != NULL && !block_options_has(options, "size")) {
+        int64_t source_bytes = bdrv_getlength(source);
+
+        if (source_bytes < 0) {
+            return error_set_errno(errp, (int)-source_bytes, "raw: cannot tell the size of '%s'",
+                                   bdrv_get_node_name(source));
+        }
+        rc = block_options_set_u64(options, "size", (uint64_t)source_bytes);
+        if (rc < 0) {
+            return error_set_errno(errp, -rc, "raw: cannot measure");
+        }
+    }
+    rc = opts_create_raw_parse(options, &opts, errp);
+    if (rc < 0) {
+        return rc;
+    }
+    bytes = opts.size;
+    opts_create_raw_fini(&opts);
+    if (bytes > INT64_MAX - RAW_SIZE_UNIT) {
+        return error_set(errp, EFBIG, "raw: size %" PRIu64 " is too large", bytes);
+    }
+    bytes = align_up(bytes, RAW_SIZE_UNIT);
+    *ret_result = (struct bdrv_measure_result){
+        .required_bytes = bytes,
+        .fully_allocated_bytes = bytes,
+    };
+    return 0;
+}
+
+static const struct bdrv_image_ops raw_image_ops = {.measure = raw_measure};
+
 static const char *const raw_strong_options[] = {"offset", "size", NULL};
 
 const BlockDriver bdrv_raw = {
@@ -222,5 +261,6 @@ const BlockDriver bdrv_raw = {
     .get_info = raw_get_info,
     .create = raw_create,
     .create_keys = opts_create_raw_keys,
+    .image = &raw_image_ops,
     .strong_options = raw_strong_options,
 };
