@@ -18,6 +18,8 @@ enum platter_event_type {
     PLATTER_EVENT_DEVICE_TRAY_MOVED = 1,
     PLATTER_EVENT_NODE_BROKEN, /* a node will answer errors from now on, and why */
     PLATTER_EVENT_IMAGE_CORRUPTED,
+    PLATTER_EVENT_JOB_STATUS_CHANGE,
+    PLATTER_EVENT_JOB_ERROR, /* a job met an error of its storage, and what it does */
 };
 
 struct platter_event {
@@ -31,6 +33,16 @@ struct platter_event {
             const char *node_name;
             const char *reason;
         } node_broken;
+        struct {
+            const char *id;
+            const char *type;
+            const char *status; /* as job_status_name says it */
+        } job;
+        struct {
+            const char *id;
+            const char *action; /* "report", "ignore", "stop" */
+            bool is_read;
+        } job_error;
         struct {
             const char *node_name;
             const char *message;
