@@ -134,6 +134,10 @@ int blk_co_truncate(BlockBackend *blk, int64_t size_bytes, bool exact, enum bdrv
  * 2 for its backing file, ... [co] */
 int blk_co_block_status(BlockBackend *blk, int64_t offset, int64_t bytes, int64_t *ret_bytes,
                         int64_t *ret_map, int *ret_depth);
+/* The same, and the node whose bytes ret_map speaks of (borrowed until the graph changes; NULL
+ * where there is no map). [co], control thread */
+int blk_co_block_status_file(BlockBackend *blk, int64_t offset, int64_t bytes, int64_t *ret_bytes,
+                             int64_t *ret_map, int *ret_depth, BlockDriverState **ret_file);
 /* Copy inside the storage where it can; -ENOTSUP where it cannot. [co] */
 int blk_co_copy_range(BlockBackend *src, int64_t src_offset, BlockBackend *dst, int64_t dst_offset,
                       int64_t bytes, int read_flags, int write_flags);

@@ -122,8 +122,8 @@ int blk_co_truncate(BlockBackend *blk, int64_t size_bytes, bool exact, enum bdrv
     return blk_truncate_over_co(blk, size_bytes, exact, prealloc, false, errp);
 }
 
-int blk_co_block_status(BlockBackend *blk, int64_t offset, int64_t bytes, int64_t *ret_bytes,
-                        int64_t *ret_map, int *ret_depth)
+int blk_co_block_status_file(BlockBackend *blk, int64_t offset, int64_t bytes, int64_t *ret_bytes,
+                             int64_t *ret_map, int *ret_depth, BlockDriverState **ret_file)
 {
     struct blk_slot *slot = blk_gate_enter(blk, false);
     struct bdrv_status status = {0};
@@ -148,7 +148,16 @@ int blk_co_block_status(BlockBackend *blk, int64_t offset, int64_t bytes, int64_
     if (ret_depth != NULL) {
         *ret_depth = depth;
     }
+    if (ret_file != NULL) {
+        *ret_file = status.file;
+    }
     return status.flags;
+}
+
+int blk_co_block_status(BlockBackend *blk, int64_t offset, int64_t bytes, int64_t *ret_bytes,
+                        int64_t *ret_map, int *ret_depth)
+{
+    return blk_co_block_status_file(blk, offset, bytes, ret_bytes, ret_map, ret_depth, NULL);
 }
 
 /* Count in flight at both, or at none while waiting: a request that held one and waited for the
