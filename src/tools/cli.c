@@ -286,6 +286,11 @@ static int next_short(struct cli_args *args)
     return take_value(args, rest, shown);
 }
 
+static bool is_signed_operand(const struct cli_args *args, const char *arg)
+{
+    return args->signed_operands && arg[0] == '-' && arg[1] >= '0' && arg[1] <= '9';
+}
+
 int cli_next(struct cli_args *args)
 {
     const char *arg;
@@ -307,7 +312,7 @@ int cli_next(struct cli_args *args)
     if (!args->only_operands && arg[0] == '-' && arg[1] == '-') {
         return next_long(args);
     }
-    if (!args->only_operands && arg[0] == '-' && arg[1] != '\0') {
+    if (!args->only_operands && arg[0] == '-' && arg[1] != '\0' && !is_signed_operand(args, arg)) {
         args->index++;
         args->bundle = arg + 1;
         return next_short(args);

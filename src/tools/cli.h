@@ -70,6 +70,7 @@ struct cli_args {
     int index;                       /* of the next argument */
     const char *bundle;              /* rest of "-abc" */
     bool only_operands;              /* "--" was seen */
+    bool signed_operands;            /* "-5G" is an operand: '-' and a digit begin no option */
     const struct cli_option *option; /* the one that cli_next returned */
     const char *value;               /* of an option, or the operand */
 };

@@ -5,10 +5,18 @@
 
 #include "tools/cli.h"
 
-extern const struct cli_command command_create; /* img/create.c */
-extern const struct cli_command command_info;   /* img/info.c */
-extern const struct cli_command command_bench;  /* img/bench.c */
-extern const struct cli_command command_io;     /* io/io.c */
-extern const struct cli_command command_serve;  /* serve/serve.c */
+extern const struct cli_command command_create;   /* img/create.c */
+extern const struct cli_command command_info;     /* img/info.c */
+extern const struct cli_command command_inspect;  /* img/inspect.c */
+extern const struct cli_command command_check;    /* img/check.c */
+extern const struct cli_command command_map;      /* img/map.c */
+extern const struct cli_command command_compare;  /* img/compare.c */
+extern const struct cli_command command_measure;  /* img/measure.c */
+extern const struct cli_command command_resize;   /* img/resize.c */
+extern const struct cli_command command_snapshot; /* img/snapshot.c */
+extern const struct cli_command command_amend;    /* img/amend.c */
+extern const struct cli_command command_serve;    /* serve/serve.c */
+extern const struct cli_command command_bench;    /* img/bench.c */
+extern const struct cli_command command_io;       /* io/io.c */
 
 #endif

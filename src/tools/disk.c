@@ -4,6 +4,7 @@
 #include <string.h>
 
 #include <platter/coroutine.h>
+#include <platter/image.h>
 
 #include "tools/disk.h"
 #include "util/error.h"
@@ -44,6 +45,70 @@ static bool is_one_of(const char *word, const char *const *words)
     return false;
 }
 
+bool disk_take_option(struct disk_args *args, int id, const struct cli_args *a)
+{
+    switch (id) {
+    case DISK_OPTION_AIO:
+        args->aio = a->value;
+        return true;
+    case DISK_OPTION_CACHE:
+        args->cache = a->value;
+        return true;
+    case DISK_OPTION_FORCE_SHARE:
+        args->force_share = true;
+        return true;
+    case DISK_OPTION_FORMAT:
+        args->format = a->value;
+        return true;
+    case DISK_OPTION_IMAGE_OPTS:
+        args->image_opts = true;
+        return true;
+    case DISK_OPTION_SNAPSHOT:
+        args->snapshot = a->value;
+        return true;
+    default:
+        return false;
+    }
+}
+
+bool disk_take_file(struct disk_args *args, const struct cli_args *a)
+{
+    if (args->file) {
+        cli_usage_error(a->cli, "one FILE is wanted, '%s' is too much", a->value);
+        return false;
+    }
+    args->file = a->value;
+    return true;
+}
+
+bool disk_take_output(const struct cli_args *a, bool *ret_json)
+{
+    *ret_json = strcmp(a->value, "json") == 0;
+    if (!*ret_json && strcmp(a->value, "human") != 0) {
+        cli_usage_error(a->cli, "no output form '%s': there are human and json", a->value);
+        return false;
+    }
+    return true;
+}
+
+bool disk_prealloc_parse(const char *text, enum bdrv_prealloc *ret)
+{
+    static const char *const names[] = {
+        [BDRV_PREALLOC_OFF] = "off",
+        [BDRV_PREALLOC_METADATA] = "metadata",
+        [BDRV_PREALLOC_FALLOC] = "falloc",
+        [BDRV_PREALLOC_FULL] = "full",
+    };
+
+    for (size_t i = 0; i < ARRAY_SIZE(names); i++) {
+        if (strcmp(names[i], text) == 0) {
+            *ret = (enum bdrv_prealloc)i;
+            return true;
+        }
+    }
+    return false;
+}
+
 static bool wants_unmap(const char *discard)
 {
     return discard && (strcmp(discard, "unmap") == 0 || strcmp(discard, "on") == 0);
@@ -67,6 +132,10 @@ bool disk_args_check(struct cli *cli, const struct disk_args *args)
     }
     if (args->discard && !is_one_of(args->discard, discard)) {
         cli_usage_error(cli, "no discard mode '%s': there are ignore and unmap", args->discard);
+        return false;
+    }
+    if (args->snapshot && args->writable) {
+        cli_usage_error(cli, "a snapshot (-l) is only shown read-only");
         return false;
     }
     if (args->image_opts && args->format) {
@@ -178,7 +247,7 @@ static void disk_perm(const struct disk_args *args, uint64_t *ret_perm, uint64_t
 static BlockBackend *backend_new(Platter *pl, BlockDriverState *bs, const struct disk_args *args,
                                  Error **errp)
 {
-    BlockBackend *blk = blk_new(pl, "disk", errp);
+    BlockBackend *blk = blk_new(pl, args->id ? args->id : "disk", errp);
     uint64_t perm, shared;
 
     disk_perm(args, &perm, &shared);
@@ -188,6 +257,32 @@ static BlockBackend *backend_new(Platter *pl, BlockDriverState *bs, const struct
     }
     bdrv_unref(bs);
     return blk;
+}
+
+/* text: ID_OR_NAME, or options. An id is looked for before a name. */
+static int show_snapshot(BlockDriverState *bs, const char *text, Error **errp)
+{
+    BlockOptions *options = NULL;
+    Error *err = NULL;
+    int ret;
+
+    if (strncmp(text, "snapshot.", 9) != 0) {
+        ret = bdrv_snapshot_load_tmp(bs, text, NULL, &err);
+        if (ret != -ENOENT) {
+            error_propagate(errp, err);
+            return ret;
+        }
+        error_free(err);
+        return bdrv_snapshot_load_tmp(bs, NULL, text, errp);
+    }
+    options = block_options_parse(text, NULL, errp);
+    if (!options) {
+        return -EINVAL;
+    }
+    ret = bdrv_snapshot_load_tmp(bs, block_options_get_str(options, "snapshot.id"),
+                                 block_options_get_str(options, "snapshot.name"), errp);
+    block_options_free(options);
+    return ret;
 }
 
 int disk_allow_resize(BlockBackend *blk, Error **errp)
@@ -217,7 +312,13 @@ BlockBackend *disk_open(struct cli *cli, Platter *pl, const struct disk_args *ar
     flags |= args->force_share ? BDRV_O_FORCE_SHARE : 0;
     flags |= args->look_only ? BDRV_O_NO_IO : 0;
     flags |= args->format ? 0 : BDRV_O_PROBE;
+    flags |= args->no_backing ? BDRV_O_NO_BACKING : 0;
+    flags |= args->check ? BDRV_O_CHECK : 0;
     bs = bdrv_open(pl, name, NULL, options, flags, &err);
+    if (bs && args->snapshot && show_snapshot(bs, args->snapshot, &err) < 0) {
+        bdrv_unref(bs);
+        bs = NULL;
+    }
     blk = bs ? backend_new(pl, bs, args, &err) : NULL;
     if (!blk) {
         cli_report(cli, err);
@@ -239,6 +340,26 @@ Platter *disk_platter_new(struct cli *cli)
         cli_report(cli, err);
     }
     return pl;
+}
+
+int disk_run(struct cli *cli, const struct disk_args *args,
+             int (*run)(struct cli *cli, BlockBackend *blk, void *opaque), void *opaque)
+{
+    Platter *pl = disk_platter_new(cli);
+    BlockBackend *blk = pl ? disk_open(cli, pl, args) : NULL;
+    int code = CLI_EXIT_FAILED;
+
+    if (blk) {
+        code = run(cli, blk, opaque);
+        if (code == CLI_EXIT_OK && args->writable) {
+            int ret = blk_flush(blk);
+
+            code = ret < 0 ? cli_error(cli, "the last flush failed: %s", strerror(-ret)) : code;
+        }
+        blk_unref(blk);
+    }
+    platter_free(pl);
+    return code;
 }
 
 struct run_co {

@@ -9,23 +9,86 @@
 #include "tools/cli.h"
 
 struct disk_args {
-    const char *file;    /* operand: a name, or options with image_opts */
-    const char *format;  /* NULL: guessed, with a warning when the disk is written */
-    const char *cache;   /* none, writeback, writethrough, directsync, unsafe; NULL: writeback */
-    const char *aio;     /* threads, native, io_uring; NULL: the best there is */
-    const char *discard; /* ignore, unmap; NULL: ignore */
+    const char *file;     /* operand: a name, or options with image_opts */
+    const char *id;       /* name of the backend; NULL: "disk" */
+    const char *format;   /* NULL: guessed, with a warning when the disk is written */
+    const char *cache;    /* none, writeback, writethrough, directsync, unsafe; NULL: writeback */
+    const char *aio;      /* threads, native, io_uring; NULL: the best there is */
+    const char *discard;  /* ignore, unmap; NULL: ignore */
+    const char *snapshot; /* show this one: ID_OR_NAME or snapshot.id=ID,snapshot.name=NAME */
     bool image_opts;
     bool writable;
     bool force_share;
-    bool look_only; /* no guest data is read */
-    bool exclusive; /* nobody else may write meanwhile, in this or another process */
+    bool look_only;  /* no guest data is read */
+    bool exclusive;  /* nobody else may write meanwhile, in this or another process */
+    bool no_backing; /* what this layer itself holds is looked at, its backing file is not */
+    bool check;      /* damage does not stop the open where it can be */
 };
+
+/* Options that many commands have. A command puts the rows that it knows into its table;
+ * disk_take_option takes them all. */
+enum disk_option {
+    DISK_OPTION_AIO = 1000,
+    DISK_OPTION_CACHE,
+    DISK_OPTION_FORCE_SHARE,
+    DISK_OPTION_FORMAT,
+    DISK_OPTION_IMAGE_OPTS,
+    DISK_OPTION_SNAPSHOT,
+};
+#define DISK_ROW_FORMAT                                                                            \
+    {                                                                                              \
+        DISK_OPTION_FORMAT, 'f', "format", "FMT", "format of the disk; guessed when not given"     \
+    }
+#define DISK_ROW_IMAGE_OPTS                                                                        \
+    {                                                                                              \
+        DISK_OPTION_IMAGE_OPTS, 0, "image-opts", NULL, "FILE is a list of options"                 \
+    }
+#define DISK_ROW_CACHE                                                                             \
+    {                                                                                              \
+        DISK_OPTION_CACHE, 't', "cache", "MODE",                                                   \
+            "none, writeback, writethrough, directsync, unsafe"                                    \
+    }
+#define DISK_ROW_SRC_CACHE                                                                         \
+    {                                                                                              \
+        DISK_OPTION_CACHE, 'T', "src-cache", "MODE",                                               \
+            "none, writeback, writethrough, directsync, unsafe"                                    \
+    }
+#define DISK_ROW_AIO                                                                               \
+    {                                                                                              \
+        DISK_OPTION_AIO, 'i', "aio", "MODE", "threads, native or io_uring"                         \
+    }
+#define DISK_ROW_FORCE_SHARE                                                                       \
+    {                                                                                              \
+        DISK_OPTION_FORCE_SHARE, 'U', "force-share", NULL, "take no locks; only for reading"       \
+    }
+/* -l, but where it is something else already */
+#define DISK_ROW_SNAPSHOT                                                                          \
+    {                                                                                              \
+        DISK_OPTION_SNAPSHOT, 'l', "load-snapshot", "SNAPSHOT",                                    \
+            "show this internal snapshot, read-only"                                               \
+    }
+
+/* Whether id, from cli_next, was one of them; then args has it. */
+bool disk_take_option(struct disk_args *args, int id, const struct cli_args *a);
+/* The one operand of a command that works on one disk; false after printing that it is too much. */
+bool disk_take_file(struct disk_args *args, const struct cli_args *a);
 
 /* Check the words in args without opening anything; false after printing. */
 bool disk_args_check(struct cli *cli, const struct disk_args *args);
 
-/* Open as backend "disk". NULL after printing why not. */
+/* Open as a backend. NULL after printing why not. */
 BlockBackend *disk_open(struct cli *cli, Platter *pl, const struct disk_args *args);
+
+/* The run of a command that works on one disk: an instance, the disk, run, a last flush when it is
+ * writable, the end. The exit code is run's, or CLI_EXIT_FAILED when the rest fails. */
+int disk_run(struct cli *cli, const struct disk_args *args,
+             int (*run)(struct cli *cli, BlockBackend *blk, void *opaque), void *opaque);
+
+/* "--output=human|json"; false after printing. */
+bool disk_take_output(const struct cli_args *a, bool *ret_json);
+
+/* "off", "metadata", "falloc", "full" */
+bool disk_prealloc_parse(const char *text, enum bdrv_prealloc *ret);
 
 /* Let blk change the size of its disk, where no other user forbids it. 0 or -errno. */
 int disk_allow_resize(BlockBackend *blk, Error **errp);

@@ -1,5 +1,7 @@
 # SPDX-License-Identifier: MIT
 """Running platter and the installed reference programs."""
+import functools
+import json
 import os
 import shutil
 import signal
@@ -41,3 +43,22 @@ def serving(*arguments, end=signal.SIGTERM):
         finally:
             if process.poll() is None:
                 process.kill()
+
+
+@functools.cache
+def formats():
+    """The formats that the program under test was built with."""
+    return platter('create', '-f', '?', 'nowhere', '1M').stderr.split('This build has:')[-1].split()
+
+
+def needs(fmt):
+    return pytest.mark.skipif(fmt not in formats(), reason=f'this build has no {fmt}')
+
+
+def same_json(ours, theirs, name_key=None):
+    """Two answers of one command; ours may have further members."""
+    mine, other = json.loads(ours.stdout), json.loads(theirs.stdout)
+    if name_key:
+        mine.pop(name_key, None)
+        other.pop(name_key, None)
+    return other == {k: mine.get(k) for k in other}

@@ -16,14 +16,9 @@
 #define BENCH_MEMORY_MAX (UINT64_C(4) << 30)
 
 enum bench_option {
-    BENCH_AIO = 1,
-    BENCH_CACHE,
-    BENCH_COUNT,
+    BENCH_COUNT = 1,
     BENCH_DEPTH,
     BENCH_FLUSH_INTERVAL,
-    BENCH_FORCE_SHARE,
-    BENCH_FORMAT,
-    BENCH_IMAGE_OPTS,
     BENCH_NATIVE,
     BENCH_NO_DRAIN,
     BENCH_OFFSET,
@@ -44,12 +39,12 @@ static const struct cli_option bench_options[] = {
     {BENCH_PATTERN, 0, "pattern", "BYTE", "what is written; 0 when not given"},
     {BENCH_FLUSH_INTERVAL, 0, "flush-interval", "N", "flush after each N writes"},
     {BENCH_NO_DRAIN, 0, "no-drain", NULL, "flush beside the writes, not between them"},
-    {BENCH_FORMAT, 'f', "format", "FMT", "format of the disk; guessed when not given"},
-    {BENCH_IMAGE_OPTS, 0, "image-opts", NULL, "FILE is a list of options"},
-    {BENCH_CACHE, 't', "cache", "MODE", "none, writeback, writethrough, directsync, unsafe"},
-    {BENCH_AIO, 'i', "aio", "MODE", "threads, native or io_uring"},
+    DISK_ROW_FORMAT,
+    DISK_ROW_IMAGE_OPTS,
+    DISK_ROW_CACHE,
+    DISK_ROW_AIO,
     {BENCH_NATIVE, 'n', "native", NULL, "the same as --aio=native where the disk allows it"},
-    {BENCH_FORCE_SHARE, 'U', "force-share", NULL, "take no locks; only for reading"},
+    DISK_ROW_FORCE_SHARE,
     {BENCH_QUIET, 'q', "quiet", NULL, "print only errors"},
     {0},
 };
@@ -280,27 +275,12 @@ static int bench_run(struct cli *cli, Platter *pl, BlockBackend *blk, const stru
 static bool bench_option(struct bench_args *args, int id, const struct cli_args *a)
 {
     switch (id) {
-    case BENCH_AIO:
-        args->disk.aio = a->value;
-        return true;
-    case BENCH_CACHE:
-        args->disk.cache = a->value;
-        return true;
     case BENCH_COUNT:
         return cli_number_value(a, 0, INT64_MAX, &args->count);
     case BENCH_DEPTH:
         return cli_number_value(a, 1, 65536, &args->depth);
     case BENCH_FLUSH_INTERVAL:
         return cli_number_value(a, 0, INT64_MAX, &args->flush_interval);
-    case BENCH_FORCE_SHARE:
-        args->disk.force_share = true;
-        return true;
-    case BENCH_FORMAT:
-        args->disk.format = a->value;
-        return true;
-    case BENCH_IMAGE_OPTS:
-        args->disk.image_opts = true;
-        return true;
     case BENCH_NATIVE:
         args->disk.aio = args->disk.aio ? args->disk.aio : "native";
         return true;
@@ -322,12 +302,7 @@ static bool bench_option(struct bench_args *args, int id, const struct cli_args 
         args->disk.writable = true;
         return true;
     default:
-        if (args->disk.file) {
-            cli_usage_error(a->cli, "one FILE is measured, '%s' is too much", a->value);
-            return false;
-        }
-        args->disk.file = a->value;
-        return true;
+        return disk_take_option(&args->disk, id, a) || disk_take_file(&args->disk, a);
     }
 }
 

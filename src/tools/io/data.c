@@ -54,6 +54,23 @@ static int transfer_range(struct io_session *s, const struct io_args *args, stru
     return 0;
 }
 
+/* VM state and compressed data go by sectors. */
+static int sectors_only(struct io_session *s, const struct transfer *t)
+{
+    const struct io_result *r = &t->result;
+    bool offset_good = r->offset % BDRV_SECTOR_SIZE == 0;
+
+    if (!t->vmstate && !t->compressed) {
+        return 0;
+    }
+    if (offset_good && r->bytes % BDRV_SECTOR_SIZE == 0) {
+        return 0;
+    }
+    fprintf(s->cli->out, "%" PRIu64 " is not a sector-aligned value for '%s'\n",
+            offset_good ? r->bytes : r->offset, offset_good ? "count" : "offset");
+    return -EINVAL;
+}
+
 /* ---- read ---- */
 
 /* Range of the pattern check inside the buffer. 0, or -EINVAL after printing. */
@@ -92,7 +109,9 @@ static int read_and_check(struct io_session *s, const struct transfer *t, unsign
 {
     struct iovec iov = {buf, (size_t)t->result.bytes};
     struct iov_view view = iov_view_of(&iov, 1);
-    int ret = t->vmstate ? -ENOTSUP : blk_preadv(s->blk, (int64_t)t->result.offset, &view, 0);
+    int ret = t->vmstate
+                  ? blk_load_vmstate(s->blk, buf, (int64_t)t->result.offset, (int)t->result.bytes)
+                  : blk_preadv(s->blk, (int64_t)t->result.offset, &view, 0);
 
     if (ret < 0) {
         return io_failed(s, "read", ret);
@@ -154,6 +173,9 @@ static int run_read(struct io_session *s, const struct io_command *c, int argc, 
     }
     ret = transfer_range(s, &args, &t, IO_LENGTH_MAX);
     if (ret == 0) {
+        ret = sectors_only(s, &t);
+    }
+    if (ret == 0) {
         ret = verify_range(s, c, &t, &check_offset, &check_bytes);
     }
     if (ret < 0) {
@@ -208,9 +230,10 @@ static int write_data(struct io_session *s, struct transfer *t)
     }
     if (ret == 0) {
         t->result.start_ns = aio_clock_ns();
-        ret = t->vmstate || t->compressed
-                  ? -ENOTSUP
-                  : blk_pwritev(s->blk, (int64_t)t->result.offset, &view, t->flags);
+        ret = t->vmstate
+                  ? blk_save_vmstate(s->blk, buf, (int64_t)t->result.offset, (int)t->result.bytes)
+                  : blk_pwritev(s->blk, (int64_t)t->result.offset, &view,
+                                t->flags | (t->compressed ? BDRV_REQ_WRITE_COMPRESSED : 0));
         if (ret < 0) {
             io_failed(s, "write", ret);
         }
@@ -275,8 +298,12 @@ static int write_options_check(struct io_session *s, const struct transfer *t)
         message = "-u requires -z to be specified";
     } else if (t->zeroes + (t->pattern >= 0) + (t->pattern_file != NULL) > 1) {
         message = "Only one of -z, -P, and -s can be specified at the same time";
-    } else if ((t->vmstate || t->compressed) && (t->zeroes || t->flags)) {
-        message = "-b and -c do not go with -z, -f, -n and -u";
+    } else if (t->vmstate && t->compressed) {
+        message = "-b and -c cannot be specified at the same time";
+    } else if (t->vmstate && t->zeroes) {
+        message = "-b and -z cannot be specified at the same time";
+    } else if ((t->vmstate || t->compressed) && (t->flags & BDRV_REQ_FUA)) {
+        message = "-f and -b or -c cannot be specified at the same time";
     }
     if (message) {
         fprintf(s->cli->out, "%s\n", message);
@@ -300,6 +327,9 @@ static int run_write(struct io_session *s, const struct io_command *c, int argc,
     ret = args.operand_count != 2 ? io_usage(s, c) : write_options_check(s, &t);
     if (ret == 0) {
         ret = transfer_range(s, &args, &t, t.zeroes ? INT64_MAX : IO_LENGTH_MAX);
+    }
+    if (ret == 0) {
+        ret = sectors_only(s, &t);
     }
     if (ret == 0) {
         ret = t.zeroes ? write_zeroes(s, &t) : write_data(s, &t);
@@ -365,7 +395,7 @@ static const char write_help[] =
     "\n"
     " Without a pattern, the bytes written are 0xcd.\n"
     " -b, -- write to the VM state rather than the virtual disk\n"
-    " -c, -- write compressed data\n"
+    " -c, -- write compressed data (whole clusters)\n"
     " -f, -- force unit access: the data is durable when the command is done\n"
     " -n, -- with -z, don't allow slow fallback\n"
     " -p, -- ignored for backwards compatibility\n"

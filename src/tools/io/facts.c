@@ -135,25 +135,6 @@ static int run_alloc(struct io_session *s, const struct io_command *c, int argc,
 
 /* ---- truncate, info ---- */
 
-static bool prealloc_parse(struct io_session *s, const char *text, enum bdrv_prealloc *ret)
-{
-    static const char *const names[] = {
-        [BDRV_PREALLOC_OFF] = "off",
-        [BDRV_PREALLOC_METADATA] = "metadata",
-        [BDRV_PREALLOC_FALLOC] = "falloc",
-        [BDRV_PREALLOC_FULL] = "full",
-    };
-
-    for (size_t i = 0; i < sizeof(names) / sizeof(names[0]); i++) {
-        if (strcmp(names[i], text) == 0) {
-            *ret = (enum bdrv_prealloc)i;
-            return true;
-        }
-    }
-    cli_error(s->cli, "Invalid preallocation mode '%s'", text);
-    return false;
-}
-
 static int run_truncate(struct io_session *s, const struct io_command *c, int argc, char **argv)
 {
     struct io_args args = io_args_begin(s, c, argc, argv);
@@ -164,7 +145,11 @@ static int run_truncate(struct io_session *s, const struct io_command *c, int ar
     int ret;
 
     while ((letter = io_next_option(&args, "m:")) != 0) {
-        if (letter == '?' || !prealloc_parse(s, args.value, &prealloc)) {
+        if (letter == '?') {
+            return -EINVAL;
+        }
+        if (!disk_prealloc_parse(args.value, &prealloc)) {
+            cli_error(s->cli, "Invalid preallocation mode '%s'", args.value);
             return -EINVAL;
         }
     }

@@ -8,13 +8,8 @@
 #include "tools/io/io.h"
 
 enum io_option {
-    IO_AIO = 1,
-    IO_CACHE,
-    IO_COMMAND,
+    IO_COMMAND = 1,
     IO_DISCARD,
-    IO_FORCE_SHARE,
-    IO_FORMAT,
-    IO_IMAGE_OPTS,
     IO_NATIVE,
     IO_NOCACHE,
     IO_READ_ONLY,
@@ -22,15 +17,16 @@ enum io_option {
 
 static const struct cli_option io_options[] = {
     {IO_COMMAND, 'c', "cmd", "COMMAND", "run this; may be given again; else lines are read"},
-    {IO_FORMAT, 'f', "format", "FMT", "format of the disk; guessed when not given"},
-    {IO_IMAGE_OPTS, 0, "image-opts", NULL, "FILE is a list of options"},
+    DISK_ROW_FORMAT,
+    DISK_ROW_IMAGE_OPTS,
+    DISK_ROW_SNAPSHOT,
     {IO_READ_ONLY, 'r', "read-only", NULL, "open the disk read-only"},
     {IO_NOCACHE, 'n', "nocache", NULL, "the same as --cache=none"},
-    {IO_CACHE, 't', "cache", "MODE", "none, writeback, writethrough, directsync, unsafe"},
-    {IO_AIO, 'i', "aio", "MODE", "threads, native or io_uring"},
+    DISK_ROW_CACHE,
+    DISK_ROW_AIO,
     {IO_NATIVE, 'k', "native-aio", NULL, "the same as --aio=native"},
     {IO_DISCARD, 'd', "discard", "MODE", "unmap (gives space back; when not given) or ignore"},
-    {IO_FORCE_SHARE, 'U', "force-share", NULL, "take no locks; only with -r"},
+    DISK_ROW_FORCE_SHARE,
     {0},
 };
 
@@ -103,26 +99,11 @@ static bool io_take(struct io_setup *setup, int id, const struct cli_args *a)
     struct disk_args *disk = &setup->disk;
 
     switch (id) {
-    case IO_AIO:
-        disk->aio = a->value;
-        return true;
-    case IO_CACHE:
-        disk->cache = a->value;
-        return true;
     case IO_COMMAND:
         setup->lines[setup->line_count++] = a->value;
         return true;
     case IO_DISCARD:
         disk->discard = a->value;
-        return true;
-    case IO_FORCE_SHARE:
-        disk->force_share = true;
-        return true;
-    case IO_FORMAT:
-        disk->format = a->value;
-        return true;
-    case IO_IMAGE_OPTS:
-        disk->image_opts = true;
         return true;
     case IO_NATIVE:
         disk->aio = "native";
@@ -134,12 +115,7 @@ static bool io_take(struct io_setup *setup, int id, const struct cli_args *a)
         disk->writable = false;
         return true;
     default:
-        if (disk->file) {
-            cli_usage_error(a->cli, "one FILE is opened, '%s' is too much", a->value);
-            return false;
-        }
-        disk->file = a->value;
-        return true;
+        return disk_take_option(disk, id, a) || disk_take_file(disk, a);
     }
 }
 
@@ -163,6 +139,7 @@ static int io_command(struct cli *cli, int argc, char **argv)
             code = CLI_EXIT_USAGE;
         }
     }
+    setup.disk.writable = setup.disk.writable && !setup.disk.snapshot;
     if (code == CLI_EXIT_OK && !disk_args_check(cli, &setup.disk)) {
         code = CLI_EXIT_USAGE;
     }

@@ -21,12 +21,8 @@
 #define THREADS_DEFAULT_MAX 4 /* more than this are for machines whose owner says so */
 
 enum serve_option {
-    SERVE_AIO = 1,
-    SERVE_BIND,
-    SERVE_CACHE,
+    SERVE_BIND = 1,
     SERVE_DISCARD,
-    SERVE_FORMAT,
-    SERVE_IMAGE_OPTS,
     SERVE_NAME,
     SERVE_PORT,
     SERVE_READ_ONLY,
@@ -36,8 +32,9 @@ enum serve_option {
 };
 
 static const struct cli_option serve_options[] = {
-    {SERVE_FORMAT, 'f', "format", "FMT", "format of the disk; guessed when not given"},
-    {SERVE_IMAGE_OPTS, 0, "image-opts", NULL, "IMAGE is a list of options"},
+    DISK_ROW_FORMAT,
+    DISK_ROW_IMAGE_OPTS,
+    DISK_ROW_SNAPSHOT,
     {SERVE_SOCKET, 'k', "socket", "PATH", "listen on a unix socket, open to this user only"},
     {SERVE_PORT, 'p', "port", "PORT", "listen on TCP; 10809 when not given, 0 chooses one"},
     {SERVE_BIND, 'b', "bind", "ADDR", "address for TCP; 127.0.0.1 when not given"},
@@ -45,8 +42,8 @@ static const struct cli_option serve_options[] = {
     {SERVE_READ_ONLY, 'r', "read-only", NULL, "refuse writes"},
     {SERVE_SHARED, 'e', "shared", "N", "clients at a time; 100 when not given"},
     {SERVE_THREADS, 0, "threads", "N", "threads that serve; 0: only the main one"},
-    {SERVE_CACHE, 0, "cache", "MODE", "none, writeback, writethrough, directsync, unsafe"},
-    {SERVE_AIO, 0, "aio", "MODE", "threads, native or io_uring"},
+    {DISK_OPTION_CACHE, 0, "cache", "MODE", "none, writeback, writethrough, directsync, unsafe"},
+    {DISK_OPTION_AIO, 0, "aio", "MODE", "threads, native or io_uring"},
     {SERVE_DISCARD, 0, "discard", "MODE", "unmap (trim gives space back) or ignore"},
     {0},
 };
@@ -271,23 +268,11 @@ static bool serve_option(struct serve_args *args, int id, const struct cli_args 
     uint64_t ignored;
 
     switch (id) {
-    case SERVE_AIO:
-        args->disk.aio = a->value;
-        return true;
     case SERVE_BIND:
         args->address = a->value;
         return true;
-    case SERVE_CACHE:
-        args->disk.cache = a->value;
-        return true;
     case SERVE_DISCARD:
         args->disk.discard = a->value;
-        return true;
-    case SERVE_FORMAT:
-        args->disk.format = a->value;
-        return true;
-    case SERVE_IMAGE_OPTS:
-        args->disk.image_opts = true;
         return true;
     case SERVE_NAME:
         args->name = a->value;
@@ -306,12 +291,7 @@ static bool serve_option(struct serve_args *args, int id, const struct cli_args 
     case SERVE_THREADS:
         return cli_number_value(a, 0, THREADS_MAX, &args->threads);
     default:
-        if (args->disk.file) {
-            cli_usage_error(a->cli, "one IMAGE is served, '%s' is too much", a->value);
-            return false;
-        }
-        args->disk.file = a->value;
-        return true;
+        return disk_take_option(&args->disk, id, a) || disk_take_file(&args->disk, a);
     }
 }
 
@@ -347,6 +327,7 @@ static int serve_command(struct cli *cli, int argc, char **argv)
     if (args.socket && (args.port || args.address)) {
         return cli_usage_error(cli, "a unix socket (-k) has no port (-p) or address (-b)");
     }
+    args.disk.writable = args.disk.writable && !args.disk.snapshot;
     if (!disk_args_check(cli, &args.disk)) {
         return CLI_EXIT_USAGE;
     }

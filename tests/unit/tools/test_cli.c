@@ -291,9 +291,26 @@ static void text_is_shown_on_one_line(void **state)
     end(f);
 }
 
+static void signed_operands(void **state)
+{
+    struct fixture *f = begin();
+    char *argv[] = {"test", "-5M", "-a", "-7"};
+    struct cli_args a = cli_args_begin(&f->cli, 4, argv);
+
+    a.signed_operands = true;
+    assert_int_equal(cli_next(&a), CLI_OPERAND);
+    assert_string_equal(a.value, "-5M");
+    assert_int_equal(cli_next(&a), OPT_ALL);
+    assert_int_equal(cli_next(&a), CLI_OPERAND);
+    assert_string_equal(a.value, "-7");
+    assert_int_equal(cli_next(&a), CLI_END);
+    end(f);
+}
+
 int main(void)
 {
     const struct CMUnitTest tests[] = {
+        cmocka_unit_test(signed_operands),
         cmocka_unit_test(forms_of_options),
         cmocka_unit_test(operands_anywhere),
         cmocka_unit_test(bad_options),

@@ -1,0 +1,201 @@
+/* SPDX-License-Identifier: MIT */
+/* platter amend: change options of an image, in the words of `qemu-img amend`. */
+#include <errno.h>
+#include <string.h>
+
+#include <platter/image.h>
+
+#include "block/driver.h"
+#include "tools/commands.h"
+#include "tools/disk.h"
+#include "tools/option_list.h"
+#include "tools/progress.h"
+#include "util/options.h"
+
+enum amend_option {
+    AMEND_FORCE = 1,
+    AMEND_OPTIONS,
+    AMEND_PROGRESS,
+    AMEND_QUIET,
+};
+
+static const struct cli_option amend_options[] = {
+    {AMEND_OPTIONS, 'o', "options", "OPTS", "KEY=VALUE,... of the format; '-o help' lists them"},
+    DISK_ROW_FORMAT,
+    DISK_ROW_IMAGE_OPTS,
+    DISK_ROW_CACHE,
+    {AMEND_FORCE, 0, "force", NULL, "also what is not quite safe"},
+    {AMEND_PROGRESS, 'p', "progress", NULL, "show how far it is"},
+    {AMEND_QUIET, 'q', "quiet", NULL, "print only errors"},
+    {0},
+};
+
+struct amend_args {
+    struct disk_args disk;
+    struct option_list list;
+    bool force;
+    bool progress;
+    bool quiet;
+};
+
+static const BlockDriver *find_driver(const char *format)
+{
+    for (size_t i = 0; bdrv_drivers[i]; i++) {
+        if (strcmp(bdrv_drivers[i]->format_name, format) == 0) {
+            return bdrv_drivers[i];
+        }
+    }
+    return NULL;
+}
+
+/* NULL after printing. */
+static const struct opts_key *amend_keys(struct cli *cli, const char *format)
+{
+    const BlockDriver *drv = find_driver(format);
+
+    if (!drv) {
+        cli_error(cli, "Unknown file format '%s'", format);
+        return NULL;
+    }
+    if (!drv->image || !drv->image->amend_co || !drv->image->amend_keys) {
+        cli_error(cli, "Format driver '%s' does not support option amendment", format);
+        return NULL;
+    }
+    return drv->image->amend_keys;
+}
+
+static int print_help(struct cli *cli, const char *format)
+{
+    const struct opts_key *keys = amend_keys(cli, format);
+
+    if (!keys) {
+        return CLI_EXIT_FAILED;
+    }
+    fprintf(cli->out, "Amend options for '%s':\n", format);
+    option_list_print(cli->out, keys);
+    return CLI_EXIT_OK;
+}
+
+static int check_keys(struct cli *cli, const char *format, const BlockOptions *options)
+{
+    const struct opts_key *keys = amend_keys(cli, format);
+    const char *key = NULL;
+
+    if (!keys) {
+        return CLI_EXIT_FAILED;
+    }
+    while ((key = block_options_next_key(options, key)) != NULL) {
+        if (!option_list_has_key(keys, key)) {
+            cli_error(cli, "Invalid parameter '%s'", key);
+            if (option_list_has_key(find_driver(format)->create_keys, key)) {
+                cli_hint(cli, "This option is only supported for image creation");
+            }
+            return CLI_EXIT_FAILED;
+        }
+    }
+    return CLI_EXIT_OK;
+}
+
+static int amend_run(struct cli *cli, BlockBackend *blk, void *opaque)
+{
+    struct amend_args *args = opaque;
+    BlockDriverState *bs = blk_bs(blk);
+    struct progress progress;
+    Error *err = NULL;
+    int code;
+    int ret;
+
+    if (args->list.help) {
+        return print_help(cli, bdrv_get_format_name(bs));
+    }
+    code = check_keys(cli, bdrv_get_format_name(bs), args->list.options);
+    if (code != CLI_EXIT_OK) {
+        return code;
+    }
+    if (disk_allow_resize(blk, &err) < 0) {
+        return cli_report(cli, err);
+    }
+    progress_begin(&progress, cli, args->progress && !args->quiet);
+    ret = bdrv_amend(bs, args->list.options, args->force, &progress.calls, &err);
+    args->list.options = NULL;
+    if (ret == 0) {
+        progress_set(&progress, 1, 1);
+    }
+    progress_end(&progress);
+    return ret < 0 ? cli_report(cli, err) : CLI_EXIT_OK;
+}
+
+/* ---- arguments ---- */
+
+/* CLI_EXIT_*, after printing. */
+static int amend_take(struct amend_args *args, int id, const struct cli_args *a)
+{
+    switch (id) {
+    case AMEND_FORCE:
+        args->force = true;
+        return CLI_EXIT_OK;
+    case AMEND_OPTIONS:
+        return option_list_add(a->cli, &args->list, a->value);
+    case AMEND_PROGRESS:
+        args->progress = true;
+        return CLI_EXIT_OK;
+    case AMEND_QUIET:
+        args->quiet = true;
+        return CLI_EXIT_OK;
+    default:
+        return disk_take_option(&args->disk, id, a) || disk_take_file(&args->disk, a)
+                   ? CLI_EXIT_OK
+                   : CLI_EXIT_USAGE;
+    }
+}
+
+static int amend_start(struct cli *cli, struct amend_args *args)
+{
+    if (args->list.help && args->disk.format) {
+        return print_help(cli, args->disk.format);
+    }
+    if (!args->list.help && !args->list.options) {
+        return cli_usage_error(cli, "Must specify options (-o)");
+    }
+    if (!args->disk.file) {
+        return cli_usage_error(cli, "which FILE?");
+    }
+    if (!disk_args_check(cli, &args->disk)) {
+        return CLI_EXIT_USAGE;
+    }
+    args->disk.writable = !args->list.help;
+    return disk_run(cli, &args->disk, amend_run, args);
+}
+
+static int amend_command(struct cli *cli, int argc, char **argv)
+{
+    struct amend_args args = {0};
+    struct cli_args a = cli_args_begin(cli, argc, argv);
+    int code = CLI_EXIT_OK;
+    int id;
+
+    while (code == CLI_EXIT_OK && (id = cli_next(&a)) != CLI_END) {
+        if (id == CLI_HELP) {
+            option_list_fini(&args.list);
+            return CLI_EXIT_OK;
+        }
+        code = id == CLI_BAD ? CLI_EXIT_USAGE : amend_take(&args, id, &a);
+    }
+    if (code == CLI_EXIT_OK) {
+        code = amend_start(cli, &args);
+    }
+    option_list_fini(&args.list);
+    return code;
+}
+
+const struct cli_command command_amend = {
+    .name = "amend",
+    .operands = "-o OPTS FILE",
+    .summary = "Change options of an image",
+    .options = amend_options,
+    .details = "Examples:\n"
+               "  platter amend -f qcow2 -o help\n"
+               "  platter amend -o compat=1.1,lazy_refcounts=on disk.qcow2\n"
+               "  platter amend -p -o refcount_bits=64 disk.qcow2\n",
+    .run = amend_command,
+};

@@ -1,0 +1,286 @@
+/* SPDX-License-Identifier: MIT */
+/*
+ * platter check: whether the metadata of an image is consistent, and its repair. Lines, members
+ * and exit codes are those of `qemu-img check`; findings go to stderr. A wrong command line ends
+ * with 1, since 2 says that the image is corrupt.
+ */
+#include <errno.h>
+#include <inttypes.h>
+#include <stdlib.h>
+#include <string.h>
+
+#include <platter/image.h>
+
+#include "tools/commands.h"
+#include "tools/disk.h"
+#include "tools/img/json_text.h"
+#include "tools/progress.h"
+
+enum check_option {
+    CHECK_OUTPUT = 1,
+    CHECK_PROGRESS,
+    CHECK_QUIET,
+    CHECK_REPAIR,
+};
+
+enum check_exit {
+    CHECK_EXIT_CLEAN = 0,
+    CHECK_EXIT_FAILED = 1,
+    CHECK_EXIT_CORRUPT = 2,
+    CHECK_EXIT_LEAKS = 3,
+    CHECK_EXIT_UNSUPPORTED = 63,
+};
+
+static const struct cli_option check_options[] = {
+    DISK_ROW_FORMAT,
+    DISK_ROW_IMAGE_OPTS,
+    {CHECK_REPAIR, 'r', "repair", "leaks|all", "give leaked clusters back; mend every error"},
+    {CHECK_OUTPUT, 0, "output", "human|json", "form of the answer; human when not given"},
+    DISK_ROW_SRC_CACHE,
+    DISK_ROW_FORCE_SHARE,
+    {CHECK_PROGRESS, 'p', "progress", NULL, "show how far it is"},
+    {CHECK_QUIET, 'q', "quiet", NULL, "print only errors and findings"},
+    {0},
+};
+
+struct check_args {
+    struct disk_args disk;
+    unsigned fix; /* BDRV_FIX_* */
+    bool json;
+    bool progress;
+    bool quiet;
+};
+
+static void print_finding(void *opaque, const char *text)
+{
+    struct cli *cli = opaque;
+
+    fflush(cli->out);
+    cli_put_line(cli->err, "%s", text);
+}
+
+/* ---- the answer ---- */
+
+static void print_state(FILE *out, const struct bdrv_check_result *r)
+{
+    if (r->corruptions == 0 && r->leaks == 0 && r->check_errors == 0) {
+        fputs("No errors were found on the image.\n", out);
+        return;
+    }
+    if (r->corruptions > 0) {
+        fprintf(out,
+                "\n%" PRIu64 " errors were found on the image.\n"
+                "Data may be corrupted, or further writes to the image may corrupt it.\n",
+                r->corruptions);
+    }
+    if (r->leaks > 0) {
+        fprintf(out,
+                "\n%" PRIu64 " leaked clusters were found on the image.\n"
+                "This means waste of disk space, but no harm to data.\n",
+                r->leaks);
+    }
+    if (r->check_errors > 0) {
+        fprintf(out, "\n%" PRIu64 " internal errors have occurred during the check.\n",
+                r->check_errors);
+    }
+}
+
+static double percent(uint64_t part, uint64_t whole)
+{
+    return (double)part * 100.0 / (double)whole;
+}
+
+static void print_human(FILE *out, const struct bdrv_check_result *r)
+{
+    print_state(out, r);
+    if (r->total_clusters > 0 && r->allocated_clusters > 0) {
+        fprintf(out,
+                "%" PRIu64 "/%" PRIu64 " = %0.2f%% allocated, %0.2f%% fragmented, "
+                "%0.2f%% compressed clusters\n",
+                r->allocated_clusters, r->total_clusters,
+                percent(r->allocated_clusters, r->total_clusters),
+                percent(r->fragmented_clusters, r->allocated_clusters),
+                percent(r->compressed_clusters, r->allocated_clusters));
+    }
+    if (r->image_end_offset > 0) {
+        fprintf(out, "Image end offset: %" PRIu64 "\n", r->image_end_offset);
+    }
+}
+
+/* Counts of zero are left out, as in the reference. */
+static void add_count(json_t *object, const char *key, uint64_t value, int *ret)
+{
+    if (value > 0) {
+        json_text_add(object, key, json_u64(value), ret);
+    }
+}
+
+static int print_json(struct cli *cli, BlockDriverState *bs, const char *file,
+                      const struct bdrv_check_result *r)
+{
+    json_t *object = json_object();
+    int ret = object ? 0 : -ENOMEM;
+
+    add_count(object, "image-end-offset", r->image_end_offset, &ret);
+    add_count(object, "compressed-clusters", r->compressed_clusters, &ret);
+    add_count(object, "total-clusters", r->total_clusters, &ret);
+    add_count(object, "corruptions", r->corruptions, &ret);
+    add_count(object, "corruptions-fixed", r->corruptions_fixed, &ret);
+    json_text_add(object, "check-errors", json_u64(r->check_errors), &ret);
+    add_count(object, "leaks", r->leaks, &ret);
+    add_count(object, "leaks-fixed", r->leaks_fixed, &ret);
+    add_count(object, "allocated-clusters", r->allocated_clusters, &ret);
+    json_text_add(object, "filename", json_text_string(file), &ret);
+    json_text_add(object, "format", json_text_string(bdrv_get_format_name(bs)), &ret);
+    add_count(object, "fragmented-clusters", r->fragmented_clusters, &ret);
+    return json_text_print(cli, object, ret);
+}
+
+/* ---- the work ---- */
+
+/* What was repaired is looked at once more; what was repaired is still told then. */
+static int check_twice(struct cli *cli, BlockDriverState *bs, const struct check_args *args,
+                       struct bdrv_check_options *options, struct bdrv_check_result *r,
+                       Error **errp)
+{
+    uint64_t corruptions_fixed, leaks_fixed;
+    int ret = bdrv_check(bs, options, r, errp);
+
+    if (ret < 0 || (r->corruptions_fixed == 0 && r->leaks_fixed == 0)) {
+        return ret;
+    }
+    corruptions_fixed = r->corruptions_fixed;
+    leaks_fixed = r->leaks_fixed;
+    if (!args->json && !args->quiet) {
+        fprintf(cli->out,
+                "The following inconsistencies were found and repaired:\n\n"
+                "    %" PRIu64 " leaked clusters\n    %" PRIu64 " corruptions\n\n"
+                "Double checking the fixed image now...\n",
+                leaks_fixed, corruptions_fixed);
+    }
+    options->fix = 0;
+    options->finding = NULL;
+    ret = bdrv_check(bs, options, r, errp);
+    r->corruptions_fixed = corruptions_fixed;
+    r->leaks_fixed = leaks_fixed;
+    return ret;
+}
+
+static int check_code(const struct bdrv_check_result *r)
+{
+    return r->check_errors > 0  ? CHECK_EXIT_FAILED
+           : r->corruptions > 0 ? CHECK_EXIT_CORRUPT
+           : r->leaks > 0       ? CHECK_EXIT_LEAKS
+                                : CHECK_EXIT_CLEAN;
+}
+
+static int check_run(struct cli *cli, BlockBackend *blk, void *opaque)
+{
+    const struct check_args *args = opaque;
+    struct progress progress;
+    struct bdrv_check_options options = {
+        .size = sizeof(options),
+        .fix = args->fix,
+        .progress = &progress.calls,
+        .finding = print_finding,
+        .opaque = cli,
+    };
+    struct bdrv_check_result result = {0};
+    Error *err = NULL;
+    int ret;
+
+    progress_begin(&progress, cli, args->progress && !args->quiet);
+    ret = check_twice(cli, blk_bs(blk), args, &options, &result, &err);
+    progress_end(&progress);
+    if (ret == -ENOTSUP) {
+        error_free(err);
+        cli_error(cli, "This image format does not support checks");
+        return CHECK_EXIT_UNSUPPORTED;
+    }
+    if (ret < 0) {
+        cli_report(cli, err);
+        return CHECK_EXIT_FAILED;
+    }
+    if (args->json) {
+        if (print_json(cli, blk_bs(blk), args->disk.file, &result) != CLI_EXIT_OK) {
+            return CHECK_EXIT_FAILED;
+        }
+    } else if (!args->quiet) {
+        print_human(cli->out, &result);
+    }
+    return check_code(&result);
+}
+
+/* ---- arguments ---- */
+
+static bool check_repair(struct check_args *args, const struct cli_args *a)
+{
+    if (strcmp(a->value, "leaks") == 0) {
+        args->fix = BDRV_FIX_LEAKS;
+    } else if (strcmp(a->value, "all") == 0) {
+        args->fix = BDRV_FIX_LEAKS | BDRV_FIX_ERRORS;
+    } else {
+        cli_usage_error(a->cli, "Unknown option value for -r (expecting 'leaks' or 'all'): %s",
+                        a->value);
+        return false;
+    }
+    args->disk.writable = true;
+    return true;
+}
+
+static bool check_take(struct check_args *args, int id, const struct cli_args *a)
+{
+    switch (id) {
+    case CHECK_OUTPUT:
+        return disk_take_output(a, &args->json);
+    case CHECK_PROGRESS:
+        args->progress = true;
+        return true;
+    case CHECK_QUIET:
+        args->quiet = true;
+        return true;
+    case CHECK_REPAIR:
+        return check_repair(args, a);
+    default:
+        return disk_take_option(&args->disk, id, a) || disk_take_file(&args->disk, a);
+    }
+}
+
+static int check_command(struct cli *cli, int argc, char **argv)
+{
+    struct check_args args = {.disk = {.no_backing = true, .check = true}};
+    struct cli_args a = cli_args_begin(cli, argc, argv);
+    int id;
+
+    while ((id = cli_next(&a)) != CLI_END) {
+        if (id == CLI_HELP) {
+            return CLI_EXIT_OK;
+        }
+        if (id == CLI_BAD || !check_take(&args, id, &a)) {
+            return CHECK_EXIT_FAILED;
+        }
+    }
+    if (!args.disk.file) {
+        cli_usage_error(cli, "which FILE?");
+        return CHECK_EXIT_FAILED;
+    }
+    if (!disk_args_check(cli, &args.disk)) {
+        return CHECK_EXIT_FAILED;
+    }
+    args.disk.look_only = args.fix == 0;
+    return disk_run(cli, &args.disk, check_run, &args);
+}
+
+const struct cli_command command_check = {
+    .name = "check",
+    .operands = "FILE",
+    .summary = "Check the metadata of an image, and repair it",
+    .options = check_options,
+    .details = "Ends with 0: consistent (now), 1: the check could not be done, 2: corrupt,\n"
+               "3: clusters are leaked but nothing is corrupt, 63: the format has no check.\n\n"
+               "Examples:\n"
+               "  platter check disk.qcow2\n"
+               "  platter check -r leaks disk.qcow2\n"
+               "  platter check --output=json -f qcow2 disk.qcow2\n",
+    .run = check_command,
+};

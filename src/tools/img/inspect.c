@@ -1,0 +1,152 @@
+/* SPDX-License-Identifier: MIT */
+/*
+ * platter inspect: all that the metadata of an image says, without opening anything else and
+ * without reading guest data. For images of unknown origin.
+ */
+#include <errno.h>
+#include <inttypes.h>
+#include <stdlib.h>
+#include <string.h>
+
+#include <platter/image.h>
+
+#include "tools/commands.h"
+#include "tools/disk.h"
+#include "tools/img/json_text.h"
+
+#define INDENT 4
+#define DEPTH_MAX 32 /* deeper JSON is shown in one line */
+
+enum inspect_option {
+    INSPECT_OUTPUT = 1,
+};
+
+static const struct cli_option inspect_options[] = {
+    DISK_ROW_FORMAT,
+    {INSPECT_OUTPUT, 0, "output", "human|json", "form of the answer; human when not given"},
+    {0},
+};
+
+/* ---- human: one "key: value" a line ---- */
+
+static void print_scalar(FILE *out, const json_t *value)
+{
+    if (json_is_string(value)) {
+        cli_put_text(out, json_string_value(value));
+    } else if (json_is_integer(value)) {
+        fprintf(out, "%" JSON_INTEGER_FORMAT, json_integer_value(value));
+    } else if (json_is_real(value)) {
+        fprintf(out, "%g", json_real_value(value));
+    } else if (json_is_boolean(value)) {
+        fputs(json_is_true(value) ? "true" : "false", out);
+    } else {
+        char *text = json_dumps(value, JSON_COMPACT | JSON_ENCODE_ANY);
+
+        cli_put_text(out, text ? text : "?");
+        free(text);
+    }
+}
+
+static void print_value(FILE *out, const char *name, const json_t *value, int depth)
+{
+    bool nested = (json_is_object(value) || json_is_array(value)) && depth < DEPTH_MAX;
+    const char *key;
+    json_t *member;
+    size_t i;
+
+    fprintf(out, "%*s", depth * INDENT, "");
+    cli_put_text(out, name);
+    fputc(':', out);
+    if (!nested) {
+        fputc(' ', out);
+        print_scalar(out, value);
+    }
+    fputc('\n', out);
+    if (nested && json_is_object(value)) {
+        json_object_foreach((json_t *)value, key, member)
+        {
+            print_value(out, key, member, depth + 1);
+        }
+    } else if (nested) {
+        json_array_foreach(value, i, member)
+        {
+            char index[24];
+
+            snprintf(index, sizeof(index), "[%zu]", i);
+            print_value(out, index, member, depth + 1);
+        }
+    }
+}
+
+static int print_facts(struct cli *cli, const char *text, bool json)
+{
+    json_t *object = json_loads(text, 0, NULL);
+    const char *key;
+    json_t *member;
+
+    if (json || !object) {
+        return json_text_print(cli, object, 0);
+    }
+    json_object_foreach(object, key, member)
+    {
+        print_value(cli->out, key, member, 0);
+    }
+    json_decref(object);
+    return CLI_EXIT_OK;
+}
+
+static int inspect_run(struct cli *cli, const struct disk_args *args, bool json)
+{
+    Platter *pl = disk_platter_new(cli);
+    Error *err = NULL;
+    char *text = pl ? bdrv_inspect(pl, args->file, args->format, &err) : NULL;
+    int code = CLI_EXIT_FAILED;
+
+    if (text) {
+        code = print_facts(cli, text, json);
+    } else if (pl) {
+        cli_report(cli, err);
+    }
+    free(text);
+    platter_free(pl);
+    return code;
+}
+
+static int inspect_command(struct cli *cli, int argc, char **argv)
+{
+    struct disk_args args = {0};
+    struct cli_args a = cli_args_begin(cli, argc, argv);
+    bool json = false;
+    int id;
+
+    while ((id = cli_next(&a)) != CLI_END) {
+        bool good = id != CLI_BAD;
+
+        if (id == CLI_HELP) {
+            return CLI_EXIT_OK;
+        }
+        if (good && id == INSPECT_OUTPUT) {
+            good = disk_take_output(&a, &json);
+        } else if (good) {
+            good = disk_take_option(&args, id, &a) || disk_take_file(&args, &a);
+        }
+        if (!good) {
+            return CLI_EXIT_USAGE;
+        }
+    }
+    if (!args.file) {
+        return cli_usage_error(cli, "which FILE?");
+    }
+    return inspect_run(cli, &args, json);
+}
+
+const struct cli_command command_inspect = {
+    .name = "inspect",
+    .operands = "FILE",
+    .summary = "Show all that an image says about itself, opening no other file",
+    .options = inspect_options,
+    .details = "Examples:\n"
+               "  platter inspect upload.qcow2\n"
+               "  platter inspect --output=json -f qcow2 upload.qcow2\n",
+    .run = inspect_command,
+};

@@ -1,0 +1,230 @@
+/* SPDX-License-Identifier: MIT */
+/*
+ * platter map: where the bytes of a disk are, layer by layer, in the lines and members of
+ * `qemu-img map`.
+ */
+#include <errno.h>
+#include <inttypes.h>
+#include <string.h>
+
+#include "tools/commands.h"
+#include "tools/disk.h"
+#include "util/checked.h"
+#include "util/size.h"
+
+enum map_option {
+    MAP_LENGTH = 1,
+    MAP_OUTPUT,
+    MAP_START,
+};
+
+static const struct cli_option map_options[] = {
+    DISK_ROW_FORMAT,
+    DISK_ROW_IMAGE_OPTS,
+    {DISK_OPTION_SNAPSHOT, 0, "load-snapshot", "SNAPSHOT", "show this internal snapshot"},
+    {MAP_START, 's', "start-offset", "OFFSET", "begin here"},
+    {MAP_LENGTH, 'l', "max-length", "BYTES", "look at no more than this"},
+    {MAP_OUTPUT, 0, "output", "human|json", "form of the answer; human when not given"},
+    DISK_ROW_FORCE_SHARE,
+    {0},
+};
+
+struct map_args {
+    struct disk_args disk;
+    uint64_t start;
+    uint64_t length;
+    bool json;
+};
+
+struct map_extent {
+    int64_t start;
+    int64_t bytes;
+    int flags; /* BDRV_BLOCK_* of SHOWN */
+    int depth; /* as block status gives it: 0 is nowhere */
+    int64_t map;
+    BlockDriverState *file; /* NULL: no map */
+};
+
+#define SHOWN                                                                                      \
+    (BDRV_BLOCK_DATA | BDRV_BLOCK_ZERO | BDRV_BLOCK_OFFSET_VALID | BDRV_BLOCK_ALLOCATED |          \
+     BDRV_BLOCK_COMPRESSED)
+
+struct map_walk {
+    struct cli *cli;
+    BlockBackend *blk;
+    bool json;
+    bool first;
+    /* what is asked for, and the answer */
+    int64_t offset;
+    int64_t end;
+    struct map_extent found;
+    int ret;
+};
+
+static void walk_step_co(void *opaque)
+{
+    struct map_walk *w = opaque;
+    struct map_extent *e = &w->found;
+
+    e->start = w->offset;
+    w->ret = blk_co_block_status_file(w->blk, w->offset, w->end - w->offset, &e->bytes, &e->map,
+                                      &e->depth, &e->file);
+    e->flags = w->ret & SHOWN;
+}
+
+static bool joins(const struct map_extent *a, const struct map_extent *b)
+{
+    return a->flags == b->flags && a->depth == b->depth && a->file == b->file &&
+           (!(a->flags & BDRV_BLOCK_OFFSET_VALID) || a->map + a->bytes == b->map);
+}
+
+/* ---- printing ---- */
+
+static const char *json_bool(bool value)
+{
+    return value ? "true" : "false";
+}
+
+static int print_json(struct map_walk *w, const struct map_extent *e)
+{
+    FILE *out = w->cli->out;
+
+    fprintf(out,
+            "%s{ \"start\": %" PRId64 ", \"length\": %" PRId64 ", \"depth\": %d, "
+            "\"present\": %s, \"zero\": %s, \"data\": %s",
+            w->first ? "" : ",\n", e->start, e->bytes, e->depth > 0 ? e->depth - 1 : 0,
+            json_bool(e->depth > 0), json_bool(e->flags & BDRV_BLOCK_ZERO),
+            json_bool(e->flags & BDRV_BLOCK_DATA));
+    if (e->flags & BDRV_BLOCK_OFFSET_VALID) {
+        fprintf(out, ", \"offset\": %" PRId64, e->map);
+    }
+    fputc('}', out);
+    w->first = false;
+    return CLI_EXIT_OK;
+}
+
+static int print_human(struct map_walk *w, const struct map_extent *e)
+{
+    FILE *out = w->cli->out;
+
+    if (!(e->flags & BDRV_BLOCK_DATA) || (e->flags & BDRV_BLOCK_ZERO)) {
+        return CLI_EXIT_OK;
+    }
+    if (!(e->flags & BDRV_BLOCK_OFFSET_VALID) || !e->file) {
+        return cli_error(w->cli, "File contains external, encrypted or compressed clusters.");
+    }
+    fprintf(out, "%#-16" PRIx64 "%#-16" PRIx64 "%#-16" PRIx64, (uint64_t)e->start,
+            (uint64_t)e->bytes, (uint64_t)e->map);
+    cli_put_line(out, "%s", bdrv_get_filename(e->file));
+    return CLI_EXIT_OK;
+}
+
+static int print_extent(struct map_walk *w, const struct map_extent *e)
+{
+    return w->json ? print_json(w, e) : print_human(w, e);
+}
+
+/* ---- walking ---- */
+
+static int walk(struct map_walk *w)
+{
+    struct map_extent pending = {.start = w->offset};
+    int code = CLI_EXIT_OK;
+
+    while (code == CLI_EXIT_OK && w->offset < w->end) {
+        int ret = disk_run_co(blk_get_platter(w->blk), walk_step_co, w);
+
+        ret = ret < 0 ? ret : w->ret;
+        if (ret < 0) {
+            return cli_error(w->cli, "Failed to read image metadata: %s", strerror(-ret));
+        }
+        if (pending.bytes > 0 && joins(&pending, &w->found)) {
+            pending.bytes += w->found.bytes;
+        } else {
+            code = pending.bytes > 0 ? print_extent(w, &pending) : code;
+            pending = w->found;
+        }
+        w->offset += w->found.bytes;
+    }
+    return code == CLI_EXIT_OK ? print_extent(w, &pending) : code;
+}
+
+static int map_run(struct cli *cli, BlockBackend *blk, void *opaque)
+{
+    const struct map_args *args = opaque;
+    struct map_walk w = {.cli = cli, .blk = blk, .json = args->json, .first = true};
+    int64_t bytes = blk_getlength(blk);
+    int code;
+
+    if (bytes < 0) {
+        return cli_error(cli, "Failed to get size for '%s': %s", args->disk.file,
+                         strerror((int)-bytes));
+    }
+    w.offset = (int64_t)args->start;
+    w.end = w.offset;
+    if (w.offset < bytes) {
+        w.end += (int64_t)min_u64(args->length, (uint64_t)(bytes - w.offset));
+    }
+    if (args->json) {
+        fputc('[', cli->out);
+    } else {
+        fprintf(cli->out, "%-16s%-16s%-16s%s\n", "Offset", "Length", "Mapped to", "File");
+    }
+    code = walk(&w);
+    if (args->json && code == CLI_EXIT_OK) {
+        fputs("]\n", cli->out);
+    }
+    return code;
+}
+
+/* ---- arguments ---- */
+
+static bool map_take(struct map_args *args, int id, const struct cli_args *a)
+{
+    switch (id) {
+    case MAP_LENGTH:
+        return cli_size_value(a, 0, INT64_MAX, &args->length);
+    case MAP_OUTPUT:
+        return disk_take_output(a, &args->json);
+    case MAP_START:
+        return cli_size_value(a, 0, INT64_MAX, &args->start);
+    default:
+        return disk_take_option(&args->disk, id, a) || disk_take_file(&args->disk, a);
+    }
+}
+
+static int map_command(struct cli *cli, int argc, char **argv)
+{
+    struct map_args args = {.length = INT64_MAX};
+    struct cli_args a = cli_args_begin(cli, argc, argv);
+    int id;
+
+    while ((id = cli_next(&a)) != CLI_END) {
+        if (id == CLI_HELP) {
+            return CLI_EXIT_OK;
+        }
+        if (id == CLI_BAD || !map_take(&args, id, &a)) {
+            return CLI_EXIT_USAGE;
+        }
+    }
+    if (!args.disk.file) {
+        return cli_usage_error(cli, "which FILE?");
+    }
+    if (!disk_args_check(cli, &args.disk)) {
+        return CLI_EXIT_USAGE;
+    }
+    return disk_run(cli, &args.disk, map_run, &args);
+}
+
+const struct cli_command command_map = {
+    .name = "map",
+    .operands = "FILE",
+    .summary = "Show where the bytes of a disk are",
+    .options = map_options,
+    .details = "The human form lists only data, and fails where data cannot be mapped (compressed\n"
+               "clusters). The JSON form lists everything.\n\n"
+               "Examples:\n"
+               "  platter map disk.qcow2\n"
+               "  platter map --output=json --start-offset=1G --max-length=1M disk.qcow2\n",
+    .run = map_command,
+};

@@ -1,0 +1,190 @@
+/* SPDX-License-Identifier: MIT */
+/* platter measure: how large the file of a new image will be, in the words of `qemu-img measure`.
+ */
+#include <errno.h>
+#include <inttypes.h>
+#include <string.h>
+
+#include <platter/image.h>
+
+#include "tools/commands.h"
+#include "tools/disk.h"
+#include "tools/img/json_text.h"
+#include "tools/option_list.h"
+#include "util/size.h"
+
+enum measure_option {
+    MEASURE_OPTIONS = 1,
+    MEASURE_OUTPUT,
+    MEASURE_OUTPUT_FORMAT,
+    MEASURE_SIZE,
+};
+
+static const struct cli_option measure_options[] = {
+    {MEASURE_SIZE, 0, "size", "N", "of an empty disk; else FILE is what the image will hold"},
+    {MEASURE_OUTPUT_FORMAT, 'O', "target-format", "FMT", "format of the image; raw when not given"},
+    {MEASURE_OPTIONS, 'o', "options", "OPTS", "KEY=VALUE,... that the image will be made with"},
+    DISK_ROW_FORMAT,
+    DISK_ROW_IMAGE_OPTS,
+    DISK_ROW_SNAPSHOT,
+    {MEASURE_OUTPUT, 0, "output", "human|json", "form of the answer; human when not given"},
+    DISK_ROW_FORCE_SHARE,
+    {0},
+};
+
+struct measure_args {
+    struct disk_args disk;
+    struct option_list list;
+    const char *format; /* of the image */
+    const char *size;
+    bool json;
+};
+
+static void print_human(FILE *out, const struct bdrv_measure_result *r)
+{
+    fprintf(out, "required size: %" PRIu64 "\nfully allocated size: %" PRIu64 "\n",
+            r->required_bytes, r->fully_allocated_bytes);
+    if (r->has_bitmaps) {
+        fprintf(out, "bitmaps size: %" PRIu64 "\n", r->bitmaps_bytes);
+    }
+}
+
+static int print_json(struct cli *cli, const struct bdrv_measure_result *r)
+{
+    json_t *object = json_object();
+    int ret = object ? 0 : -ENOMEM;
+
+    if (r->has_bitmaps) {
+        json_text_add(object, "bitmaps", json_u64(r->bitmaps_bytes), &ret);
+    }
+    json_text_add(object, "required", json_u64(r->required_bytes), &ret);
+    json_text_add(object, "fully-allocated", json_u64(r->fully_allocated_bytes), &ret);
+    return json_text_print(cli, object, ret);
+}
+
+static int measure(struct cli *cli, Platter *pl, struct measure_args *args,
+                   BlockDriverState *source)
+{
+    struct bdrv_measure_result result = {0};
+    Error *err = NULL;
+    int ret = bdrv_measure(pl, args->format, args->list.options, source, &result, &err);
+
+    args->list.options = NULL;
+    if (ret < 0) {
+        return cli_report(cli, err);
+    }
+    if (args->json) {
+        return print_json(cli, &result);
+    }
+    print_human(cli->out, &result);
+    return CLI_EXIT_OK;
+}
+
+static int measure_file(struct cli *cli, BlockBackend *blk, void *opaque)
+{
+    return measure(cli, blk_get_platter(blk), opaque, blk_bs(blk));
+}
+
+static int measure_size(struct cli *cli, struct measure_args *args)
+{
+    Error *err = NULL;
+    uint64_t bytes;
+    Platter *pl;
+    int code;
+
+    if (size_parse(args->size, 'b', "size", &bytes, &err) < 0) {
+        cli_report(cli, err);
+        return CLI_EXIT_USAGE;
+    }
+    if (block_options_set_u64(args->list.options, "size", bytes) < 0) {
+        return cli_error(cli, "out of memory");
+    }
+    pl = disk_platter_new(cli);
+    code = pl ? measure(cli, pl, args, NULL) : CLI_EXIT_FAILED;
+    platter_free(pl);
+    return code;
+}
+
+/* ---- arguments ---- */
+
+/* CLI_EXIT_*, after printing. */
+static int measure_take(struct measure_args *args, int id, const struct cli_args *a)
+{
+    switch (id) {
+    case MEASURE_OPTIONS:
+        return option_list_add(a->cli, &args->list, a->value);
+    case MEASURE_OUTPUT:
+        return disk_take_output(a, &args->json) ? CLI_EXIT_OK : CLI_EXIT_USAGE;
+    case MEASURE_OUTPUT_FORMAT:
+        args->format = a->value;
+        return CLI_EXIT_OK;
+    case MEASURE_SIZE:
+        args->size = a->value;
+        return CLI_EXIT_OK;
+    default:
+        return disk_take_option(&args->disk, id, a) || disk_take_file(&args->disk, a)
+                   ? CLI_EXIT_OK
+                   : CLI_EXIT_USAGE;
+    }
+}
+
+static int measure_start(struct cli *cli, struct measure_args *args)
+{
+    const struct disk_args *disk = &args->disk;
+
+    if (args->size && disk->file) {
+        return cli_usage_error(cli, "--size N cannot be used together with a filename.");
+    }
+    if (!args->size && !disk->file) {
+        return cli_usage_error(cli, "Either --size N or one filename must be specified.");
+    }
+    if (args->size && (disk->image_opts || disk->format || disk->snapshot)) {
+        return cli_usage_error(cli, "--image-opts, -f, and -l require a filename argument.");
+    }
+    if (args->list.help) {
+        return cli_usage_error(cli, "'create -f %s -o help' lists the options", args->format);
+    }
+    if (!disk_args_check(cli, disk)) {
+        return CLI_EXIT_USAGE;
+    }
+    if (!args->list.options) {
+        args->list.options = block_options_new();
+    }
+    if (!args->list.options) {
+        return cli_error(cli, "out of memory");
+    }
+    return args->size ? measure_size(cli, args) : disk_run(cli, disk, measure_file, args);
+}
+
+static int measure_command(struct cli *cli, int argc, char **argv)
+{
+    struct measure_args args = {.format = "raw"};
+    struct cli_args a = cli_args_begin(cli, argc, argv);
+    int code = CLI_EXIT_OK;
+    int id;
+
+    while (code == CLI_EXIT_OK && (id = cli_next(&a)) != CLI_END) {
+        if (id == CLI_HELP) {
+            option_list_fini(&args.list);
+            return CLI_EXIT_OK;
+        }
+        code = id == CLI_BAD ? CLI_EXIT_USAGE : measure_take(&args, id, &a);
+    }
+    if (code == CLI_EXIT_OK) {
+        code = measure_start(cli, &args);
+    }
+    option_list_fini(&args.list);
+    return code;
+}
+
+const struct cli_command command_measure = {
+    .name = "measure",
+    .operands = "[FILE]",
+    .summary = "Calculate how large the file of a new image will be",
+    .options = measure_options,
+    .details = "Examples:\n"
+               "  platter measure --size 10G -O qcow2\n"
+               "  platter measure -O qcow2 -o cluster_size=4k disk.img\n"
+               "  platter measure --output=json -O qcow2 -l snapshot1 disk.qcow2\n",
+    .run = measure_command,
+};

@@ -1,0 +1,25 @@
+/* SPDX-License-Identifier: MIT */
+/* Lists of a format's own options: what "-o KEY=VALUE,..." collects, and "-o help". */
+#ifndef PLATTER_TOOLS_OPTION_LIST_H
+#define PLATTER_TOOLS_OPTION_LIST_H
+
+#include <platter/options.h>
+
+#include "tools/cli.h"
+
+struct opts_key; /* schema/opts.h */
+
+struct option_list {
+    BlockOptions *options; /* owned; NULL: none were given */
+    bool help;             /* "help" or "?" was among them */
+};
+
+/* Add one -o; later values win. CLI_EXIT_*, after printing. */
+int option_list_add(struct cli *cli, struct option_list *list, const char *text);
+void option_list_fini(struct option_list *list);
+/* The keys of a table, one a line. */
+void option_list_print(FILE *out, const struct opts_key *keys);
+/* Whether a table (may be NULL) has the key. */
+bool option_list_has_key(const struct opts_key *keys, const char *key);
+
+#endif

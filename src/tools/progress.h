@@ -1,0 +1,26 @@
+/* SPDX-License-Identifier: MIT */
+/* How far long work is, told as `qemu-img` tells it: with -p as a line on stdout that is written
+ * over, and on SIGUSR1 as a line on stderr. */
+#ifndef PLATTER_TOOLS_PROGRESS_H
+#define PLATTER_TOOLS_PROGRESS_H
+
+#include <platter/image.h>
+
+#include "tools/cli.h"
+
+struct progress {
+    struct cli *cli;
+    bool shown;                 /* -p */
+    int signal_fd;              /* < 0: SIGUSR1 is not watched */
+    double percent;             /* now */
+    double printed;             /* what the line shows; < 0: nothing yet */
+    struct bdrv_progress calls; /* for the library: reports to this */
+};
+
+/* From here on SIGUSR1 asks for the progress. Before any thread is made; what is not watched does
+ * not keep the command from its work. */
+void progress_begin(struct progress *p, struct cli *cli, bool shown);
+void progress_set(struct progress *p, uint64_t done, uint64_t total);
+void progress_end(struct progress *p);
+
+#endif
