@@ -38,12 +38,15 @@
 #include <sys/queue.h>
 
 #include "block/driver.h"
+#include "loop/context.h"
 #include "os/os.h"
 #include "os/thread.h"
 #include "util/bytes.h"
 #include "util/checked.h"
+#include "util/mem.h"
 
 #include "format.h"
+#include "wait.h"
 
 /* ---- header.c: the header as a struct (pure) ---- */
 
@@ -136,122 +139,192 @@ int q2_header_build(struct q2_header *h, uint8_t *buf, size_t cluster_bytes, siz
  * it is ended once nobody is inside who was so when it was retired. */
 struct q2_retired {
     TAILQ_ENTRY(q2_retired) entry;
-    uint64_t phase;
     void (*end)(struct q2_retired *r); /* no I/O, no waiting; frees memory or queues work */
 };
 TAILQ_HEAD(q2_retired_list, q2_retired);
 
+/* As long as a cache line, so that two slots never share one. */
 struct q2_inflight_slot {
     _Atomic uint32_t inside[2];
-} __attribute__((aligned(64)));
+    uint32_t pad[14];
+};
+
+enum q2_attention {
+    Q2_ATTENTION_HELD = 1 << 0,    /* an exclusive section runs or waits */
+    Q2_ATTENTION_RETIRED = 1 << 1, /* young or old is not empty */
+};
 
 struct q2_inflight {
     struct q2_inflight_slot slots[OS_SLOTS];
-    _Atomic uint32_t phase; /* its lowest bit chooses the counter */
-    _Atomic uint32_t held;  /* an exclusive section runs or waits */
-    _Atomic uint32_t has_retired;
-    struct os_mutex lock;         /* guards the rest */
-    struct q2_retired_list young; /* retired in this phase */
-    struct q2_retired_list old;   /* wait for the other phase's counters to fall to zero */
-    CoQueue waiting;              /* requests that wait for the end of the exclusive section */
-    CoQueue exclusive;            /* who waits for its begin */
+    _Atomic uint32_t phase;        /* its lowest bit chooses the counter; written under lock */
+    _Atomic uint32_t attention;    /* enum q2_attention; written under lock */
+    struct os_mutex lock;          /* guards the rest */
+    struct q2_retired_list young;  /* retired in this phase */
+    struct q2_retired_list old;    /* wait for the other phase's counters to fall to zero */
+    struct q2_wait_list waiting;   /* requests that wait for the end of the exclusive section */
+    struct q2_wait_list exclusive; /* who waits to be the next exclusive section */
+    struct q2_wait_list drained;   /* the exclusive section that waits until nobody is inside */
     bool exclusive_taken;
+    uint32_t exclusive_token; /* of its holder */
 };
 
 struct qcow2;
 
-/* What q2_leave needs back. */
+/* What q2_leave needs back: slot and phase. */
 typedef uint32_t q2_token;
 
 void q2_inflight_init(struct q2_inflight *f);
-/* Nobody is inside. Ends all that is retired. */
+/* Nobody is inside. Ends all that is retired; so it comes before the fini of the others. */
 void q2_inflight_fini(struct q2_inflight *f);
-/* Coroutine; suspends only while an exclusive section holds. */
-q2_token q2_enter_co(struct qcow2 *s);
+/* Inside (until q2_leave with the token, in whatever context): whatever the request finds in the
+ * L1 table, in slices and in the clusters they refer to is there until it has left. Does not nest.
+ * Coroutine; suspends only while an exclusive section holds. */
+static inline q2_token q2_enter_co(struct qcow2 *s);
 /* Ends what may be ended. Never suspends. The caller continues with q2_free_run_co when
  * q2_free_due says so. */
-void q2_leave(struct qcow2 *s, q2_token token);
-/* r->end is set. Any context, inside or outside. */
+static inline void q2_leave(struct qcow2 *s, q2_token token);
+/* r->end is set. Any context, inside or outside. r may be ended before this returns. */
 void q2_retire(struct qcow2 *s, struct q2_retired *r);
-/* Nobody is inside between the two; not to be called from inside. Coroutine. */
+/* Nobody else is inside between the two; the caller counts as inside. Not to be called from
+ * inside. Coroutine. */
 void q2_exclusive_begin_co(struct qcow2 *s);
 void q2_exclusive_end(struct qcow2 *s);
+/* The slow halves. */
+q2_token q2_enter_wait_co(struct qcow2 *s, q2_token token);
+void q2_leave_slow(struct qcow2 *s);
 
 /* ---- l1.c: the active L1 table in memory ---- */
 
+#define Q2_L1_SECTOR 512 /* what is written of it at a time */
+#define Q2_L1_SECTOR_ENTRIES (Q2_L1_SECTOR / 8)
+
 struct q2_l1 {
     struct q2_retired retired;
+    struct qcow2 *s;        /* borrowed */
+    uint64_t *dirty;        /* L2 cache lock: a bit per sector; lies behind the entries */
+    uint32_t dirty_sectors; /* L2 cache lock */
     uint32_t entries;
     _Atomic uint64_t e[]; /* host order, as in the file (COPIED and offset) */
 };
 
+static inline struct q2_l1 *q2_l1_get(const struct qcow2 *s); /* inside */
+/* index < l1->entries. Inside. */
+static inline uint64_t q2_l1_entry(const struct q2_l1 *l1, uint32_t index)
+{
+    return atomic_load_explicit(&l1->e[index], memory_order_seq_cst);
+}
 /* Load from h (bounds are checked there); replaces s->l1. Entries with reserved bits or unaligned
- * offsets are kept: using one is -EIO (q2_l2_offset). 0, -EIO, -ENOMEM with errp. Coroutine or
- * control thread. */
+ * offsets are kept: using one is -EIO (map.c). 0, -EINVAL (bounds), -EFBIG, -EIO, -ENOMEM with
+ * errp. Coroutine or control thread; nothing in memory is dirty. */
 int q2_l1_load(struct qcow2 *s, uint64_t offset, uint32_t entries, Error **errp);
 void q2_l1_free(struct qcow2 *s);
-/* Change an entry in memory; the commit writes its sector (W3). Under the L2 cache lock. */
+/* Change an entry in memory; the commit writes its sector (W3). The table it refers to is in the
+ * cache (q2_l2_new_table_co) or durable already. Takes the L2 cache lock. Any context, inside. */
 void q2_l1_set(struct qcow2 *s, uint32_t index, uint64_t entry);
 /* A larger active table: new clusters, written, the header switched, the old ones freed. entries
  * as the caller wants them (rounding is the caller's). Exclusive section or drained. Coroutine. */
 int q2_l1_grow_co(struct qcow2 *s, uint32_t entries, Error **errp);
 
-/* ---- l2_cache.c: slices of L2 tables ---- */
+/* The part of a commit (commit.c). */
+struct q2_l1_due {
+    uint32_t count;  /* sectors, rising */
+    uint32_t *index; /* owned */
+    uint8_t *bytes;  /* owned (bdrv_buffer); the sectors as they were when the commit began */
+    uint32_t room;   /* sectors that index and bytes have room for */
+};
+int q2_l1_commit_begin(struct qcow2 *s, struct q2_l1_due *due); /* 0 or -ENOMEM */
+int q2_l1_commit_write_co(struct qcow2 *s, const struct q2_l1_due *due);
+void q2_l1_commit_end(struct qcow2 *s, struct q2_l1_due *due, bool durable);
 
-/* A slice is a part (l2-cache-entry-size, at most a cluster) of one L2 table. Its words are as in
- * the file (big endian). Readers find and read it without a lock, inside q2_enter/q2_leave. */
-struct q2_slice {
-    struct q2_retired retired;
-    uint64_t key;                    /* offset in the file; constant */
-    _Atomic(struct q2_slice *) next; /* in its bucket */
-    TAILQ_ENTRY(q2_slice) in_clock;
-    TAILQ_ENTRY(q2_slice) in_dirty;
-    _Atomic uint32_t used; /* second chance */
-    unsigned pins;         /* cache lock */
-    bool dirty;            /* cache lock */
-    uint64_t frozen_gen;   /* cache lock: the commit that will write it, when that runs */
-    uint64_t *frozen; /* cache lock: as it was when that commit began; owned; NULL: unchanged */
-    _Atomic uint64_t words[]; /* slice_bytes / 8 */
+/* ---- l2_cache.c: slices of L2 tables; l2_commit.c: those that a commit writes ---- */
+
+enum q2_slice_state {
+    Q2_SLICE_CLEAN,   /* on clock */
+    Q2_SLICE_DIRTY,   /* on dirty */
+    Q2_SLICE_WRITING, /* on writing: the commit that runs will write it as it was when it began */
+    Q2_SLICE_WRITTEN, /* on written: that commit waits for it to be durable */
+    Q2_SLICE_GONE,    /* in no list, in no bucket: who has it pinned may still use it */
 };
 
+/* A slice is a part (l2-cache-entry-size, at most a cluster) of one L2 table. Its words are as in
+ * the file (big endian). Readers find and read it without a lock, inside q2_enter/q2_leave. The
+ * fields that are not atomic are the cache lock's. */
+struct q2_slice {
+    uint64_t key;                    /* offset in the file; constant */
+    _Atomic(struct q2_slice *) next; /* in its bucket */
+    _Atomic uint32_t used;           /* second chance */
+    _Atomic uint32_t seq;            /* odd while words change */
+    enum q2_slice_state state;
+    bool again; /* changed while WRITING or WRITTEN: dirty when that commit ends */
+    unsigned pins;
+    TAILQ_ENTRY(q2_slice) entry;
+    uint64_t *frozen; /* WRITING: as it was when the commit began; owned; NULL: unchanged */
+    struct q2_retired retired;
+    struct qcow2 *s;          /* borrowed */
+    _Atomic uint64_t words[]; /* slice_bytes / 8 */
+};
+TAILQ_HEAD(q2_slice_list, q2_slice);
+
+struct q2_l2_cache {
+    struct os_mutex lock;                 /* guards what is not said to be otherwise */
+    _Atomic(struct q2_slice *) *buckets;  /* owned; constant */
+    unsigned bucket_shift;                /* constant; of the 64-bit hash */
+    unsigned slice_bits;                  /* constant */
+    uint32_t slice_bytes;                 /* constant */
+    uint32_t slice_entries;               /* constant; L2 entries in a slice */
+    uint32_t count_max;                   /* constant */
+    uint32_t count;                       /* of all states but GONE */
+    uint32_t dirty_count;                 /* on dirty */
+    struct q2_slice_list clock;           /* clean ones; the hand is at its head */
+    struct q2_slice_list dirty;           /* in the order they became so */
+    struct q2_slice_list writing;         /* of the commit that runs */
+    struct q2_slice_list written;         /* of the commit that runs */
+    struct q2_wait_list thaw;             /* who waits for a slice that is WRITING */
+    TAILQ_HEAD(, q2_slice_loading) loads; /* slices that are being read from the file */
+};
+
+int q2_l2_init(struct qcow2 *s); /* 0 or -ENOMEM */
+void q2_l2_fini(struct qcow2 *s);
 /* Lock-free; NULL: not in memory. Inside. */
-struct q2_slice *q2_l2_find(struct qcow2 *s, uint64_t key);
-/* The same, loaded where it is not there, and pinned: it stays until q2_l2_put. -EIO, -ENOMEM,
- * or a commit's error when room must be made. Coroutine, inside. */
+static inline struct q2_slice *q2_l2_find(struct qcow2 *s, uint64_t key);
+/* A word in host order, as the file has it. Lock-free. Inside, or pinned. */
+static inline uint64_t q2_slice_word(const struct q2_slice *slice, uint32_t i);
+/* Words i and i + 1 (an extended entry) as one q2_l2_set_co left them. Lock-free, as above. */
+static inline void q2_slice_pair(const struct q2_slice *slice, uint32_t i, uint64_t *ret_entry,
+                                 uint64_t *ret_bitmap);
+void q2_slice_pair_slow(const struct q2_slice *slice, uint32_t i, uint64_t *ret_entry,
+                        uint64_t *ret_bitmap);
+/* As q2_l2_find, loaded where it is not there, and pinned: it stays until q2_l2_put. key is
+ * aligned to slice_bytes. -EIO (told: past the end of the file), -ENOMEM, or a commit's error when
+ * room must be made. Coroutine, inside; may commit. */
 int q2_l2_get_co(struct qcow2 *s, uint64_t key, struct q2_slice **ret);
 void q2_l2_put(struct qcow2 *s, struct q2_slice *slice);
-/* Put words into a pinned slice, from word index on, all at once as readers and commits see it,
- * and mark it dirty. The only way to change a slice. Coroutine (it may wait for memory). */
+/* Put words (host order) into a pinned slice, from word index on, and mark it dirty. Commits see
+ * all of them or none; readers see each pair whole. The only way to change a slice. Always 0.
+ * Coroutine (it may wait for the commit that runs, when there is no memory for a copy). */
 int q2_l2_set_co(struct qcow2 *s, struct q2_slice *slice, uint32_t index, const uint64_t *words,
                  uint32_t count);
 /* All slices of a new L2 table at offset enter the cache, dirty: zero (from 0), or copied from the
- * table at from, with COPIED flags as they are. */
+ * table at from, with COPIED flags as they are. After it succeeded the cluster goes by
+ * q2_l2_drop_table and q2_free_later, never by q2_unalloc_co: a commit may be writing it. 0, -EIO,
+ * -ENOMEM, or a commit's error when room must be made. Coroutine, inside. */
 int q2_l2_new_table_co(struct qcow2 *s, uint64_t offset, uint64_t from);
 /* Forget the slices of a table that is gone from the L1. Dirty ones are dropped. */
 void q2_l2_drop_table(struct qcow2 *s, uint64_t offset);
 /* Forget everything; nothing may be dirty. Drained. */
 void q2_l2_drop_all(struct qcow2 *s);
-int q2_l2_init(struct qcow2 *s);
-void q2_l2_fini(struct qcow2 *s);
-/* Slices not used since the last call leave, when clean (cache-clean-interval). */
+/* Slices not used since the last call leave, when clean (cache-clean-interval). No I/O, no waiting:
+ * a timer of any context may call it. */
 void q2_l2_clean(struct qcow2 *s);
 
-struct q2_l2_cache {
-    struct os_mutex lock;
-    _Atomic(struct q2_slice *) *buckets; /* owned; constant size, power of two */
-    uint32_t bucket_mask;
-    uint32_t slice_bytes;
-    uint32_t slice_entries; /* L2 entries in a slice */
-    uint32_t count;         /* lock */
-    uint32_t count_max;
-    uint32_t dirty_count;         /* lock */
-    TAILQ_HEAD(, q2_slice) clock; /* lock */
-    TAILQ_HEAD(, q2_slice) dirty; /* lock */
-    CoQueue loading;              /* who waits for a slice that somebody else loads */
-    struct q2_loading_list *loads;
-    uint8_t *l1_dirty; /* lock: a bit per 512-byte sector of the L1 table */
-    bool l1_any_dirty; /* lock */
-};
+/* The part of a commit (commit.c). begin: the dirty slices are what it will write, as they are
+ * now; whether there are any. next: the following one, or several that are neighbours in the file,
+ * copied to buf (max_bytes is at least slice_bytes); false: all were given. end: all of them are
+ * durable, or all are dirty again. */
+bool q2_l2_commit_begin(struct qcow2 *s);
+bool q2_l2_commit_next(struct qcow2 *s, void *buf, size_t max_bytes, uint64_t *ret_offset,
+                       size_t *ret_bytes);
+void q2_l2_commit_end(struct qcow2 *s, bool durable);
 
 /* ---- refcount.c, refcount_alloc.c: refcounts and new clusters ---- */
 
@@ -324,9 +397,9 @@ enum q2_discard { Q2_DISCARD_NEVER, Q2_DISCARD_REQUEST, Q2_DISCARD_SNAPSHOT, Q2_
  * after the next commit (W4) and the grace period (W5). Never fails: out of memory leaks them
  * until a check. Any context. */
 void q2_free_later(struct qcow2 *s, uint64_t offset, uint64_t bytes, enum q2_discard type);
-/* The same for one entry of an L2 table (decoded by the caller's kind: data or compressed). */
+/* The same for one entry of an L2 table: its data cluster or compressed data, where it has any. */
 void q2_free_entry_later(struct qcow2 *s, uint64_t l2_entry, enum q2_discard type);
-bool q2_free_due(const struct qcow2 *s);
+static inline bool q2_free_due(const struct qcow2 *s);
 /* Commit when many wait, lower what is due, discard it in the file where the options say so.
  * Coroutine, outside (after q2_leave), at the end of a request. */
 void q2_free_run_co(struct qcow2 *s);
@@ -334,42 +407,80 @@ void q2_free_run_co(struct qcow2 *s);
 int q2_free_all_co(struct qcow2 *s);
 
 struct q2_free_run; /* free.c */
+TAILQ_HEAD(q2_free_list, q2_free_run);
+
+enum q2_free_due_bits {
+    Q2_FREE_READY = 1 << 0, /* some may be lowered */
+    Q2_FREE_MANY = 1 << 1,  /* so many wait that a commit is due */
+};
+
 struct q2_free_queue {
     struct os_mutex lock;
-    TAILQ_HEAD(, q2_free_run) waiting;   /* for a commit */
-    TAILQ_HEAD(, q2_free_run) committed; /* for the grace period, then ready */
-    TAILQ_HEAD(, q2_free_run) ready;
+    struct q2_free_list waiting;    /* for a commit */
+    struct q2_free_list committing; /* of the commit that runs */
+    struct q2_free_list committed;  /* for the next grace period */
+    struct q2_free_list grace;      /* for the one that runs */
+    struct q2_free_list ready;
+    struct q2_retired retired; /* of the grace period that runs */
+    struct qcow2 *s;           /* borrowed */
+    bool grace_runs;
+    bool running; /* somebody lowers */
     uint64_t waiting_bytes;
     uint32_t waiting_runs;
-    _Atomic uint32_t due;
-    bool running;
+    uint64_t commit_bytes; /* a commit is due above these */
+    uint32_t commit_runs;
+    _Atomic uint32_t due; /* enum q2_free_due_bits; written under lock */
 };
+void q2_free_init(struct qcow2 *s);
+/* What waits is forgotten (leaked in the file). */
+void q2_free_fini(struct qcow2 *s);
+
+/* The part of a commit (commit.c): what waits now may be lowered once the commit has succeeded;
+ * end with false: it waits again. begin comes before the commit looks at anything else. */
+void q2_free_commit_begin(struct qcow2 *s);
+void q2_free_commit_end(struct qcow2 *s, bool durable);
 
 /* ---- commit.c: memory to the file, in order ---- */
 
 /* Everything that was changed before the call is durable after it (W1 .. W4); flush: the data of
  * completed writes too, even when no metadata changed. One at a time; callers that come meanwhile
- * share the next. Coroutine, inside or outside. What fails stays dirty. */
+ * share the next. Coroutine, inside or outside. What fails stays dirty.
+ *
+ * Lazy refcounts (opt.lazy_refcounts, version 3): the dirty bit is made durable before the first
+ * table is written; as long as it is, refcounts stay in memory. */
 int q2_commit_co(struct qcow2 *s, bool flush);
+/* The same with flush; lazy refcounts are written too, and then the dirty bit is cleared. For
+ * close, and before somebody else looks at the refcounts in the file. Exclusive section, drained
+ * or closing. */
+int q2_commit_clean_co(struct qcow2 *s);
+void q2_commit_init(struct qcow2 *s);
 
 struct q2_commit {
     CoMutex lock;
-    uint64_t gen; /* lock: of the commit that runs or ran last */
-    _Atomic uint64_t done_gen;
+    /* numbers of commits; written under lock */
+    _Atomic uint64_t begun;
+    uint64_t done;       /* the last that succeeded */
+    uint64_t done_flush; /* the last that succeeded and made data durable too */
+    uint64_t failed;     /* the last that failed, and why */
+    int failed_ret;
 };
 
 /* ---- ranges.c: locks on ranges of guest clusters ---- */
 
+/* Borrowed from lock to unlock. */
 struct q2_range {
     uint64_t first;
     uint64_t last; /* inclusive */
     TAILQ_ENTRY(q2_range) entry;
-    CoQueue waiters;
+    struct q2_wait_list waiters; /* later ones that overlap */
 };
 struct q2_ranges {
     struct os_mutex lock;
-    TAILQ_HEAD(q2_range_list, q2_range) held;
+    TAILQ_HEAD(q2_range_list, q2_range) all; /* held and waiting, in the order they came */
 };
+void q2_ranges_init(struct q2_ranges *ranges);
+void q2_ranges_fini(struct q2_ranges *ranges);
+/* First come, first served among those that overlap. Any unit (guest clusters). Coroutine. */
 void q2_range_lock_co(struct qcow2 *s, struct q2_range *r, uint64_t first, uint64_t last);
 void q2_range_unlock(struct qcow2 *s, struct q2_range *r);
 
@@ -561,7 +672,7 @@ struct qcow2 {
     struct q2_header header; /* what is in the file; drained, exclusive section or header_lock */
     CoMutex header_lock;
     _Atomic uint64_t disk_bytes; /* size of the disk that is shown */
-    _Atomic(struct q2_l1 *) l1;
+    _Atomic(struct q2_l1 *) l1;  /* owned; readers through q2_l1_get */
     struct q2_inflight inflight;
     struct q2_ranges ranges;
     struct q2_l2_cache l2;
@@ -584,6 +695,85 @@ static inline struct qcow2 *q2_of(BlockDriverState *bs)
 static inline uint64_t q2_disk_bytes(struct qcow2 *s)
 {
     return atomic_load_explicit(&s->disk_bytes, memory_order_relaxed);
+}
+
+/* ---- the path of every request ---- */
+
+static inline q2_token q2_enter_co(struct qcow2 *s)
+{
+    struct q2_inflight *f = &s->inflight;
+    uint32_t slot = aio_context_slot(aio_context_current());
+    uint32_t phase = atomic_load_explicit(&f->phase, memory_order_relaxed) & 1;
+    q2_token token = slot << 1 | phase;
+
+    /* inflight.c says why these two, and the loads of the mapping, are seq_cst */
+    atomic_fetch_add_explicit(&f->slots[slot].inside[phase], 1, memory_order_seq_cst);
+    if (UNLIKELY(atomic_load_explicit(&f->attention, memory_order_seq_cst) & Q2_ATTENTION_HELD)) {
+        return q2_enter_wait_co(s, token);
+    }
+    return token;
+}
+
+static inline void q2_leave(struct qcow2 *s, q2_token token)
+{
+    struct q2_inflight *f = &s->inflight;
+    uint32_t before =
+        atomic_fetch_sub_explicit(&f->slots[token >> 1].inside[token & 1], 1, memory_order_seq_cst);
+
+    if (UNLIKELY(atomic_load_explicit(&f->attention, memory_order_seq_cst) != 0) && before == 1) {
+        q2_leave_slow(s);
+    }
+}
+
+static inline struct q2_l1 *q2_l1_get(const struct qcow2 *s)
+{
+    return atomic_load_explicit(&s->l1, memory_order_seq_cst);
+}
+
+static inline uint64_t q2_l2_hash(const struct q2_l2_cache *c, uint64_t key)
+{
+    return (key >> c->slice_bits) * UINT64_C(0x9e3779b97f4a7c15) >> c->bucket_shift;
+}
+
+static inline struct q2_slice *q2_l2_find(struct qcow2 *s, uint64_t key)
+{
+    struct q2_l2_cache *c = &s->l2;
+    struct q2_slice *slice =
+        atomic_load_explicit(&c->buckets[q2_l2_hash(c, key)], memory_order_seq_cst);
+
+    while (slice != NULL && slice->key != key) {
+        slice = atomic_load_explicit(&slice->next, memory_order_seq_cst);
+    }
+    /* only when it changes: the line stays shared between readers */
+    if (slice != NULL && atomic_load_explicit(&slice->used, memory_order_relaxed) == 0) {
+        atomic_store_explicit(&slice->used, 1, memory_order_relaxed);
+    }
+    return slice;
+}
+
+static inline uint64_t q2_slice_word(const struct q2_slice *slice, uint32_t i)
+{
+    return be64toh(atomic_load_explicit(&slice->words[i], memory_order_seq_cst));
+}
+
+static inline void q2_slice_pair(const struct q2_slice *slice, uint32_t i, uint64_t *ret_entry,
+                                 uint64_t *ret_bitmap)
+{
+    /* The writer makes seq odd before its first word and even after its last, so who reads a new
+     * word also sees that seq is no longer what it was. */
+    uint32_t seq = atomic_load_explicit(&slice->seq, memory_order_acquire);
+
+    *ret_entry = q2_slice_word(slice, i);
+    *ret_bitmap = q2_slice_word(slice, i + 1);
+    if (UNLIKELY((seq & 1) != 0 ||
+                 atomic_load_explicit(&slice->seq, memory_order_relaxed) != seq)) {
+        q2_slice_pair_slow(slice, i, ret_entry, ret_bitmap);
+    }
+}
+
+static inline bool q2_free_due(const struct qcow2 *s)
+{
+    return atomic_load_explicit(&s->freed.due, memory_order_relaxed) != 0;
 }
 
 #endif
