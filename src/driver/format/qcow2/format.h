@@ -52,6 +52,8 @@ enum q2_extension_type {
 #define Q2_L2_RESERVED UINT64_C(0x3f000000000001fe) /* of standard clusters */
 #define Q2_COMPRESSED_SECTOR 512
 #define Q2_SUBCLUSTERS 32
+#define Q2_SNAPSHOT_FIXED_BYTES 40 /* "Snapshot table entry" */
+#define Q2_SNAPSHOT_ALIGN 8
 
 /* "Bitmap directory", "Bitmap table" */
 #define Q2_BITMAP_ENTRY_BYTES 24 /* and extra data, name, padding */

@@ -552,10 +552,10 @@ int q2_decompress(enum q2_compression type, const void *in, size_t in_bytes, voi
 int q2_read_compressed_co(struct qcow2 *s, uint64_t l2_entry, void *out_cluster);
 int q2_write_compressed_co(struct qcow2 *s, const struct bdrv_req *req);
 
-/* ---- snapshot_table.c, snapshot.c ---- */
+/* ---- snapshot_entry.c, snapshot_table.c: the snapshot table ---- */
 
 struct q2_snapshot {
-    uint64_t l1_offset;
+    uint64_t l1_offset; /* not checked: q2_snapshot_l1_check */
     uint32_t l1_entries;
     uint32_t date_sec;
     uint32_t date_nsec;
@@ -566,14 +566,93 @@ struct q2_snapshot {
     uint32_t extra_bytes; /* as found; the unknown part is kept */
     uint8_t *unknown_extra;
     uint32_t unknown_extra_bytes;
+    uint16_t id_bytes; /* as in the file: a zero inside does not shorten it */
+    uint16_t name_bytes;
     char *id;   /* owned */
     char *name; /* owned */
 };
+/* One entry at buf, of which bytes are there; disk_bytes: for entries that do not say. *ret_used:
+ * its length without padding. 0, -EINVAL, -ENOMEM with errp. Pure. */
+int q2_snapshot_parse(const uint8_t *buf, size_t bytes, uint64_t disk_bytes,
+                      struct q2_snapshot *ret, size_t *ret_used, Error **errp);
+size_t q2_snapshot_bytes(const struct q2_snapshot *sn); /* that build writes, without padding */
+size_t q2_snapshot_build(const struct q2_snapshot *sn, uint8_t *buf);
+uint64_t q2_snapshots_bytes(const struct q2_snapshot *list, uint32_t count); /* of their table */
+void q2_snapshot_fini(struct q2_snapshot *sn);
+void q2_snapshots_free(struct q2_snapshot *list, uint32_t count);
+/* Whether the L1 table may be used: its place and length only. 0 or -errno. */
+int q2_snapshot_l1_check(struct qcow2 *s, const struct q2_snapshot *sn, Error **errp);
 int q2_snapshots_load(struct qcow2 *s, Error **errp); /* the table of the header */
 void q2_snapshots_fini(struct qcow2 *s);
-/* A new table, written and switched to (W6); the old one is freed. Drained. */
-int q2_snapshots_store_co(struct qcow2 *s, Error **errp);
+/* A new table of s->snapshots, written and switched to (W6); the old one is given to
+ * q2_free_later. After a failure the file has the old one; *ret_unsure: or perhaps the new, since
+ * writing the header failed: then the clusters of both stay allocated. Drained. */
+int q2_snapshots_store_co(struct qcow2 *s, bool *ret_unsure, Error **errp);
+
+/* ---- snapshot_refs.c: whole trees of L1, L2 tables and clusters ---- */
+
+/* Drained, committed (q2_settle_co), no request until the caller is done: L2 tables are read and
+ * written past the cache, which is dropped where one changes. l1: host order. */
+
+/* Memory and file the same: everything committed, everything that waited to be freed is. */
+int q2_settle_co(struct qcow2 *s, Error **errp);
+/* Version 3: the dirty bit is durable from begin on, so that refcounts and COPIED flags may be
+ * stale until end. Version 2 has none: nothing happens. *ret_was: for end. */
+int q2_stale_begin_co(struct qcow2 *s, bool *ret_was, Error **errp);
+/* Commits first. rc: of the work in between, returned where it is a failure (errp is set then). */
+int q2_stale_end_co(struct qcow2 *s, bool was, int rc, Error **errp);
+/* Copies end with q2_l1_copy_free. q2_l1_copy_new: not filled, NULL: no memory. The offset given to
+ * read was checked. */
+uint64_t *q2_l1_copy_new(struct qcow2 *s, uint32_t entries);
+int q2_l1_copy_read_co(struct qcow2 *s, uint64_t offset, uint32_t entries, uint64_t **ret,
+                       Error **errp);
+int q2_l1_copy_active(struct qcow2 *s, uint64_t **ret, Error **errp); /* s->l1 */
+void q2_l1_copy_free(struct qcow2 *s, uint64_t *l1, uint32_t entries);
+/* To new clusters, their refcounts in memory; not flushed. entries > 0. */
+int q2_l1_copy_write_co(struct qcow2 *s, const uint64_t *l1, uint32_t entries, uint64_t *ret_offset,
+                        Error **errp);
+/* Every cluster that the tree refers to gains a reference, in memory; all or nothing. */
+int q2_tree_ref_co(struct qcow2 *s, const uint64_t *l1, uint32_t entries, Error **errp);
+/* COPIED goes from all entries of the tree's L2 tables in the file and of l1: everything in it has
+ * more than one reference. Not flushed. */
+int q2_tree_clear_copied_co(struct qcow2 *s, uint64_t *l1, uint32_t entries, Error **errp);
+/* Every cluster loses a reference, now: nothing in the file refers to it through this tree. What
+ * cannot be read or lowered stays as it is, a leak. Committed on return. */
+int q2_tree_unref_co(struct qcow2 *s, const uint64_t *l1, uint32_t entries, enum q2_discard type,
+                     Error **errp);
+/* COPIED of the active tree, in the file and in s->l1, as the refcounts say. Committed. */
+int q2_tree_set_copied_co(struct qcow2 *s, Error **errp);
+/* -EIO where a cluster of the tree has fewer references counted than all trees have: to remove one
+ * would free what is in use. */
+int q2_tree_verify_co(struct qcow2 *s, const uint64_t *l1, uint32_t entries, Error **errp);
+
+/* ---- snapshot.c, snapshot_apply.c ---- */
+
+/* id or name may be NULL; given, it must fit. 0, -ENOENT. */
+int q2_snapshot_find(const struct qcow2 *s, const char *id, const char *name, uint32_t *ret);
+int q2_snapshots_usable(struct qcow2 *s, Error **errp); /* of this image, for changes */
+int q2_snapshot_apply_co(BlockDriverState *bs, const char *id_or_name, Error **errp);
 extern const struct bdrv_snapshot_ops q2_snapshot_ops;
+
+/* ---- resize.c ---- */
+
+/* BlockDriver.truncate_co. Coroutine, outside. */
+int q2_driver_truncate_co(BlockDriverState *bs, uint64_t size_bytes, bool exact,
+                          enum bdrv_prealloc prealloc, unsigned flags, Error **errp);
+
+/* ---- amend.c ---- */
+
+int q2_amend_co(BlockDriverState *bs, BlockOptions *options, bool force,
+                const struct bdrv_progress *progress, Error **errp);
+/* Another width of refcounts: all blocks and the table anew, then the header. Drained. */
+int q2_amend_refcount_co(struct qcow2 *s, unsigned order, const struct bdrv_progress *progress,
+                         Error **errp);
+
+/* ---- backing.c ---- */
+
+int q2_change_backing_file_co(BlockDriverState *bs, const char *backing_file,
+                              const char *backing_format, Error **errp);
+int q2_make_empty_co(BlockDriverState *bs, Error **errp);
 
 /* ---- bitmap_directory.c: what is stored of bitmaps (pure) ---- */
 
@@ -682,6 +761,7 @@ struct qcow2 {
     struct q2_overlap_set *overlap; /* overlap.c */
     struct q2_snapshot *snapshots;
     uint32_t snapshot_count;
+    uint64_t snapshot_table_bytes; /* of the table in the file */
     struct q2_bitmaps *bitmaps;
     bool snapshot_shown; /* load_tmp: read-only for good */
     _Atomic bool corrupt_told;
