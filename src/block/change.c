@@ -6,6 +6,7 @@
 #include <assert.h>
 #include <errno.h>
 
+#include "block/dirty_bitmap.h"
 #include "block/request.h"
 #include "util/checked.h"
 #include "util/mem.h"
@@ -66,10 +67,14 @@ int bdrv_change_begin(struct bdrv_change *c, BlockDriverState *bs, uint64_t offs
 {
     int ret = bdrv_range_check(bs, offset, bytes, may_grow);
 
+    if (ret == 0 && UNLIKELY(bs->bitmaps != NULL)) {
+        ret = bdrv_bitmaps_begin_co(bs, false);
+    }
     if (ret < 0) {
         return ret;
     }
     c->bs = bs;
+    c->offset = offset;
     c->end = offset + bytes;
     c->tracked = false;
     c->fua = false;
@@ -99,6 +104,9 @@ int bdrv_change_end(struct bdrv_change *c, int ret)
 
     if (ret == 0 && c->end > c->size) {
         bdrv_grow_size(bs, c->end);
+    }
+    if (UNLIKELY(bs->bitmaps != NULL)) {
+        bdrv_bitmaps_mark(bs, c->offset, c->end - c->offset);
     }
     atomic_fetch_add_explicit(&bs->write_gen, 1, memory_order_release); /* Q1 of request.c */
     if (c->tracked) {

@@ -6,6 +6,7 @@
  */
 #include <errno.h>
 
+#include "block/dirty_bitmap.h"
 #include "block/request.h"
 #include "util/checked.h"
 
@@ -74,6 +75,19 @@ static int discard_node(BlockDriverState *bs, const struct bdrv_req *req)
     return bdrv_change_end(&change, discard_run(bs, offset, bytes));
 }
 
+/* The whole request is marked, not only the units that it covers: who reads the bitmap asks what
+ * was meant to go, and the reference answers so too. */
+static int discard_marked(BlockDriverState *bs, const struct bdrv_req *req)
+{
+    int ret = bdrv_bitmaps_begin_co(bs, false);
+
+    if (ret == 0) {
+        ret = discard_node(bs, req);
+        bdrv_bitmaps_mark(bs, req->offset, req->bytes);
+    }
+    return ret;
+}
+
 int bdrv_discard_co(BdrvEdge *edge, const struct bdrv_req *req)
 {
     for (;;) {
@@ -94,10 +108,13 @@ int bdrv_discard_co(BdrvEdge *edge, const struct bdrv_req *req)
             return ret;
         }
         if (bs->drv->discard_co != NULL) {
-            return discard_node(bs, req);
+            return bs->bitmaps == NULL ? discard_node(bs, req) : discard_marked(bs, req);
         }
         if (!bdrv_forwards(bs)) {
             return 0;
+        }
+        if (bdrv_marks_in_passing(bs)) {
+            return bdrv_bitmaps_pass_co(bs, req);
         }
         edge = bs->file;
     }

@@ -12,6 +12,7 @@
 
 #include <jansson.h>
 
+#include <platter/bitmap.h>
 #include <platter/block.h>
 #include <platter/coroutine.h>
 #include <platter/image.h>
@@ -84,6 +85,23 @@ struct bdrv_snapshot_ops {
     int (*delete_co)(BlockDriverState *bs, const char *id, const char *name, Error **errp);
     int (*list)(BlockDriverState *bs, struct bdrv_snapshot_list *ret_list, Error **errp);
     int (*load_tmp_co)(BlockDriverState *bs, const char *id, const char *name, Error **errp);
+};
+
+/* Dirty bitmaps that the image stores. The driver loads them at open (bdrv_bitmap_load, in the
+ * order of the image), and stores them when it closes and when the node becomes read-only. */
+struct bdrv_bitmap_ops {
+    /* Whether one more may be stored: 0, or -errno with errp. Control thread. */
+    int (*can_store)(BlockDriverState *bs, const char *name, uint64_t granularity_bytes,
+                     Error **errp);
+    /* The disk is about to change: flag as in use, durably, what the image has of each persistent
+     * bitmap that records (all: of each), and tell with bdrv_bitmap_set_in_use. Coroutine, any
+     * context, one call at a time; the request that waits for it is inside the driver's parent. */
+    int (*flag_co)(BlockDriverState *bs, bool all);
+    /* Store each persistent bitmap that needs it, durably, and tell with bdrv_bitmap_set_stored.
+     * Drained and flushed; coroutine. */
+    int (*store_co)(BlockDriverState *bs, Error **errp);
+    /* What the image has of this one is gone, durably. As store_co. */
+    int (*remove_co)(BlockDriverState *bs, const BdrvDirtyBitmap *bitmap, Error **errp);
 };
 
 /* What is done to an image as a whole. The node is drained and flushed; coroutine, but for measure
@@ -252,6 +270,34 @@ int bdrv_os_open(Platter *pl, const char *path, int flags, int mode, Error **err
 /* The size changed behind our back or by a write past the end (at least new_size_bytes). Any
  * thread. */
 void bdrv_grow_size(BlockDriverState *bs, uint64_t new_size_bytes);
+
+/* ---- dirty bitmaps, for drivers that store them; platter/bitmap.h is the rest ---- */
+
+enum bdrv_bitmap_state {
+    BDRV_BITMAP_STATE_PERSISTENT = 1 << 0,
+    BDRV_BITMAP_STATE_STORED = 1 << 1, /* the image has it */
+    BDRV_BITMAP_STATE_INCONSISTENT = 1
+                                     << 2, /* its bits mean nothing; the image's stay as they are */
+    BDRV_BITMAP_STATE_RECORDING = 1 << 3,
+    BDRV_BITMAP_STATE_IN_USE = 1 << 4,  /* what the image has is flagged as in use */
+    BDRV_BITMAP_STATE_CHANGED = 1 << 5, /* changed by other means than recording */
+};
+/* A bitmap of the image enters the node, clear: name (not that of another), state INCONSISTENT,
+ * RECORDING, IN_USE. At open. NULL with errp: no memory. */
+BdrvDirtyBitmap *bdrv_bitmap_load(BlockDriverState *bs, const char *name, unsigned granularity_bits,
+                                  unsigned state, Error **errp);
+unsigned bdrv_bitmap_state(const BdrvDirtyBitmap *bitmap);
+void bdrv_bitmap_set_in_use(BdrvDirtyBitmap *bitmap);
+void bdrv_bitmap_set_stored(BdrvDirtyBitmap *bitmap);       /* as it is now, not in use */
+void bdrv_bitmap_set_inconsistent(BdrvDirtyBitmap *bitmap); /* at open */
+/* Bits [first_bit, first_bit + bits), first_bit a multiple of 64: whether all are clear; as bytes,
+ * bit n at bit n % 8 of byte n / 8; import adds them (bytes NULL: all of them). */
+bool bdrv_bitmap_is_clear(const BdrvDirtyBitmap *bitmap, uint64_t first_bit, uint64_t bits);
+void bdrv_bitmap_export(const BdrvDirtyBitmap *bitmap, uint64_t first_bit, uint64_t bits,
+                        uint8_t *ret_bytes);
+void bdrv_bitmap_import(BdrvDirtyBitmap *bitmap, uint64_t first_bit, uint64_t bits,
+                        const uint8_t *bytes);
+
 /* The image was found corrupt: told once (PLATTER_EVENT_IMAGE_CORRUPTED), and once more when it
  * becomes fatal: then the node cannot be used any more, and is marked broken too. offset
  * UINT64_MAX: none. Any thread. */

@@ -12,6 +12,7 @@
 #include <stdlib.h>
 #include <string.h>
 
+#include "block/dirty_bitmap.h"
 #include "block/graph_int.h"
 #include "util/error.h"
 #include "util/size.h"
@@ -134,6 +135,7 @@ static void node_free(BlockDriverState *bs)
 
     assert(TAILQ_EMPTY(&bs->children) && TAILQ_EMPTY(&bs->parents));
     late_forget(bs);
+    bdrv_bitmaps_fini(bs);
     bdrv_io_fini(bs);
     if (reason != no_memory_reason) {
         free(reason);

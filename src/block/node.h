@@ -73,8 +73,9 @@ struct BlockDriverState {
     bool sg;
     enum bdrv_detect_zeroes detect_zeroes;
     struct bdrv_limits bl;
-    BdrvEdge *file;             /* primary child or NULL */
-    _Atomic(char *) broken;     /* why requests answer -EIO; owned; set once */
+    struct bdrv_bitmaps *bitmaps; /* block/dirty_bitmap.h; owned; NULL: nothing is marked */
+    BdrvEdge *file;               /* primary child or NULL */
+    _Atomic(char *) broken;       /* why requests answer -EIO; owned; set once */
     _Atomic int corrupt_told;   /* 1: it was told that the image is corrupt; 2: that it is fatal */
     _Atomic int64_t size_bytes; /* or -errno */
 

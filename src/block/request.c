@@ -18,6 +18,7 @@
 #include <assert.h>
 #include <errno.h>
 
+#include "block/dirty_bitmap.h"
 #include "block/request.h"
 #include "util/checked.h"
 #include "util/iov.h"
@@ -259,6 +260,9 @@ static int rw_slow(BdrvEdge *edge, const struct bdrv_req *req)
         if (!bdrv_forwards(bs) && !bdrv_changes_below(bs)) {
             return -ENOTSUP;
         }
+        if (req->op == BDRV_OP_WRITE && bdrv_marks_in_passing(bs)) {
+            return bdrv_bitmaps_pass_co(bs, req);
+        }
     }
 }
 
@@ -358,7 +362,7 @@ static int NOINLINE write_that_fits(BdrvEdge *edge, BlockDriverState *bs,
 
     if (UNLIKELY(bs->drv->write_co == NULL || !(edge->perm & BDRV_PERM_WRITE) ||
                  edge->bs->read_only || bs->read_only ||
-                 bs->detect_zeroes != BDRV_DETECT_ZEROES_OFF ||
+                 bs->detect_zeroes != BDRV_DETECT_ZEROES_OFF || bs->bitmaps != NULL ||
                  (req->offset < PROBE_GUARD_BYTES && (edge->bs->probed || edge->bs != bs)))) {
         return request_slow(edge, req);
     }

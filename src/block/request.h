@@ -48,11 +48,19 @@ static inline bool bdrv_others_serialise(BlockDriverState *bs)
     return atomic_load_explicit(&bs->serialising, memory_order_relaxed) != 0;
 }
 
+/* Whether a change that bs hands on to its child must be marked in its bitmaps: the door does it,
+ * by a request of its own (bdrv_bitmaps_pass_co), instead of going on to the child. */
+static inline bool bdrv_marks_in_passing(const BlockDriverState *bs)
+{
+    return bs->bitmaps != NULL && bs->file != NULL;
+}
+
 /* ---- change.c: a change from its registration to the moment its completion may be told ---- */
 
 struct bdrv_change {
     BlockDriverState *bs;
     uint64_t size; /* of the node when the change began */
+    uint64_t offset;
     uint64_t end;
     bool tracked;
     bool fua; /* by flush at the end */

@@ -9,6 +9,7 @@
 #include <assert.h>
 #include <errno.h>
 
+#include "block/dirty_bitmap.h"
 #include "block/graph_int.h"
 #include "util/checked.h"
 
@@ -73,12 +74,13 @@ static void node_settle_limits(BlockDriverState *bs)
     bs->bl = limits;
 }
 
-/* A node that changes nothing about reads, writes and flushes. A broken one answers for itself. A
+/* A node that changes nothing about reads, writes and flushes. A broken one answers for itself; one
+ * with bitmaps must see every change. A
  * guessed raw node is folded too: the request path looks for them at the first sector. */
 static bool node_folds(BlockDriverState *bs)
 {
     return (bs->caps & BDRV_CAP_PASSTHROUGH) && bs->file != NULL &&
-           bs->detect_zeroes == BDRV_DETECT_ZEROES_OFF &&
+           bs->detect_zeroes == BDRV_DETECT_ZEROES_OFF && !bdrv_has_bitmaps(bs) &&
            atomic_load_explicit(&bs->broken, memory_order_acquire) == NULL;
 }
 
@@ -115,6 +117,9 @@ static int64_t node_settle_size(BlockDriverState *bs)
         }
     } while (!atomic_compare_exchange_strong_explicit(&bs->size_bytes, &old, size,
                                                       memory_order_acq_rel, memory_order_acquire));
+    if (bs->bitmaps != NULL && size >= 0 && size < old) {
+        bdrv_bitmaps_shrink(bs, (uint64_t)size);
+    }
     bs->resize_untold = true;
     bs->pl->sizes_untold = true;
     return size;
@@ -240,6 +245,9 @@ void bdrv_shrink_size(BlockDriverState *bs, uint64_t size_bytes)
     while (size > (int64_t)size_bytes) {
         if (atomic_compare_exchange_weak_explicit(&bs->size_bytes, &size, (int64_t)size_bytes,
                                                   memory_order_acq_rel, memory_order_acquire)) {
+            if (bs->bitmaps != NULL) {
+                bdrv_bitmaps_shrink(bs, size_bytes);
+            }
             graph_sizes_above(bs);
             break;
         }

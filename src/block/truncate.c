@@ -15,6 +15,7 @@
 #include <errno.h>
 #include <inttypes.h>
 
+#include "block/dirty_bitmap.h"
 #include "block/instance.h"
 #include "block/request.h"
 #include "util/checked.h"
@@ -141,6 +142,9 @@ int bdrv_edge_truncate_co(BdrvEdge *edge, uint64_t size_bytes, bool exact,
     bdrv_track_begin(bs, &t, 0, BDRV_TRACK_TO_END, BDRV_TRACK_SERIALISING | BDRV_TRACK_HOLDS_ALL,
                      &waited);
     ret = truncate_check(edge, bs, size_bytes, prealloc, flags, errp);
+    if (ret == 0 && bs->bitmaps != NULL) {
+        ret = bdrv_bitmaps_resize_begin_co(bs, errp);
+    }
     if (ret == 0) {
         old = (uint64_t)atomic_load_explicit(&bs->size_bytes, memory_order_relaxed);
         from = min_u64(old, size_bytes);

@@ -8,6 +8,7 @@
 #include <errno.h>
 #include <string.h>
 
+#include "block/dirty_bitmap.h"
 #include "block/request.h"
 #include "util/checked.h"
 #include "util/mem.h"
@@ -228,6 +229,9 @@ int bdrv_zeroes_co(BdrvEdge *edge, const struct bdrv_req *req)
         }
         if (!unmap) {
             down.flags &= ~BDRV_REQ_MAY_UNMAP;
+        }
+        if (bdrv_marks_in_passing(bs)) {
+            return bdrv_bitmaps_pass_co(bs, &down);
         }
         edge = bs->file;
     }

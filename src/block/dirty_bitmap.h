@@ -1,0 +1,66 @@
+/* SPDX-License-Identifier: MIT */
+/*
+ * Dirty bitmaps inside the block floor: dirty_bitmap.c makes, changes and removes them,
+ * dirty_mark.c is what requests and any thread do with them.
+ */
+#ifndef PLATTER_BLOCK_DIRTY_BITMAP_H
+#define PLATTER_BLOCK_DIRTY_BITMAP_H
+
+#include <platter/bitmap.h>
+
+#include "block/node.h"
+#include "util/bitmap.h"
+
+struct BdrvDirtyBitmap {
+    TAILQ_ENTRY(BdrvDirtyBitmap) in_node;
+    BlockDriverState *bs; /* borrowed */
+    char *name;           /* owned; NULL: none */
+    unsigned granularity_bits;
+    bool persistent;
+    bool inconsistent; /* its bits mean nothing; recording is then what the image says */
+    int busy;          /* control thread */
+    struct bitmap bits;
+    _Atomic bool recording;
+    /* what the image has of it */
+    bool stored;          /* control thread, or drained */
+    _Atomic bool in_use;  /* flagged so there */
+    _Atomic bool changed; /* the bits, other than by recording */
+};
+TAILQ_HEAD(dirty_bitmap_list, BdrvDirtyBitmap);
+
+/* A node's, once it has had one. The list changes while the node is drained. */
+struct bdrv_bitmaps {
+    struct dirty_bitmap_list list;
+    CoMutex lock;             /* one flag_co of the driver at a time */
+    _Atomic uint64_t gen;     /* goes up when there may be one that must be flagged */
+    _Atomic uint64_t settled; /* the gen for which all are */
+};
+
+/* ---- dirty_mark.c; only where bs->bitmaps is not NULL ---- */
+
+/* Before a change: what the image stores of its bitmaps that record (all: of every one) is flagged
+ * as in use. What cannot be flagged must not be changed. Coroutine. */
+int bdrv_bitmaps_begin_co(BlockDriverState *bs, bool all);
+/* After a change, failed or not, before anybody hears of it. Any context. */
+void bdrv_bitmaps_mark(BlockDriverState *bs, uint64_t offset, uint64_t bytes);
+/* A change that the node hands on to its primary child as it is. Coroutine. */
+int bdrv_bitmaps_pass_co(BlockDriverState *bs, const struct bdrv_req *req);
+/* One may have to be flagged before the next change. */
+void bdrv_bitmaps_unsettle(struct bdrv_bitmaps *bitmaps);
+
+/* Before the size changes: 0, or -errno with errp. Coroutine. */
+int bdrv_bitmaps_resize_begin_co(BlockDriverState *bs, Error **errp);
+/* 0, or -EBUSY, -EINVAL with errp. */
+int bitmap_refuse_busy(const BdrvDirtyBitmap *bitmap, Error **errp);
+int bitmap_refuse_inconsistent(const BdrvDirtyBitmap *bitmap, Error **errp);
+
+/* ---- dirty_bitmap.c ---- */
+
+/* Whether the node has any. */
+bool bdrv_has_bitmaps(const BlockDriverState *bs);
+/* The disk is smaller now. Control thread. */
+void bdrv_bitmaps_shrink(BlockDriverState *bs, uint64_t size_bytes);
+/* The end of the node. */
+void bdrv_bitmaps_fini(BlockDriverState *bs);
+
+#endif
