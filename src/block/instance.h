@@ -23,7 +23,8 @@ enum instance_name_kind {
 
 /* Rooms of higher floors, ended by platter_free in descending order. */
 enum instance_room {
-    INSTANCE_ROOM_BACKENDS = 0,
+    INSTANCE_ROOM_THROTTLE = 0,
+    INSTANCE_ROOM_BACKENDS,
     INSTANCE_ROOM_JOBS,
     INSTANCE_ROOM_EXPORTS,
     INSTANCE_ROOM_MAX,
