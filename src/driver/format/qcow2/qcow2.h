@@ -333,7 +333,8 @@ struct q2_refblock {
     TAILQ_ENTRY(q2_refblock) lru;
     struct q2_refblock *hash_next;
     bool dirty;
-    uint8_t *data; /* owned; as in the file */
+    uint32_t dirty_from, dirty_to; /* bytes of data */
+    uint8_t *data;                 /* owned; as in the file */
 };
 
 /* A new refcount block enters the table in memory at once, and is "fresh" until
@@ -355,6 +356,7 @@ struct q2_refcounts {
     _Atomic bool table_dirty; /* written under the lock: entries that may be written now */
     /* compressed clusters are packed: where the next may begin, 0: nowhere */
     uint64_t packed_end;
+    bool header_unsure; /* the header's write failed: the file may name a table given up */
 };
 
 int q2_refcounts_load(struct qcow2 *s, Error **errp); /* the table of the header */
@@ -362,12 +364,14 @@ void q2_refcounts_fini(struct qcow2 *s);
 /* Refcount of a cluster; 0 where no block covers it. -EIO: the block cannot be used. Coroutine,
  * takes the lock. */
 int q2_refcount_get_co(struct qcow2 *s, uint64_t cluster, uint64_t *ret);
-/* Add delta to the refcounts of the clusters that [offset, offset + bytes) touches, in memory. All
- * or nothing. Down only where W4 allows it. -EINVAL: below zero or above refcount_max, -ERANGE.
- * Coroutine. */
+/* Add delta to the refcounts of the clusters that [offset, offset + bytes) touches, in memory. Down
+ * only where W4 allows it. -EINVAL: below zero, -ERANGE: above refcount_max; nothing was changed
+ * then. After another error part of it may be done, so that at the worst clusters leak: a lowering
+ * must not be repeated. Coroutine. */
 int q2_refcount_add_co(struct qcow2 *s, uint64_t offset, uint64_t bytes, int delta);
-/* Lower by one as q2_refcount_add_co does, and tell which ranges reached zero: zero (may be NULL)
- * is called for each after all of it succeeded, outside the lock, and may suspend. Coroutine. */
+/* Lower by one, with the same results. zero (may be NULL) is told, outside the lock, of each range
+ * whose last reference goes, before its count goes to zero: so nobody else has these clusters yet,
+ * and zero may suspend and discard them. Coroutine. */
 int q2_refcount_drop_co(struct qcow2 *s, uint64_t offset, uint64_t bytes,
                         void (*zero)(void *opaque, uint64_t offset, uint64_t bytes), void *opaque);
 /* New clusters, their refcount 1, contiguous: first fit above the hint as the reference does.
@@ -526,7 +530,17 @@ int q2_overlap_check_co(struct qcow2 *s, unsigned ignore, uint64_t offset, uint6
 /* Tables come and go: clusters of L2 tables and refcount blocks in the set that is looked up. */
 int q2_overlap_add(struct qcow2 *s, enum q2_overlap kind, uint64_t offset); /* 0 or -ENOMEM */
 void q2_overlap_del(struct qcow2 *s, enum q2_overlap kind, uint64_t offset);
-int q2_overlap_init(struct qcow2 *s); /* from what is loaded */
+/* The same for all clusters of a table (L1, refcount, snapshot table, bitmap directory) that moves:
+ * add the new place before it is written, del the old one when nothing refers to it. */
+int q2_overlap_add_range(struct qcow2 *s, enum q2_overlap kind, uint64_t offset, uint64_t bytes);
+void q2_overlap_del_range(struct qcow2 *s, enum q2_overlap kind, uint64_t offset, uint64_t bytes);
+/* Which of kinds (but INACTIVE_L2) the range hits; 0: none. Any thread. */
+unsigned q2_overlap_find(const struct qcow2 *s, unsigned kinds, uint64_t offset, uint64_t bytes);
+/* Tell that a write to kinds was prevented, as the check does. -EIO. */
+int q2_overlap_told_co(struct qcow2 *s, unsigned kinds, uint64_t offset, uint64_t bytes);
+/* From what is loaded (header, L1, refcount table, snapshots). Again, while drained, when snapshots
+ * came or went or the active L1 table became another. 0 or -ENOMEM; then the old set stays. */
+int q2_overlap_init(struct qcow2 *s);
 void q2_overlap_fini(struct qcow2 *s);
 
 /* Impossible metadata: reported once; fatal (a write was about to harm it, writable image): the
@@ -716,8 +730,8 @@ int q2_repair_dirty_co(struct qcow2 *s, Error **errp);
 
 /* ---- header_write.c ---- */
 
-/* Write s->header to the file (W6), durable on return. A cut of power leaves the old or the new
- * one. Coroutine. */
+/* Write s->header to the file (W6), durable on return. Takes header_lock. A cut of power leaves the
+ * old or the new one. Coroutine. */
 int q2_header_write_co(struct qcow2 *s, Error **errp);
 /* Set and clear incompatible or autoclear bits, durable on return. */
 int q2_header_bits_co(struct qcow2 *s, uint64_t incompatible_set, uint64_t incompatible_clear,
