@@ -305,7 +305,9 @@ void q2_free_run_co(struct qcow2 *s)
         return;
     }
     if (atomic_load_explicit(&q->due, memory_order_relaxed) & Q2_FREE_MANY) {
+        token = q2_enter_co(s);
         q2_commit_co(s, false); /* when it fails they wait again; nobody here asked for it */
+        q2_leave(s, token);     /* a grace period that has begun need not wait for us */
     }
     token = q2_enter_co(s); /* not while an exclusive section looks at refcounts */
     lower_ready_co(s);

@@ -25,8 +25,9 @@
  *
  * Threads. Data calls come from any context. q2_enter/q2_leave bracket each of them (inflight.c).
  * Operations on the image as a whole (snapshots, check, amend, ...) run with the node drained.
- * Lock order: exclusive section > range lock > commit lock > refcounts lock > L2 cache lock >
- * in-flight lock. Locks of one line in the list are never held two at a time by one coroutine.
+ * Lock order: exclusive section and inside > range lock > commit lock > header lock > refcounts
+ * lock > L2 cache lock > in-flight lock. Locks of one line in the list are never held two at a time
+ * by one coroutine.
  */
 #ifndef PLATTER_QCOW2_H
 #define PLATTER_QCOW2_H
@@ -236,7 +237,7 @@ int q2_l1_commit_begin(struct qcow2 *s, struct q2_l1_due *due); /* 0 or -ENOMEM 
 int q2_l1_commit_write_co(struct qcow2 *s, const struct q2_l1_due *due);
 void q2_l1_commit_end(struct qcow2 *s, struct q2_l1_due *due, bool durable);
 
-/* ---- l2_cache.c: slices of L2 tables; l2_commit.c: those that a commit writes ---- */
+/* ---- l2_cache.c, l2_slice.c: slices of L2 tables; l2_commit.c: those that a commit writes ---- */
 
 enum q2_slice_state {
     Q2_SLICE_CLEAN,   /* on clock */
@@ -246,13 +247,19 @@ enum q2_slice_state {
     Q2_SLICE_GONE,    /* in no list, in no bucket: who has it pinned may still use it */
 };
 
+enum q2_slice_use {
+    Q2_UNUSED,     /* since q2_l2_clean passed */
+    Q2_USED_ONCE,  /* when it was loaded, or before its chance was taken */
+    Q2_USED_AGAIN, /* found since */
+};
+
 /* A slice is a part (l2-cache-entry-size, at most a cluster) of one L2 table. Its words are as in
  * the file (big endian). Readers find and read it without a lock, inside q2_enter/q2_leave. The
  * fields that are not atomic are the cache lock's. */
 struct q2_slice {
     uint64_t key;                    /* offset in the file; constant */
     _Atomic(struct q2_slice *) next; /* in its bucket */
-    _Atomic uint32_t used;           /* second chance */
+    _Atomic uint32_t used;           /* enum q2_slice_use */
     _Atomic uint32_t seq;            /* odd while words change */
     enum q2_slice_state state;
     bool again; /* changed while WRITING or WRITTEN: dirty when that commit ends */
@@ -448,7 +455,7 @@ void q2_free_commit_end(struct qcow2 *s, bool durable);
 
 /* Everything that was changed before the call is durable after it (W1 .. W4); flush: the data of
  * completed writes too, even when no metadata changed. One at a time; callers that come meanwhile
- * share the next. Coroutine, inside or outside. What fails stays dirty.
+ * share the next. Coroutine, inside. What fails stays dirty.
  *
  * Lazy refcounts (opt.lazy_refcounts, version 3): the dirty bit is made durable before the first
  * table is written; as long as it is, refcounts stay in memory. */
@@ -839,8 +846,9 @@ static inline struct q2_slice *q2_l2_find(struct qcow2 *s, uint64_t key)
         slice = atomic_load_explicit(&slice->next, memory_order_seq_cst);
     }
     /* only when it changes: the line stays shared between readers */
-    if (slice != NULL && atomic_load_explicit(&slice->used, memory_order_relaxed) == 0) {
-        atomic_store_explicit(&slice->used, 1, memory_order_relaxed);
+    if (slice != NULL &&
+        atomic_load_explicit(&slice->used, memory_order_relaxed) != Q2_USED_AGAIN) {
+        atomic_store_explicit(&slice->used, Q2_USED_AGAIN, memory_order_relaxed);
     }
     return slice;
 }
