@@ -20,11 +20,12 @@ extern "C" {
 
 typedef struct Platter Platter;
 
-/* Which further files the text inside an image may open (backing files, extents, data files). */
+/* Which further files the text inside an image may open (backing files, extents, data files). What
+ * callers name in options is theirs and not asked about. */
 enum platter_image_refs {
-    PLATTER_REFS_LISTED = 0, /* only what the caller named */
+    PLATTER_REFS_LISTED = 0, /* what platter_allow_image_ref allows; never json: or PROTOCOL: */
     PLATTER_REFS_NONE,
-    PLATTER_REFS_FOLLOW,
+    PLATTER_REFS_FOLLOW, /* everything: for images that one trusts */
 };
 
 struct platter_options {
@@ -34,6 +35,8 @@ struct platter_options {
     enum platter_image_refs image_refs;
     PlatterEventFunc *event_cb; /* may be NULL */
     void *event_opaque;
+    uint32_t backing_depth_max;  /* backing files below each other; 0: 64 */
+    const char *image_refs_hint; /* what to tell who ran into image_refs; copied; NULL: the call */
 };
 
 /* A new instance; opts may be NULL. Errors: ENOMEM, EINVAL and those of aio_context_new. */
@@ -51,6 +54,12 @@ uint64_t platter_memory_limit_bytes(const Platter *pl); /* [any] */
 int platter_add_fd(Platter *pl, int64_t set, int fd, Error **errp);
 /* Close the descriptors of a set that no node uses. 0 or -ENOENT. [control] */
 int platter_remove_fd(Platter *pl, int64_t set, Error **errp);
+
+/* Let images name this file, whatever lies below this folder, or a descriptor set
+ * ("/dev/fdset/N"). The path must exist; symbolic links in it are followed now, those in what an
+ * image names when it is opened, and where they lead counts. Only for PLATTER_REFS_LISTED, and for
+ * opens that come later. 0, -ENOENT and the like, -ENOMEM. [control] */
+int platter_allow_image_ref(Platter *pl, const char *path, Error **errp);
 
 /* "0.1.0" */
 const char *platter_version(void);

@@ -54,6 +54,12 @@ enum bdrv_role {
     BDRV_ROLE_PRIMARY = 1 << 4,  /* the child that stands for the image ("file") */
 };
 
+/* Which file of this machine it is. */
+struct bdrv_file_id {
+    uint64_t dev;
+    uint64_t ino;
+};
+
 /* Answer of a driver's block_status_co. */
 struct bdrv_status {
     int flags;              /* BDRV_BLOCK_* */
@@ -204,7 +210,8 @@ struct BlockDriver {
     int (*get_info)(BlockDriverState *bs, struct bdrv_info *ret_info);
     int (*probe_blocksizes)(BlockDriverState *bs, struct bdrv_block_sizes *ret_sizes);
     int (*probe_geometry)(BlockDriverState *bs, struct bdrv_geometry *ret_geo);
-    bool (*is_inserted)(BlockDriverState *bs); /* NULL: true */
+    bool (*get_file_id)(BlockDriverState *bs, struct bdrv_file_id *ret_id); /* NULL: no file */
+    bool (*is_inserted)(BlockDriverState *bs);                              /* NULL: true */
     void (*lock_medium)(BlockDriverState *bs, bool locked);
     void (*eject)(BlockDriverState *bs, bool eject_flag);
     void (*invalidate_cache)(BlockDriverState *bs, Error **errp);
@@ -250,15 +257,18 @@ int bdrv_set_backing_name(BlockDriverState *bs, const char *file, const char *fo
  * NULL. The edge is the node's. NULL with errp. */
 BdrvEdge *bdrv_open_child(BlockDriverState *bs, const char *filename, BlockOptions *options,
                           const char *name, unsigned role, bool allow_none, Error **errp);
-/* The backing file that the image names: from the options "backing" / "backing.*" when they are
- * there (null: none is opened), else from name and format (NULL: none given) where the policy of
- * the instance allows it. Names are relative to bs's own file. *ret_edge NULL: there is none, on
- * purpose or because bs is opened with BDRV_O_NO_BACKING. 0 or -errno. At open. */
+/* The backing file that the image names: from the options "backing" / "backing.*" when they say
+ * which file (null: none is opened), else from name and format (NULL: none given) where the policy
+ * of the instance allows it. Relative names count from the folder of bs's own file, so the primary
+ * child comes first. It is opened after the driver's open has returned, so that a chain may be
+ * long: ret_edge points into bdrv_opaque(bs) and is NULL until then; it stays NULL when there is no
+ * backing file, on purpose or because bs is opened with BDRV_O_NO_BACKING. Also does
+ * bdrv_set_backing_name. 0 or -errno. At open. */
 int bdrv_open_backing(BlockDriverState *bs, BlockOptions *options, const char *name,
                       const char *format, BdrvEdge **ret_edge, Error **errp);
-/* The same for another file that an image names and cannot do without ("data-file"): role as given;
- * name may be NULL where only options count. Under BDRV_O_NO_IO with a policy that refuses, the
- * edge stays NULL and the result is 0. */
+/* The same for another file that an image names and cannot do without ("data-file"), opened at
+ * once: role as given; name, which is always a path, may be NULL where only options count. Under
+ * BDRV_O_NO_IO only options count: *ret_edge is NULL without them. */
 int bdrv_open_referenced(BlockDriverState *bs, BlockOptions *options, const char *child_name,
                          const char *name, unsigned role, BdrvEdge **ret_edge, Error **errp);
 BlockDriverState *bdrv_edge_node(const BdrvEdge *edge);

@@ -16,11 +16,10 @@
 #include <stdlib.h>
 #include <string.h>
 
-#include "block/instance.h"
+#include "block/graph_int.h"
 #include "os/os.h"
 #include "util/error.h"
 
-#define FDSET_PREFIX "/dev/fdset/"
 /* Status flags that no user of a shared descriptor wants otherwise than the next. */
 #define PLAIN_FLAGS (O_APPEND | O_NOATIME | O_NONBLOCK)
 /* What of the flags of an open means a descriptor that exists. */
@@ -186,7 +185,7 @@ static int fd_duplicate(int old, const char *path, int flags, Error **errp)
 static int fdset_open(Platter *pl, const char *path, int flags, Error **errp)
 {
     static const char *const mode_names[] = {"read-only", "write-only", "read-write"};
-    int64_t set = set_number(path + strlen(FDSET_PREFIX));
+    int64_t set = set_number(path + strlen(BDRV_FDSET_PREFIX));
     bool found = false;
 
     for (struct instance_fd *e = pl->fds; e != NULL && set >= 0; e = e->next) {
@@ -213,14 +212,19 @@ static int fdset_open(Platter *pl, const char *path, int flags, Error **errp)
 
 int bdrv_os_open(Platter *pl, const char *path, int flags, int mode, Error **errp)
 {
-    int fd;
+    int fd, rc;
 
-    if (strncmp(path, FDSET_PREFIX, strlen(FDSET_PREFIX)) == 0) {
+    if (strncmp(path, BDRV_FDSET_PREFIX, strlen(BDRV_FDSET_PREFIX)) == 0) {
         return fdset_open(pl, path, flags, errp);
     }
     fd = open_path(path, flags, mode);
     if (fd < 0) {
         return error_set_errno(errp, -fd, "Could not open '%s'", path);
+    }
+    rc = refs_check_fd(pl, path, fd, errp);
+    if (rc < 0) {
+        os->close(fd);
+        return rc;
     }
     return fd;
 }

@@ -11,8 +11,12 @@
 #include "block/node.h"
 
 #define BDRV_NODE_NAME_BYTES_MAX 255
-/* Nodes that one options text may put above each other. */
+#define BDRV_FDSET_PREFIX "/dev/fdset/"
+/* Opens inside opens: nodes that options may put above each other. */
 #define BDRV_OPEN_DEPTH_MAX 64
+/* Nodes that images may name, for each layer that a chain may have. */
+#define BDRV_OPEN_REFS_PER_LAYER 8u
+#define BDRV_BACKING_DEPTH_DEFAULT 64
 
 /* ---- walk.c: iteration over the graph, whatever its depth ---- */
 
@@ -118,8 +122,60 @@ struct bdrv_opening {
     const char *filename;   /* borrowed: positional, for the primary child; NULL: none */
     BlockDriverState *file; /* counted: the primary child that was opened for probing, or NULL */
 };
+
+/* Bounds of an open that no option lifts; nodes below inherit them. */
+enum bdrv_open_bounds {
+    BDRV_OPEN_READ_ONLY = 1 << 0,
+    BDRV_OPEN_FROM_IMAGE = 1 << 1,    /* the name came out of an image */
+    BDRV_OPEN_NO_REFERENCES = 1 << 2, /* options too: they may not name nodes of ours */
+};
+
+/* What the options under "NAME" and "NAME." say of a child. */
+struct bdrv_child_options {
+    const char *reference; /* borrowed from the options, or NULL */
+    BlockOptions *options; /* owned; NULL: none */
+    bool is_null;          /* "NAME": null, no child on purpose */
+};
+/* Keys under "NAME." are taken out; "NAME" itself stays for the caller to delete. 0 or -errno. */
+int bdrv_child_options_take(BlockDriverState *bs, BlockOptions *options, const char *name,
+                            struct bdrv_child_options *ret, Error **errp);
+BlockDriverState *bdrv_find_reference(Platter *pl, const char *name, Error **errp); /* counted */
+/* bdrv_open_child with bounds. */
+BdrvEdge *bdrv_open_child_within(BlockDriverState *bs, const char *filename, BlockOptions *options,
+                                 const char *name, unsigned role, unsigned bounds, bool allow_none,
+                                 Error **errp);
+/* A backing file of parent without the one that it names in turn. Ends options. */
+BlockDriverState *bdrv_open_backing_node(BlockDriverState *parent, const char *filename,
+                                         BlockOptions *options, unsigned bounds, Error **errp);
 /* Open what stores the bytes under a positional file name (or json:), and nothing else. */
 BlockDriverState *bdrv_open_storage(Platter *pl, const char *filename, int flags, Error **errp);
+
+/* ---- backing.c ---- */
+
+/* Open and attach the backing file that bs wants, then the one that this wants, and so on. 0, or
+ * -errno: then bs has part of its chain, and is to be ended. */
+int backing_open_chain(BlockDriverState *bs, Error **errp);
+void backing_wanted_free(BlockDriverState *bs);
+
+/* ---- backing_path.c ---- */
+
+/* The protocol node that stores the bytes of bs, or NULL. */
+BlockDriverState *backing_storage(BlockDriverState *bs);
+/* The path that a name in the image of bs means; malloc'd. 0 or -errno. */
+int backing_path(BlockDriverState *bs, const char *name, char **ret, Error **errp);
+/* An absolute path without symbolic links; what does not exist at its end is taken as it stands.
+ * malloc'd. 0 or -errno. */
+int backing_resolve(const char *path, char **ret);
+
+/* ---- refs.c: which files an image may open ---- */
+
+void instance_refs_free(Platter *pl);
+/* Whether bs may open what its image names: what ("backing file"), name as the image has it, path
+ * what that means on this machine (NULL: no path). 0, or -EPERM with the way out as hint. */
+int refs_check(BlockDriverState *bs, const char *what, const char *name, const char *path,
+               Error **errp);
+/* The same for a descriptor that was opened by such a path: where is it really? 0 or -EPERM. */
+int refs_check_fd(Platter *pl, const char *path, int fd, Error **errp);
 
 /* ---- hint.c: what somebody may have meant ---- */
 

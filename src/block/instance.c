@@ -14,6 +14,7 @@
 #include "util/mem.h"
 
 #define MEMORY_LIMIT_DEFAULT (UINT64_C(1) << 30)
+#define BACKING_DEPTH_LIMIT 1000000u
 
 /* The smallest struct platter_options a caller may fill: up to and with main_context. */
 static int options_read(const struct platter_options *opts, struct platter_options *ret,
@@ -30,6 +31,10 @@ static int options_read(const struct platter_options *opts, struct platter_optio
     memcpy(ret, opts, opts->size < sizeof(*ret) ? opts->size : sizeof(*ret));
     if (ret->image_refs < PLATTER_REFS_LISTED || ret->image_refs > PLATTER_REFS_FOLLOW) {
         return error_set(errp, EINVAL, "image_refs %d is not known", (int)ret->image_refs);
+    }
+    if (ret->backing_depth_max > BACKING_DEPTH_LIMIT) {
+        return error_set(errp, EINVAL, "backing_depth_max %u is above %u", ret->backing_depth_max,
+                         BACKING_DEPTH_LIMIT);
     }
     return 0;
 }
@@ -63,6 +68,40 @@ static void context_drop(Platter *pl)
     aio_context_unref(pl->main_ctx);
 }
 
+static void instance_free(Platter *pl)
+{
+    instance_names_free(pl->names);
+    free(pl->image_refs_hint);
+    free(pl);
+}
+
+/* All but the context. 0 or -ENOMEM. */
+static int instance_init(Platter *pl, const struct platter_options *o)
+{
+    TAILQ_INIT(&pl->nodes);
+    pl->control_thread = pthread_self();
+    pl->budget.limit_bytes =
+        o->memory_limit_bytes != 0 ? o->memory_limit_bytes : MEMORY_LIMIT_DEFAULT;
+    pl->image_refs = o->image_refs;
+    pl->backing_depth_max =
+        o->backing_depth_max != 0 ? o->backing_depth_max : BDRV_BACKING_DEPTH_DEFAULT;
+    pl->event_cb = o->event_cb;
+    pl->event_opaque = o->event_opaque;
+    pl->names = instance_names_new();
+    if (o->image_refs_hint != NULL) {
+        pl->image_refs_hint = strdup(o->image_refs_hint);
+    }
+    return pl->names == NULL || (o->image_refs_hint != NULL && pl->image_refs_hint == NULL)
+               ? -ENOMEM
+               : 0;
+}
+
+static Platter *no_memory(Error **errp)
+{
+    error_set(errp, ENOMEM, "out of memory for an instance");
+    return NULL;
+}
+
 Platter *platter_new(const struct platter_options *opts, Error **errp)
 {
     struct platter_options o;
@@ -73,33 +112,20 @@ Platter *platter_new(const struct platter_options *opts, Error **errp)
     }
     pl = calloc(1, sizeof(*pl));
     if (pl == NULL) {
-        error_set(errp, ENOMEM, "out of memory for an instance");
-        return NULL;
+        return no_memory(errp);
     }
-    TAILQ_INIT(&pl->nodes);
-    pl->control_thread = pthread_self();
-    pl->budget.limit_bytes =
-        o.memory_limit_bytes != 0 ? o.memory_limit_bytes : MEMORY_LIMIT_DEFAULT;
-    pl->image_refs = o.image_refs;
-    pl->event_cb = o.event_cb;
-    pl->event_opaque = o.event_opaque;
-    pl->names = instance_names_new();
-    if (pl->names == NULL) {
-        error_set(errp, ENOMEM, "out of memory for an instance");
-        free(pl);
-        return NULL;
+    if (instance_init(pl, &o) < 0) {
+        instance_free(pl);
+        return no_memory(errp);
     }
     if (context_take(pl, o.main_context, errp) < 0) {
-        instance_names_free(pl->names);
-        free(pl);
+        instance_free(pl);
         return NULL;
     }
     if (late_init(pl) < 0) {
-        error_set(errp, ENOMEM, "out of memory for an instance");
         context_drop(pl);
-        instance_names_free(pl->names);
-        free(pl);
-        return NULL;
+        instance_free(pl);
+        return no_memory(errp);
     }
     return pl;
 }
@@ -139,10 +165,10 @@ void platter_free(Platter *pl)
     }
     nodes_close_all(pl);
     late_fini(pl);
+    instance_refs_free(pl);
     instance_fds_free(pl);
-    instance_names_free(pl->names);
     context_drop(pl);
-    free(pl);
+    instance_free(pl);
 }
 
 AioContext *platter_get_main_context(Platter *pl)

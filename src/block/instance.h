@@ -23,7 +23,8 @@ enum instance_name_kind {
 
 /* Rooms of higher floors, ended by platter_free in descending order. */
 enum instance_room {
-    INSTANCE_ROOM_BACKENDS = 0,
+    INSTANCE_ROOM_THROTTLE = 0,
+    INSTANCE_ROOM_BACKENDS,
     INSTANCE_ROOM_JOBS,
     INSTANCE_ROOM_EXPORTS,
     INSTANCE_ROOM_MAX,
@@ -31,6 +32,7 @@ enum instance_room {
 
 struct instance_names; /* name.c */
 struct instance_fd;    /* fdset.c */
+struct instance_ref;   /* refs.c */
 
 struct Platter {
     AioContext *main_ctx; /* counted */
@@ -39,6 +41,8 @@ struct Platter {
     bool owns_context;  /* main_ctx was made by us and charges our budget */
     struct mem_budget budget;
     enum platter_image_refs image_refs;
+    char *image_refs_hint;      /* owned, or NULL */
+    unsigned backing_depth_max; /* > 0 */
     PlatterEventFunc *event_cb;
     void *event_opaque;
 
@@ -46,6 +50,10 @@ struct Platter {
     TAILQ_HEAD(, BlockDriverState) nodes;
     struct instance_names *names; /* owned; name.c */
     struct instance_fd *fds;
+    struct instance_ref *refs;
+    const char *ref_path;  /* borrowed: path named by an image that is being opened, or NULL */
+    unsigned open_nesting; /* opens inside opens */
+    unsigned open_refs;    /* nodes named by images in the open that is going on */
     uint64_t next_node_number;
     uint64_t walk_gen; /* walk.c */
     bool sizes_untold; /* settle.c: some node has resize_untold */

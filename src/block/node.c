@@ -140,6 +140,7 @@ static void node_free(BlockDriverState *bs)
     if (reason != no_memory_reason) {
         free(reason);
     }
+    backing_wanted_free(bs);
     block_options_free(bs->options);
     free(bs->backing_format);
     free(bs->backing_file);

@@ -104,10 +104,15 @@ struct BlockDriverState {
     int quiesce_count; /* drained sections on this very node */
     bool held;         /* one on this node or below it: roots above are quiesced (drain.c) */
     bool closing;
-    bool resize_untold;           /* roots have not been told of the present size */
-    unsigned depth;               /* nodes above it that came from the same options text */
-    struct bdrv_opening *opening; /* open.c; borrowed, while it is being opened */
-    uint64_t perm;                /* what the users together need of it, as the driver was told */
+    bool resize_untold;                    /* roots have not been told of the present size */
+    struct bdrv_opening *opening;          /* open.c; borrowed, while it is being opened */
+    BlockDriverState *opened_under;        /* for whom it was opened; only valid during that open */
+    unsigned open_bounds;                  /* open.c */
+    unsigned backing_depth;                /* backing edges above it in the open that made it */
+    struct backing_wanted *backing_wanted; /* backing.c; owned; until its chain is there */
+    struct bdrv_file_id file_id;           /* of a protocol node, when has_file_id */
+    bool has_file_id;
+    uint64_t perm; /* what the users together need of it, as the driver was told */
     uint64_t shared;
     struct bdrv_edge_list children;
     struct bdrv_edge_list parents;

@@ -8,6 +8,9 @@
  * O2: a child is never more writable than what its parent's options say, by default; options of its
  *     own are the caller's.
  * O3: after a failure nothing of the node remains, and the first error is the one reported.
+ * O4: below a backing edge nothing is writable, whoever asks for it.
+ * O5: a backing chain is opened from the top down by iteration (backing.c); the stack that an open
+ *     needs is bounded by BDRV_OPEN_DEPTH_MAX.
  */
 #include <assert.h>
 #include <errno.h>
@@ -32,7 +35,9 @@ struct request {
     const char *filename;  /* positional, borrowed, or NULL */
     BlockOptions *options; /* owned */
     int flags;
-    unsigned depth;
+    BlockDriverState *parent; /* borrowed: for whom it is opened, or NULL */
+    unsigned bounds;          /* BDRV_OPEN_* */
+    unsigned backing_depth;
     bool wants_protocol; /* a child that stores bytes: no format is put on top by default */
     bool only_protocol;  /* nor may options put one there */
 };
@@ -88,6 +93,7 @@ static int child_flags(const BlockDriverState *parent, unsigned role)
 
     if (role & BDRV_ROLE_COW) {
         flags &= ~(BDRV_O_RDWR | BDRV_O_AUTO_RDONLY);
+        flags |= parent->open_flags & BDRV_O_PROBE; /* for what the backing file names in turn */
     }
     /* What reaches a child was let through by the parent. */
     return flags | BDRV_O_UNMAP;
@@ -100,27 +106,22 @@ static bool child_is_protocol(const BlockDriverState *parent, unsigned role)
 
 static BlockDriverState *open_request(struct request *req, Error **errp);
 
-static BlockDriverState *open_child_node(BlockDriverState *parent, const char *filename,
-                                         BlockOptions *options, unsigned role, Error **errp)
+static struct request child_request(BlockDriverState *parent, const char *filename,
+                                    BlockOptions *options, unsigned role, unsigned bounds)
 {
-    struct request req = {
+    return (struct request){
         .pl = parent->pl,
         .filename = filename,
         .options = options,
         .flags = child_flags(parent, role),
-        .depth = parent->depth + 1,
+        .parent = parent,
+        .bounds = parent->open_bounds | bounds | (role & BDRV_ROLE_COW ? BDRV_OPEN_READ_ONLY : 0),
+        .backing_depth = parent->backing_depth + (role & BDRV_ROLE_COW ? 1 : 0),
         .wants_protocol = child_is_protocol(parent, role),
     };
-
-    if (req.depth > BDRV_OPEN_DEPTH_MAX) {
-        block_options_free(options);
-        error_set(errp, ELOOP, "Nodes are nested more than %d deep", BDRV_OPEN_DEPTH_MAX);
-        return NULL;
-    }
-    return open_request(&req, errp);
 }
 
-static BlockDriverState *find_reference(Platter *pl, const char *name, Error **errp)
+BlockDriverState *bdrv_find_reference(Platter *pl, const char *name, Error **errp)
 {
     BlockDriverState *bs = bdrv_find_node(pl, name);
 
@@ -132,19 +133,12 @@ static BlockDriverState *find_reference(Platter *pl, const char *name, Error **e
     return bs;
 }
 
-/* What the options under "NAME" and "NAME." say of a child. */
-struct child_options {
-    const char *reference; /* borrowed from the options, or NULL */
-    BlockOptions *options; /* owned; NULL: none */
-    bool is_null;          /* "NAME": null, no child on purpose */
-};
-
-static int child_options_take(BlockDriverState *bs, BlockOptions *options, const char *name,
-                              struct child_options *ret, Error **errp)
+int bdrv_child_options_take(BlockDriverState *bs, BlockOptions *options, const char *name,
+                            struct bdrv_child_options *ret, Error **errp)
 {
     char prefix[64];
 
-    *ret = (struct child_options){0};
+    *ret = (struct bdrv_child_options){0};
     assert(strlen(name) + 2 <= sizeof(prefix));
     snprintf(prefix, sizeof(prefix), "%s.", name);
     if (block_options_has(options, name)) {
@@ -171,9 +165,11 @@ static int child_options_take(BlockDriverState *bs, BlockOptions *options, const
 }
 
 static BlockDriverState *child_node(BlockDriverState *bs, const char *filename,
-                                    struct child_options *from, unsigned role, Error **errp)
+                                    struct bdrv_child_options *from, unsigned role, unsigned bounds,
+                                    Error **errp)
 {
     struct bdrv_opening *opening = bs->opening;
+    struct request req;
 
     if (opening != NULL && (role & BDRV_ROLE_PRIMARY)) {
         if (opening->file != NULL) {
@@ -194,7 +190,12 @@ static BlockDriverState *child_node(BlockDriverState *bs, const char *filename,
                       filename, from->reference);
             return NULL;
         }
-        return find_reference(bs->pl, from->reference, errp);
+        if ((bs->open_bounds | bounds) & BDRV_OPEN_NO_REFERENCES) {
+            error_set(errp, EPERM, "An image may not refer to a node ('%.*s') of this instance",
+                      BDRV_NODE_NAME_BYTES_MAX, from->reference);
+            return NULL;
+        }
+        return bdrv_find_reference(bs->pl, from->reference, errp);
     }
     if (from->options == NULL) {
         from->options = block_options_new();
@@ -203,11 +204,12 @@ static BlockDriverState *child_node(BlockDriverState *bs, const char *filename,
             return NULL;
         }
     }
-    return open_child_node(bs, filename, from->options, role, errp);
+    req = child_request(bs, filename, from->options, role, bounds);
+    return open_request(&req, errp);
 }
 
 static bool child_is_given(const BlockDriverState *bs, const char *filename,
-                           const struct child_options *from, unsigned role)
+                           const struct bdrv_child_options *from, unsigned role)
 {
     const struct bdrv_opening *opening = bs->opening;
 
@@ -218,15 +220,16 @@ static bool child_is_given(const BlockDriverState *bs, const char *filename,
            (opening->file != NULL || opening->filename != NULL);
 }
 
-BdrvEdge *bdrv_open_child(BlockDriverState *bs, const char *filename, BlockOptions *options,
-                          const char *name, unsigned role, bool allow_none, Error **errp)
+BdrvEdge *bdrv_open_child_within(BlockDriverState *bs, const char *filename, BlockOptions *options,
+                                 const char *name, unsigned role, unsigned bounds, bool allow_none,
+                                 Error **errp)
 {
-    struct child_options from;
+    struct bdrv_child_options from;
     BlockDriverState *child;
     BdrvEdge *edge;
 
     assert(instance_in_control_thread(bs->pl));
-    if (child_options_take(bs, options, name, &from, errp) < 0) {
+    if (bdrv_child_options_take(bs, options, name, &from, errp) < 0) {
         return NULL;
     }
     if (!child_is_given(bs, filename, &from, role)) {
@@ -238,7 +241,7 @@ BdrvEdge *bdrv_open_child(BlockDriverState *bs, const char *filename, BlockOptio
         }
         return NULL;
     }
-    child = child_node(bs, filename, &from, role, errp);
+    child = child_node(bs, filename, &from, role, bounds, errp);
     block_options_del(options, name);
     if (child == NULL) {
         return NULL;
@@ -246,6 +249,12 @@ BdrvEdge *bdrv_open_child(BlockDriverState *bs, const char *filename, BlockOptio
     edge = bdrv_attach_child(bs, child, name, role, errp);
     bdrv_unref(child); /* the edge has its own */
     return edge;
+}
+
+BdrvEdge *bdrv_open_child(BlockDriverState *bs, const char *filename, BlockOptions *options,
+                          const char *name, unsigned role, bool allow_none, Error **errp)
+{
+    return bdrv_open_child_within(bs, filename, options, name, role, 0, allow_none, errp);
 }
 
 /* ---- choosing the driver ---- */
@@ -306,7 +315,7 @@ static int choose_driver(struct request *req, const char *named, const BlockDriv
 static int guess_format(struct request *req, BlockDriverState *bs, struct bdrv_opening *opening,
                         const BlockDriver **ret_drv, Error **errp)
 {
-    struct child_options from;
+    struct bdrv_child_options from;
     const char *shown;
 
     if (req->filename == NULL && !block_options_has(req->options, "file") &&
@@ -319,12 +328,12 @@ static int guess_format(struct request *req, BlockDriverState *bs, struct bdrv_o
         *ret_drv = bdrv_find_driver("raw");
         return *ret_drv == NULL ? bdrv_unknown_driver("raw", errp) : 0;
     }
-    if (child_options_take(bs, req->options, "file", &from, errp) < 0) {
+    if (bdrv_child_options_take(bs, req->options, "file", &from, errp) < 0) {
         return -EINVAL;
     }
     opening->filename = req->filename;
     bs->caps = BDRV_CAP_FORMAT;
-    opening->file = child_node(bs, NULL, &from, BDRV_ROLE_FILTERED | BDRV_ROLE_PRIMARY, errp);
+    opening->file = child_node(bs, NULL, &from, BDRV_ROLE_FILTERED | BDRV_ROLE_PRIMARY, 0, errp);
     block_options_del(req->options, "file");
     if (opening->file == NULL) {
         return -EINVAL;
@@ -408,6 +417,8 @@ static int open_driver(struct request *req, BlockDriverState *bs, Error **errp)
     if (rc == 0) {
         rc = settle_perms(bs, errp);
     }
+    bs->has_file_id =
+        rc == 0 && bs->drv->get_file_id != NULL && bs->drv->get_file_id(bs, &bs->file_id);
     if (rc == 0) {
         int64_t size;
 
@@ -435,7 +446,9 @@ static int open_node(struct request *req, const struct opts_node_common *common,
     bs->open_flags = req->flags;
     bs->read_only = !(req->flags & BDRV_O_RDWR);
     bs->detect_zeroes = detect_zeroes_from_option(common);
-    bs->depth = req->depth;
+    bs->opened_under = req->parent;
+    bs->open_bounds = req->bounds;
+    bs->backing_depth = req->backing_depth;
     bs->opening = &opening;
     rc = choose_driver(req, common->has_driver ? common->driver : NULL, &drv, errp);
     if (rc == 0 && drv == NULL) {
@@ -458,12 +471,29 @@ static int open_node(struct request *req, const struct opts_node_common *common,
     return rc;
 }
 
+/* What no option changes: below a backing edge nothing is writable (O4), and an image does not make
+ * us open nodes without end. */
+static int check_bounds(const struct request *req, Error **errp)
+{
+    Platter *pl = req->pl;
+
+    if ((req->bounds & BDRV_OPEN_READ_ONLY) && (req->flags & BDRV_O_RDWR)) {
+        return error_set(errp, EPERM, "A backing file cannot be opened with read-only=off");
+    }
+    if ((req->bounds & BDRV_OPEN_FROM_IMAGE) &&
+        pl->open_refs++ >= BDRV_OPEN_REFS_PER_LAYER * (pl->backing_depth_max + 1)) {
+        return error_set(errp, ELOOP, "The images name more than %u files to open",
+                         BDRV_OPEN_REFS_PER_LAYER * (pl->backing_depth_max + 1));
+    }
+    return 0;
+}
+
 static BlockDriverState *open_with_common(struct request *req,
                                           const struct opts_node_common *common, Error **errp)
 {
     BlockDriverState *bs;
 
-    if (flags_from_options(common, &req->flags, errp) < 0) {
+    if (flags_from_options(common, &req->flags, errp) < 0 || check_bounds(req, errp) < 0) {
         return NULL;
     }
     bs = node_new(req->pl, common->has_node_name ? common->node_name : NULL, errp);
@@ -477,8 +507,8 @@ static BlockDriverState *open_with_common(struct request *req,
     return bs;
 }
 
-/* Ends req->options. */
-static BlockDriverState *open_request(struct request *req, Error **errp)
+/* Without its backing file. Ends req->options. */
+static BlockDriverState *open_one(struct request *req, Error **errp)
 {
     struct opts_node_common common;
     BlockDriverState *bs = NULL;
@@ -508,6 +538,37 @@ out:
     return bs;
 }
 
+/* With its chain. Ends req->options. */
+static BlockDriverState *open_request(struct request *req, Error **errp)
+{
+    Platter *pl = req->pl;
+    BlockDriverState *bs;
+
+    if (pl->open_nesting >= BDRV_OPEN_DEPTH_MAX) {
+        block_options_free(req->options);
+        error_set(errp, ELOOP, "Nodes are nested more than %d deep", BDRV_OPEN_DEPTH_MAX);
+        return NULL;
+    }
+    if (pl->open_nesting++ == 0) {
+        pl->open_refs = 0;
+    }
+    bs = open_one(req, errp);
+    if (bs != NULL && backing_open_chain(bs, errp) < 0) {
+        bdrv_unref(bs);
+        bs = NULL;
+    }
+    pl->open_nesting--;
+    return bs;
+}
+
+BlockDriverState *bdrv_open_backing_node(BlockDriverState *parent, const char *filename,
+                                         BlockOptions *options, unsigned bounds, Error **errp)
+{
+    struct request req = child_request(parent, filename, options, BDRV_ROLE_COW, bounds);
+
+    return open_one(&req, errp);
+}
+
 /* ---- the public door ---- */
 
 static BlockDriverState *open_reference(Platter *pl, const char *filename, const char *reference,
@@ -518,7 +579,7 @@ static BlockDriverState *open_reference(Platter *pl, const char *filename, const
                   BDRV_NODE_NAME_BYTES_MAX, reference);
         return NULL;
     }
-    return find_reference(pl, reference, errp);
+    return bdrv_find_reference(pl, reference, errp);
 }
 
 BlockDriverState *bdrv_open(Platter *pl, const char *filename, const char *reference,

@@ -1,11 +1,13 @@
 /* SPDX-License-Identifier: MIT */
 #include <errno.h>
+#include <fcntl.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 
 #include "fake.h"
 
+#include "os/os.h"
 #include "schema/opts.h"
 #include "util/error.h"
 #include "util/iov.h"
@@ -47,6 +49,15 @@ static int file_open(BlockDriverState *bs, BlockOptions *options, int flags, Err
             return rc;
         }
     }
+    if (fake.real_files) {
+        int fd = bdrv_os_open(bs->pl, name, O_RDONLY, 0, errp);
+
+        if (fd < 0) {
+            free(name);
+            return fd;
+        }
+        os->close(fd);
+    }
     bdrv_set_filename(bs, name);
     free(name);
     memcpy(s->bytes, fake.content, sizeof(s->bytes));
@@ -62,6 +73,17 @@ static void fake_close(BlockDriverState *bs)
     if (fake.n_closed < 2048 && sscanf(bdrv_get_node_name(bs), "n%d", &number) == 1) {
         fake.closed[fake.n_closed++] = number;
     }
+}
+
+static bool file_get_file_id(BlockDriverState *bs, struct bdrv_file_id *ret_id)
+{
+    struct stat st;
+
+    if (os->stat(bs->filename, &st) < 0) {
+        return false;
+    }
+    *ret_id = (struct bdrv_file_id){.dev = st.st_dev, .ino = st.st_ino};
+    return true;
 }
 
 static int64_t file_getlength(BlockDriverState *bs)
@@ -155,6 +177,7 @@ static const BlockDriver bdrv_fake_file = {
     .write_co = file_rw_co,
     .flush_co = file_flush_co,
     .getlength = file_getlength,
+    .get_file_id = file_get_file_id,
 };
 
 static int net_parse_filename(const char *filename, BlockOptions *options, Error **errp)
@@ -298,6 +321,75 @@ static const BlockDriver bdrv_fake_two = {
     .open = two_open,
     .close = fake_close,
     .read_co = forward_co,
+};
+
+/* ---- "cow": names other files ---- */
+
+struct cow_state {
+    BdrvEdge *backing;
+    BdrvEdge *data;
+};
+
+static struct fake_cow cow_header(BlockDriverState *bs)
+{
+    BlockDriverState *file = bs->file->bs;
+    const char *name;
+
+    while (file->file != NULL) {
+        file = file->file->bs;
+    }
+    name = file->filename != NULL ? file->filename : "";
+    name = strrchr(name, '/') != NULL ? strrchr(name, '/') + 1 : name;
+    for (size_t i = 0; i < 4; i++) {
+        if (fake.cow[i].file != NULL && strcmp(fake.cow[i].file, name) == 0) {
+            return fake.cow[i];
+        }
+    }
+    if (fake.cow_of != NULL) {
+        struct fake_cow header = {0};
+
+        fake.cow_of(name, &header);
+        return header;
+    }
+    return (struct fake_cow){0};
+}
+
+static int cow_open(BlockDriverState *bs, BlockOptions *options, int flags, Error **errp)
+{
+    struct cow_state *s = bdrv_opaque(bs);
+    struct fake_cow header;
+    int rc = one_child_open(bs, options, BDRV_ROLE_DATA | BDRV_ROLE_METADATA, errp);
+
+    if (rc < 0) {
+        return rc;
+    }
+    header = cow_header(bs);
+    rc = bdrv_open_backing(bs, options, header.backing, header.format, &s->backing, errp);
+    if (rc == 0 && header.data != NULL) {
+        rc = bdrv_open_referenced(bs, options, "data-file", header.data, BDRV_ROLE_DATA, &s->data,
+                                  errp);
+    }
+    if (rc < 0) {
+        fake.live--;
+    }
+    return rc;
+}
+
+static int cow_probe(const uint8_t *buf, size_t len, const char *filename)
+{
+    return len >= 4 && memcmp(buf, "COW!", 4) == 0 ? 100 : 0;
+}
+
+static const BlockDriver bdrv_fake_cow = {
+    .format_name = "cow",
+    .instance_size = sizeof(struct cow_state),
+    .caps = BDRV_CAP_FORMAT,
+    .probe = cow_probe,
+    .open = cow_open,
+    .close = fake_close,
+    .read_co = forward_co,
+    .write_co = forward_co,
+    .getlength = file_getlength,
 };
 
 /* ---- "img": says what was asked of it ---- */
@@ -462,8 +554,8 @@ static const BlockDriver bdrv_fake_img = {
 };
 
 const BlockDriver *const bdrv_drivers[] = {
-    &bdrv_fake_file, &bdrv_fake_fmt, &bdrv_fake_img, &bdrv_fake_net,
-    &bdrv_fake_pass, &bdrv_fake_raw, &bdrv_fake_two, NULL,
+    &bdrv_fake_cow,  &bdrv_fake_file, &bdrv_fake_fmt, &bdrv_fake_img, &bdrv_fake_net,
+    &bdrv_fake_pass, &bdrv_fake_raw,  &bdrv_fake_two, NULL,
 };
 
 /* ---- users ---- */

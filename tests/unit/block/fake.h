@@ -2,7 +2,7 @@
 /*
  * Drivers for the tests of the graph: "file" keeps 4096 bytes in memory, "raw" passes through,
  * "fmt" is a format with metadata, "img" one that can do everything to an image, "pass" a filter,
- * "two" has two children. They count what is done with them.
+ * "two" has two children, "cow" names other files (fake.cow). They count what is done with them.
  */
 #ifndef PLATTER_TEST_FAKE_H
 #define PLATTER_TEST_FAKE_H
@@ -19,6 +19,13 @@
 #include "block/node.h"
 
 #define FAKE_FILE_BYTES 4096
+
+/* The header of the image in a file. */
+struct fake_cow {
+    const char *file; /* name without folder */
+    const char *backing, *format;
+    const char *data;
+};
 
 /* What the drivers saw; the tests reset it. */
 struct fake_counters {
@@ -37,9 +44,12 @@ struct fake_counters {
     void (*on_flush)(BlockDriverState *bs); /* called by them */
     int closed[2048];                       /* numbers of nodes in order of close */
     int n_closed;
-    int image_result;                       /* what operations of "img" answer */
-    const char *image_error;                /* the text they set; NULL: none */
-    char image_done[64];                    /* the last one, with its arguments */
+    int image_result;        /* what operations of "img" answer */
+    const char *image_error; /* the text they set; NULL: none */
+    char image_done[64];     /* the last one, with its arguments */
+    struct fake_cow cow[4];  /* what the headers of "cow" images say */
+    void (*cow_of)(const char *file, struct fake_cow *ret); /* the same, worked out */
+    bool real_files;                        /* "file" opens them, to see what that says */
     void (*on_image)(BlockDriverState *bs); /* called by them */
 };
 extern struct fake_counters fake;

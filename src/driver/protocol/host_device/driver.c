@@ -41,6 +41,7 @@ const BlockDriver bdrv_host_device = {
     .copy_range_co = posix_copy_range_co,
     .truncate_co = posix_truncate_co,
     .getlength = posix_getlength,
+    .get_file_id = posix_get_file_id,
     .get_allocated_file_size = posix_get_allocated_file_size,
     .get_info = posix_get_info,
     .probe_blocksizes = posix_probe_blocksizes,

@@ -137,6 +137,21 @@ void posix_refresh_limits(BlockDriverState *bs, struct bdrv_limits *limits)
     limits->pdiscard_alignment = space_align;
 }
 
+bool posix_get_file_id(BlockDriverState *bs, struct bdrv_file_id *ret_id)
+{
+    const struct posix_state *s = bdrv_opaque(bs);
+    struct stat st;
+
+    if (os->fstat(s->fd, &st) < 0) {
+        return false;
+    }
+    *ret_id = (struct bdrv_file_id){
+        .dev = S_ISBLK(st.st_mode) ? 0 : st.st_dev,
+        .ino = S_ISBLK(st.st_mode) ? st.st_rdev : st.st_ino,
+    };
+    return true;
+}
+
 int64_t posix_getlength(BlockDriverState *bs)
 {
     const struct posix_state *s = bdrv_opaque(bs);

@@ -65,6 +65,7 @@ void posix_reopen_abort(BlockDriverState *bs);
 int posix_probe_limits(struct posix_state *s, Error **errp);
 bool posix_in_memory(int fd);
 void posix_refresh_limits(BlockDriverState *bs, struct bdrv_limits *limits);
+bool posix_get_file_id(BlockDriverState *bs, struct bdrv_file_id *ret_id);
 int64_t posix_getlength(BlockDriverState *bs);
 int64_t posix_get_allocated_file_size(BlockDriverState *bs);
 int posix_get_info(BlockDriverState *bs, struct bdrv_info *ret_info);
