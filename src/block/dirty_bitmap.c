@@ -447,6 +447,11 @@ int bdrv_bitmaps_store(BlockDriverState *bs, Error **errp)
 
 /* ---- the driver's side ---- */
 
+bool bdrv_stores_bitmaps(const BlockDriverState *bs)
+{
+    return bs->drv != NULL && bs->drv->bitmap != NULL && bs->drv->bitmap->supported(bs);
+}
+
 BdrvDirtyBitmap *bdrv_bitmap_load(BlockDriverState *bs, const char *name, unsigned granularity_bits,
                                   unsigned state, Error **errp)
 {

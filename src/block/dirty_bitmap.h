@@ -49,7 +49,7 @@ int bdrv_bitmaps_pass_co(BlockDriverState *bs, const struct bdrv_req *req);
 void bdrv_bitmaps_unsettle(struct bdrv_bitmaps *bitmaps);
 
 /* Before the size changes: 0, or -errno with errp. Coroutine. */
-int bdrv_bitmaps_resize_begin_co(BlockDriverState *bs, Error **errp);
+int bdrv_bitmaps_resize_begin_co(BlockDriverState *bs, uint64_t size_bytes, Error **errp);
 /* 0, or -EBUSY, -EINVAL with errp. */
 int bitmap_refuse_busy(const BdrvDirtyBitmap *bitmap, Error **errp);
 int bitmap_refuse_inconsistent(const BdrvDirtyBitmap *bitmap, Error **errp);

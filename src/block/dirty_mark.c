@@ -126,7 +126,7 @@ int bitmap_refuse_busy(const BdrvDirtyBitmap *bitmap, Error **errp)
                      bitmap->name != NULL ? bitmap->name : "");
 }
 
-int bdrv_bitmaps_resize_begin_co(BlockDriverState *bs, Error **errp)
+int bdrv_bitmaps_resize_begin_co(BlockDriverState *bs, uint64_t size_bytes, Error **errp)
 {
     BdrvDirtyBitmap *bitmap;
     int ret = 0;
@@ -136,6 +136,12 @@ int bdrv_bitmaps_resize_begin_co(BlockDriverState *bs, Error **errp)
         if (ret == 0) {
             ret = bitmap_refuse_inconsistent(bitmap, errp);
         }
+        if (ret < 0) {
+            return ret;
+        }
+    }
+    if (bs->drv->bitmap != NULL) {
+        ret = bs->drv->bitmap->can_resize(bs, size_bytes, errp);
         if (ret < 0) {
             return ret;
         }

@@ -96,9 +96,13 @@ struct bdrv_snapshot_ops {
 /* Dirty bitmaps that the image stores. The driver loads them at open (bdrv_bitmap_load, in the
  * order of the image), and stores them when it closes and when the node becomes read-only. */
 struct bdrv_bitmap_ops {
+    /* Whether this image can have any. */
+    bool (*supported)(const BlockDriverState *bs);
     /* Whether one more may be stored: 0, or -errno with errp. Control thread. */
     int (*can_store)(BlockDriverState *bs, const char *name, uint64_t granularity_bytes,
                      Error **errp);
+    /* Whether they can be stored of a disk of another size. Coroutine; errp may be NULL. */
+    int (*can_resize)(BlockDriverState *bs, uint64_t disk_bytes, Error **errp);
     /* The disk is about to change: flag as in use, durably, what the image has of each persistent
      * bitmap that records (all: of each), and tell with bdrv_bitmap_set_in_use. Coroutine, any
      * context, one call at a time; the request that waits for it is inside the driver's parent. */
@@ -297,6 +301,8 @@ enum bdrv_bitmap_state {
 BdrvDirtyBitmap *bdrv_bitmap_load(BlockDriverState *bs, const char *name, unsigned granularity_bits,
                                   unsigned state, Error **errp);
 unsigned bdrv_bitmap_state(const BdrvDirtyBitmap *bitmap);
+/* Whether the image of bs itself can store bitmaps. */
+bool bdrv_stores_bitmaps(const BlockDriverState *bs);
 void bdrv_bitmap_set_in_use(BdrvDirtyBitmap *bitmap);
 void bdrv_bitmap_set_stored(BdrvDirtyBitmap *bitmap);       /* as it is now, not in use */
 void bdrv_bitmap_set_inconsistent(BdrvDirtyBitmap *bitmap); /* at open */
@@ -347,6 +353,9 @@ int bdrv_edge_pread(BdrvEdge *edge, uint64_t offset, void *buf, size_t bytes);
 int bdrv_edge_pwrite(BdrvEdge *edge, uint64_t offset, const void *buf, size_t bytes,
                      unsigned flags);
 int bdrv_edge_flush(BdrvEdge *edge);
+/* Run run_co in a coroutine of this thread's context and poll until it has ended; in a coroutine,
+ * just call it. What it returned, or -ENOMEM. Control thread. */
+int bdrv_run_co(int (*run_co)(void *opaque), void *opaque);
 
 /* A buffer aligned for I/O on bs and charged to the budget; NULL: no memory. Any thread. */
 void *bdrv_buffer_alloc(BlockDriverState *bs, size_t bytes);

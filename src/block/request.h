@@ -118,10 +118,4 @@ BlockDriverState *bdrv_backing(BlockDriverState *bs);
 int bdrv_discard_co(BdrvEdge *edge, const struct bdrv_req *req);
 int bdrv_node_flush_co(BlockDriverState *bs);
 
-/* ---- sync_door.c ---- */
-
-/* Run run_co in a coroutine of this thread's context and poll until it has ended; in a coroutine,
- * just call it. What it returned, or -ENOMEM. Control thread. */
-int bdrv_run_co(int (*run_co)(void *opaque), void *opaque);
-
 #endif

@@ -143,7 +143,7 @@ int bdrv_edge_truncate_co(BdrvEdge *edge, uint64_t size_bytes, bool exact,
                      &waited);
     ret = truncate_check(edge, bs, size_bytes, prealloc, flags, errp);
     if (ret == 0 && bs->bitmaps != NULL) {
-        ret = bdrv_bitmaps_resize_begin_co(bs, errp);
+        ret = bdrv_bitmaps_resize_begin_co(bs, size_bytes, errp);
     }
     if (ret == 0) {
         old = (uint64_t)atomic_load_explicit(&bs->size_bytes, memory_order_relaxed);

@@ -201,6 +201,11 @@ void q2_bitmap_directory_fini(struct q2_bitmap_directory *dir)
     *dir = (struct q2_bitmap_directory){0};
 }
 
+uint64_t q2_bitmap_entry_bytes(const struct q2_bitmap_entry *e)
+{
+    return entry_bytes(e->extra_bytes, strlen(e->name));
+}
+
 /* ---- what an entry says ---- */
 
 static const char *entry_fault(const struct q2_bitmap_entry *e, const struct q2_geometry *geo)
@@ -220,7 +225,8 @@ static const char *entry_fault(const struct q2_bitmap_entry *e, const struct q2_
         e->granularity_bits > Q2_BITMAP_GRANULARITY_BITS_MAX) {
         return "its granularity is not supported";
     }
-    if (e->table_entries == 0 || e->table_entries > Q2_BITMAP_TABLE_ENTRIES_MAX) {
+    if (e->table_entries == 0 || e->table_entries > Q2_BITMAP_TABLE_ENTRIES_MAX ||
+        e->table_entries > Q2_BITMAP_BYTES_MAX >> geo->cluster_bits) {
         return "its table is empty or too large";
     }
     if (e->table_offset == 0 || !is_aligned(e->table_offset, geo->cluster_bytes) ||
@@ -271,7 +277,7 @@ static uint64_t directory_bytes(const struct q2_bitmap_directory *dir)
     uint64_t bytes = 0;
 
     for (uint32_t i = 0; i < dir->count; i++) {
-        bytes += entry_bytes(dir->entries[i].extra_bytes, strlen(dir->entries[i].name));
+        bytes += q2_bitmap_entry_bytes(&dir->entries[i]);
     }
     return bytes;
 }
@@ -292,13 +298,6 @@ static uint64_t entry_build(const struct q2_bitmap_entry *e, uint8_t *p)
     }
     memcpy(p + Q2_BITMAP_ENTRY_BYTES + e->extra_bytes, e->name, name_bytes);
     return entry_bytes(e->extra_bytes, name_bytes);
-}
-
-uint64_t q2_bitmap_directory_flags_at(const struct q2_bitmap_directory *dir, uint32_t index)
-{
-    struct q2_bitmap_directory before = {.entries = dir->entries, .count = index};
-
-    return directory_bytes(&before) + 12;
 }
 
 int q2_bitmap_directory_build(const struct q2_bitmap_directory *dir, uint8_t **ret_buf,

@@ -718,14 +718,31 @@ int q2_bitmap_table_decode(const struct q2_geometry *geo, uint64_t raw, uint64_t
 /* malloc'd. -EFBIG, -ENOMEM with errp. */
 int q2_bitmap_directory_build(const struct q2_bitmap_directory *dir, uint8_t **ret_buf,
                               uint64_t *ret_bytes, Error **errp);
-/* Where in the directory the flags of an entry are (four bytes that no sector boundary cuts). */
-uint64_t q2_bitmap_directory_flags_at(const struct q2_bitmap_directory *dir, uint32_t index);
+/* Bytes of an entry in the directory. */
+uint64_t q2_bitmap_entry_bytes(const struct q2_bitmap_entry *e);
 
-/* ---- bitmap.c ---- */
+/* ---- bitmap.c: the bitmaps of an image; bitmap_load.c, bitmap_store.c ---- */
 
-struct q2_bitmaps; /* bitmap.c */
+struct q2_bitmaps; /* bitmap_int.h */
+
+/* Read them (bits only where requests are expected). After the header, the L1 and refcount tables
+ * and the overlap set; at open, control thread. -EINVAL: the directory is broken (under
+ * BDRV_O_CHECK they are left alone then); -EIO, -ENOMEM; with errp. */
 int q2_bitmaps_open(struct qcow2 *s, Error **errp);
-int q2_bitmaps_close(struct qcow2 *s, Error **errp); /* stores what persists */
+void q2_bitmaps_fini(struct qcow2 *s); /* forget them; the node's own are block/'s */
+/* Store what changed and make it durable: before the image is closed or becomes read-only (and
+ * before q2_free_all_co). Nothing to do: 0. Drained; coroutine. After a failure those that changed
+ * stay flagged in the image, or as they were. */
+int q2_bitmaps_store_co(struct qcow2 *s, Error **errp);
+/* Open flags change: becoming read-only stores; becoming writable is refused where the bits were
+ * not read. Part of reopen_prepare; control thread. */
+int q2_bitmaps_reopen_prepare(struct qcow2 *s, int new_flags, Error **errp);
+/* "bitmaps" of "format-specific", from the directory; empty: there is none. NULL: no memory. */
+json_t *q2_bitmaps_info(struct qcow2 *s);
+/* What the persistent bitmaps of source need in an image of that cluster size; false: source
+ * cannot have any. */
+bool q2_bitmaps_measure(BlockDriverState *source, uint64_t disk_bytes, uint32_t cluster_bytes,
+                        uint64_t *ret_bytes);
 extern const struct bdrv_bitmap_ops q2_bitmap_ops;
 
 /* ---- check.c, repair.c ---- */
