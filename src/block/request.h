@@ -109,6 +109,18 @@ static inline size_t bdrv_max_iov(const struct bdrv_limits *bl)
     return bl->max_iov != 0 && bl->max_iov < IOV_MAX ? bl->max_iov : IOV_MAX;
 }
 
+/* ---- status.c ---- */
+
+/* A range of a node. */
+struct status_place {
+    BlockDriverState *bs;
+    uint64_t offset;
+    uint64_t bytes;
+};
+/* What the driver says of the beginning of p, with p cut to its node and moved to the node that
+ * said it: past filters and windows, not down to a backing file. 0, -EIO outside the node. */
+int bdrv_status_answer(struct status_place *p, bool want_zero, struct bdrv_status *ret_status);
+
 /* ---- the other kinds ---- */
 int bdrv_zeroes_co(BdrvEdge *edge, const struct bdrv_req *req);
 /* Zero what truncate added, [offset, size), before anybody may see it: the caller holds it. */

@@ -16,13 +16,6 @@
 /* Extents of one kind are joined, but a fragmented image is not walked from end to end. */
 #define STATUS_JOIN_MAX 64
 
-/* A range of a node. */
-struct status_place {
-    BlockDriverState *bs;
-    uint64_t offset;
-    uint64_t bytes;
-};
-
 BlockDriverState *bdrv_backing(BlockDriverState *bs)
 {
     BdrvEdge *edge;
@@ -111,8 +104,7 @@ static int answer_driver(const struct status_place *p, bool want_zero,
     return 0;
 }
 
-/* The answer for p, with p moved to the node that gave it. */
-static int answer_node(struct status_place *p, bool want_zero, struct bdrv_status *ret_status)
+int bdrv_status_answer(struct status_place *p, bool want_zero, struct bdrv_status *ret_status)
 {
     for (;;) {
         int ret = place_skip_filters(p);
@@ -146,7 +138,7 @@ static void refine_zeroes(const struct status_place *from, struct bdrv_status *s
 
     while (wants_refining(&below, p.bs)) {
         p = (struct status_place){.bs = below.file, .offset = below.map, .bytes = below.bytes};
-        if (answer_node(&p, true, &below) < 0) {
+        if (bdrv_status_answer(&p, true, &below) < 0) {
             return;
         }
         st->bytes = min_u64(st->bytes, below.bytes);
@@ -160,7 +152,7 @@ static void refine_zeroes(const struct status_place *from, struct bdrv_status *s
 /* One extent. p moves to the node that answered. */
 static int status_extent(struct status_place *p, bool want_zero, struct bdrv_status *st)
 {
-    int ret = answer_node(p, want_zero, st);
+    int ret = bdrv_status_answer(p, want_zero, st);
 
     if (ret < 0) {
         return ret;
