@@ -148,7 +148,9 @@ static int run_co(struct qcow2 *s, bool lazy, bool flush)
     if (ret == 0) {
         bool slices = q2_l2_commit_begin(s);
 
-        ret = write_set_co(s, &l1, slices, lazy, flush, &flushed);
+        /* a corrupt image is not touched any more */
+        ret = atomic_load(&s->corrupt_told) ? -EIO
+                                            : write_set_co(s, &l1, slices, lazy, flush, &flushed);
         q2_l2_commit_end(s, ret == 0);
         q2_l1_commit_end(s, &l1, ret == 0);
     }

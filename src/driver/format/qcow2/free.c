@@ -210,28 +210,12 @@ void q2_free_commit_end(struct qcow2 *s, bool durable)
 
 /* ---- lowering ---- */
 
-/* The clusters have refcount zero, so somebody may take them at any moment: what we get hold of
- * again ourselves nobody else has while we discard it. A failure costs space only. */
-static void discard_zero_co(void *opaque, uint64_t offset, uint64_t bytes)
+/* Nobody has these clusters any more, and nobody can take them yet. A failure costs space only. */
+static void discard_co(void *opaque, uint64_t offset, uint64_t bytes)
 {
     struct qcow2 *s = opaque;
-    uint64_t cluster = s->geo.cluster_bytes;
-    uint64_t end = offset + bytes;
 
-    while (offset < end) {
-        uint64_t count = 0;
-
-        if (q2_alloc_at_co(s, offset, (end - offset) / cluster, &count) < 0) {
-            return;
-        }
-        if (count == 0) {
-            offset += cluster;
-            continue;
-        }
-        bdrv_edge_discard_co(s->file, offset, count * cluster);
-        q2_unalloc_co(s, offset, count * cluster);
-        offset += count * cluster;
-    }
+    bdrv_edge_discard_co(s->file, offset, bytes);
 }
 
 static struct q2_free_run *ready_next(struct q2_free_queue *q)
@@ -250,32 +234,16 @@ static struct q2_free_run *ready_next(struct q2_free_queue *q)
     return run;
 }
 
-static void ready_again(struct q2_free_queue *q, struct q2_free_run *run)
+static void lower_ready_co(struct qcow2 *s)
 {
-    os_mutex_lock(&q->lock);
-    TAILQ_INSERT_HEAD(&q->ready, run, entry);
-    due_set(q, Q2_FREE_READY);
-    os_mutex_unlock(&q->lock);
-}
-
-/* 0; or -ENOMEM: the rest is still ready. */
-static int lower_ready_co(struct qcow2 *s)
-{
-    struct q2_free_queue *q = &s->freed;
     struct q2_free_run *run;
 
-    while ((run = ready_next(q)) != NULL) {
-        bool discard = s->opt.discard[run->type];
-        int ret =
-            q2_refcount_drop_co(s, run->offset, run->bytes, discard ? discard_zero_co : NULL, s);
-
-        if (ret == -ENOMEM) {
-            ready_again(q, run);
-            return ret;
-        }
-        free(run); /* any other failure: the refcounts are not what they should be; it leaks */
+    while ((run = ready_next(&s->freed)) != NULL) {
+        /* a failure leaks: part of it may be done, so it is not tried again */
+        q2_refcount_drop_co(s, run->offset, run->bytes,
+                            s->opt.discard[run->type] ? discard_co : NULL, s);
+        free(run);
     }
-    return 0;
 }
 
 static bool running_take(struct q2_free_queue *q)
@@ -329,9 +297,7 @@ int q2_free_all_co(struct qcow2 *s)
     int ret = q2_commit_co(s, false);
 
     all_ready(&s->freed);
-    if (ret == 0) {
-        ret = lower_ready_co(s);
-    }
+    lower_ready_co(s);
     return ret < 0 ? ret : q2_commit_co(s, false);
 }
 

@@ -279,7 +279,7 @@ static int table_write_co(struct qcow2 *s, const struct q2_l1 *l1, uint64_t offs
 {
     size_t room = (size_t)min_u64(bytes, L1_WRITE_BYTES);
     uint8_t *buf = bdrv_buffer_alloc(s->bs, room);
-    int ret = buf == NULL ? -ENOMEM : q2_overlap_check_co(s, Q2_OL_NONE, offset, bytes);
+    int ret = buf == NULL ? -ENOMEM : q2_overlap_check_co(s, Q2_OL_ACTIVE_L1, offset, bytes);
 
     for (uint64_t at = 0; ret == 0 && at < bytes; at += room) {
         size_t n = (size_t)min_u64(room, bytes - at);
@@ -311,6 +311,7 @@ static int header_switch_co(struct qcow2 *s, uint64_t offset, uint64_t bytes, ui
     s->header.l1_offset = old_offset;
     s->header.l1_entries = old_entries;
     if (q2_header_write_co(s, NULL) == 0) {
+        q2_overlap_del_range(s, Q2_OL_ACTIVE_L1, offset, bytes);
         q2_unalloc_co(s, offset, bytes);
     } else {
         bdrv_mark_broken(s->bs, "The header may refer to either of two L1 tables");
@@ -327,11 +328,15 @@ static int grow_to_co(struct qcow2 *s, struct q2_l1 *l1, Error **errp)
     if (ret < 0) {
         return error_set_errno(errp, -ret, "Could not allocate a larger L1 table");
     }
-    ret = table_write_co(s, l1, offset, bytes);
+    ret = q2_overlap_add_range(s, Q2_OL_ACTIVE_L1, offset, bytes);
+    if (ret == 0) {
+        ret = table_write_co(s, l1, offset, bytes);
+    }
     if (ret == 0) {
         ret = q2_commit_co(s, true); /* the table and its refcounts before the header (W1, W6) */
     }
     if (ret < 0) {
+        q2_overlap_del_range(s, Q2_OL_ACTIVE_L1, offset, bytes);
         q2_unalloc_co(s, offset, bytes);
         return error_set_errno(errp, -ret, "Could not write a larger L1 table");
     }
@@ -371,6 +376,7 @@ int q2_l1_grow_co(struct qcow2 *s, uint32_t entries, Error **errp)
     }
     l1_publish(s, l1);
     if (old_entries > 0) {
+        q2_overlap_del_range(s, Q2_OL_ACTIVE_L1, old_offset, (uint64_t)old_entries * 8);
         q2_free_later(s, old_offset, (uint64_t)old_entries * 8, Q2_DISCARD_OTHER);
     }
     return 0;

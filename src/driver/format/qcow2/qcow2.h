@@ -25,7 +25,7 @@
  *
  * Threads. Data calls come from any context. q2_enter/q2_leave bracket each of them (inflight.c).
  * Operations on the image as a whole (snapshots, check, amend, ...) run with the node drained.
- * Lock order: exclusive section and inside > range lock > commit lock > header lock > refcounts
+ * Lock order: exclusive section and inside > range lock > commit lock > refcounts lock > header
  * lock > L2 cache lock > in-flight lock. Locks of one line in the list are never held two at a time
  * by one coroutine.
  */

@@ -41,15 +41,17 @@ struct meta {
     struct os_mutex lock; /* of what follows */
     struct meta_event log[META_EVENTS];
     unsigned n;
+    bool forgets;     /* the record may be longer than there is room for */
     unsigned fail_at; /* the event that fails with -EIO, from 1 on; 0: none */
     bool fail_forever;
     void (*on_event)(struct meta *m, const struct meta_event *e);
-    bool refs_dirty;
-    bool table_dirty;
+    _Atomic bool refs_dirty;
+    _Atomic bool table_dirty;
     uint16_t refcount[META_CLUSTERS];
     uint64_t next_cluster;
     unsigned dropped; /* q2_refcount_drop_co */
-    unsigned overlaps;
+    _Atomic unsigned overlaps;
+    uint64_t protected_bytes;
     int overlap_ret;
     unsigned corrupt;
     unsigned broken;
@@ -67,8 +69,8 @@ static inline int meta_event(enum meta_what what, uint64_t offset, uint64_t byte
     int ret;
 
     os_mutex_lock(&meta.lock);
-    CHECK(meta.n < META_EVENTS);
-    meta.log[meta.n++] = e;
+    CHECK(meta.n < META_EVENTS || meta.forgets);
+    meta.log[meta.n++ % META_EVENTS] = e;
     ret = meta.fail_at != 0 &&
                   (meta.n == meta.fail_at || (meta.fail_forever && meta.n > meta.fail_at))
               ? -EIO
@@ -178,17 +180,6 @@ int q2_alloc_clusters_co(struct qcow2 *s, uint64_t count, uint64_t *ret_offset)
     meta.refs_dirty = true;
     return 0;
 }
-int q2_alloc_at_co(struct qcow2 *s, uint64_t offset, uint64_t count, uint64_t *ret_count)
-{
-    uint64_t first = offset / META_CLUSTER;
-    uint64_t n = 0;
-
-    while (n < count && meta.refcount[first + n] == 0) {
-        meta.refcount[first + n++] = 1;
-    }
-    *ret_count = n;
-    return 0;
-}
 void q2_unalloc_co(struct qcow2 *s, uint64_t offset, uint64_t bytes)
 {
     for (uint64_t i = offset / META_CLUSTER; i * META_CLUSTER < offset + bytes; i++) {
@@ -202,32 +193,45 @@ int q2_refcount_drop_co(struct qcow2 *s, uint64_t offset, uint64_t bytes,
     uint64_t first = offset / META_CLUSTER;
     uint64_t last = (offset + bytes - 1) / META_CLUSTER;
 
+    os_mutex_lock(&meta.lock);
     meta.dropped++;
+    os_mutex_unlock(&meta.lock);
     if (meta.drop_ret < 0) {
         return meta.drop_ret;
     }
-    for (uint64_t i = first; i <= last; i++) {
-        CHECK(meta.refcount[i] > 0);
-        meta.refcount[i]--;
-    }
-    meta.refs_dirty = true;
-    for (uint64_t i = first; i <= last; i++) {
+    for (uint64_t i = first; i <= last && zero != NULL; i++) {
         uint64_t n = 0;
 
-        while (i + n <= last && meta.refcount[i + n] == 0) {
+        while (i + n <= last && meta.refcount[i + n] == 1) {
             n++;
         }
-        if (n > 0 && zero != NULL) {
+        if (n > 0) {
             zero(opaque, i * META_CLUSTER, n * META_CLUSTER);
         }
         i += n;
     }
+    os_mutex_lock(&meta.lock);
+    for (uint64_t i = first; i <= last; i++) {
+        CHECK(meta.refcount[i] > 0);
+        meta.refcount[i]--;
+    }
+    os_mutex_unlock(&meta.lock);
+    meta.refs_dirty = true;
     return 0;
 }
 int q2_overlap_check_co(struct qcow2 *s, unsigned ignore, uint64_t offset, uint64_t bytes)
 {
     meta.overlaps++;
     return meta.overlap_ret;
+}
+int q2_overlap_add_range(struct qcow2 *s, enum q2_overlap kind, uint64_t offset, uint64_t bytes)
+{
+    meta.protected_bytes += bytes;
+    return meta.overlap_ret;
+}
+void q2_overlap_del_range(struct qcow2 *s, enum q2_overlap kind, uint64_t offset, uint64_t bytes)
+{
+    meta.protected_bytes -= bytes;
 }
 int q2_corrupt_co(struct qcow2 *s, bool fatal, uint64_t offset, uint64_t bytes, const char *fmt,
                   ...)

@@ -135,6 +135,15 @@ static void test_overlap(void **state)
     assert_int_equal(s->l2.dirty_count, 1);
 }
 
+static void test_corrupt(void **state)
+{
+    assert_int_equal(meta_set(META_L2_OFFSET, 3, 0x77000), 0);
+    atomic_store(&s->corrupt_told, true);
+    assert_int_equal(meta_commit(true), -EIO);
+    assert_int_equal(meta.n, 0);
+    assert_int_equal(s->l2.dirty_count, 1);
+}
+
 /* ---- what is written is what was when the commit began ---- */
 
 static void start_set(struct fake_run *run, struct meta_set *set, uint64_t key, uint32_t index,
@@ -435,6 +444,7 @@ int main(void)
         cmocka_unit_test_setup_teardown(test_all, setup, teardown),
         cmocka_unit_test_setup_teardown(test_l1_only, setup, teardown),
         cmocka_unit_test_setup_teardown(test_overlap, setup, teardown),
+        cmocka_unit_test_setup_teardown(test_corrupt, setup, teardown),
         cmocka_unit_test_setup_teardown(test_frozen, setup, teardown),
         cmocka_unit_test_setup_teardown(test_frozen_no_memory, setup, teardown),
         cmocka_unit_test_setup_teardown(test_frozen_no_memory_fails, setup, teardown),

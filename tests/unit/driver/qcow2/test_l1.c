@@ -118,6 +118,7 @@ static void test_grow(void **state)
     assert_int_equal(meta_file_word(5 * META_CLUSTER + 9999 * 8), 0x7000);
     assert_int_equal(TAILQ_EMPTY(&s->freed.ready), false); /* the old table */
     assert_int_equal(meta.refcount[3], 1);
+    assert_int_equal(meta.protected_bytes, 2 * META_CLUSTER - 800);
 }
 
 static void test_grow_refused(void **state)
@@ -148,6 +149,7 @@ static void test_grow_fails(void **state)
         assert_int_equal(s->header.l1_entries, 100);
         assert_int_equal(q2_l1_get(s)->entries, 100);
         assert_int_equal(meta.broken, 0);
+        assert_int_equal(meta.protected_bytes, 0);
         for (unsigned i = 5; i < meta.next_cluster; i++) {
             assert_int_equal(meta.refcount[i], 0);
         }

@@ -1,0 +1,239 @@
+/* SPDX-License-Identifier: MIT */
+/*
+ * Readers without a lock, updaters, commits, evictions, freeing and exclusive sections at once, in
+ * several threads, against a model. Every entry is a pair of words (v, ~v): who ever sees or writes
+ * half a change shows it.
+ */
+#include "cmocka_all.h"
+
+#include "meta_fake.h"
+
+#define SLICE 4096u
+#define PAIRS (META_CLUSTER / 16)
+#define FREED_FIRST 64u /* clusters that are freed and taken again */
+#define FREED 512u
+
+#if defined(__SANITIZE_THREAD__) || defined(__SANITIZE_ADDRESS__)
+#define ROUNDS 400
+#else
+#define ROUNDS 4000
+#endif
+#define THREADS 3
+#define COROUTINES 4 /* in each */
+
+static struct qcow2 *const s = &meta.s;
+static uint64_t model[PAIRS]; /* plain: each is its range lock's */
+static _Atomic unsigned freed;
+static _Atomic int running;
+
+static void breathe(void)
+{
+    aio_co_schedule(aio_context_current(), coroutine_self());
+    coroutine_yield();
+}
+
+/* What is written of the table is whole pairs. */
+static int checked_write_co(BlockDriverState *bs, const struct bdrv_req *req)
+{
+    const uint8_t *p = (const uint8_t *)req->iov[0].iov_base + req->iov_offset;
+
+    CHECK(req->iov[0].iov_len - req->iov_offset >= req->bytes);
+    if (req->offset >= META_L2_OFFSET) {
+        for (uint64_t i = 0; i < req->bytes; i += 16) {
+            CHECK(load_be64(p + i) == ~load_be64(p + i + 8));
+        }
+    }
+    return meta_write_co(bs, req);
+}
+
+/* Where a pair is: its slice's key, and the index in it. */
+static uint64_t key_of(uint64_t pair)
+{
+    return META_L2_OFFSET + align_down(pair * 16, SLICE);
+}
+static uint32_t index_of(uint64_t pair)
+{
+    return (uint32_t)(pair * 16 % SLICE / 8);
+}
+
+static void do_read(uint64_t *rng)
+{
+    uint64_t pair = fake_rand_below(rng, PAIRS);
+    q2_token token = q2_enter_co(s);
+    struct q2_slice *slice = q2_l2_find(s, key_of(pair));
+    bool pinned = slice == NULL;
+
+    if (pinned) {
+        CHECK(q2_l2_get_co(s, key_of(pair), &slice) == 0);
+    }
+    for (int i = 0; i < 3; i++) {
+        uint64_t a, b;
+
+        q2_slice_pair(slice, index_of(pair), &a, &b);
+        CHECK(a == ~b);
+        if (fake_rand_below(rng, 8) == 0) {
+            breathe(); /* the slice may leave meanwhile, its memory may not */
+        }
+    }
+    if (pinned) {
+        q2_l2_put(s, slice);
+    }
+    q2_leave(s, token);
+}
+
+static void do_update(uint64_t *rng)
+{
+    uint64_t pair = fake_rand_below(rng, PAIRS);
+    q2_token token = q2_enter_co(s);
+    struct q2_slice *slice;
+    struct q2_range range;
+    uint64_t words[2];
+
+    q2_range_lock_co(s, &range, pair, pair);
+    CHECK(q2_l2_get_co(s, key_of(pair), &slice) == 0);
+    q2_slice_pair(slice, index_of(pair), &words[0], &words[1]);
+    CHECK(words[0] == model[pair]);
+    words[0] = ++model[pair];
+    words[1] = ~words[0];
+    CHECK(q2_l2_set_co(s, slice, index_of(pair), words, 2) == 0);
+    q2_l2_put(s, slice);
+    q2_range_unlock(s, &range);
+    q2_leave(s, token);
+}
+
+static void do_commit(bool flush)
+{
+    q2_token token = q2_enter_co(s);
+
+    CHECK(q2_commit_co(s, flush) == 0);
+    q2_leave(s, token);
+}
+
+static void do_free(void)
+{
+    unsigned i = atomic_fetch_add(&freed, 1);
+
+    if (i < FREED) {
+        q2_free_later(s, (uint64_t)(FREED_FIRST + i) * META_CLUSTER, META_CLUSTER,
+                      Q2_DISCARD_REQUEST);
+    }
+}
+
+static void worker_entry(void *opaque)
+{
+    uint64_t rng = (uint64_t)(uintptr_t)opaque;
+
+    for (unsigned i = 0; i < ROUNDS; i++) {
+        uint64_t dice = fake_rand_below(&rng, 1000);
+
+        if (dice < 600) {
+            do_read(&rng);
+        } else if (dice < 940) {
+            do_update(&rng);
+        } else if (dice < 950) {
+            do_commit(dice < 945);
+        } else if (dice < 980) {
+            do_free();
+        } else if (dice < 990) {
+            q2_l2_clean(s);
+        } else if (dice < 992) {
+            q2_exclusive_begin_co(s);
+            breathe();
+            q2_exclusive_end(s);
+        }
+        if (q2_free_due(s)) {
+            q2_free_run_co(s);
+        }
+    }
+    atomic_fetch_sub(&running, 1);
+    aio_notify(fake_ctx);
+}
+
+static void worker_start(void *opaque)
+{
+    Coroutine *co = coroutine_create(worker_entry, opaque);
+
+    CHECK(co != NULL);
+    coroutine_enter(co);
+}
+
+static void run_threads(uint64_t *rng)
+{
+    IOThread *threads[THREADS];
+
+    for (int i = 0; i < THREADS; i++) {
+        threads[i] = iothread_new("stress", NULL, NULL);
+        assert_non_null(threads[i]);
+        for (int k = 0; k < COROUTINES; k++) {
+            uintptr_t seed = (uintptr_t)(fake_rand(rng) | 1);
+
+            atomic_fetch_add(&running, 1);
+            assert_int_equal(aio_bh_schedule_oneshot(iothread_get_aio_context(threads[i]),
+                                                     worker_start, (void *)seed),
+                             0);
+        }
+    }
+    while (atomic_load(&running) > 0) {
+        aio_poll(fake_ctx, true);
+    }
+    for (int i = 0; i < THREADS; i++) {
+        iothread_free(threads[i]);
+    }
+}
+
+static int finish_run(void *opaque)
+{
+    return q2_free_all_co(s);
+}
+
+static void stress(uint32_t slices)
+{
+    uint64_t rng = fake_seed("stress");
+
+    meta_init(SLICE, slices, 1);
+    meta.forgets = true;
+    meta.file.f.drv.write_co = checked_write_co;
+    meta.file.f.suspend = 1;
+    s->opt.discard[Q2_DISCARD_REQUEST] = true;
+    atomic_store(&freed, 0);
+    for (uint32_t i = 0; i < PAIRS; i++) {
+        model[i] = i;
+        store_be64(meta.file.f.data + META_L2_OFFSET + i * 16, i);
+        store_be64(meta.file.f.data + META_L2_OFFSET + i * 16 + 8, ~(uint64_t)i);
+    }
+    for (unsigned i = 0; i < FREED; i++) {
+        meta.refcount[FREED_FIRST + i] = 1;
+    }
+    meta.file.f.drv.discard_co = NULL; /* the clusters are not there */
+    run_threads(&rng);
+    assert_int_equal(fake_do(finish_run, NULL), 0);
+    for (uint32_t i = 0; i < PAIRS; i++) {
+        assert_int_equal(meta_file_word(META_L2_OFFSET + i * 16), model[i]);
+    }
+    for (unsigned i = 0; i < FREED; i++) {
+        assert_int_equal(meta.refcount[FREED_FIRST + i], i >= atomic_load(&freed));
+    }
+    assert_int_equal(s->inflight.attention, 0);
+    assert_true(s->l2.count <= 2 * slices);
+    meta_fini();
+}
+
+static void test_small_cache(void **state)
+{
+    stress(3);
+}
+
+static void test_all_fits(void **state)
+{
+    stress(64);
+}
+
+int main(void)
+{
+    const struct CMUnitTest tests[] = {
+        cmocka_unit_test(test_small_cache),
+        cmocka_unit_test(test_all_fits),
+    };
+
+    return cmocka_run_group_tests_name("qcow2-meta-stress", tests, NULL, NULL);
+}
