@@ -494,6 +494,8 @@ void q2_ranges_fini(struct q2_ranges *ranges);
 /* First come, first served among those that overlap. Any unit (guest clusters). Coroutine. */
 void q2_range_lock_co(struct qcow2 *s, struct q2_range *r, uint64_t first, uint64_t last);
 void q2_range_unlock(struct qcow2 *s, struct q2_range *r);
+/* Keep only what is up to last. Any context. */
+void q2_range_trim(struct qcow2 *s, struct q2_range *r, uint64_t last);
 
 /* ---- map.c: where the disk's bytes are ---- */
 
@@ -561,8 +563,23 @@ int q2_corrupt_co(struct qcow2 *s, bool fatal, uint64_t offset, uint64_t bytes, 
 int q2_write_co(struct qcow2 *s, const struct bdrv_req *req);
 int q2_read_co(struct qcow2 *s, const struct bdrv_req *req);
 
+/* The driver's data calls, as block/driver.h has them. They enter and leave. */
+int q2_driver_read_co(BlockDriverState *bs, const struct bdrv_req *req);
+int q2_driver_write_co(BlockDriverState *bs, const struct bdrv_req *req);
+int q2_driver_write_zeroes_co(BlockDriverState *bs, uint64_t offset, uint64_t bytes,
+                              unsigned flags);
+int q2_driver_discard_co(BlockDriverState *bs, uint64_t offset, uint64_t bytes);
+int q2_driver_block_status_co(BlockDriverState *bs, bool want_zero, uint64_t offset, uint64_t bytes,
+                              struct bdrv_status *ret_status);
+/* req->offset: within the VM state, which begins at q2_vmstate_offset of the disk. */
+int q2_driver_save_vmstate_co(BlockDriverState *bs, const struct bdrv_req *req);
+int q2_driver_load_vmstate_co(BlockDriverState *bs, const struct bdrv_req *req);
+uint64_t q2_vmstate_offset(struct qcow2 *s);
+
 /* ---- compress.c: codecs (pure, any thread); compressed_io.c: clusters ---- */
 
+/* Whether this build can read and write the type. */
+bool q2_compression_known(enum q2_compression type);
 /* Compress in (a cluster) to out (cluster_bytes room). The bytes used, or 0 when it does not
  * shrink, or -ENOMEM. */
 int64_t q2_compress(enum q2_compression type, bool compat_window, const void *in, size_t in_bytes,
@@ -570,7 +587,11 @@ int64_t q2_compress(enum q2_compression type, bool compat_window, const void *in
 /* Decompress to exactly out_bytes; what follows in the last sector is ignored. 0, -EIO, -ENOMEM. */
 int q2_decompress(enum q2_compression type, const void *in, size_t in_bytes, void *out,
                   size_t out_bytes);
+/* The cluster of a compressed entry. -EIO (told where the entry is at fault), -ENOMEM. Coroutine,
+ * inside. */
 int q2_read_compressed_co(struct qcow2 *s, uint64_t l2_entry, void *out_cluster);
+/* Whole clusters; the last one may end with the disk. -EINVAL: they are not; -ENOTSUP: not with an
+ * external data file, or not in this build. Coroutine, inside. */
 int q2_write_compressed_co(struct qcow2 *s, const struct bdrv_req *req);
 
 /* ---- snapshot_entry.c, snapshot_table.c: the snapshot table ---- */

@@ -69,3 +69,19 @@ void q2_range_unlock(struct qcow2 *s, struct q2_range *r)
     os_mutex_unlock(&ranges->lock);
     q2_wake_all(&woken, 0);
 }
+
+void q2_range_trim(struct qcow2 *s, struct q2_range *r, uint64_t last)
+{
+    struct q2_ranges *ranges = &s->ranges;
+    struct q2_wait_list woken = TAILQ_HEAD_INITIALIZER(woken);
+
+    assert(r->first <= last && last <= r->last);
+    if (last == r->last) {
+        return;
+    }
+    os_mutex_lock(&ranges->lock);
+    r->last = last;
+    TAILQ_CONCAT(&woken, &r->waiters, entry);
+    os_mutex_unlock(&ranges->lock);
+    q2_wake_all(&woken, 0); /* R2: they look again */
+}
