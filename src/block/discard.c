@@ -110,7 +110,7 @@ int bdrv_discard_co(BdrvEdge *edge, const struct bdrv_req *req)
         if (bs->drv->discard_co != NULL) {
             return bs->bitmaps == NULL ? discard_node(bs, req) : discard_marked(bs, req);
         }
-        if (!bdrv_forwards(bs)) {
+        if (!bdrv_forwards(bs) && !bdrv_changes_below(bs)) {
             return 0;
         }
         if (bdrv_marks_in_passing(bs)) {

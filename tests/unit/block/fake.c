@@ -97,9 +97,25 @@ static int file_rw_co(BlockDriverState *bs, const struct bdrv_req *req)
 
     if (req->op == BDRV_OP_READ) {
         iov_from_buf(req->iov, req->niov, req->iov_offset, s->bytes + req->offset, req->bytes);
-    } else {
-        iov_to_buf(req->iov, req->niov, req->iov_offset, s->bytes + req->offset, req->bytes);
+        return 0;
     }
+    fake.writes++;
+    if (fake.write_error != 0) {
+        return fake.write_error;
+    }
+    iov_to_buf(req->iov, req->niov, req->iov_offset, s->bytes + req->offset, req->bytes);
+    return 0;
+}
+
+static int file_discard_co(BlockDriverState *bs, uint64_t offset, uint64_t bytes)
+{
+    return fake.write_error;
+}
+
+static int file_truncate_co(BlockDriverState *bs, uint64_t size_bytes, bool exact,
+                            enum bdrv_prealloc prealloc, unsigned flags, Error **errp)
+{
+    fake.size = (int64_t)size_bytes;
     return 0;
 }
 
@@ -175,6 +191,8 @@ static const BlockDriver bdrv_fake_file = {
     .refresh_limits = file_limits,
     .read_co = file_rw_co,
     .write_co = file_rw_co,
+    .discard_co = file_discard_co,
+    .truncate_co = file_truncate_co,
     .flush_co = file_flush_co,
     .getlength = file_getlength,
     .get_file_id = file_get_file_id,
@@ -523,9 +541,86 @@ static const struct bdrv_snapshot_ops img_snapshot_ops = {
     .load_tmp_co = img_load_tmp_co,
 };
 
+static bool img_bitmaps_supported(const BlockDriverState *bs)
+{
+    return true;
+}
+
+static int img_can_store(BlockDriverState *bs, const char *name, uint64_t granularity_bytes,
+                         Error **errp)
+{
+    return granularity_bytes > 4096 ? error_set(errp, EINVAL, "too coarse") : 0;
+}
+
+static int img_can_resize(BlockDriverState *bs, uint64_t disk_bytes, Error **errp)
+{
+    return fake.resize_error < 0 ? error_set(errp, -fake.resize_error, "too large") : 0;
+}
+
+static int img_flag_co(BlockDriverState *bs, bool all)
+{
+    BdrvDirtyBitmap *bitmap = NULL;
+
+    fake.flags++;
+    while (fake.flag_error == 0 && (bitmap = bdrv_bitmap_next(bs, bitmap)) != NULL) {
+        unsigned state = bdrv_bitmap_state(bitmap);
+
+        if ((state & BDRV_BITMAP_STATE_STORED) && (all || (state & BDRV_BITMAP_STATE_RECORDING))) {
+            bdrv_bitmap_set_in_use(bitmap);
+        }
+    }
+    return fake.flag_error;
+}
+
+static int img_store_co(BlockDriverState *bs, Error **errp)
+{
+    BdrvDirtyBitmap *bitmap = NULL;
+    int rc = image_did(bs, errp, "store");
+
+    while (rc == 0 && (bitmap = bdrv_bitmap_next(bs, bitmap)) != NULL) {
+        if (bdrv_bitmap_state(bitmap) & BDRV_BITMAP_STATE_PERSISTENT) {
+            bdrv_bitmap_set_stored(bitmap);
+        }
+    }
+    return rc;
+}
+
+static int img_remove_co(BlockDriverState *bs, const BdrvDirtyBitmap *bitmap, Error **errp)
+{
+    struct bdrv_bitmap_info info;
+
+    bdrv_bitmap_get_info(bitmap, &info);
+    return image_did(bs, errp, "remove %s", info.name);
+}
+
+static const struct bdrv_bitmap_ops img_bitmap_ops = {
+    .supported = img_bitmaps_supported,
+    .can_store = img_can_store,
+    .can_resize = img_can_resize,
+    .flag_co = img_flag_co,
+    .store_co = img_store_co,
+    .remove_co = img_remove_co,
+};
+
+static int img_truncate_co(BlockDriverState *bs, uint64_t size_bytes, bool exact,
+                           enum bdrv_prealloc prealloc, unsigned flags, Error **errp)
+{
+    fake.size = (int64_t)size_bytes;
+    return 0;
+}
+
 static int img_open(BlockDriverState *bs, BlockOptions *options, int flags, Error **errp)
 {
-    return one_child_open(bs, options, BDRV_ROLE_DATA | BDRV_ROLE_METADATA, errp);
+    int rc = one_child_open(bs, options, BDRV_ROLE_DATA | BDRV_ROLE_METADATA, errp);
+    char name[16];
+
+    for (unsigned i = 0; rc == 0 && i < fake.stored_bitmaps; i++) {
+        snprintf(name, sizeof(name), "b%u", i);
+        if (bdrv_bitmap_load(bs, name, 9, fake.stored_state, errp) == NULL) {
+            return -ENOMEM;
+        }
+    }
+    return rc;
 }
 
 static int img_probe(const uint8_t *buf, size_t len, const char *filename)
@@ -547,10 +642,12 @@ static const BlockDriver bdrv_fake_img = {
     .read_co = forward_co,
     .write_co = forward_co,
     .flush_co = img_flush_co,
+    .truncate_co = img_truncate_co,
     .getlength = file_getlength,
     .create_keys = img_amend_keys,
     .image = &img_image_ops,
     .snapshot = &img_snapshot_ops,
+    .bitmap = &img_bitmap_ops,
 };
 
 const BlockDriver *const bdrv_drivers[] = {

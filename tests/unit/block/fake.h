@@ -51,6 +51,13 @@ struct fake_counters {
     void (*cow_of)(const char *file, struct fake_cow *ret); /* the same, worked out */
     bool real_files;                        /* "file" opens them, to see what that says */
     void (*on_image)(BlockDriverState *bs); /* called by them */
+    int write_error;                        /* negative: what writes of "file" answer */
+    int writes;                             /* of "file" */
+    unsigned stored_bitmaps;                /* that an "img" finds when it is opened: b0, b1, ... */
+    unsigned stored_state;                  /* theirs */
+    int flags;                              /* flag_co of "img" */
+    int flag_error;
+    int resize_error;
 };
 extern struct fake_counters fake;
 
