@@ -20,8 +20,10 @@
 #include <stddef.h>
 #include <stdint.h>
 
+#include <platter/accounting.h>
 #include <platter/block.h>
 #include <platter/iov.h>
+#include <platter/throttle.h>
 
 #ifdef __cplusplus
 extern "C" {
@@ -114,6 +116,47 @@ bool blk_dev_is_tray_open(BlockBackend *blk);
 bool blk_dev_is_medium_locked(BlockBackend *blk);
 void blk_lock_medium(BlockBackend *blk, bool locked);
 void blk_eject(BlockBackend *blk, bool eject_flag);
+
+/* ---- 2.5 I/O status and error policy ---- [any] unless said otherwise */
+
+typedef enum BlockdevOnError {
+    BLOCKDEV_ON_ERROR_REPORT = 0,
+    BLOCKDEV_ON_ERROR_IGNORE,
+    BLOCKDEV_ON_ERROR_ENOSPC, /* stop where the storage is full, else report */
+    BLOCKDEV_ON_ERROR_STOP,
+} BlockdevOnError;
+typedef enum BlockDeviceIoStatus {
+    BLOCK_DEVICE_IO_STATUS_OK = 0,
+    BLOCK_DEVICE_IO_STATUS_FAILED,
+    BLOCK_DEVICE_IO_STATUS_NOSPACE,
+} BlockDeviceIoStatus;
+typedef enum BlockErrorAction {
+    BLOCK_ERROR_ACTION_REPORT = 0,
+    BLOCK_ERROR_ACTION_IGNORE,
+    BLOCK_ERROR_ACTION_STOP,
+} BlockErrorAction;
+
+void blk_iostatus_enable(BlockBackend *blk);
+bool blk_iostatus_is_enabled(const BlockBackend *blk); /* and some policy stops */
+BlockDeviceIoStatus blk_iostatus(const BlockBackend *blk);
+void blk_iostatus_disable(BlockBackend *blk);
+void blk_iostatus_reset(BlockBackend *blk); /* [control]; jobs on its medium too */
+/* The first error since the reset stays. error: positive errno. The iostatus is enabled. */
+void blk_iostatus_set_err(BlockBackend *blk, int error);
+void blk_set_on_error(BlockBackend *blk, BlockdevOnError on_read_error,
+                      BlockdevOnError on_write_error);
+BlockdevOnError blk_get_on_error(BlockBackend *blk, bool is_read);
+BlockErrorAction blk_get_error_action(BlockBackend *blk, bool is_read, int error);
+/* Raise BLOCK_IO_ERROR. For STOP: set the iostatus (where it is enabled), prepare the stop, raise
+ * the event, request the stop, in this order. error: positive errno. */
+void blk_error_action(BlockBackend *blk, BlockErrorAction action, bool is_read, int error);
+
+/* For front ends: what becomes of a request that ended with ret. Errors go through policy, event
+ * and stop; a request that is to be held is parked, not in flight, until the consumer runs again
+ * (platter_cont), the medium is removed (-ENOMEDIUM) or the instance ends (-ECANCELED). Returns
+ * BLK_TRY_AGAIN, 0 (it was well, or the error is ignored) or -errno. [co] */
+#define BLK_TRY_AGAIN 1
+int blk_co_handle_error(BlockBackend *blk, bool is_read, int ret);
 
 /* ---- 64-bit byte calls, the primary ones; 0 or -errno ----
  * flags: reads none; writes BDRV_REQ_FUA; zeroes also MAY_UNMAP, NO_FALLBACK. */
@@ -248,6 +291,72 @@ void blk_set_detect_zeroes(BlockBackend *blk, enum bdrv_detect_zeroes detect_zer
 AioContext *blk_get_aio_context(BlockBackend *blk);                   /* [any] */
 void blk_set_aio_context(BlockBackend *blk, AioContext *new_context); /* [control] */
 
+/* ---- 2.15 notifiers, 2.16 plug, 2.17 accounting ---- */
+
+/* Told when the home context changes: detach in the old one's name, attached with the new one. Stay
+ * over media changes. 0 or -ENOMEM. [control] */
+int blk_add_aio_context_notifier(BlockBackend *blk,
+                                 void (*attached_aio_context)(AioContext *new_context,
+                                                              void *opaque),
+                                 void (*detach_aio_context)(void *opaque), void *opaque);
+/* The same three; nothing when they are not there. [control] */
+void blk_remove_aio_context_notifier(BlockBackend *blk,
+                                     void (*attached_aio_context)(AioContext *, void *),
+                                     void (*detach_aio_context)(void *), void *opaque);
+/* Hold the submissions of this thread's context back, so that a burst goes in one system call;
+ * nests. In a thread that runs a context. */
+void blk_io_plug(BlockBackend *blk);
+void blk_io_unplug(BlockBackend *blk);
+BlockAcctStats *blk_get_stats(BlockBackend *blk); /* [any]; valid as long as the backend */
+
+/* ---- 2.18 op blockers ---- [control]; they stay over media changes */
+
+/* errp: which node or device, and the reason. */
+bool blk_op_is_blocked(BlockBackend *blk, BlockOpType op, Error **errp);
+/* reason is the caller's and names the block; it stays valid while it blocks. 0 or -ENOMEM. */
+int blk_op_block(BlockBackend *blk, BlockOpType op, const Error *reason);
+void blk_op_unblock(BlockBackend *blk, BlockOpType op, const Error *reason);
+int blk_op_block_all(BlockBackend *blk, const Error *reason);
+void blk_op_unblock_all(BlockBackend *blk, const Error *reason);
+
+/* ---- 2.19 root state, throttle groups ---- [control] */
+
+typedef struct BlockBackendRootState {
+    int open_flags;
+    bool read_only;
+    enum bdrv_detect_zeroes detect_zeroes;
+    const char *throttle_group; /* borrowed; NULL: none */
+} BlockBackendRootState;
+/* Remember the medium's settings; there is one. (blk_remove_bs does.) */
+void blk_update_root_state(BlockBackend *blk);
+BlockBackendRootState *blk_get_root_state(BlockBackend *blk); /* the backend's */
+
+/* Member of the group of that name from now on, and over media changes; made when it is not there.
+ * Those that wait in another group go through. 0 or -ENOMEM. */
+int blk_io_limits_enable(BlockBackend *blk, const char *group_name, Error **errp);
+void blk_io_limits_disable(BlockBackend *blk);
+/* Limits of its group. 0 or -EINVAL. */
+int blk_set_io_limits(BlockBackend *blk, const struct throttle_config *config, Error **errp);
+ThrottleGroup *blk_get_throttle_group(BlockBackend *blk); /* borrowed; NULL: none */
+
+/* ---- 2.11 ---- */
+
+/* One write of a batch. error is set to 0, or -errno when its callback will not run. */
+typedef struct BlockRequest {
+    int64_t sector;
+    int nb_sectors;
+    int flags;
+    const struct iov_view *iov; /* borrowed until its callback */
+    BlockCompletionFunc *cb;
+    void *opaque;
+    int error;
+} BlockRequest;
+/* Submit writes as a batch: sorted, those that touch or overlap merged (of two that overlap, the
+ * later in the list wins). Every element is checked before any is submitted: the first bad one's
+ * errno is returned, and no callback runs. -1: some could not be submitted; their error says why.
+ * reqs is the caller's again on return. 0 for none. In a thread that runs a context. */
+int blk_aio_multiwrite(BlockBackend *blk, BlockRequest *reqs, int num_reqs);
+
 /* In-flight bracket for work that a drain must wait for. Nothing in the bracket waits for a request
  * to the same backend: that would wait for the end of the drain. [any] */
 void blk_inc_in_flight(BlockBackend *blk);
@@ -262,6 +371,8 @@ typedef struct BlkNotifier {
 } BlkNotifier;
 void blk_add_insert_bs_notifier(BlockBackend *blk, BlkNotifier *n);
 void blk_add_remove_bs_notifier(BlockBackend *blk, BlkNotifier *n);
+/* After the medium was closed for this backend. */
+void blk_add_close_notifier(BlockBackend *blk, BlkNotifier *n);
 void blk_notifier_remove(BlkNotifier *n);
 
 #ifdef __cplusplus

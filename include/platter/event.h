@@ -18,6 +18,9 @@ enum platter_event_type {
     PLATTER_EVENT_DEVICE_TRAY_MOVED = 1,
     PLATTER_EVENT_NODE_BROKEN, /* a node will answer errors from now on, and why */
     PLATTER_EVENT_IMAGE_CORRUPTED,
+    PLATTER_EVENT_BLOCK_IO_ERROR, /* a request failed, and what is done about it */
+    PLATTER_EVENT_STOP,           /* the consumer is to stop (or was asked to) */
+    PLATTER_EVENT_RESUME,
     PLATTER_EVENT_JOB_STATUS_CHANGE,
     PLATTER_EVENT_JOB_ERROR, /* a job met an error of its storage, and what it does */
 };
@@ -29,6 +32,15 @@ struct platter_event {
             const char *device; /* backend name; empty when hidden */
             bool tray_open;
         } tray_moved;
+        struct {
+            const char *device;    /* backend name; empty when hidden */
+            const char *node_name; /* empty: no medium */
+            const char *action;    /* "report", "ignore", "stop" */
+            const char *reason;    /* text of the errno */
+            bool is_read;
+            bool has_nospace; /* the iostatus is enabled */
+            bool nospace;
+        } io_error;
         struct {
             const char *node_name;
             const char *reason;

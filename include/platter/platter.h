@@ -61,6 +61,31 @@ int platter_remove_fd(Platter *pl, int64_t set, Error **errp);
  * opens that come later. 0, -ENOENT and the like, -ENOMEM. [control] */
 int platter_allow_image_ref(Platter *pl, const char *path, Error **errp);
 
+/* ---- run state: whether the consumer (a machine) runs ----
+ * A backend whose error policy says so asks for a stop; requests that wait for room or for a
+ * repair go on at platter_cont. */
+enum platter_run_state {
+    PLATTER_RUN_STATE_RUNNING = 0,
+    PLATTER_RUN_STATE_PAUSED,   /* by platter_stop */
+    PLATTER_RUN_STATE_IO_ERROR, /* by an error policy */
+};
+/* "running", "paused", "io-error" */
+const char *platter_run_state_name(enum platter_run_state state);
+
+/* How the consumer is stopped. Both are called in the thread of the failed request, in this order,
+ * and must not block: prepare before the error's event is raised, request after it. A member may be
+ * NULL. */
+struct platter_run_ops {
+    void (*prepare)(void *opaque);
+    void (*request)(void *opaque, enum platter_run_state why);
+};
+/* ops (borrowed; NULL: none) from now on. [control], before requests are made */
+void platter_set_run_ops(Platter *pl, const struct platter_run_ops *ops, void *opaque);
+enum platter_run_state platter_get_run_state(Platter *pl); /* [any] */
+/* Raise STOP, or RESUME, where the state changes. cont lets parked requests try again. [control] */
+void platter_stop(Platter *pl);
+void platter_cont(Platter *pl);
+
 /* "0.1.0" */
 const char *platter_version(void);
 

@@ -24,8 +24,10 @@
 
 #include <platter/backend.h>
 
+#include "backend/accounting_int.h"
 #include "block/instance.h"
 #include "block/node.h"
+#include "block/throttle.h"
 #include "loop/context.h"
 #include "os/os.h"
 #include "os/thread.h"
@@ -57,7 +59,8 @@ TAILQ_HEAD(blk_waiter_list, blk_waiter);
 
 /* Where a request that can be canceled and whoever cancels it meet. BlockBackend.lock */
 struct blk_cancel {
-    struct blk_waiter *waiter; /* in the drained queue, or NULL */
+    struct blk_waiter *waiter;       /* in the drained queue, or NULL */
+    struct throttle_cancel throttle; /* the throttle group's lock */
     bool wanted;
 };
 
@@ -71,6 +74,8 @@ struct blk_facts {
     uint32_t request_alignment;
     uint32_t mem_alignment;
     uint64_t max_transfer_bytes;
+    uint32_t max_iov;
+    char node_name[256]; /* "" when there is no root */
 };
 
 struct BlockBackend {
@@ -79,10 +84,18 @@ struct BlockBackend {
     _Atomic unsigned special; /* enum blk_special; the FUA bit changes at any time */
     const BlockDevOps *dev_ops;
     void *dev_opaque;
-    Platter *pl; /* borrowed */
+    Platter *pl;                     /* borrowed */
+    struct throttle_member throttle; /* its group changes only while drained */
 
     _Atomic int refcnt;
     _Atomic(AioContext *) home_ctx; /* counted; never NULL; written under lock */
+
+    /* any thread, one by one */
+    _Atomic int on_read_error; /* BlockdevOnError */
+    _Atomic int on_write_error;
+    _Atomic bool iostatus_enabled;
+    _Atomic int iostatus; /* BlockDeviceIoStatus */
+    struct BlockAcctStats stats;
 
     /* lock: written by the control thread */
     struct os_mutex lock;
@@ -106,12 +119,12 @@ struct BlockBackend {
     bool read_only;
     bool detect_zeroes_set;
     enum bdrv_detect_zeroes detect_zeroes;
-    struct {
-        int open_flags;
-        bool read_only;
-    } last_root; /* of the medium that was removed last */
+    BlockBackendRootState root_state;    /* of the medium that was removed last */
+    struct bdrv_op_blocker *op_blockers; /* owned list */
     BlkNotifier *insert_notifiers;
     BlkNotifier *remove_notifiers;
+    BlkNotifier *close_notifiers;
+    struct blk_context_notifier *context_notifiers; /* owned list; notifier.c */
     TAILQ_ENTRY(BlockBackend) in_visible;
     TAILQ_ENTRY(BlockBackend) in_all;
 
@@ -218,10 +231,21 @@ int blk_check_available(BlockBackend *blk);
 /* Medium and range, in the order of blk_check_request. In flight. */
 int blk_check_range(BlockBackend *blk, int64_t offset, int64_t bytes);
 
+/* ---- throttle.c ---- */
+
+/* Wait as long as the limits want: 0 or -ECANCELED. In flight; coroutine. */
+int blk_throttle_co(BlockBackend *blk, const struct bdrv_req *req, struct blk_cancel *cancel);
+static inline int blk_throttle(BlockBackend *blk, const struct bdrv_req *req,
+                               struct blk_cancel *cancel)
+{
+    return LIKELY(blk->throttle.group == NULL) ? 0 : blk_throttle_co(blk, req, cancel);
+}
+
 /* ---- io_co.c ---- */
 
 /* The whole of a request: gate, checks, node. Coroutine. */
 int blk_request_co(BlockBackend *blk, struct bdrv_req *req, bool over_drain);
+int blk_request_unthrottled_co(BlockBackend *blk, struct bdrv_req *req, bool over_drain);
 int blk_truncate_over_co(BlockBackend *blk, int64_t size_bytes, bool exact,
                          enum bdrv_prealloc prealloc, bool over_drain, Error **errp);
 int blk_vmstate_over_co(BlockBackend *blk, const struct bdrv_req *req, bool over_drain);
@@ -254,6 +278,8 @@ static inline struct bdrv_req blk_req_range(enum bdrv_op op, int64_t offset, int
 
 /* ---- io_sync.c ---- */
 int blk_request_sync(BlockBackend *blk, struct bdrv_req *req);
+/* The same, past the throttle group. */
+int blk_request_unthrottled_sync(BlockBackend *blk, struct bdrv_req *req);
 
 /* ---- io_aio.c, cancel.c ---- */
 
@@ -324,5 +350,9 @@ AioContext *blk_home_context_ref(BlockBackend *blk); /* any thread; to be unrefe
 
 /* ---- notifier.c ---- */
 void blk_notify(BlkNotifier **list, BlockBackend *blk);
+/* The home context changes: tell those that wanted to know, before and after. */
+void blk_context_detach(BlockBackend *blk);
+void blk_context_attached(BlockBackend *blk, AioContext *ctx);
+void blk_context_notifiers_free(BlockBackend *blk);
 
 #endif

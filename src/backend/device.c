@@ -17,6 +17,7 @@ int blk_attach_dev(BlockBackend *blk, void *dev)
     blk->dev = dev;
     blk->devs_reserved++;
     coroutine_pool_reserve(COROUTINE_POOL_RESERVATION);
+    blk_iostatus_reset(blk);
     return 0;
 }
 
@@ -107,10 +108,27 @@ struct blk_tray_moves blk_dev_change_media(BlockBackend *blk, bool load)
     return moves;
 }
 
+static void raise_tray_moved(BlockBackend *blk, bool open)
+{
+    instance_raise(blk->pl, &(struct platter_event){
+                                .type = PLATTER_EVENT_DEVICE_TRAY_MOVED,
+                                .u.tray_moved = {.device = blk->name, .tray_open = open},
+                            });
+}
+
 void blk_dev_change_media_cb(BlockBackend *blk, bool load)
 {
+    struct blk_tray_moves moves;
+
     BLK_ASSERT_CONTROL(blk->pl);
-    (void)blk_dev_change_media(blk, load);
+    moves = blk_dev_change_media(blk, load);
+
+    if (moves.opened) {
+        raise_tray_moved(blk, true);
+    }
+    if (moves.closed) {
+        raise_tray_moved(blk, false);
+    }
 }
 
 void blk_dev_eject_request(BlockBackend *blk, bool force)

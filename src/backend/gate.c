@@ -13,6 +13,8 @@
  */
 #include "backend/backend_int.h"
 
+#include <stdio.h>
+
 static void slot_count(struct blk_slot *slot)
 {
     atomic_fetch_add_explicit(&slot->in_flight, 1, memory_order_acq_rel);
@@ -95,6 +97,8 @@ void blk_gate_cancel(BlockBackend *blk, struct blk_cancel *cancel)
     os_mutex_unlock(&blk->lock);
     if (co != NULL) {
         aio_co_wake(co);
+    } else {
+        (void)throttle_cancel_wait(&blk->throttle, &cancel->throttle);
     }
 }
 
@@ -133,7 +137,9 @@ static void facts_read(BlockBackend *blk, struct blk_facts *ret_facts)
         .mem_alignment = bs->bl.mem_alignment > bs->bl.opt_mem_alignment ? bs->bl.mem_alignment
                                                                          : bs->bl.opt_mem_alignment,
         .max_transfer_bytes = bs->bl.max_transfer,
+        .max_iov = bs->bl.max_iov,
     };
+    snprintf(ret_facts->node_name, sizeof(ret_facts->node_name), "%s", bdrv_get_node_name(bs));
 }
 
 void blk_quiesce_begin(BlockBackend *blk)
@@ -148,6 +154,7 @@ void blk_quiesce_begin(BlockBackend *blk)
         return;
     }
     facts_read(blk, &facts);
+    throttle_bypass_begin(&blk->throttle); /* a drain waits for no limit */
     os_mutex_lock(&blk->lock);
     blk->drained_depth = 1;
     blk->drained_facts = facts;
@@ -167,6 +174,7 @@ void blk_quiesce_end(BlockBackend *blk)
     assert(blk->drained_depth > 0);
     if (blk->drained_depth == 1) {
         blk_special_update(blk);
+        throttle_bypass_end(&blk->throttle);
     }
     os_mutex_lock(&blk->lock);
     if (--blk->drained_depth == 0) {

@@ -81,6 +81,9 @@ static inline __attribute__((always_inline)) void aio_run_co(struct blk_aiocb *a
     acb->slot = blk_gate_enter_in(blk, number, false, &acb->cancel);
     ret = UNLIKELY(acb->slot == NULL) ? -ECANCELED : blk_check_request(blk, req);
     if (LIKELY(ret >= 0)) {
+        ret = blk_throttle(blk, req, &acb->cancel);
+    }
+    if (LIKELY(ret >= 0)) {
         ret = bdrv_edge_request_co(blk->root, req);
     } else {
         aio_hold(acb);

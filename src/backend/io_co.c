@@ -10,6 +10,21 @@ int blk_request_co(BlockBackend *blk, struct bdrv_req *req, bool over_drain)
     int ret = blk_check_request(blk, req);
 
     if (LIKELY(ret == 0)) {
+        ret = blk_throttle(blk, req, NULL);
+    }
+    if (LIKELY(ret == 0)) {
+        ret = bdrv_edge_request_co(blk->root, req);
+    }
+    blk_gate_leave(blk, slot);
+    return ret;
+}
+
+int blk_request_unthrottled_co(BlockBackend *blk, struct bdrv_req *req, bool over_drain)
+{
+    struct blk_slot *slot = blk_gate_enter(blk, over_drain);
+    int ret = blk_check_request(blk, req);
+
+    if (ret == 0) {
         ret = bdrv_edge_request_co(blk->root, req);
     }
     blk_gate_leave(blk, slot);
@@ -195,6 +210,12 @@ int blk_co_copy_range(BlockBackend *src, int64_t src_offset, BlockBackend *dst, 
     ret = blk_check_request(src, &read);
     if (ret == 0) {
         ret = blk_check_request(dst, &write);
+    }
+    if (ret == 0) {
+        ret = blk_throttle(src, &read, NULL);
+    }
+    if (ret == 0) {
+        ret = blk_throttle(dst, &write, NULL);
     }
     if (ret == 0) {
         ret = bdrv_edge_copy_range_co(src->root, read.offset, dst->root, write.offset, read.bytes,

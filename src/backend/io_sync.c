@@ -96,6 +96,16 @@ static int request_run_co(struct sync_call *call)
     return blk_request_co(call->blk, call->req, call->over_drain);
 }
 
+static int unthrottled_run_co(struct sync_call *call)
+{
+    return blk_request_unthrottled_co(call->blk, call->req, call->over_drain);
+}
+
+int blk_request_unthrottled_sync(BlockBackend *blk, struct bdrv_req *req)
+{
+    return sync_run(&(struct sync_call){.blk = blk, .run_co = unthrottled_run_co, .req = req});
+}
+
 int blk_request_sync(BlockBackend *blk, struct bdrv_req *req)
 {
     struct sync_call call = {.blk = blk, .run_co = request_run_co, .req = req};

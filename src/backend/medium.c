@@ -38,12 +38,20 @@ static void root_resized(BdrvEdge *edge)
     blk_dev_resize_cb(edge->parent);
 }
 
+static struct bdrv_op_blocker **root_op_blockers(BdrvEdge *edge)
+{
+    BlockBackend *blk = edge->parent;
+
+    return &blk->op_blockers;
+}
+
 static const struct bdrv_parent_class blk_root_class = {
     .describe = root_describe,
     .drained_begin = root_drained_begin,
     .drained_end = root_drained_end,
     .drained_poll = root_drained_poll,
     .resized = root_resized,
+    .op_blockers = root_op_blockers,
 };
 
 BlockDriverState *blk_bs(BlockBackend *blk)
@@ -164,12 +172,13 @@ void blk_remove_bs(BlockBackend *blk)
     drained = blk_drained_begin(blk);
     root = blk->root;
     if (root != NULL) { /* what ran meanwhile may have removed it */
-        blk->last_root.open_flags = bdrv_get_flags(root->bs);
-        blk->last_root.read_only = root->bs->read_only;
+        blk_update_root_state(blk);
         root_set(blk, NULL);
         bdrv_root_detach(root);
     }
     blk_drained_end(blk, drained);
+    instance_unpark(blk->pl, blk, -ENOMEDIUM);
+    blk_notify(&blk->close_notifiers, blk);
 }
 
 int blk_update_perm(BlockBackend *blk, Error **errp)

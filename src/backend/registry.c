@@ -53,6 +53,7 @@ static void blk_free(BlockBackend *blk)
         aio_bh_delete(blk->unref_bh);
     }
     aio_context_unref(atomic_load(&blk->home_ctx));
+    acct_fini(&blk->stats);
     os_mutex_fini(&blk->lock);
     free(blk->name);
     free(blk);
@@ -70,6 +71,9 @@ static void blk_delete(BlockBackend *blk)
     }
     blk_drain(blk);
     assert(TAILQ_EMPTY(&blk->drained_queue));
+    throttle_member_leave(&blk->throttle);
+    bdrv_op_blockers_free(&blk->op_blockers);
+    blk_context_notifiers_free(blk);
     drive_info_del(blk->legacy_dinfo);
     blk_free(blk);
 }
@@ -141,6 +145,8 @@ static BlockBackend *blk_alloc(Platter *pl, const char *name)
     atomic_init(&blk->refcnt, 1);
     os_mutex_init(&blk->lock);
     TAILQ_INIT(&blk->drained_queue);
+    throttle_member_init(&blk->throttle);
+    atomic_init(&blk->on_write_error, BLOCKDEV_ON_ERROR_REPORT);
     aio_context_ref(pl->main_ctx);
     atomic_init(&blk->home_ctx, pl->main_ctx);
     blk->shared = BDRV_PERM_ALL;
@@ -148,7 +154,7 @@ static BlockBackend *blk_alloc(Platter *pl, const char *name)
     blk_special_update(blk);
     blk->name = strdup(name);
     blk->unref_bh = aio_bh_new(pl->main_ctx, blk_unref_bh, blk);
-    if (blk->name == NULL || blk->unref_bh == NULL) {
+    if (acct_init(&blk->stats) < 0 || blk->name == NULL || blk->unref_bh == NULL) {
         blk_free(blk);
         return NULL;
     }
@@ -263,6 +269,11 @@ void blk_unref(BlockBackend *blk)
     if (old == 1) {
         blk_delete(blk);
     }
+}
+
+BlockAcctStats *blk_get_stats(BlockBackend *blk)
+{
+    return &blk->stats;
 }
 
 BlockBackend *blk_next(Platter *pl, BlockBackend *blk)

@@ -16,13 +16,19 @@ static struct bdrv_req sector_req(enum bdrv_op op, int64_t sector_num, int nb_se
                          (int64_t)nb_sectors * (int64_t)BDRV_SECTOR_SIZE, flags);
 }
 
-static int buf_sync(BlockBackend *blk, struct bdrv_req *req, const void *buf)
+static int buf_run(BlockBackend *blk, struct bdrv_req *req, const void *buf,
+                   int (*run)(BlockBackend *blk, struct bdrv_req *req))
 {
     struct iovec iov = {.iov_base = (void *)buf, .iov_len = req->bytes};
 
     req->iov = &iov;
     req->niov = 1;
-    return blk_request_sync(blk, req);
+    return run(blk, req);
+}
+
+static int buf_sync(BlockBackend *blk, struct bdrv_req *req, const void *buf)
+{
+    return buf_run(blk, req, buf, blk_request_sync);
 }
 
 int blk_read(BlockBackend *blk, int64_t sector_num, uint8_t *buf, int nb_sectors)
@@ -32,10 +38,11 @@ int blk_read(BlockBackend *blk, int64_t sector_num, uint8_t *buf, int nb_sectors
     return buf_sync(blk, &req, buf);
 }
 
-/* Nothing limits the rate of a backend, so there is nothing to go round. */
 int blk_read_unthrottled(BlockBackend *blk, int64_t sector_num, uint8_t *buf, int nb_sectors)
 {
-    return blk_read(blk, sector_num, buf, nb_sectors);
+    struct bdrv_req req = sector_req(BDRV_OP_READ, sector_num, nb_sectors, 0);
+
+    return buf_run(blk, &req, buf, blk_request_unthrottled_sync);
 }
 
 int blk_write(BlockBackend *blk, int64_t sector_num, const uint8_t *buf, int nb_sectors)

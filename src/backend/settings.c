@@ -25,7 +25,7 @@ int blk_is_read_only(BlockBackend *blk)
     if (blk->read_only_set && blk->read_only) {
         return 1;
     }
-    return blk->root != NULL ? bdrv_is_read_only(blk->root->bs) : blk->last_root.read_only;
+    return blk->root != NULL ? bdrv_is_read_only(blk->root->bs) : blk->root_state.read_only;
 }
 
 int blk_set_read_only(BlockBackend *blk, bool read_only, Error **errp)
@@ -46,7 +46,7 @@ int blk_set_read_only(BlockBackend *blk, bool read_only, Error **errp)
         blk->read_only_set = old_set;
         blk->read_only = old;
     } else if (blk->root == NULL) {
-        blk->last_root.read_only = read_only;
+        blk->root_state.read_only = read_only;
     }
     return ret;
 }
@@ -54,7 +54,7 @@ int blk_set_read_only(BlockBackend *blk, bool read_only, Error **errp)
 int blk_get_flags(BlockBackend *blk)
 {
     BLK_ASSERT_CONTROL(blk->pl);
-    return blk->root != NULL ? bdrv_get_flags(blk->root->bs) : blk->last_root.open_flags;
+    return blk->root != NULL ? bdrv_get_flags(blk->root->bs) : blk->root_state.open_flags;
 }
 
 void blk_set_detect_zeroes(BlockBackend *blk, enum bdrv_detect_zeroes detect_zeroes)
@@ -101,9 +101,21 @@ void blk_set_aio_context(BlockBackend *blk, AioContext *new_context)
     }
     aio_context_ref(new_context);
     drained = blk_drained_begin(blk);
+    blk_context_detach(blk);
     os_mutex_lock(&blk->lock);
     atomic_store_explicit(&blk->home_ctx, new_context, memory_order_release);
     os_mutex_unlock(&blk->lock);
+    blk_context_attached(blk, new_context);
     blk_drained_end(blk, drained);
     aio_context_unref(old);
+}
+
+void blk_io_plug(BlockBackend *blk)
+{
+    aio_plug(aio_context_current());
+}
+
+void blk_io_unplug(BlockBackend *blk)
+{
+    aio_unplug(aio_context_current());
 }

@@ -70,6 +70,7 @@ static void context_drop(Platter *pl)
 
 static void instance_free(Platter *pl)
 {
+    instance_run_fini(pl);
     instance_names_free(pl->names);
     free(pl->image_refs_hint);
     free(pl);
@@ -78,6 +79,7 @@ static void instance_free(Platter *pl)
 /* All but the context. 0 or -ENOMEM. */
 static int instance_init(Platter *pl, const struct platter_options *o)
 {
+    instance_run_init(pl);
     TAILQ_INIT(&pl->nodes);
     pl->control_thread = pthread_self();
     pl->budget.limit_bytes =
@@ -155,6 +157,7 @@ void platter_free(Platter *pl)
         return;
     }
     instance_control(pl);
+    instance_unpark_all(pl);
     for (int i = INSTANCE_ROOM_MAX - 1; i >= 0; i--) {
         void *data = pl->rooms[i].data;
 

@@ -30,9 +30,10 @@ enum instance_room {
     INSTANCE_ROOM_MAX,
 };
 
-struct instance_names; /* name.c */
-struct instance_fd;    /* fdset.c */
-struct instance_ref;   /* refs.c */
+struct instance_names;  /* name.c */
+struct instance_fd;     /* fdset.c */
+struct instance_parked; /* run_state.c */
+struct instance_ref;    /* refs.c */
 
 struct Platter {
     AioContext *main_ctx; /* counted */
@@ -63,6 +64,14 @@ struct Platter {
         void (*fini)(Platter *pl, void *data);
     } rooms[INSTANCE_ROOM_MAX];
 
+    /* run_state.c */
+    const struct platter_run_ops *run_ops;
+    void *run_opaque;
+    struct os_mutex run_lock; /* guards run_state and parked; a leaf */
+    enum platter_run_state run_state;
+    TAILQ_HEAD(, instance_parked) parked;
+    unsigned parked_count; /* of these and of those that have not left yet */
+
     /* any thread: nodes with work for the control thread (late.c). A leaf lock. */
     struct os_mutex late_lock;
     TAILQ_HEAD(, BlockDriverState) late_nodes;
@@ -78,6 +87,23 @@ enum instance_name_kind instance_name_find(Platter *pl, const char *name, void *
 /* Claim a free name; 0 or -ENOMEM. Asserts that it is free. */
 int instance_name_add(Platter *pl, const char *name, enum instance_name_kind kind, void *owner);
 void instance_name_del(Platter *pl, const char *name);
+
+/* ---- run_state.c ---- */
+
+void instance_run_init(Platter *pl);
+void instance_run_fini(Platter *pl);
+/* The first and second half of a stop for why: around the event that tells the reason. Any thread.
+ */
+void instance_stop_prepare(Platter *pl);
+void instance_stop_request(Platter *pl, enum platter_run_state why);
+/* Wait until the consumer runs: 0 (it may run already), or what instance_unpark gave. owner: for
+ * that. Coroutine; instance_park_leave follows, when owner is not needed any more. */
+int instance_park_co(Platter *pl, const void *owner);
+void instance_park_leave(Platter *pl);
+/* Those that owner (NULL: everybody) parked go on with ret. Any thread. */
+void instance_unpark(Platter *pl, const void *owner, int ret);
+/* The instance ends: all go on with -ECANCELED, and have left on return. Control thread. */
+void instance_unpark_all(Platter *pl);
 
 void instance_raise(Platter *pl, const struct platter_event *event); /* any thread */
 bool instance_in_control_thread(const Platter *pl);

@@ -33,6 +33,10 @@ struct bdrv_parent_class {
     bool (*drained_poll)(BdrvEdge *edge);
     /* The child's size changed. Control thread. */
     void (*resized)(BdrvEdge *edge);
+    /* Its op blockers (node.h, op_blocker.c); NULL: it has none. Control thread. */
+    struct bdrv_op_blocker **(*op_blockers)(BdrvEdge *edge);
+    /* The iostatus of a backend of the node was reset. Control thread. */
+    void (*iostatus_reset)(BdrvEdge *edge);
     /* The parent is a node: itself; else NULL. */
     bool parent_is_node;
 };
@@ -58,7 +62,8 @@ struct BdrvEdge {
 };
 TAILQ_HEAD(bdrv_edge_list, BdrvEdge);
 
-struct bdrv_tracked; /* block/track.h: a write in flight that others may have to wait for */
+struct bdrv_op_blocker; /* op_blocker.c */
+struct bdrv_tracked;    /* block/track.h: a write in flight that others may have to wait for */
 TAILQ_HEAD(bdrv_tracked_list, bdrv_tracked);
 
 struct BlockDriverState {
@@ -114,6 +119,7 @@ struct BlockDriverState {
     bool has_file_id;
     uint64_t perm; /* what the users together need of it, as the driver was told */
     uint64_t shared;
+    struct bdrv_op_blocker *op_blockers; /* owned list */
     struct bdrv_edge_list children;
     struct bdrv_edge_list parents;
     TAILQ_ENTRY(BlockDriverState) in_instance;
@@ -181,6 +187,19 @@ void bdrv_track_all_end(BlockDriverState *bs);
 
 /* Flags of a request that op understands; others are -EINVAL. */
 unsigned bdrv_op_flags(enum bdrv_op op);
+
+/* ---- op_blocker.c: lists of reasons; control thread ---- */
+
+/* Add reason (borrowed while it blocks) for ops (1 << BlockOpType, each). 0 or -ENOMEM. */
+int bdrv_op_block(struct bdrv_op_blocker **list, unsigned ops, const Error *reason);
+void bdrv_op_unblock(struct bdrv_op_blocker **list, unsigned ops, const Error *reason);
+/* The first reason against op, or NULL. */
+const Error *bdrv_op_blocked_by(const struct bdrv_op_blocker *list, BlockOpType op);
+void bdrv_op_blockers_free(struct bdrv_op_blocker **list);
+/* Whether the node or a user of it blocks op; errp then says why (EBUSY). */
+bool bdrv_op_is_blocked(BlockDriverState *bs, BlockOpType op, Error **errp);
+/* Tell the users of bs, jobs among them, that an iostatus was reset. */
+void bdrv_tell_iostatus_reset(BlockDriverState *bs);
 
 /* Ask the driver for the size again and tell the parents (resized). Returns what the driver said;
  * after an error other than -ENOMEDIUM the node keeps the size it had. Control thread. */

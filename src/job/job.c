@@ -384,11 +384,19 @@ static bool node_drained_poll(BdrvEdge *edge)
     return node->job->busy;
 }
 
+static void node_iostatus_reset(BdrvEdge *edge)
+{
+    struct job_node *node = edge->parent;
+
+    job_iostatus_reset(node->job);
+}
+
 static const struct bdrv_parent_class job_parent_class = {
     .describe = node_describe,
     .drained_begin = node_drained_begin,
     .drained_end = node_drained_end,
     .drained_poll = node_drained_poll,
+    .iostatus_reset = node_iostatus_reset,
 };
 
 int job_add_node(Job *job, const char *name, BlockDriverState *bs, uint64_t perm, uint64_t shared,

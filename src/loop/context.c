@@ -339,6 +339,7 @@ bool aio_poll(AioContext *ctx, bool blocking)
         ctx->poller->awake(ctx);
     }
     ctx->poll_depth++;
+    ctx->turn_ns = 0;
     progress = run_local(ctx);
     if (progress || !blocking) {
         progress |= ctx->poller->wait(ctx, 0);
@@ -353,6 +354,19 @@ bool aio_poll(AioContext *ctx, bool blocking)
         poll_leave(ctx, previous);
     }
     return progress;
+}
+
+int64_t aio_context_turn_ns(void)
+{
+    AioContext *ctx = loop_tls.ctx;
+
+    if (UNLIKELY(ctx == NULL)) {
+        return aio_clock_ns();
+    }
+    if (ctx->turn_ns == 0) {
+        ctx->turn_ns = aio_clock_ns();
+    }
+    return ctx->turn_ns;
 }
 
 void aio_wait_while(AioContext *ctx, bool (*cond)(void *opaque), void *opaque)

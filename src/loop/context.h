@@ -16,6 +16,10 @@ unsigned aio_context_slot(const AioContext *ctx);
 /* Charge stacks of this context to a budget (NULL: none). Set before start. */
 void aio_context_set_budget(AioContext *ctx, struct mem_budget *budget);
 
+/* The monotonic clock, read at most once in each turn of this thread's loop (and after each wait);
+ * in a thread without a context it is read each time. [any] */
+int64_t aio_context_turn_ns(void);
+
 /* Poll ctx (the caller's own context) until cond(opaque) is false. Whoever makes cond false in
  * another thread calls aio_notify(ctx). Not in a coroutine. [loop] */
 void aio_wait_while(AioContext *ctx, bool (*cond)(void *opaque), void *opaque);

@@ -181,6 +181,7 @@ struct AioContext {
     uint64_t notify_count; /* ring: event_fd is read to here, perhaps after the ring has gone */
     AioTimer *timers;      /* heap, the earliest first */
     uint64_t timer_seq;
+    int64_t turn_ns;         /* the clock in this turn; 0: nobody asked yet */
     int64_t timers_floor_ns; /* earliest expiry; the clock of a run while one is going on */
     int epoll_fd;
     int outer_fd; /* for a host's own poll loop; -1: nobody asked */

@@ -76,6 +76,7 @@ static bool epoll_poller_wait(AioContext *ctx, int64_t timeout_ns)
     int n = os->epoll_wait(ctx->epoll_fd, events, EVENTS_MAX, timeout_ns);
 
     atomic_store_explicit(&ctx->notify_me, 0, memory_order_relaxed);
+    ctx->turn_ns = 0;
     for (int i = 0; i < n; i++) {
         progress |= dispatch(ctx, events[i].data.ptr, events[i].events);
     }

@@ -484,6 +484,7 @@ static bool uring_wait(AioContext *ctx, int64_t timeout_ns)
     if (timeout_ns != 0 || submit ||
         (ring_load(r->u.sq.kflags) & (IORING_SQ_TASKRUN | IORING_SQ_CQ_OVERFLOW))) {
         ring_enter(ctx, submit, timeout_ns != 0, timeout_ns);
+        ctx->turn_ns = 0;
     }
     atomic_store_explicit(&ctx->notify_me, 0, memory_order_relaxed);
     progress = ring_reap(ctx);

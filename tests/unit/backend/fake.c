@@ -234,12 +234,44 @@ static const BlockDriver driver_fake_filter = {
 const BlockDriver *const bdrv_drivers[] = {&driver_fake, &driver_fake_cd, &driver_fake_filter,
                                            NULL};
 
+static void env_event(void *opaque, const struct platter_event *event)
+{
+    struct env *env = opaque;
+    size_t at = strlen(env->events);
+    char *to = env->events + at;
+    size_t room = sizeof(env->events) - at;
+
+    switch (event->type) {
+    case PLATTER_EVENT_DEVICE_TRAY_MOVED:
+        snprintf(to, room, "tray %s %s; ", event->u.tray_moved.device,
+                 event->u.tray_moved.tray_open ? "open" : "closed");
+        break;
+    case PLATTER_EVENT_BLOCK_IO_ERROR:
+        snprintf(to, room, "error %s %s %s%s; ", event->u.io_error.device,
+                 event->u.io_error.is_read ? "read" : "write", event->u.io_error.action,
+                 !event->u.io_error.has_nospace ? ""
+                 : event->u.io_error.nospace    ? " nospace"
+                                                : " other");
+        break;
+    case PLATTER_EVENT_STOP:
+        snprintf(to, room, "stop; ");
+        break;
+    case PLATTER_EVENT_RESUME:
+        snprintf(to, room, "resume; ");
+        break;
+    default:
+        break;
+    }
+}
+
 int env_setup(void **state)
 {
     struct env *env = calloc(1, sizeof(*env));
+    struct platter_options po = {.size = sizeof(po), .event_cb = env_event};
 
     assert_non_null(env);
-    env->pl = platter_new(NULL, NULL);
+    po.event_opaque = env;
+    env->pl = platter_new(&po, NULL);
     assert_non_null(env->pl);
     env->ctx = platter_get_main_context(env->pl);
     *state = env;

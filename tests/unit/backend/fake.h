@@ -46,7 +46,8 @@ struct fake {
 
 struct env {
     Platter *pl;
-    AioContext *ctx; /* main */
+    AioContext *ctx;   /* main */
+    char events[1024]; /* what the instance raised, in order: "stop; tray cd open; ..." */
 };
 
 int env_setup(void **state);

@@ -1,0 +1,59 @@
+/* SPDX-License-Identifier: MIT */
+/* The counters behind platter/accounting.h; a backend holds one. */
+#ifndef PLATTER_BACKEND_ACCOUNTING_INT_H
+#define PLATTER_BACKEND_ACCOUNTING_INT_H
+
+#include <stdatomic.h>
+#include <sys/queue.h>
+
+#include <platter/accounting.h>
+
+#include "os/os.h"
+#include "os/thread.h"
+
+struct acct_slot {
+    _Atomic uint64_t started[BLOCK_MAX_IOTYPE];
+    _Atomic uint64_t ops[BLOCK_MAX_IOTYPE];
+    _Atomic uint64_t bytes[BLOCK_MAX_IOTYPE];
+    _Atomic uint64_t total_ns[BLOCK_MAX_IOTYPE];
+    _Atomic uint64_t failed[BLOCK_MAX_IOTYPE];
+    _Atomic uint64_t invalid[BLOCK_MAX_IOTYPE];
+    _Atomic uint64_t merged[BLOCK_MAX_IOTYPE];
+    _Atomic int64_t last_ns; /* when one ended; 0: never */
+} __attribute__((aligned(64)));
+
+struct acct_window {
+    int64_t start_ns;
+    uint64_t min_ns[BLOCK_MAX_IOTYPE];
+    uint64_t max_ns[BLOCK_MAX_IOTYPE];
+    uint64_t sum_ns[BLOCK_MAX_IOTYPE];
+    uint64_t ops[BLOCK_MAX_IOTYPE];
+};
+
+struct acct_interval {
+    unsigned interval_s;
+    unsigned older; /* of the windows */
+    struct acct_window windows[2];
+    SLIST_ENTRY(acct_interval) next;
+};
+
+struct acct_histogram {
+    size_t count;            /* of boundaries; 0: none */
+    uint64_t *boundaries_ns; /* owned, ascending */
+    uint64_t *bins;          /* owned, one more */
+};
+
+struct BlockAcctStats {
+    struct acct_slot *slots; /* owned; OS_SLOTS, and one for threads without a context */
+    _Atomic bool account_invalid;
+    _Atomic bool account_failed;
+    _Atomic bool watched; /* there are intervals or histograms */
+    struct os_mutex lock; /* guards the rest */
+    SLIST_HEAD(, acct_interval) intervals;
+    struct acct_histogram histograms[BLOCK_MAX_IOTYPE];
+};
+
+int acct_init(BlockAcctStats *stats); /* 0 or -ENOMEM; acct_fini either way */
+void acct_fini(BlockAcctStats *stats);
+
+#endif
