@@ -46,9 +46,36 @@ int scenario_result(struct scenario_run *r, const char *what, int rc)
 
 void scenario_begin(const struct scenario *s, struct scenario_run *r, uint64_t seed)
 {
-    harness_begin(&r->h, seed, s->disk_bytes ? s->disk_bytes : DISK_BYTES, &s->file);
+    uint64_t bytes = s->largest_bytes ? s->largest_bytes : s->disk_bytes;
+
+    harness_begin(&r->h, seed, bytes ? bytes : DISK_BYTES, &s->file);
     r->h.no_flush = s->no_flush;
     r->h.wrote_through = s->write_through;
+    if (s->prepare) {
+        harness_own++;
+        s->prepare(r, s);
+        harness_own--;
+    }
+}
+
+unsigned scenario_end(const struct scenario *s, struct scenario_run *r)
+{
+    struct sim_rng rng = {.state = 1};
+    unsigned left;
+
+    harness_close(&r->h);
+    if (r->h.judge) {
+        const char *wrong = harness_verify(&r->h, 0, &rng);
+
+        if (wrong) {
+            scenario_wrong(r, wrong);
+        }
+    }
+    left = harness_end(&r->h);
+    if (s->finish) {
+        s->finish(r);
+    }
+    return left;
 }
 
 void scenario_steps(const struct scenario *s, struct scenario_run *r)
@@ -605,7 +632,7 @@ static void create_raw_full(struct scenario_run *r)
         .dio_mem_align = mem, .dio_offset_align = offset                                           \
     }
 
-const struct scenario scenarios[] = {
+static const struct scenario scenarios[] = {
     {.name = "open and close", .options = plain, .steps = open_close},
     {.name = "open direct", .options = direct, .file = DIO(512, 4096), .steps = open_close},
     {.name = "open direct, alignment not told", .options = direct, .steps = open_close},
@@ -694,4 +721,20 @@ const struct scenario scenarios[] = {
      .steps = scenario_nbd},
 };
 
-const size_t nscenarios = sizeof(scenarios) / sizeof(scenarios[0]);
+const struct scenario_list scenarios_plain = {
+    .name = "plain",
+    .scenarios = scenarios,
+    .count = sizeof(scenarios) / sizeof(scenarios[0]),
+};
+
+const struct scenario_list *scenario_list_find(const char *name)
+{
+    if (!name || strcmp(name, scenarios_plain.name) == 0) {
+        return &scenarios_plain;
+    }
+    if (strcmp(name, scenarios_qcow2.name) == 0) {
+        return &scenarios_qcow2;
+    }
+    fprintf(stderr, "no scenarios '%s'\n", name);
+    abort();
+}

@@ -23,15 +23,29 @@ struct scenario {
     bool no_flush;
     uint64_t disk_bytes; /* 0: 64 KiB */
     uint64_t calls;      /* SIM_CALLS that are made to fail; 0: those of files */
+    void (*prepare)(struct scenario_run *r, const struct scenario *s); /* before anything is made to
+                                                                          fail; may be NULL */
     void (*steps)(struct scenario_run *r);
+    void (*finish)(struct scenario_run *r); /* ends what prepare began; may be NULL */
+    const char *create;                     /* for prepare: options of the image */
+    uint64_t largest_bytes;                 /* of the disk that the shadow follows; 0: disk_bytes */
 };
 
-extern const struct scenario scenarios[];
-extern const size_t nscenarios;
+struct scenario_list {
+    const char *name;
+    const struct scenario *scenarios;
+    size_t count;
+};
+extern const struct scenario_list scenarios_plain; /* raw and protocols, NBD */
+extern const struct scenario_list scenarios_qcow2;
+/* The list of that name; NULL gives the first. Aborts when there is none. */
+const struct scenario_list *scenario_list_find(const char *name);
 
 /* World, Platter, disk, steps. All stays open. */
 void scenario_begin(const struct scenario *s, struct scenario_run *r, uint64_t seed);
 void scenario_steps(const struct scenario *s, struct scenario_run *r);
+/* Close all, judge once more what is left where a judge is there, end. Descriptors left open. */
+unsigned scenario_end(const struct scenario *s, struct scenario_run *r);
 /* Judge a result: notes what is wrong. Returns rc. */
 int scenario_result(struct scenario_run *r, const char *what, int rc);
 void scenario_wrong(struct scenario_run *r, const char *text);

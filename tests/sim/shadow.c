@@ -57,6 +57,7 @@ static void allow(struct shadow *s, uint64_t offset, uint64_t bytes, unsigned ve
         s->after[i] |= BIT(version);
         s->since[i] |= BIT(version);
     }
+    s->generation++;
 }
 
 unsigned shadow_begin(struct shadow *s, uint64_t offset, uint64_t bytes, bool zero)
@@ -88,6 +89,7 @@ void shadow_end(struct shadow *s, uint64_t offset, uint64_t bytes, unsigned vers
         s->now[i] = BIT(version);
         s->after[i] = fua ? BIT(version) : s->after[i];
     }
+    s->generation++;
     os_mutex_unlock(&s->lock);
 }
 
@@ -105,20 +107,28 @@ void shadow_flush_end(struct shadow *s, bool ok)
     for (uint64_t i = 0; ok && i < s->size; i++) {
         s->after[i] &= s->covered[i] | s->since[i];
     }
+    s->generation++;
     os_mutex_unlock(&s->lock);
+}
+
+int64_t shadow_check_sets(const uint64_t *may, uint64_t offset, const uint8_t *buf, size_t bytes)
+{
+    for (size_t i = 0; i < bytes; i++) {
+        unsigned version = buf[i] & 63;
+
+        if (!(may[i] & BIT(version)) || buf[i] != byte_of(offset + i, version)) {
+            return (int64_t)(offset + i);
+        }
+    }
+    return -1;
 }
 
 static int64_t check(const struct shadow *s, const uint64_t *may, uint64_t offset,
                      const uint8_t *buf, size_t bytes)
 {
-    for (size_t i = 0; i < bytes && offset + i < s->size; i++) {
-        unsigned version = buf[i] & 63;
+    uint64_t room = offset < s->size ? s->size - offset : 0;
 
-        if (!(may[offset + i] & BIT(version)) || buf[i] != byte_of(offset + i, version)) {
-            return (int64_t)(offset + i);
-        }
-    }
-    return -1;
+    return shadow_check_sets(may + offset, offset, buf, bytes < room ? bytes : (size_t)room);
 }
 
 int64_t shadow_check_now(struct shadow *s, uint64_t offset, const uint8_t *buf, size_t bytes)

@@ -24,6 +24,7 @@ struct shadow {
     uint64_t *since; /* versions begun since the flush in flight began */
     uint64_t *covered;
     unsigned next_version;
+    uint64_t generation; /* goes up when what may be there after a cut changes */
 };
 
 bool shadow_init(struct shadow *s, uint64_t size);
@@ -45,5 +46,7 @@ void shadow_flush_end(struct shadow *s, bool ok);
 /* The first byte at offset that holds what it may not, or -1. */
 int64_t shadow_check_now(struct shadow *s, uint64_t offset, const uint8_t *buf, size_t bytes);
 int64_t shadow_check_after(struct shadow *s, uint64_t offset, const uint8_t *buf, size_t bytes);
+/* The same with sets of versions that the caller kept, one for each byte of buf. */
+int64_t shadow_check_sets(const uint64_t *may, uint64_t offset, const uint8_t *buf, size_t bytes);
 
 #endif

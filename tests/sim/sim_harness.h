@@ -23,6 +23,9 @@ struct harness {
     struct shadow shadow;
     bool no_flush; /* flushes promise nothing */
     bool wrote_through;
+    /* Judges what a disk holds, where its bytes are not those of the backend; NULL: they are.
+     * after_cut: also what was written and not flushed may be missing. NULL or what is wrong. */
+    const char *(*judge)(struct harness *h, const struct sim_disk *disk, bool after_cut);
 };
 
 /* PLATTER_SEED, or the one given; printed. */
@@ -32,6 +35,9 @@ uint64_t harness_seed(uint64_t otherwise);
  * the test's own memory fails. */
 void harness_begin(struct harness *h, uint64_t seed, uint64_t disk_bytes,
                    const struct sim_file_options *opts);
+/* The same with a disk that has content; it passes in. shadow_bytes: of the largest disk. */
+void harness_begin_with(struct harness *h, uint64_t seed, uint64_t shadow_bytes,
+                        struct sim_disk *disk, const struct sim_file_options *opts);
 /* Close all, restore the table. Returns simulated descriptors that were left open. */
 unsigned harness_end(struct harness *h);
 
@@ -60,6 +66,9 @@ const char *harness_verify_disk(struct harness *h, const struct sim_disk *disk, 
 /* While above zero in this thread, allocations are the test's own: no injected failure may hit
  * them. */
 extern _Thread_local unsigned harness_own;
+
+/* Whether the build has that driver. */
+bool harness_has_driver(const char *name);
 
 /* Descriptors this process has open. */
 unsigned harness_process_fds(void);

@@ -48,6 +48,8 @@ int sim_world_power_cut(struct sim_world *world);
  * it may look at the disk and clone it, nothing else. NULL stops. */
 typedef void sim_change_func(void *opaque, const char *path, const struct sim_disk *disk);
 void sim_world_on_change(struct sim_world *world, sim_change_func *func, void *opaque);
+/* Another disk of the same moment; only inside such a call. NULL: no such file. */
+const struct sim_disk *sim_world_peek(struct sim_world *world, const char *path);
 /* Simulated descriptors now open: for leak checks. */
 unsigned sim_world_open_fds(struct sim_world *world);
 

@@ -145,6 +145,13 @@ struct sim_disk *sim_world_clone_disk(struct sim_world *world, const char *path)
     return disk;
 }
 
+const struct sim_disk *sim_world_peek(struct sim_world *world, const char *path)
+{
+    struct sim_file *file = sim_file_find(world, path);
+
+    return file ? file->disk : 0;
+}
+
 int sim_world_power_cut(struct sim_world *world)
 {
     struct sim_file *file;

@@ -1,0 +1,754 @@
+/* SPDX-License-Identifier: MIT */
+/*
+ * The scenarios of the fault gates on qcow2. What is judged is the image: after each failure it is
+ * consistent but for leaks, and what was acknowledged is there (qcow2_expect.h). One at a time in a
+ * process.
+ */
+#include "scenarios.h"
+
+#include <errno.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+
+#include <platter/bitmap.h>
+#include <platter/coroutine.h>
+#include <platter/image.h>
+#include <platter/options.h>
+
+#include "qcow2_expect.h"
+
+#define KIB 1024u
+#define DISK_BYTES (64u * KIB)
+#define CLUSTER 4096u
+#define OP(r, call) scenario_result(r, #call, call)
+
+#define IMAGE "driver=qcow2,file.driver=file,file.filename=" SIM_DISK_PATH
+
+static const char plain[] = IMAGE;
+static const char unmap[] = IMAGE ",discard=unmap,file.discard=unmap";
+static const char direct[] = IMAGE ",file.cache.direct=on";
+static const char small[] =
+    IMAGE ",l2-cache-size=4k,l2-cache-entry-size=512,refcount-cache-size=2k";
+static const char overlay[] = IMAGE ",backing.driver=raw,backing.file.driver=file,"
+                                    "backing.file.filename=" EXPECT_BACKING_PATH;
+static const char external[] = IMAGE ",data-file.driver=file,data-file.filename=" EXPECT_DATA_PATH;
+
+static struct qcow2_expect expect; /* of the run that is on */
+static struct scenario_run *running;
+
+/* ---- begin, judge, end ---- */
+
+/* While the disk is open, its metadata is partly in memory: what is on the disk is what a cut of
+ * power would leave. */
+static const char *judge(struct harness *h, const struct sim_disk *disk, bool after_cut)
+{
+    bool exact = !after_cut && !h->blk && running->strict && running->failures == 0;
+    struct sim_disk *data = sim_world_clone_disk(h->world, EXPECT_DATA_PATH);
+    const char *wrong;
+
+    if (data && after_cut) { /* the worst: nothing that was not flushed */
+        static const uint8_t none[SIM_PENDING_MAX / 8 + 1];
+
+        sim_disk_power_cut_subset(data, none);
+    }
+    wrong = expect_judge(&expect, disk, data, exact ? EXPECT_CLOSED : EXPECT_CUT);
+    sim_disk_free(data);
+    return wrong;
+}
+
+static void must(bool ok, const char *what)
+{
+    if (!ok) {
+        fprintf(stderr, "scenarios_qcow2: %s\n", what);
+        abort();
+    }
+}
+
+static void make_image(struct scenario_run *r, const struct scenario *s, uint64_t backing_bytes)
+{
+    uint64_t bytes = s->disk_bytes ? s->disk_bytes : DISK_BYTES;
+    BlockOptions *options = block_options_parse(s->create ? s->create : "cluster_size=4k", 0, 0);
+    Error *err = 0;
+
+    running = r;
+    expect_init(&expect, &r->h, bytes, backing_bytes);
+    must(options && block_options_set_str(options, "driver", "qcow2") == 0 &&
+             block_options_set_u64(options, "size", bytes) == 0,
+         "options");
+    if (backing_bytes > 0) {
+        must(block_options_set_str(options, "backing_file", EXPECT_BACKING_PATH) == 0 &&
+                 block_options_set_str(options, "backing_fmt", "raw") == 0,
+             "options");
+    }
+    must(harness_platter(&r->h) == 0, "no Platter");
+    if (bdrv_create(r->h.pl, SIM_DISK_PATH, options, &err) < 0) {
+        must(false, error_get_pretty(err));
+    }
+    harness_close(&r->h);
+    r->h.judge = judge;
+}
+
+static void fresh(struct scenario_run *r, const struct scenario *s)
+{
+    make_image(r, s, 0);
+}
+
+static void over_backing(struct scenario_run *r, const struct scenario *s)
+{
+    make_image(r, s, 40 * KIB);
+}
+
+/* Change bytes of the image behind everybody's back. */
+static void poke(struct scenario_run *r, uint64_t offset, const void *bytes, size_t n)
+{
+    int fd = os->open(SIM_DISK_PATH, 2 /* O_RDWR */, 0);
+    struct iovec iov = {.iov_base = (void *)(uintptr_t)bytes, .iov_len = n};
+
+    must(fd >= 0 && os->pwritev(fd, &iov, 1, offset, 0) == (int64_t)n && os->fdatasync(fd) == 0,
+         "poke");
+    os->close(fd);
+}
+
+/* Refcounts of an image of 4 KiB clusters begin at 2 * 4 KiB. */
+static void dirty(struct scenario_run *r, const struct scenario *s)
+{
+    make_image(r, s, 0);
+    poke(r, 79, "\1", 1);                       /* the dirty bit */
+    poke(r, 2 * CLUSTER + 6, "\0\0", 2);        /* the L1 table's refcount is stale */
+    poke(r, 2 * CLUSTER + 2 * 20, "\0\1", 2);   /* and something leaked */
+    poke(r, 20 * CLUSTER + CLUSTER - 1, "", 1); /* in the file */
+}
+
+static void leaky(struct scenario_run *r, const struct scenario *s)
+{
+    make_image(r, s, 0);
+    poke(r, 2 * CLUSTER + 2 * 20, "\0\1\0\2", 4);
+    poke(r, 21 * CLUSTER + CLUSTER - 1, "", 1);
+}
+
+static void finish(struct scenario_run *r)
+{
+    expect_fini(&expect);
+    running = 0;
+}
+
+/* ---- calls that tell the expectation ---- */
+
+static BlockDriverState *node(struct scenario_run *r)
+{
+    return blk_bs(r->h.blk);
+}
+
+/* An Error and a result that do not agree are wrong. */
+static int with_error(struct scenario_run *r, int rc, Error *err)
+{
+    if ((rc < 0) != (err != 0)) {
+        scenario_wrong(r, "result and Error do not agree");
+    }
+    error_free(err);
+    return rc;
+}
+
+static int q_write(struct scenario_run *r, uint64_t offset, size_t bytes, int flags)
+{
+    expect_touch(&expect, offset, bytes);
+    return h_write(&r->h, offset, bytes, flags);
+}
+
+static int q_compress(struct scenario_run *r, uint64_t offset, size_t bytes)
+{
+    return q_write(r, offset, bytes, BDRV_REQ_WRITE_COMPRESSED);
+}
+
+static int q_zero(struct scenario_run *r, uint64_t offset, uint64_t bytes, int flags)
+{
+    expect_touch(&expect, offset, bytes);
+    return h_zero(&r->h, offset, bytes, flags);
+}
+
+static int q_discard(struct scenario_run *r, uint64_t offset, uint64_t bytes)
+{
+    expect_touch(&expect, offset, bytes);
+    return h_discard(&r->h, offset, bytes);
+}
+
+static struct expect_snapshot *named(const char *name)
+{
+    for (size_t i = 0; i < EXPECT_SNAPSHOTS; i++) {
+        if (expect.snapshots[i].used && strcmp(expect.snapshots[i].name, name) == 0) {
+            return &expect.snapshots[i];
+        }
+    }
+    return 0;
+}
+
+static int q_snapshot(struct scenario_run *r, const char *name, uint64_t vm_bytes)
+{
+    struct bdrv_snapshot_info info = {.name = name, .vm_state_bytes = vm_bytes, .date_sec = 1};
+    struct expect_snapshot *s = expect_create(&expect, name, vm_bytes, 7);
+    Error *err = 0;
+    int rc = with_error(r, bdrv_snapshot_create(node(r), &info, &err), err);
+
+    expect_create_end(&expect, s, rc == 0);
+    return rc;
+}
+
+static int q_apply(struct scenario_run *r, const char *name)
+{
+    struct expect_snapshot *s = named(name);
+    Error *err = 0;
+    int rc;
+
+    if (!s || s->maybe) {
+        return 0;
+    }
+    expect_apply(&expect, s);
+    rc = with_error(r, bdrv_snapshot_apply(node(r), name, &err), err);
+    expect_apply_end(&expect, s, rc == 0);
+    return rc;
+}
+
+static int q_delete(struct scenario_run *r, const char *name)
+{
+    struct expect_snapshot *s = named(name);
+    Error *err = 0;
+    int rc;
+
+    if (!s || s->maybe) {
+        return 0;
+    }
+    expect_delete(&expect, s);
+    rc = with_error(r, bdrv_snapshot_delete(node(r), 0, name, &err), err);
+    expect_delete_end(&expect, s, rc == 0);
+    return rc;
+}
+
+static int q_resize(struct scenario_run *r, uint64_t bytes, enum bdrv_prealloc prealloc)
+{
+    Error *err = 0;
+    int rc;
+
+    expect_resize(&expect, bytes);
+    rc = with_error(r, blk_resize(r->h.blk, (int64_t)bytes, true, prealloc, &err), err);
+    expect_resize_end(&expect, bytes, rc == 0);
+    return rc;
+}
+
+static int q_amend(struct scenario_run *r, const char *text)
+{
+    BlockOptions *options = block_options_parse(text, 0, 0);
+    Error *err = 0;
+    int rc;
+
+    if (!options) {
+        return -ENOMEM;
+    }
+    expect.whole = true;
+    rc = with_error(r, bdrv_amend(node(r), options, false, 0, &err), err);
+    expect.whole = rc < 0;
+    return rc;
+}
+
+static int q_check(struct scenario_run *r, unsigned fix)
+{
+    struct bdrv_check_options options = {.size = sizeof(options), .fix = fix};
+    struct bdrv_check_result result = {0};
+    Error *err = 0;
+    int rc = with_error(r, bdrv_check(node(r), &options, &result, &err), err);
+
+    if (rc == 0 && result.corruptions > 0 && r->strict) {
+        scenario_wrong(r, "check finds corruption");
+    }
+    return rc;
+}
+
+static int q_vmstate(struct scenario_run *r, size_t bytes)
+{
+    static uint8_t buf[8192];
+    int rc;
+
+    shadow_fill(buf, 0, bytes, 7);
+    rc = blk_save_vmstate(r->h.blk, buf, 0, (int)bytes);
+    return rc < 0 ? rc : 0;
+}
+
+static void reopen(struct scenario_run *r, const char *options)
+{
+    if (r->h.blk) {
+        blk_unref(r->h.blk);
+        r->h.blk = 0;
+    }
+    OP(r, harness_open(&r->h, options, BDRV_O_RDWR | BDRV_O_UNMAP));
+}
+
+/* ---- requests ---- */
+
+static void nothing(struct scenario_run *r)
+{
+    OP(r, h_read(&r->h, 0, 4096));
+}
+
+static void allocate(struct scenario_run *r)
+{
+    OP(r, q_write(r, 0, 8192, 0));
+    OP(r, q_write(r, 20 * KIB, 4096, 0));
+    OP(r, h_flush(&r->h));
+    OP(r, q_write(r, 0, 4096, 0));
+    OP(r, q_write(r, 40 * KIB, 512, BDRV_REQ_FUA));
+    OP(r, h_read(&r->h, 0, 48 * KIB));
+    OP(r, h_flush(&r->h));
+}
+
+static void unaligned(struct scenario_run *r)
+{
+    OP(r, q_write(r, 1000, 5000, 0));
+    OP(r, q_write(r, 8191, 2, 0));
+    OP(r, h_flush(&r->h));
+    OP(r, q_write(r, 4095, 4098, 0));
+    OP(r, h_read(&r->h, 1, 20000));
+    OP(r, h_flush(&r->h));
+}
+
+static void zeroes(struct scenario_run *r)
+{
+    OP(r, q_write(r, 0, 32 * KIB, 0));
+    OP(r, q_zero(r, 4096, 8192, 0));
+    OP(r, q_zero(r, 16 * KIB, 8192, BDRV_REQ_MAY_UNMAP));
+    OP(r, q_zero(r, 100, 600, 0));
+    OP(r, h_flush(&r->h));
+    OP(r, q_write(r, 5000, 100, 0));
+    OP(r, h_read(&r->h, 0, 32 * KIB));
+    OP(r, h_flush(&r->h));
+}
+
+static void discards(struct scenario_run *r)
+{
+    OP(r, q_write(r, 0, 48 * KIB, 0));
+    OP(r, h_flush(&r->h));
+    OP(r, q_discard(r, 0, 8192));
+    OP(r, q_discard(r, 9000, 9000));
+    OP(r, h_flush(&r->h));
+    OP(r, q_write(r, 4096, 4096, 0));
+    OP(r, h_flush(&r->h));
+}
+
+static void compressed(struct scenario_run *r)
+{
+    OP(r, q_compress(r, 0, 8192));
+    OP(r, q_compress(r, 16 * KIB, 4096));
+    OP(r, h_flush(&r->h));
+    OP(r, q_write(r, 1000, 100, 0));
+    OP(r, q_compress(r, 16 * KIB, 4096));
+    OP(r, h_read(&r->h, 0, 32 * KIB));
+    OP(r, h_flush(&r->h));
+}
+
+#define BURST 10
+
+struct burst {
+    struct scenario_run *r;
+    unsigned left;
+    struct burst_one {
+        struct burst *burst;
+        unsigned version;
+        uint64_t offset;
+        struct iovec iov;
+        struct iov_view view;
+        uint8_t bytes[2048];
+    } one[BURST];
+};
+
+static void burst_done(void *opaque, int ret)
+{
+    struct burst_one *one = opaque;
+
+    shadow_end(&one->burst->r->h.shadow, one->offset, sizeof(one->bytes), one->version, ret == 0,
+               false);
+    scenario_result(one->burst->r, "burst", ret);
+    one->burst->left--;
+}
+
+/* Many at once, two to a cluster, in different L2 tables where clusters are small. */
+static void burst(struct scenario_run *r)
+{
+    static struct burst b;
+
+    b = (struct burst){.r = r};
+    for (unsigned i = 0; i < BURST; i++) {
+        struct burst_one *one = &b.one[i];
+
+        one->burst = &b;
+        one->offset = i * 6u * KIB;
+        one->version = shadow_begin(&r->h.shadow, one->offset, sizeof(one->bytes), false);
+        shadow_fill(one->bytes, one->offset, sizeof(one->bytes), one->version);
+        one->iov = (struct iovec){.iov_base = one->bytes, .iov_len = sizeof(one->bytes)};
+        one->view = (struct iov_view){.iov = &one->iov, .niov = 1, .bytes = sizeof(one->bytes)};
+        if (blk_aio_pwritev(r->h.blk, (int64_t)one->offset, &one->view, 0, burst_done, one)) {
+            b.left++;
+        } else {
+            OP(r, -ENOMEM);
+        }
+    }
+    while (b.left > 0) {
+        aio_poll(platter_get_main_context(r->h.pl), true);
+    }
+    OP(r, h_flush(&r->h));
+    OP(r, h_read(&r->h, 0, 60 * KIB));
+}
+
+/* Larger than one refcount block, refcount table and L1 sector of 512-byte clusters. */
+static void tables_grow(struct scenario_run *r)
+{
+    for (unsigned i = 0; i < 4; i++) {
+        OP(r, q_write(r, i * 60u * KIB, 20 * KIB, 0));
+    }
+    OP(r, h_flush(&r->h));
+    OP(r, h_read(&r->h, 0, 8192));
+}
+
+static void small_caches(struct scenario_run *r)
+{
+    for (unsigned i = 0; i < 10; i++) {
+        OP(r, q_write(r, (i * 7u % 10) * 6u * KIB, 512, 0));
+    }
+    OP(r, h_read(&r->h, 0, 60 * KIB));
+    OP(r, h_flush(&r->h));
+}
+
+/* ---- the image as a whole ---- */
+
+static void snapshots(struct scenario_run *r)
+{
+    OP(r, q_write(r, 0, 8192, 0));
+    OP(r, q_snapshot(r, "one", 0));
+    OP(r, q_write(r, 4096, 8192, 0));
+    OP(r, q_snapshot(r, "two", 0));
+    OP(r, q_apply(r, "one"));
+    OP(r, q_write(r, 0, 512, 0));
+    OP(r, q_delete(r, "one"));
+    OP(r, q_delete(r, "two"));
+    OP(r, h_flush(&r->h));
+}
+
+static void vm_state(struct scenario_run *r)
+{
+    if (OP(r, q_vmstate(r, 8192)) == 0) {
+        OP(r, q_snapshot(r, "vm", 8192));
+    }
+    OP(r, q_write(r, 0, 4096, 0));
+    OP(r, q_apply(r, "vm"));
+}
+
+static void snapshot_facts(struct scenario_run *r)
+{
+    struct bdrv_snapshot_list list;
+    Error *err = 0;
+    char *text;
+
+    OP(r, q_snapshot(r, "one", 0));
+    if (OP(r, with_error(r, bdrv_snapshot_list(node(r), &list, &err), err)) == 0) {
+        bdrv_snapshot_list_free(&list);
+    }
+    err = 0;
+    text = bdrv_get_specific_info(node(r), &err);
+    OP(r, text ? 0 : with_error(r, -error_get_errno(err), err));
+    free(text);
+    err = 0;
+    text = bdrv_inspect(r->h.pl, SIM_DISK_PATH, "qcow2", &err);
+    OP(r, text ? 0 : with_error(r, -error_get_errno(err), err));
+    free(text);
+}
+
+static void resizes(struct scenario_run *r)
+{
+    OP(r, q_write(r, 0, DISK_BYTES, 0));
+    OP(r, h_flush(&r->h));
+    OP(r, q_resize(r, 30 * KIB, BDRV_PREALLOC_OFF));
+    OP(r, q_resize(r, 96 * KIB, BDRV_PREALLOC_METADATA));
+    if (blk_getlength(r->h.blk) == 96 * KIB) {
+        OP(r, q_write(r, 90 * KIB, 4096, 0));
+    }
+    OP(r, h_flush(&r->h));
+}
+
+static void grows_over_backing(struct scenario_run *r)
+{
+    OP(r, q_resize(r, 64 * KIB, BDRV_PREALLOC_OFF));
+    OP(r, h_read(&r->h, 0, 16 * KIB));
+    OP(r, h_flush(&r->h));
+}
+
+static void amends(struct scenario_run *r)
+{
+    OP(r, q_write(r, 0, 16 * KIB, 0));
+    OP(r, q_zero(r, 8192, 4096, 0));
+    OP(r, q_amend(r, "refcount_bits=64"));
+    OP(r, q_write(r, 32 * KIB, 4096, 0));
+    OP(r, q_amend(r, "refcount_bits=16"));
+    OP(r, q_amend(r, "lazy_refcounts=on"));
+    OP(r, q_amend(r, "lazy_refcounts=off,compat=0.10"));
+    OP(r, h_flush(&r->h));
+}
+
+static void backing_name(struct scenario_run *r)
+{
+    Error *err = 0;
+
+    OP(r, with_error(r, bdrv_change_backing_file(node(r), "elsewhere", "raw", &err), err));
+    err = 0;
+    OP(r, q_write(r, 0, 512, 0));
+    OP(r, with_error(r, bdrv_change_backing_file(node(r), EXPECT_BACKING_PATH, "raw", &err), err));
+}
+
+static void bitmaps(struct scenario_run *r)
+{
+    BdrvDirtyBitmap *bm;
+    Error *err = 0;
+
+    expect.bitmap_maybe = true;
+    bm = bdrv_bitmap_create(node(r), EXPECT_BITMAP, 4096, BDRV_BITMAP_PERSISTENT, &err);
+    if (OP(r, bm ? 0 : with_error(r, -error_get_errno(err), err)) < 0) {
+        return;
+    }
+    expect.bitmap = r->strict;
+    OP(r, q_write(r, 4096, 4096, 0));
+    err = 0;
+    OP(r, with_error(r, bdrv_bitmaps_store(node(r), &err), err));
+    OP(r, q_write(r, 20 * KIB, 512, 0));
+    OP(r, h_flush(&r->h));
+    reopen(r, plain);
+    if (r->h.blk) {
+        OP(r, q_write(r, 30 * KIB, 512, 0));
+    }
+}
+
+static void lazy(struct scenario_run *r)
+{
+    OP(r, q_write(r, 0, 16 * KIB, 0));
+    OP(r, h_flush(&r->h));
+    reopen(r, plain);
+    if (r->h.blk) {
+        OP(r, q_write(r, 30 * KIB, 4096, 0));
+        OP(r, q_discard(r, 0, 8192));
+        OP(r, h_flush(&r->h));
+    }
+}
+
+static void opened_dirty(struct scenario_run *r)
+{
+    OP(r, q_write(r, 0, 4096, 0));
+    OP(r, h_flush(&r->h));
+}
+
+static void checks(struct scenario_run *r)
+{
+    OP(r, q_write(r, 0, 4096, 0));
+    OP(r, q_check(r, 0));
+    OP(r, q_check(r, BDRV_FIX_LEAKS));
+    OP(r, q_write(r, 8192, 4096, 0));
+    OP(r, q_check(r, BDRV_FIX_LEAKS | BDRV_FIX_ERRORS));
+    OP(r, h_flush(&r->h));
+}
+
+static int status_steps(struct scenario_run *r)
+{
+    int64_t at = 0;
+
+    while (at < (int64_t)DISK_BYTES) {
+        int64_t n = 0;
+        int64_t map;
+        int depth;
+        int rc = blk_co_block_status(r->h.blk, at, (int64_t)DISK_BYTES - at, &n, &map, &depth);
+
+        if (rc < 0 || n <= 0) {
+            return rc < 0 ? rc : -EBADMSG;
+        }
+        at += n;
+    }
+    return 0;
+}
+
+struct co_call {
+    struct scenario_run *r;
+    int rc;
+    bool done;
+};
+
+static void status_entry(void *opaque)
+{
+    struct co_call *call = opaque;
+
+    call->rc = status_steps(call->r);
+    call->done = true;
+}
+
+static void status(struct scenario_run *r)
+{
+    struct co_call call = {.r = r};
+    Coroutine *co;
+
+    OP(r, q_write(r, 4096, 4096, 0));
+    OP(r, q_zero(r, 16 * KIB, 4096, 0));
+    co = coroutine_create(status_entry, &call);
+    if (!co) {
+        OP(r, -ENOMEM);
+        return;
+    }
+    coroutine_enter(co);
+    while (!call.done) {
+        aio_poll(platter_get_main_context(r->h.pl), true);
+    }
+    OP(r, call.rc);
+}
+
+/* ---- create ---- */
+
+static void create(struct scenario_run *r, const char *text)
+{
+    BlockOptions *options = block_options_parse(text, 0, 0);
+    struct qv_image im = {0};
+    struct sim_disk *made;
+    struct qv_bytes bytes;
+    Error *err = 0;
+    int rc;
+
+    if (!options || block_options_set_str(options, "driver", "qcow2") < 0 ||
+        block_options_set_u64(options, "size", 100 * KIB) < 0) {
+        block_options_free(options);
+        OP(r, -ENOMEM);
+        return;
+    }
+    rc = OP(r, with_error(r, bdrv_create(r->h.pl, "/sim/new", options, &err), err));
+    if (rc < 0) {
+        return;
+    }
+    harness_own++;
+    made = sim_world_clone_disk(r->h.world, "/sim/new");
+    must(made, "no disk was made");
+    bytes = (struct qv_bytes){calloc(1, sim_disk_size(made) + 1), sim_disk_size(made)};
+    sim_disk_read(made, 0, (uint8_t *)(uintptr_t)bytes.data, bytes.bytes);
+    if (!qv_parse(&im, bytes, (struct qv_bytes){0}, (struct qv_bytes){0})) {
+        scenario_wrong(r, im.text);
+    } else {
+        qv_verify(&im);
+        if (im.worst > QV_LEAK || im.h.disk_bytes != 100 * KIB) {
+            scenario_wrong(r, im.text);
+        }
+    }
+    qv_fini(&im);
+    free((void *)(uintptr_t)bytes.data);
+    sim_disk_free(made);
+    harness_own--;
+}
+
+static void create_plain(struct scenario_run *r)
+{
+    create(r, "cluster_size=4k");
+}
+
+static void create_metadata(struct scenario_run *r)
+{
+    create(r, "cluster_size=4k,preallocation=metadata,extended_l2=off,lazy_refcounts=on");
+}
+
+static void create_full(struct scenario_run *r)
+{
+    create(r, "cluster_size=4k,preallocation=full,compression_type=zstd");
+}
+
+static void measures(struct scenario_run *r)
+{
+    struct bdrv_measure_result result;
+    BlockOptions *options = block_options_new();
+    Error *err = 0;
+
+    OP(r, q_write(r, 0, 4096, 0));
+    if (!options) {
+        OP(r, -ENOMEM);
+        return;
+    }
+    OP(r, with_error(r, bdrv_measure(r->h.pl, "qcow2", options, node(r), &result, &err), err));
+}
+
+#define QCOW2(text, open_options, prepared, run)                                                   \
+    {                                                                                              \
+        .name = text, .options = open_options, .flags = BDRV_O_UNMAP, .prepare = prepared,         \
+        .finish = finish, .steps = run                                                             \
+    }
+#define QCOW2_MADE(text, open_options, prepared, run, create_options)                              \
+    {                                                                                              \
+        .name = text, .options = open_options, .flags = BDRV_O_UNMAP, .prepare = prepared,         \
+        .finish = finish, .steps = run, .create = create_options                                   \
+    }
+
+static const struct scenario scenarios[] = {
+    QCOW2("open and close", plain, fresh, nothing),
+    QCOW2("allocate", plain, fresh, allocate),
+    QCOW2("allocate direct", direct, fresh, allocate),
+    QCOW2("unaligned", plain, fresh, unaligned),
+    QCOW2("copy on write", overlay, over_backing, unaligned),
+    QCOW2("zeroes", unmap, fresh, zeroes),
+    QCOW2("zeroes over backing", overlay, over_backing, zeroes),
+    QCOW2("discard", unmap, fresh, discards),
+    QCOW2("compressed", plain, fresh, compressed),
+    QCOW2_MADE("compressed zstd", plain, fresh, compressed,
+               "cluster_size=4k,compression_type=zstd"),
+    QCOW2_MADE("burst", plain, fresh, burst, "cluster_size=512"),
+    QCOW2_MADE("small caches", small, fresh, small_caches, "cluster_size=512"),
+    {.name = "tables grow",
+     .options = plain,
+     .prepare = fresh,
+     .finish = finish,
+     .steps = tables_grow,
+     .create = "cluster_size=512,refcount_bits=64",
+     .disk_bytes = 256 * KIB},
+    QCOW2_MADE("extended L2", plain, fresh, unaligned, "cluster_size=16k,extended_l2=on"),
+    QCOW2_MADE("extended L2 zeroes over backing", overlay, over_backing, zeroes,
+               "cluster_size=16k,extended_l2=on"),
+    QCOW2_MADE("version 2", plain, fresh, zeroes, "cluster_size=4k,compat=0.10"),
+    QCOW2_MADE("data file", external, fresh, allocate,
+               "cluster_size=4k,data_file=" EXPECT_DATA_PATH),
+    QCOW2_MADE("raw data file", external, fresh, zeroes,
+               "cluster_size=4k,data_file=" EXPECT_DATA_PATH ",data_file_raw=on"),
+    QCOW2("snapshots", plain, fresh, snapshots),
+    QCOW2_MADE("snapshots of version 2", plain, fresh, snapshots, "cluster_size=4k,compat=0.10"),
+    QCOW2("VM state", plain, fresh, vm_state),
+    QCOW2("facts", plain, fresh, snapshot_facts),
+    {.name = "resize",
+     .options = plain,
+     .prepare = fresh,
+     .finish = finish,
+     .steps = resizes,
+     .largest_bytes = 96 * KIB},
+    {.name = "grow over backing",
+     .options = overlay,
+     .prepare = over_backing,
+     .finish = finish,
+     .steps = grows_over_backing,
+     .disk_bytes = 24 * KIB,
+     .largest_bytes = 64 * KIB},
+    QCOW2("amend", plain, fresh, amends),
+    QCOW2("backing file's name", overlay, over_backing, backing_name),
+    QCOW2("bitmaps", plain, fresh, bitmaps),
+    QCOW2_MADE("lazy refcounts", plain, fresh, lazy, "cluster_size=4k,lazy_refcounts=on"),
+    QCOW2("opened dirty", plain, dirty, opened_dirty),
+    QCOW2("check", plain, leaky, checks),
+    QCOW2("block status", overlay, over_backing, status),
+    {.name = "write-through",
+     .options = plain,
+     .prepare = fresh,
+     .finish = finish,
+     .write_through = true,
+     .steps = allocate},
+    {.name = "create", .steps = create_plain},
+    {.name = "create with metadata", .steps = create_metadata},
+    {.name = "create full", .steps = create_full},
+    QCOW2("measure", plain, fresh, measures),
+};
+
+const struct scenario_list scenarios_qcow2 = {
+    .name = "qcow2",
+    .scenarios = scenarios,
+    .count = sizeof(scenarios) / sizeof(scenarios[0]),
+};
