@@ -78,7 +78,10 @@ struct q2_header {
     uint32_t refcount_order;
     uint32_t header_bytes;
     uint8_t compression_type;
+    uint8_t padding[7];      /* kept: a later version may give it a meaning */
     uint8_t *unknown_fields; /* header bytes from Q2_HEADER_BYTES_NOW on, kept as they are */
+    uint32_t unknown_bytes;  /* of them */
+    uint64_t extensions_end; /* as found or built: behind the end mark, in the first cluster */
     char *backing_file;
     char *backing_format;
     char *data_file;
@@ -115,8 +118,12 @@ struct q2_geometry {
     bool data_file_raw;
 };
 
+/* How many bytes q2_header_parse wants of an image that begins with these (Q2_HEADER_BYTES_V2 at
+ * least): its first cluster. */
+size_t q2_header_wants(const uint8_t *buf, size_t bytes);
 /* Parse the first bytes of an image (up to one cluster; bytes may be all there is). Only what can
- * be judged from them; file_bytes is the size of the whole file, for what must lie inside.
+ * be judged from them; file_bytes is the size of the whole file, for what must lie inside
+ * (UINT64_MAX: not looked at). size_bytes is cut to whole sectors, as the reference does.
  * Refuses what format.h's limits refuse. 0, or -EINVAL, -ENOTSUP (version, unknown incompatible
  * feature, named from the table), -EFBIG (a table), -ENOMEM with errp. ret is for q2_header_fini
  * also after a failure. */
@@ -795,8 +802,10 @@ struct q2_options {
     bool compat_window;
     unsigned overlap; /* enum q2_overlap */
 };
-int q2_options_parse(BlockOptions *options, const struct q2_geometry *geo, uint64_t disk_bytes,
-                     int flags, struct q2_options *ret, Error **errp);
+/* Takes the driver's keys out of options. flags: BDRV_O_*. */
+int q2_options_parse(BlockOptions *options, const struct q2_header *h,
+                     const struct q2_geometry *geo, int flags, struct q2_options *ret,
+                     Error **errp);
 
 /* ---- the driver's state ---- */
 
