@@ -57,11 +57,23 @@ bool disk_take_option(struct disk_args *args, int id, const struct cli_args *a)
     case DISK_OPTION_FORCE_SHARE:
         args->force_share = true;
         return true;
+    case DISK_OPTION_ALLOW_REF:
+        if (args->allow_refs_count < DISK_ALLOW_REFS_MAX) {
+            args->allow_refs[args->allow_refs_count] = a->value;
+        }
+        args->allow_refs_count++;
+        return true;
+    case DISK_OPTION_BACKING_DEPTH:
+        args->backing_depth = a->value;
+        return true;
     case DISK_OPTION_FORMAT:
         args->format = a->value;
         return true;
     case DISK_OPTION_IMAGE_OPTS:
         args->image_opts = true;
+        return true;
+    case DISK_OPTION_IMAGE_REFS:
+        args->image_refs = a->value;
         return true;
     case DISK_OPTION_SNAPSHOT:
         args->snapshot = a->value;
@@ -132,6 +144,9 @@ bool disk_args_check(struct cli *cli, const struct disk_args *args)
     }
     if (args->discard && !is_one_of(args->discard, discard)) {
         cli_usage_error(cli, "no discard mode '%s': there are ignore and unmap", args->discard);
+        return false;
+    }
+    if (!disk_refs_check(cli, args)) {
         return false;
     }
     if (args->snapshot && args->writable) {
@@ -221,6 +236,17 @@ static BlockOptions *disk_options(const struct disk_args *args, Error **errp)
  * but somebody should know. */
 static void warn_if_probed(struct cli *cli, const struct disk_args *args, BlockDriverState *bs)
 {
+    const BlockDriverState *backing;
+
+    for (backing = bs; args->writable && backing != NULL;
+         backing = bdrv_get_child(backing, "backing")) {
+        if (backing != bs && bdrv_format_probed(backing)) {
+            cli_warning(cli, "the format of the backing file '%s' was guessed: %s",
+                        bdrv_get_filename(backing), bdrv_get_format_name(backing));
+            cli_hint(cli, "Write it into the image that names it: platter rebase -u -b NAME -F %s",
+                     bdrv_get_format_name(backing));
+        }
+    }
     if (!args->writable || !bs || !bdrv_format_probed(bs) ||
         strcmp(bdrv_get_format_name(bs), "raw") != 0) {
         return;
@@ -311,9 +337,13 @@ BlockBackend *disk_open(struct cli *cli, Platter *pl, const struct disk_args *ar
     flags |= wants_unmap(args->discard) ? BDRV_O_UNMAP : 0;
     flags |= args->force_share ? BDRV_O_FORCE_SHARE : 0;
     flags |= args->look_only ? BDRV_O_NO_IO : 0;
-    flags |= args->format ? 0 : BDRV_O_PROBE;
+    flags |= BDRV_O_PROBE; /* with a format given, of its backing files at the most */
     flags |= args->no_backing ? BDRV_O_NO_BACKING : 0;
     flags |= args->check ? BDRV_O_CHECK : 0;
+    if (name) {
+        disk_allow_folder_of(pl, name);
+    }
+    disk_allow_folders_in(pl, options);
     bs = bdrv_open(pl, name, NULL, options, flags, &err);
     if (bs && args->snapshot && show_snapshot(bs, args->snapshot, &err) < 0) {
         bdrv_unref(bs);
@@ -331,21 +361,10 @@ BlockBackend *disk_open(struct cli *cli, Platter *pl, const struct disk_args *ar
     return blk;
 }
 
-Platter *disk_platter_new(struct cli *cli)
-{
-    Error *err = NULL;
-    Platter *pl = platter_new(NULL, &err);
-
-    if (!pl) {
-        cli_report(cli, err);
-    }
-    return pl;
-}
-
 int disk_run(struct cli *cli, const struct disk_args *args,
              int (*run)(struct cli *cli, BlockBackend *blk, void *opaque), void *opaque)
 {
-    Platter *pl = disk_platter_new(cli);
+    Platter *pl = disk_platter_new(cli, args);
     BlockBackend *blk = pl ? disk_open(cli, pl, args) : NULL;
     int code = CLI_EXIT_FAILED;
 

@@ -8,6 +8,8 @@
 
 #include "tools/cli.h"
 
+#define DISK_ALLOW_REFS_MAX 64
+
 struct disk_args {
     const char *file;     /* operand: a name, or options with image_opts */
     const char *id;       /* name of the backend; NULL: "disk" */
@@ -23,16 +25,24 @@ struct disk_args {
     bool exclusive;  /* nobody else may write meanwhile, in this or another process */
     bool no_backing; /* what this layer itself holds is looked at, its backing file is not */
     bool check;      /* damage does not stop the open where it can be */
+    /* what images may open by naming it */
+    const char *image_refs; /* none, listed, follow; NULL: listed */
+    const char *allow_refs[DISK_ALLOW_REFS_MAX];
+    unsigned allow_refs_count;
+    const char *backing_depth; /* a number; NULL: the usual */
 };
 
 /* Options that many commands have. A command puts the rows that it knows into its table;
  * disk_take_option takes them all. */
 enum disk_option {
     DISK_OPTION_AIO = 1000,
+    DISK_OPTION_ALLOW_REF,
+    DISK_OPTION_BACKING_DEPTH,
     DISK_OPTION_CACHE,
     DISK_OPTION_FORCE_SHARE,
     DISK_OPTION_FORMAT,
     DISK_OPTION_IMAGE_OPTS,
+    DISK_OPTION_IMAGE_REFS,
     DISK_OPTION_SNAPSHOT,
 };
 #define DISK_ROW_FORMAT                                                                            \
@@ -68,13 +78,28 @@ enum disk_option {
             "show this internal snapshot, read-only"                                               \
     }
 
-/* Whether id, from cli_next, was one of them; then args has it. */
+/* What images may open by naming it: three rows. */
+#define DISK_ROWS_REFS                                                                             \
+    {DISK_OPTION_ALLOW_REF, 0, "allow-ref", "PATH",                                                \
+     "let images name this file, or those below this folder"},                                     \
+        {DISK_OPTION_IMAGE_REFS, 0, "image-refs", "POLICY",                                        \
+         "what images may name: none, listed (and own folder), follow"},                           \
+    {                                                                                              \
+        DISK_OPTION_BACKING_DEPTH, 0, "backing-depth", "N",                                        \
+            "longest chain of backing files; 64 when not given"                                    \
+    }
+
+/* Whether id, from cli_next, was one of them; then args has it. A value that makes no sense is
+ * told by disk_args_check. */
 bool disk_take_option(struct disk_args *args, int id, const struct cli_args *a);
 /* The one operand of a command that works on one disk; false after printing that it is too much. */
 bool disk_take_file(struct disk_args *args, const struct cli_args *a);
 
 /* Check the words in args without opening anything; false after printing. */
 bool disk_args_check(struct cli *cli, const struct disk_args *args);
+
+/* disk_refs.c: the part of that about what images name. */
+bool disk_refs_check(struct cli *cli, const struct disk_args *args);
 
 /* Open as a backend. NULL after printing why not. */
 BlockBackend *disk_open(struct cli *cli, Platter *pl, const struct disk_args *args);
@@ -93,8 +118,13 @@ bool disk_prealloc_parse(const char *text, enum bdrv_prealloc *ret);
 /* Let blk change the size of its disk, where no other user forbids it. 0 or -errno. */
 int disk_allow_resize(BlockBackend *blk, Error **errp);
 
-/* An instance for a command; NULL after printing why not. */
-Platter *disk_platter_new(struct cli *cli);
+/* An instance for a command, with the policy of args (NULL: the usual); NULL after printing why
+ * not. */
+Platter *disk_platter_new(struct cli *cli, const struct disk_args *args);
+/* Let images name files in the folder of the file that is called name, or of those in options:
+ * disk_open does it for its own. */
+void disk_allow_folder_of(Platter *pl, const char *name);
+void disk_allow_folders_in(Platter *pl, const BlockOptions *options);
 
 /* Run fn(arg) in a coroutine of the main context and poll until it is done. 0 or -ENOMEM. */
 int disk_run_co(Platter *pl, void (*fn)(void *arg), void *arg);

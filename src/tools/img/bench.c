@@ -46,6 +46,7 @@ static const struct cli_option bench_options[] = {
     {BENCH_NATIVE, 'n', "native", NULL, "the same as --aio=native where the disk allows it"},
     DISK_ROW_FORCE_SHARE,
     {BENCH_QUIET, 'q', "quiet", NULL, "print only errors"},
+    DISK_ROWS_REFS,
     {0},
 };
 
@@ -353,7 +354,7 @@ static int bench_command(struct cli *cli, int argc, char **argv)
     if (!bench_args_check(cli, &args)) {
         return CLI_EXIT_USAGE;
     }
-    pl = disk_platter_new(cli);
+    pl = disk_platter_new(cli, &args.disk);
     if (!pl) {
         return CLI_EXIT_FAILED;
     }

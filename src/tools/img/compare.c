@@ -41,6 +41,7 @@ static const struct cli_option compare_options[] = {
     DISK_ROW_FORCE_SHARE,
     {COMPARE_PROGRESS, 'p', "progress", NULL, "show how far it is"},
     {COMPARE_QUIET, 'q', "quiet", NULL, "print only errors"},
+    DISK_ROWS_REFS,
     {0},
 };
 
@@ -280,7 +281,7 @@ static int side_begin(struct compare *c, Platter *pl, unsigned i)
 static int compare_run(struct cli *cli, const struct compare_args *args)
 {
     struct compare c = {.cli = cli, .args = args};
-    Platter *pl = disk_platter_new(cli);
+    Platter *pl = disk_platter_new(cli, &args->disks[0]);
     int code = pl ? 0 : COMPARE_EXIT_OPEN;
 
     progress_begin(&c.progress, cli, args->progress && !args->quiet);

@@ -167,7 +167,7 @@ static int create_run(struct cli *cli, struct create_args *args)
     if (code != CLI_EXIT_OK) {
         return code;
     }
-    pl = disk_platter_new(cli);
+    pl = disk_platter_new(cli, NULL);
     if (!pl) {
         return CLI_EXIT_FAILED;
     }

@@ -27,6 +27,7 @@ static const struct cli_option info_options[] = {
     {INFO_IMAGE_OPTS, 0, "image-opts", NULL, "FILE is a list of options"},
     {INFO_OUTPUT, 0, "output", "human|json", "form of the answer; human when not given"},
     {INFO_FORCE_SHARE, 'U', "force-share", NULL, "take no locks: look at a disk in use"},
+    DISK_ROWS_REFS,
     {0},
 };
 
@@ -142,7 +143,7 @@ static int print_json(struct cli *cli, const struct disk_facts *f)
 
 static int info_run(struct cli *cli, const struct disk_args *args, bool json)
 {
-    Platter *pl = disk_platter_new(cli);
+    Platter *pl = disk_platter_new(cli, args);
     BlockBackend *blk = pl ? disk_open(cli, pl, args) : NULL;
     struct disk_facts facts;
     int code = CLI_EXIT_FAILED;

@@ -97,7 +97,7 @@ static int print_facts(struct cli *cli, const char *text, bool json)
 
 static int inspect_run(struct cli *cli, const struct disk_args *args, bool json)
 {
-    Platter *pl = disk_platter_new(cli);
+    Platter *pl = disk_platter_new(cli, NULL);
     Error *err = NULL;
     char *text = pl ? bdrv_inspect(pl, args->file, args->format, &err) : NULL;
     int code = CLI_EXIT_FAILED;

@@ -26,6 +26,7 @@ static const struct cli_option map_options[] = {
     {MAP_LENGTH, 'l', "max-length", "BYTES", "look at no more than this"},
     {MAP_OUTPUT, 0, "output", "human|json", "form of the answer; human when not given"},
     DISK_ROW_FORCE_SHARE,
+    DISK_ROWS_REFS,
     {0},
 };
 

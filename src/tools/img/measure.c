@@ -29,6 +29,7 @@ static const struct cli_option measure_options[] = {
     DISK_ROW_SNAPSHOT,
     {MEASURE_OUTPUT, 0, "output", "human|json", "form of the answer; human when not given"},
     DISK_ROW_FORCE_SHARE,
+    DISK_ROWS_REFS,
     {0},
 };
 
@@ -99,7 +100,7 @@ static int measure_size(struct cli *cli, struct measure_args *args)
     if (block_options_set_u64(args->list.options, "size", bytes) < 0) {
         return cli_error(cli, "out of memory");
     }
-    pl = disk_platter_new(cli);
+    pl = disk_platter_new(cli, NULL);
     code = pl ? measure(cli, pl, args, NULL) : CLI_EXIT_FAILED;
     platter_free(pl);
     return code;

@@ -20,6 +20,7 @@ static const struct cli_option resize_options[] = {
      "of what is added: off, metadata, falloc, full"},
     {RESIZE_SHRINK, 0, "shrink", NULL, "the disk may become smaller, and lose what was behind"},
     {RESIZE_QUIET, 'q', "quiet", NULL, "print only errors"},
+    DISK_ROWS_REFS,
     {0},
 };
 

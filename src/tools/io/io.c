@@ -27,6 +27,7 @@ static const struct cli_option io_options[] = {
     {IO_NATIVE, 'k', "native-aio", NULL, "the same as --aio=native"},
     {IO_DISCARD, 'd', "discard", "MODE", "unmap (gives space back; when not given) or ignore"},
     DISK_ROW_FORCE_SHARE,
+    DISK_ROWS_REFS,
     {0},
 };
 
@@ -75,7 +76,7 @@ static int io_session_run(struct cli *cli, const struct io_setup *setup)
     struct io_session s = {.cli = cli};
     int failed = 1;
 
-    s.pl = disk_platter_new(cli);
+    s.pl = disk_platter_new(cli, &setup->disk);
     if (!s.pl) {
         return CLI_EXIT_FAILED;
     }

@@ -45,6 +45,7 @@ static const struct cli_option serve_options[] = {
     {DISK_OPTION_CACHE, 0, "cache", "MODE", "none, writeback, writethrough, directsync, unsafe"},
     {DISK_OPTION_AIO, 0, "aio", "MODE", "threads, native or io_uring"},
     {SERVE_DISCARD, 0, "discard", "MODE", "unmap (trim gives space back) or ignore"},
+    DISK_ROWS_REFS,
     {0},
 };
 
@@ -214,7 +215,7 @@ static int serve_begin(struct serve *s, const struct serve_args *args)
     if (signals_begin(s) < 0) {
         return -1;
     }
-    s->pl = disk_platter_new(s->cli);
+    s->pl = disk_platter_new(s->cli, &args->disk);
     if (!s->pl || signals_watch(s) < 0) {
         return -1;
     }

@@ -1,0 +1,142 @@
+/* SPDX-License-Identifier: MIT */
+/*
+ * What the images of a command may open by naming it: files in the folders of the images on the
+ * command line and what --allow-ref lists, unless --image-refs says otherwise.
+ */
+#include <stdlib.h>
+#include <string.h>
+
+#include "tools/disk.h"
+#include "util/error.h"
+#include "util/mem.h"
+#include "util/options.h"
+#include "util/size.h"
+
+#define BACKING_DEPTH_MAX 1000000
+
+static const char hint[] = "Where the image is trusted: --allow-ref PATH, or --image-refs follow";
+
+struct policy {
+    const char *name;
+    enum platter_image_refs refs;
+};
+
+static const struct policy policies[] = {
+    {"none", PLATTER_REFS_NONE},
+    {"listed", PLATTER_REFS_LISTED},
+    {"follow", PLATTER_REFS_FOLLOW},
+};
+
+static const struct policy *find_policy(const char *name)
+{
+    for (size_t i = 0; i < ARRAY_SIZE(policies); i++) {
+        if (strcmp(policies[i].name, name ? name : "listed") == 0) {
+            return &policies[i];
+        }
+    }
+    return NULL;
+}
+
+/* 0: not given. */
+static bool take_depth(const struct disk_args *args, uint32_t *ret, Error **errp)
+{
+    uint64_t depth = 0;
+
+    if (args->backing_depth && number_parse(args->backing_depth, "--backing-depth", 1,
+                                            BACKING_DEPTH_MAX, &depth, errp) < 0) {
+        return false;
+    }
+    *ret = (uint32_t)depth;
+    return true;
+}
+
+bool disk_refs_check(struct cli *cli, const struct disk_args *args)
+{
+    Error *err = NULL;
+    uint32_t depth;
+
+    if (!find_policy(args->image_refs)) {
+        cli_usage_error(cli, "no policy '%s': there are none, listed and follow", args->image_refs);
+        return false;
+    }
+    if (args->allow_refs_count > DISK_ALLOW_REFS_MAX) {
+        cli_usage_error(cli, "more than %d times --allow-ref: name a folder", DISK_ALLOW_REFS_MAX);
+        return false;
+    }
+    if (!take_depth(args, &depth, &err)) {
+        cli_usage_error(cli, "%s", error_get_pretty(err));
+        error_free(err);
+        return false;
+    }
+    return true;
+}
+
+Platter *disk_platter_new(struct cli *cli, const struct disk_args *args)
+{
+    static const struct disk_args usual = {0};
+    struct platter_options options = {.size = sizeof(options), .image_refs_hint = hint};
+    Error *err = NULL;
+    Platter *pl = NULL;
+
+    args = args ? args : &usual;
+    options.image_refs = find_policy(args->image_refs)->refs;
+    if (take_depth(args, &options.backing_depth_max, &err)) {
+        pl = platter_new(&options, &err);
+    }
+    for (unsigned i = 0; pl && i < args->allow_refs_count; i++) {
+        if (platter_allow_image_ref(pl, args->allow_refs[i], &err) < 0) {
+            platter_free(pl);
+            pl = NULL;
+        }
+    }
+    if (!pl) {
+        cli_report(cli, err);
+    }
+    return pl;
+}
+
+/* A path that does not exist allows nothing; the open says what is wrong with it. */
+static void allow_folder_of_path(Platter *pl, const char *path)
+{
+    const char *slash = strrchr(path, '/');
+    char *folder = slash ? strndup(path, slash == path ? 1 : (size_t)(slash - path)) : strdup(".");
+
+    if (folder) {
+        (void)platter_allow_image_ref(pl, folder, NULL);
+    }
+    free(folder);
+}
+
+void disk_allow_folder_of(Platter *pl, const char *name)
+{
+    size_t word = strcspn(name, ":/");
+    BlockOptions *options;
+
+    if (strncmp(name, "json:", 5) == 0) {
+        options = block_options_parse_json(name, NULL);
+        if (options) {
+            disk_allow_folders_in(pl, options);
+        }
+        block_options_free(options);
+    } else if (strncmp(name, "file:", 5) == 0) {
+        allow_folder_of_path(pl, name + 5);
+    } else if (name[word] != ':') {
+        allow_folder_of_path(pl, name);
+    }
+}
+
+void disk_allow_folders_in(Platter *pl, const BlockOptions *options)
+{
+    static const char name[] = "filename";
+    const char *key = NULL;
+
+    while ((key = block_options_next_key(options, key)) != NULL) {
+        size_t len = strlen(key);
+        const char *value = block_options_get_str(options, key);
+
+        if (value && (strcmp(key, name) == 0 ||
+                      (len > sizeof(name) && strcmp(key + len - sizeof(name), ".filename") == 0))) {
+            allow_folder_of_path(pl, value);
+        }
+    }
+}
