@@ -104,7 +104,7 @@ static int bitmap_link(BdrvDirtyBitmap *bitmap, Error **errp)
     bitmaps = bitmaps_of(bs);
     if (bitmaps != NULL) {
         TAILQ_INSERT_TAIL(&bitmaps->list, bitmap, in_node);
-        bdrv_bitmaps_unsettle(bitmaps);
+        bdrv_bitmaps_flag_again(bs);
     }
     if (open) {
         graph_fold(bs);
@@ -307,7 +307,7 @@ static int set_recording(BdrvDirtyBitmap *bitmap, bool recording, Error **errp)
     instance_control(bitmap->bs->pl);
     if (ret == 0 && atomic_load(&bitmap->recording) != recording) {
         atomic_store(&bitmap->recording, recording);
-        bdrv_bitmaps_unsettle(bitmap->bs->bitmaps);
+        bdrv_bitmaps_flag_again(bitmap->bs);
     }
     return ret;
 }
@@ -417,8 +417,9 @@ int bdrv_bitmap_remove(BdrvDirtyBitmap *bitmap, Error **errp)
     if (ret == 0) {
         ret = refuse_read_only(bitmap, errp);
     }
-    if (ret == 0 && bitmap->stored) {
-        ret = image_run(bitmap->bs, &op_remove, bitmap, errp); /* D3 */
+    if (ret == 0 && bitmap->persistent) {
+        /* D3; after a store that failed the image may have it although it is not STORED */
+        ret = image_run(bitmap->bs, &op_remove, bitmap, errp);
     }
     if (ret == 0) {
         bitmap_unlink(bitmap);
@@ -495,7 +496,7 @@ void bdrv_bitmap_set_stored(BdrvDirtyBitmap *bitmap)
     bitmap->stored = true;
     atomic_store(&bitmap->in_use, false);
     atomic_store(&bitmap->changed, false);
-    bdrv_bitmaps_unsettle(bitmap->bs->bitmaps);
+    bdrv_bitmaps_flag_again(bitmap->bs);
 }
 
 void bdrv_bitmap_set_inconsistent(BdrvDirtyBitmap *bitmap)

@@ -45,8 +45,6 @@ int bdrv_bitmaps_begin_co(BlockDriverState *bs, bool all);
 void bdrv_bitmaps_mark(BlockDriverState *bs, uint64_t offset, uint64_t bytes);
 /* A change that the node hands on to its primary child as it is. Coroutine. */
 int bdrv_bitmaps_pass_co(BlockDriverState *bs, const struct bdrv_req *req);
-/* One may have to be flagged before the next change. */
-void bdrv_bitmaps_unsettle(struct bdrv_bitmaps *bitmaps);
 
 /* Before the size changes: 0, or -errno with errp. Coroutine. */
 int bdrv_bitmaps_resize_begin_co(BlockDriverState *bs, uint64_t size_bytes, Error **errp);

@@ -3,9 +3,9 @@
  * What requests, and any thread, do with dirty bitmaps.
  *
  * Invariants
- *  M1 before the first change after a persistent bitmap was loaded, stored or enabled, what the
- *     image stores of it is flagged as in use, durably (flag_co of the driver): a bitmap that comes
- *     back unflagged is right.
+ *  M1 before the first change after a persistent bitmap was loaded, stored, enabled or disabled,
+ *     what the image stores of it is flagged as in use, durably (flag_co of the driver): a bitmap
+ *     that comes back unflagged is right.
  *  M2 the bits of a change are set after the driver has returned and before the caller hears of it,
  *     whatever the driver said.
  *  M3 marking cannot fail: without memory more is marked.
@@ -39,9 +39,11 @@ static void mark(BdrvDirtyBitmap *bitmap, uint64_t offset, uint64_t bytes)
 
 /* ---- requests ---- */
 
-void bdrv_bitmaps_unsettle(struct bdrv_bitmaps *bitmaps)
+void bdrv_bitmaps_flag_again(BlockDriverState *bs)
 {
-    atomic_fetch_add(&bitmaps->gen, 1);
+    if (bs->bitmaps != NULL) {
+        atomic_fetch_add(&bs->bitmaps->gen, 1);
+    }
 }
 
 static int flag_co(BlockDriverState *bs, bool all)

@@ -104,13 +104,14 @@ struct bdrv_bitmap_ops {
     /* Whether they can be stored of a disk of another size. Coroutine; errp may be NULL. */
     int (*can_resize)(BlockDriverState *bs, uint64_t disk_bytes, Error **errp);
     /* The disk is about to change: flag as in use, durably, what the image has of each persistent
-     * bitmap that records (all: of each), and tell with bdrv_bitmap_set_in_use. Coroutine, any
-     * context, one call at a time; the request that waits for it is inside the driver's parent. */
+     * bitmap that records here or there (all: of each), and tell with bdrv_bitmap_set_in_use.
+     * Coroutine, any context, one call at a time; the request that waits for it is inside the
+     * driver's parent. */
     int (*flag_co)(BlockDriverState *bs, bool all);
     /* Store each persistent bitmap that needs it, durably, and tell with bdrv_bitmap_set_stored.
      * Drained and flushed; coroutine. */
     int (*store_co)(BlockDriverState *bs, Error **errp);
-    /* What the image has of this one is gone, durably. As store_co. */
+    /* What the image has of this one, if anything, is gone, durably. As store_co. */
     int (*remove_co)(BlockDriverState *bs, const BdrvDirtyBitmap *bitmap, Error **errp);
 };
 
@@ -304,6 +305,8 @@ unsigned bdrv_bitmap_state(const BdrvDirtyBitmap *bitmap);
 /* Whether the image of bs itself can store bitmaps. */
 bool bdrv_stores_bitmaps(const BlockDriverState *bs);
 void bdrv_bitmap_set_in_use(BdrvDirtyBitmap *bitmap);
+/* flag_co is called before the next change, whatever was flagged before. */
+void bdrv_bitmaps_flag_again(BlockDriverState *bs);
 void bdrv_bitmap_set_stored(BdrvDirtyBitmap *bitmap);       /* as it is now, not in use */
 void bdrv_bitmap_set_inconsistent(BdrvDirtyBitmap *bitmap); /* at open */
 /* Bits [first_bit, first_bit + bits), first_bit a multiple of 64: whether all are clear; as bytes,

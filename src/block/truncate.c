@@ -155,6 +155,9 @@ int bdrv_edge_truncate_co(BdrvEdge *edge, uint64_t size_bytes, bool exact,
                 (void)truncate_driver(bs, old, true, BDRV_PREALLOC_OFF, 0, NULL);
             }
         }
+        if (ret < 0 && size_bytes < old && bs->bitmaps != NULL) {
+            bdrv_bitmaps_mark(bs, size_bytes, old - size_bytes); /* some of it may be gone */
+        }
         atomic_fetch_add_explicit(&bs->write_gen, 1, memory_order_release);
         size = truncate_refresh(bs, from);
         if (ret == 0 && size < 0) { /* resized, but nobody can say to what */

@@ -354,9 +354,6 @@ def test_a_disk_grows_beyond_its_bitmap(tmp_path):
 
 # ---- hostile images ----
 
-def refused(image):
-    return image.extension, image.entries()['b'][0]
-
 
 HEADER, ENTRY, TABLE = 'header', 'entry', 'table'
 BROKEN = [

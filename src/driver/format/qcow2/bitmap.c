@@ -89,11 +89,13 @@ void q2_bitmaps_fini(struct qcow2 *s)
 
 /* ---- flagging (P1) ---- */
 
-static bool must_flag(const BdrvDirtyBitmap *bitmap, bool all)
+/* Also one that was disabled since, as long as the image says that it records. */
+static bool must_flag(const BdrvDirtyBitmap *bitmap, const struct q2_bitmap_entry *e, bool all)
 {
     unsigned state = bdrv_bitmap_state(bitmap);
 
-    return !(state & BDRV_BITMAP_STATE_IN_USE) && (all || (state & BDRV_BITMAP_STATE_RECORDING));
+    return !(state & BDRV_BITMAP_STATE_IN_USE) &&
+           (all || (state & BDRV_BITMAP_STATE_RECORDING) || (e->flags & Q2_BITMAP_AUTO));
 }
 
 /* Flag in memory, or take it back; the part of the directory that holds the flags changed. */
@@ -108,7 +110,7 @@ static void set_flags(struct qcow2 *s, bool all, bool in_use, uint64_t *ret_from
     for (uint32_t i = 0; i < dir->count && bitmap != NULL; i++) {
         struct q2_bitmap_entry *e = &dir->entries[i];
 
-        if (must_flag(bitmap, all)) {
+        if (must_flag(bitmap, e, all)) {
             e->flags =
                 in_use ? e->flags | Q2_BITMAP_IN_USE : e->flags & ~(uint32_t)Q2_BITMAP_IN_USE;
             *ret_from = min_u64(*ret_from, pos);
@@ -165,8 +167,8 @@ static int flag_co(BlockDriverState *bs, bool all)
         set_flags(s, all, false, &from, &to); /* and so it is tried again */
         return ret;
     }
-    while ((bitmap = q2_bitmap_next_stored(bs, bitmap)) != NULL) {
-        if (must_flag(bitmap, all)) {
+    for (uint32_t i = 0; (bitmap = q2_bitmap_next_stored(bs, bitmap)) != NULL; i++) {
+        if (s->bitmaps->dir.entries[i].flags & Q2_BITMAP_IN_USE) {
             bdrv_bitmap_set_in_use(bitmap);
         }
     }

@@ -235,7 +235,7 @@ static int put_entries_co(struct store *st)
         }
         if (bitmap == st->without) {
             replaced = true;
-            st->changed = true;
+            st->changed = old != NULL;
         } else {
             ret = put_entry_co(st, bitmap, old, &replaced);
         }
@@ -440,6 +440,7 @@ static int write_co(struct store *st, Error **errp)
     ret = switch_header_co(st, errp);
     if (ret < 0) {
         s->bitmaps->header_unsure = true;
+        bdrv_bitmaps_flag_again(s->bs); /* not even what is flagged in the old one is safe */
         return ret;
     }
     free_old_co(st, old_offset, old_bytes);
