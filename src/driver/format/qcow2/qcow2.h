@@ -669,6 +669,8 @@ int q2_tree_clear_copied_co(struct qcow2 *s, uint64_t *l1, uint32_t entries, Err
  * cannot be read or lowered stays as it is, a leak. Committed on return. */
 int q2_tree_unref_co(struct qcow2 *s, const uint64_t *l1, uint32_t entries, enum q2_discard type,
                      Error **errp);
+/* The overlap checks know the trees as they are now. */
+void q2_overlap_renew(struct qcow2 *s);
 /* COPIED of the active tree, in the file and in s->l1, as the refcounts say. Committed. */
 int q2_tree_set_copied_co(struct qcow2 *s, Error **errp);
 /* -EIO where a cluster of the tree has fewer references counted than all trees have: to remove one
@@ -683,19 +685,43 @@ int q2_snapshots_usable(struct qcow2 *s, Error **errp); /* of this image, for ch
 int q2_snapshot_apply_co(BlockDriverState *bs, const char *id_or_name, Error **errp);
 extern const struct bdrv_snapshot_ops q2_snapshot_ops;
 
-/* ---- resize.c ---- */
+/* ---- map_edit.c: the mapping of whole clusters, in an exclusive section ---- */
 
+/* Table l1_index is there and the active tree's alone. */
+int q2_edit_table_co(struct qcow2 *s, uint32_t l1_index, uint64_t *ret_offset);
+/* Entries of clusters from guest on: host (0: none) is that of the first, flags are added to each,
+ * bitmap is for extended L2 entries. What they were is freed. */
+int q2_edit_set_co(struct qcow2 *s, uint64_t guest, uint64_t clusters, uint64_t host,
+                   uint64_t flags, uint64_t bitmap);
+/* Nothing is mapped in [from, to), which begins and ends at clusters. */
+int q2_edit_unmap_co(struct qcow2 *s, uint64_t from, uint64_t to);
+
+/* ---- prealloc.c, resize.c ---- */
+
+/* Clusters for [from, to), which nothing is mapped in, in an exclusive section; from is aligned for
+ * metadata. over_backing: zeroes must be marked, since a backing file is below. */
+int q2_prealloc_metadata_co(struct qcow2 *s, uint64_t from, uint64_t to, bool over_backing,
+                            Error **errp);
+int q2_prealloc_data_co(struct qcow2 *s, uint64_t from, uint64_t to, enum bdrv_prealloc mode,
+                        Error **errp);
+/* Coroutine, outside. */
+int q2_resize_co(struct qcow2 *s, uint64_t size_bytes, enum bdrv_prealloc mode, Error **errp);
 /* BlockDriver.truncate_co. Coroutine, outside. */
 int q2_driver_truncate_co(BlockDriverState *bs, uint64_t size_bytes, bool exact,
                           enum bdrv_prealloc prealloc, unsigned flags, Error **errp);
+
+/* ---- file_tail.c ---- */
+
+/* First byte behind the last cluster in use. */
+int q2_file_end_co(struct qcow2 *s, uint64_t *ret_offset);
+/* Refcount blocks that count nothing go, and the file ends behind what is in use. Settled; drained
+ * or exclusive. What fails costs space only. */
+void q2_file_trim_co(struct qcow2 *s);
 
 /* ---- amend.c ---- */
 
 int q2_amend_co(BlockDriverState *bs, BlockOptions *options, bool force,
                 const struct bdrv_progress *progress, Error **errp);
-/* Another width of refcounts: all blocks and the table anew, then the header. Drained. */
-int q2_amend_refcount_co(struct qcow2 *s, unsigned order, const struct bdrv_progress *progress,
-                         Error **errp);
 
 /* ---- backing.c ---- */
 

@@ -139,6 +139,7 @@ static int set_active_l1(struct qcow2 *s, const uint64_t *l1, Error **errp)
 {
     struct q2_l1 *active = q2_l1_get(s);
     int rc;
+
     for (uint32_t i = 0; i < active->entries; i++) {
         if (q2_l1_entry(active, i) != l1[i]) {
             q2_l1_set(s, i, l1[i]);

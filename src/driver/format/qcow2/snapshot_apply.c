@@ -156,6 +156,7 @@ static int apply_tables(struct qcow2 *s, struct target *t, const uint64_t *l1, u
         }
         return rc;
     }
+    q2_overlap_renew(s);
     if (entries > 0) {
         q2_free_later(s, old_offset, (uint64_t)entries * sizeof(uint64_t), Q2_DISCARD_SNAPSHOT);
     }

@@ -233,6 +233,15 @@ int q2_tree_unref_co(struct qcow2 *s, const uint64_t *l1, uint32_t entries, enum
     return rc;
 }
 
+/* Without memory for it they are given up but for the header's: what they know of is gone, and they
+ * would prevent writes that are right. */
+void q2_overlap_renew(struct qcow2 *s)
+{
+    if (q2_overlap_init(s) < 0) {
+        s->opt.overlap &= Q2_OL_MAIN_HEADER;
+    }
+}
+
 /* ---- COPIED ---- */
 
 int q2_tree_clear_copied_co(struct qcow2 *s, uint64_t *l1, uint32_t entries, Error **errp)

@@ -281,6 +281,7 @@ int q2_snapshots_store_co(struct qcow2 *s, bool *ret_unsure, Error **errp)
         return rc;
     }
     s->snapshot_table_bytes = bytes;
+    q2_overlap_renew(s);
     if (old_bytes > 0) {
         q2_free_later(s, old_offset, old_bytes, Q2_DISCARD_SNAPSHOT);
     }

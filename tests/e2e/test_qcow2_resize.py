@@ -1,0 +1,192 @@
+# SPDX-License-Identifier: MIT
+"""Resizing qcow2: the same bytes as the reference, and content that is right where it is not."""
+import os
+import shutil
+
+import pytest
+
+from qcow2_image import Image, differing
+from tools_common import needs, platter, qemu
+
+pytestmark = needs('qcow2')
+
+MODES = ['off', 'metadata', 'falloc', 'full']
+KINDS = ['cluster_size=64k', 'cluster_size=512', 'cluster_size=4k,compat=0.10',
+         'cluster_size=4k,refcount_bits=1', 'cluster_size=512,refcount_bits=64',
+         'cluster_size=16k,extended_l2=on']
+
+
+def qemu_img(*arguments):
+    return qemu('qemu-img', *arguments)
+
+
+def qemu_io(path, *commands):
+    return ok(qemu('qemu-io', *[word for c in commands for word in ('-c', c)], path))
+
+
+def ok(done):
+    assert done.returncode == 0, done.stdout + done.stderr
+    return done
+
+
+def clean(path):
+    ok(qemu_img('check', path))
+
+
+def pair(tmp_path, options, size, *writes, backing=None):
+    ours = tmp_path / 'ours.qcow2'
+    below = ['-b', backing, '-F', 'raw'] if backing else []
+    ok(qemu_img('create', '-q', '-f', 'qcow2', '-o', options, *below, ours, size))
+    if writes:
+        qemu_io(ours, *writes)
+    return ours, shutil.copy(ours, tmp_path / 'theirs.qcow2')
+
+
+def resize(ours, theirs, size, mode='off'):
+    arguments = ['resize', '-q', '--shrink', f'--preallocation={mode}']
+    a = platter(*arguments, ours, size)
+    b = qemu_img(*arguments, theirs, size)
+    assert (a.returncode, a.stdout) == (b.returncode, b.stdout), a.stderr + b.stderr
+    return a
+
+
+@pytest.mark.parametrize('mode', MODES)
+@pytest.mark.parametrize('options', KINDS)
+def test_growing_writes_the_same_bytes(tmp_path, options, mode):
+    ours, theirs = pair(tmp_path, options, '1M', 'write -q -P 1 64k 200k', 'write -q -P 2 1000k 24k')
+    for size in ('1536k', '3M', '9M'):
+        resize(ours, theirs, size, mode)
+        assert differing(ours, theirs) == []
+        clean(ours)
+
+
+@pytest.mark.parametrize('mode', MODES)
+@pytest.mark.parametrize('options', KINDS)
+def test_growing_from_inside_a_cluster(tmp_path, options, mode):
+    ours, theirs = pair(tmp_path, options, 1049088, 'write -q -P 1 64k 200k',
+                        'write -q -P 2 1048576 512')
+    resize(ours, theirs, '3M', mode)
+    assert differing(ours, theirs) == []
+    qemu_io(ours, 'read -q -P 2 1048576 512', 'read -q -P 0 1049088 2096640')
+    clean(ours)
+
+
+@pytest.mark.parametrize('mode', MODES)
+@pytest.mark.parametrize('options', ['cluster_size=64k', 'cluster_size=512',
+                                     'cluster_size=64k,compat=0.10'])
+def test_growing_over_a_longer_backing_file(tmp_path, options, mode):
+    base = tmp_path / 'base.raw'
+    base.write_bytes(b'\7' * (4 << 20))
+    ours, theirs = pair(tmp_path, options, '1M', 'write -q -P 1 64k 64k', backing=base)
+    done = resize(ours, theirs, '3M', mode)
+    if done.returncode == 0:
+        qemu_io(ours, 'read -q -P 0 1M 2M', 'read -q -P 7 0 64k', 'read -q -P 1 64k 64k')
+        assert differing(ours, theirs) == []
+    else:
+        assert Image(ours).size == 1 << 20
+    clean(ours)
+
+
+@pytest.mark.parametrize('options', KINDS)
+def test_growing_a_part_of_a_cluster_over_a_backing_file(tmp_path, options):
+    if 'compat=0.10' in options:
+        pytest.skip('refused, as the reference does')
+    base = tmp_path / 'base.raw'
+    base.write_bytes(b'\7' * (4 << 20))
+    for mode in MODES:
+        ours, _ = pair(tmp_path, options, 1049088, backing=base)
+        ok(platter('resize', '-q', f'--preallocation={mode}', ours, '3M'))
+        qemu_io(ours, 'read -q -P 7 0 1049088', 'read -q -P 0 1049088 2096640')
+        clean(ours)
+
+
+@pytest.mark.parametrize('options', KINDS)
+def test_shrinking_writes_the_same_bytes(tmp_path, options):
+    ours, theirs = pair(tmp_path, options, '5M', 'write -q -P 1 0 5M')
+    for size in (5 * 1024 * 1024 - 65536, '3M', '1M', 512 * 1024, 4096):
+        resize(ours, theirs, size)
+        assert differing(ours, theirs) == []
+        assert os.path.getsize(ours) == os.path.getsize(theirs)
+        clean(ours)
+
+
+@pytest.mark.parametrize('options', KINDS)
+def test_what_was_cut_off_is_not_seen_again(tmp_path, options):
+    ours, theirs = pair(tmp_path, options, '2M', 'write -q -P 1 0 2M')
+    resize(ours, theirs, 1049088)
+    resize(ours, theirs, '2M')
+    qemu_io(ours, 'read -q -P 1 0 1049088', 'read -q -P 0 1049088 1048064')
+    clean(ours)
+
+
+def test_clusters_that_are_used_again_read_as_zeroes(tmp_path):
+    for options in ('cluster_size=4k', 'cluster_size=4k,compat=0.10',
+                    'cluster_size=16k,extended_l2=on'):
+        for mode in MODES:
+            ours, _ = pair(tmp_path, options, '1M', 'write -q -P 1 0 1M')
+            ok(qemu('qemu-io', '-d', 'ignore', '-c', 'discard -q 256k 256k', ours))
+            ok(platter('resize', '-q', f'--preallocation={mode}', ours, '2M'))
+            qemu_io(ours, 'read -q -P 0 1M 1M', 'read -q -P 1 512k 512k')
+            clean(ours)
+
+
+def test_snapshots(tmp_path):
+    ours, theirs = pair(tmp_path, 'cluster_size=512', '100k', 'write -q -P 1 0 100k')
+    for path in (ours, theirs):
+        ok(qemu_img('snapshot', '-c', 's', path))
+    for size in ('50k', '70k', '200k', '30k'):
+        resize(ours, theirs, size)
+        clean(ours)
+        ok(qemu_img('compare', '-q', ours, theirs))
+    ok(qemu_img('snapshot', '-a', 's', ours))
+    qemu_io(ours, 'read -q -P 1 0 100k')
+    clean(ours)
+
+
+def test_version_2_with_snapshots(tmp_path):
+    ours, theirs = pair(tmp_path, 'compat=0.10', '1M', 'write -q -P 1 0 100k')
+    for path in (ours, theirs):
+        ok(qemu_img('snapshot', '-c', 's', path))
+    before = ours.read_bytes()
+    for size in ('2M', '512k'):
+        done = resize(ours, theirs, size)
+        assert done.returncode == 1
+        assert "Can't resize a v2 image which has snapshots" in done.stderr
+    assert ours.read_bytes() == before
+
+
+@pytest.mark.parametrize('raw', ['on', 'off'])
+@pytest.mark.parametrize('mode', MODES)
+def test_external_data_file(tmp_path, raw, mode):
+    paths = []
+    for name in ('ours', 'theirs'):
+        (tmp_path / name).mkdir()
+        path = tmp_path / name / 'd.qcow2'
+        ok(qemu('qemu-img', 'create', '-q', '-f', 'qcow2', '-o',
+                f'data_file=d.raw,data_file_raw={raw}', path, '1M', cwd=tmp_path / name))
+        qemu_io(path, 'write -q -P 1 100k 100k')
+        paths.append(path)
+    for size, how in (('3M', mode), ('700k', 'off'), ('2M', mode)):
+        resize(*paths, size, how)
+        data = [path.with_suffix('.raw').read_bytes() for path in paths]
+        assert data[0] == data[1]
+        qemu_io(paths[0], 'read -q -P 1 100k 100k', 'read -q -P 0 200k 500k')
+        clean(paths[0])
+        assert differing(*paths) == []
+
+
+@pytest.mark.parametrize('size', ['1T', '130G'])
+def test_too_large(tmp_path, size):
+    ours, theirs = pair(tmp_path, 'cluster_size=512', '1M')
+    before = ours.read_bytes()
+    done = resize(ours, theirs, size)
+    assert 'Failed to grow the L1 table: File too large' in done.stderr
+    assert ours.read_bytes() == before
+
+
+def test_large_and_sparse(tmp_path):
+    ours, theirs = pair(tmp_path, 'cluster_size=64k', '1M')
+    resize(ours, theirs, '1P')
+    assert differing(ours, theirs) == []
+    resize(ours, theirs, '1M')
+    assert differing(ours, theirs) == []
