@@ -46,8 +46,6 @@ void bdrv_bitmaps_mark(BlockDriverState *bs, uint64_t offset, uint64_t bytes);
 /* A change that the node hands on to its primary child as it is. Coroutine. */
 int bdrv_bitmaps_pass_co(BlockDriverState *bs, const struct bdrv_req *req);
 
-/* Before the size changes: 0, or -errno with errp. Coroutine. */
-int bdrv_bitmaps_resize_begin_co(BlockDriverState *bs, uint64_t size_bytes, Error **errp);
 /* 0, or -EBUSY, -EINVAL with errp. */
 int bitmap_refuse_busy(const BdrvDirtyBitmap *bitmap, Error **errp);
 int bitmap_refuse_inconsistent(const BdrvDirtyBitmap *bitmap, Error **errp);

@@ -133,6 +133,9 @@ int bdrv_bitmaps_resize_begin_co(BlockDriverState *bs, uint64_t size_bytes, Erro
     BdrvDirtyBitmap *bitmap;
     int ret = 0;
 
+    if (bs->bitmaps == NULL) {
+        return 0;
+    }
     TAILQ_FOREACH (bitmap, &bs->bitmaps->list, in_node) {
         ret = bitmap_refuse_busy(bitmap, errp);
         if (ret == 0) {

@@ -309,6 +309,10 @@ void bdrv_bitmap_set_in_use(BdrvDirtyBitmap *bitmap);
 void bdrv_bitmaps_flag_again(BlockDriverState *bs);
 void bdrv_bitmap_set_stored(BdrvDirtyBitmap *bitmap);       /* as it is now, not in use */
 void bdrv_bitmap_set_inconsistent(BdrvDirtyBitmap *bitmap); /* at open */
+/* The disk is about to get another size: 0, or -errno with errp where its bitmaps do not allow it.
+ * truncate_co is called after this; a driver that resizes by itself (amend) calls it first. Drained
+ * or as truncate_co; coroutine. */
+int bdrv_bitmaps_resize_begin_co(BlockDriverState *bs, uint64_t size_bytes, Error **errp);
 /* Bits [first_bit, first_bit + bits), first_bit a multiple of 64: whether all are clear; as bytes,
  * bit n at bit n % 8 of byte n / 8; import adds them (bytes NULL: all of them). */
 bool bdrv_bitmap_is_clear(const BdrvDirtyBitmap *bitmap, uint64_t first_bit, uint64_t bits);

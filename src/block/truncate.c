@@ -142,7 +142,7 @@ int bdrv_edge_truncate_co(BdrvEdge *edge, uint64_t size_bytes, bool exact,
     bdrv_track_begin(bs, &t, 0, BDRV_TRACK_TO_END, BDRV_TRACK_SERIALISING | BDRV_TRACK_HOLDS_ALL,
                      &waited);
     ret = truncate_check(edge, bs, size_bytes, prealloc, flags, errp);
-    if (ret == 0 && bs->bitmaps != NULL) {
+    if (ret == 0) {
         ret = bdrv_bitmaps_resize_begin_co(bs, size_bytes, errp);
     }
     if (ret == 0) {

@@ -409,6 +409,9 @@ static int write_new_co(struct store *st, Error **errp)
     if (!st->changed) {
         return 0;
     }
+    if (st->s->geo.version < 3) {
+        return error_set(errp, ENOTSUP, "Cannot store dirty bitmaps in qcow2 v2 files");
+    }
     ret = put_directory_co(st, errp);
     if (ret < 0) {
         return ret;
