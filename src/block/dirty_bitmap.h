@@ -38,6 +38,12 @@ struct bdrv_bitmaps {
 
 /* ---- dirty_mark.c; only where bs->bitmaps is not NULL ---- */
 
+/* Whether all that must be flagged in the image before a change is. */
+static inline bool bdrv_bitmaps_settled(const BlockDriverState *bs)
+{
+    return atomic_load_explicit(&bs->bitmaps->settled, memory_order_acquire) ==
+           atomic_load_explicit(&bs->bitmaps->gen, memory_order_relaxed);
+}
 /* Before a change: what the image stores of its bitmaps that record (all: of every one) is flagged
  * as in use. What cannot be flagged must not be changed. Coroutine. */
 int bdrv_bitmaps_begin_co(BlockDriverState *bs, bool all);

@@ -70,8 +70,7 @@ int bdrv_bitmaps_begin_co(BlockDriverState *bs, bool all)
     struct bdrv_bitmaps *bitmaps = bs->bitmaps;
     int ret;
 
-    if (!all && atomic_load_explicit(&bitmaps->settled, memory_order_acquire) ==
-                    atomic_load_explicit(&bitmaps->gen, memory_order_relaxed)) {
+    if (!all && bdrv_bitmaps_settled(bs)) {
         return 0;
     }
     co_mutex_lock(&bitmaps->lock);

@@ -355,23 +355,42 @@ static int write_blocks(BdrvEdge *edge, BlockDriverState *bs, const struct bdrv_
     return ret;
 }
 
-static int NOINLINE write_that_fits(BdrvEdge *edge, BlockDriverState *bs,
-                                    const struct bdrv_req *req)
+static inline int write_straight(BdrvEdge *edge, BlockDriverState *bs, const struct bdrv_req *req)
 {
     int ret;
 
-    if (UNLIKELY(bs->drv->write_co == NULL || !(edge->perm & BDRV_PERM_WRITE) ||
-                 edge->bs->read_only || bs->read_only ||
-                 bs->detect_zeroes != BDRV_DETECT_ZEROES_OFF || bs->bitmaps != NULL ||
-                 (req->offset < PROBE_GUARD_BYTES && (edge->bs->probed || edge->bs != bs)))) {
-        return request_slow(edge, req);
-    }
     if (bs->bl.request_alignment > 1) {
         return write_blocks(edge, bs, req);
     }
     ret = bs->drv->write_co(bs, req);
     atomic_fetch_add_explicit(&bs->write_gen, 1, memory_order_release); /* Q1 */
     return ret;
+}
+
+/* On a node with bitmaps. What has to be flagged in the image first goes the slow way. */
+static int NOINLINE write_marked(BdrvEdge *edge, BlockDriverState *bs, const struct bdrv_req *req)
+{
+    int ret;
+
+    if (!bdrv_bitmaps_settled(bs) || bdrv_changes_below(bs)) {
+        return request_slow(edge, req);
+    }
+    ret = write_straight(edge, bs, req);
+    bdrv_bitmaps_mark(bs, req->offset, req->bytes);
+    return ret;
+}
+
+static int NOINLINE write_that_fits(BdrvEdge *edge, BlockDriverState *bs,
+                                    const struct bdrv_req *req)
+{
+    if (UNLIKELY(bs->drv->write_co == NULL || !(edge->perm & BDRV_PERM_WRITE) ||
+                 edge->bs->read_only || bs->read_only ||
+                 bs->detect_zeroes != BDRV_DETECT_ZEROES_OFF ||
+                 (req->offset < PROBE_GUARD_BYTES && (edge->bs->probed || edge->bs != bs)))) {
+        return request_slow(edge, req);
+    }
+    return LIKELY(bs->bitmaps == NULL) ? write_straight(edge, bs, req)
+                                       : write_marked(edge, bs, req);
 }
 
 static inline int request_that_fits(BdrvEdge *edge, BlockDriverState *bs,
