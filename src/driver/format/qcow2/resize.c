@@ -246,6 +246,9 @@ int q2_resize_co(struct qcow2 *s, uint64_t size_bytes, enum bdrv_prealloc mode, 
     struct resize r = {.s = s, .now = size_bytes, .mode = mode};
     int rc = check_size(s, size_bytes, errp);
 
+    if (rc == 0) {
+        rc = bdrv_bitmaps_resize_begin_co(s->bs, size_bytes, errp);
+    }
     if (rc < 0) {
         return rc;
     }
