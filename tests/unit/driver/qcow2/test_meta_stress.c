@@ -2,7 +2,7 @@
 /*
  * Readers without a lock, updaters, commits, evictions, freeing and exclusive sections at once, in
  * several threads, against a model. Every entry is a pair of words (v, ~v): who ever sees or writes
- * half a change shows it.
+ * half a change shows it. An L1 entry may be written only when its table is durable (W3).
  */
 #include "cmocka_all.h"
 
@@ -12,6 +12,8 @@
 #define PAIRS (META_CLUSTER / 16)
 #define FREED_FIRST 64u /* clusters that are freed and taken again */
 #define FREED 512u
+#define TABLES_FIRST 8u /* clusters of tables that are linked meanwhile */
+#define TABLES 48u
 
 #if defined(__SANITIZE_THREAD__) || defined(__SANITIZE_ADDRESS__)
 #define ROUNDS 400
@@ -24,7 +26,11 @@
 static struct qcow2 *const s = &meta.s;
 static uint64_t model[PAIRS]; /* plain: each is its range lock's */
 static _Atomic unsigned freed;
+static _Atomic unsigned linked;
 static _Atomic int running;
+/* of the tables: bytes that were written, and whether all were durable once */
+static _Atomic uint64_t table_written[TABLES];
+static _Atomic bool table_durable[TABLES];
 
 static void breathe(void)
 {
@@ -32,18 +38,48 @@ static void breathe(void)
     coroutine_yield();
 }
 
-/* What is written of the table is whole pairs. */
+/* The first table is written in whole pairs, the L1 table when what it refers to is durable. */
 static int checked_write_co(BlockDriverState *bs, const struct bdrv_req *req)
 {
     const uint8_t *p = (const uint8_t *)req->iov[0].iov_base + req->iov_offset;
+    bool l1 = req->offset < META_L2_OFFSET;
+    int ret;
 
     CHECK(req->iov[0].iov_len - req->iov_offset >= req->bytes);
-    if (req->offset >= META_L2_OFFSET) {
-        for (uint64_t i = 0; i < req->bytes; i += 16) {
-            CHECK(load_be64(p + i) == ~load_be64(p + i + 8));
+    for (uint64_t i = 0; l1 && i < req->bytes; i += 8) {
+        uint64_t cluster = (load_be64(p + i) & Q2_OFFSET_MASK) / META_CLUSTER;
+
+        CHECK(cluster < TABLES_FIRST || atomic_load(&table_durable[cluster - TABLES_FIRST]));
+    }
+    for (uint64_t i = 0; req->offset / META_CLUSTER == 4 && i < req->bytes; i += 16) {
+        CHECK(load_be64(p + i) == ~load_be64(p + i + 8));
+    }
+    ret = meta_write_co(bs, req);
+    for (uint64_t i = 0; i < req->bytes; i += SLICE) {
+        uint64_t cluster = (req->offset + i) / META_CLUSTER;
+
+        if (cluster >= TABLES_FIRST) { /* neighbours are one write */
+            atomic_fetch_add(&table_written[cluster - TABLES_FIRST], SLICE);
         }
     }
-    return meta_write_co(bs, req);
+    return ret;
+}
+
+static int checked_flush_co(BlockDriverState *bs)
+{
+    bool whole[TABLES];
+    int ret;
+
+    for (unsigned i = 0; i < TABLES; i++) {
+        whole[i] = atomic_load(&table_written[i]) == META_CLUSTER;
+    }
+    ret = meta_flush_file_co(bs);
+    for (unsigned i = 0; i < TABLES; i++) {
+        if (whole[i]) {
+            atomic_store(&table_durable[i], true);
+        }
+    }
+    return ret;
 }
 
 /* Where a pair is: its slice's key, and the index in it. */
@@ -119,6 +155,20 @@ static void do_free(void)
     }
 }
 
+static void do_link(void)
+{
+    unsigned i = atomic_fetch_add(&linked, 1);
+    uint64_t offset = (uint64_t)(TABLES_FIRST + i) * META_CLUSTER;
+    q2_token token;
+
+    if (i < TABLES) {
+        token = q2_enter_co(s);
+        CHECK(q2_l2_new_table_co(s, offset, 0) == 0);
+        q2_l1_set(s, 1 + i, Q2_COPIED | offset);
+        q2_leave(s, token);
+    }
+}
+
 static void worker_entry(void *opaque)
 {
     uint64_t rng = (uint64_t)(uintptr_t)opaque;
@@ -134,9 +184,11 @@ static void worker_entry(void *opaque)
             do_commit(dice < 945);
         } else if (dice < 980) {
             do_free();
-        } else if (dice < 990) {
+        } else if (dice < 985) {
             q2_l2_clean(s);
-        } else if (dice < 992) {
+        } else if (dice < 995) {
+            do_link();
+        } else if (dice < 997) {
             q2_exclusive_begin_co(s);
             breathe();
             q2_exclusive_end(s);
@@ -190,12 +242,18 @@ static void stress(uint32_t slices)
 {
     uint64_t rng = fake_seed("stress");
 
-    meta_init(SLICE, slices, 1);
+    meta_init(SLICE, slices, 1 + TABLES);
     meta.forgets = true;
     meta.file.f.drv.write_co = checked_write_co;
+    meta.file.f.drv.flush_co = checked_flush_co;
     meta.file.f.suspend = 1;
     s->opt.discard[Q2_DISCARD_REQUEST] = true;
     atomic_store(&freed, 0);
+    atomic_store(&linked, 0);
+    for (unsigned i = 0; i < TABLES; i++) {
+        atomic_store(&table_written[i], 0);
+        atomic_store(&table_durable[i], false);
+    }
     for (uint32_t i = 0; i < PAIRS; i++) {
         model[i] = i;
         store_be64(meta.file.f.data + META_L2_OFFSET + i * 16, i);
@@ -210,11 +268,16 @@ static void stress(uint32_t slices)
     for (uint32_t i = 0; i < PAIRS; i++) {
         assert_int_equal(meta_file_word(META_L2_OFFSET + i * 16), model[i]);
     }
+    for (unsigned i = 0; i < TABLES; i++) {
+        uint64_t offset = (uint64_t)(TABLES_FIRST + i) * META_CLUSTER;
+
+        assert_int_equal(meta_file_word(META_L1_OFFSET + (1 + i) * 8),
+                         i < atomic_load(&linked) ? Q2_COPIED | offset : 0);
+    }
     for (unsigned i = 0; i < FREED; i++) {
         assert_int_equal(meta.refcount[FREED_FIRST + i], i >= atomic_load(&freed));
     }
     assert_int_equal(s->inflight.attention, 0);
-    assert_true(s->l2.count <= 2 * slices);
     meta_fini();
 }
 
