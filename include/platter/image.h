@@ -103,6 +103,10 @@ int bdrv_change_backing_file(BlockDriverState *bs, const char *backing_file,
 /* What the image says, or NULL. Borrowed until it changes. */
 const char *bdrv_get_backing_file(const BlockDriverState *bs);
 const char *bdrv_get_backing_format(const BlockDriverState *bs);
+/* What a name of a backing file means in the image of bs: a relative path counts from the folder of
+ * its own file, the rest stays as it is. malloc'd; NULL with errp: EINVAL (the image has no
+ * folder), ENOMEM. Does not drain, opens nothing. */
+char *bdrv_get_backing_path(BlockDriverState *bs, const char *name, Error **errp);
 /* Make an overlay empty: everything reads from its backing file again (after a commit). */
 int bdrv_make_empty(BlockDriverState *bs, Error **errp);
 

@@ -124,6 +124,21 @@ static int path_of_name(BlockDriverState *bs, const char *name, char **ret_path,
     return bdrv_protocol_prefix(name) > 0 ? 0 : backing_path(bs, name, ret_path, errp);
 }
 
+char *bdrv_get_backing_path(BlockDriverState *bs, const char *name, Error **errp)
+{
+    char *path;
+
+    assert(instance_in_control_thread(bs->pl));
+    if (bdrv_protocol_prefix(name) == 0) {
+        return backing_path(bs, name, &path, errp) < 0 ? NULL : path;
+    }
+    path = strdup(name);
+    if (path == NULL) {
+        no_memory(errp);
+    }
+    return path;
+}
+
 static int refuse_node_names(const BlockOptions *options, Error **errp)
 {
     static const char node_name[] = "node-name";

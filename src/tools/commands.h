@@ -16,6 +16,8 @@ extern const struct cli_command command_resize;   /* img/resize.c */
 extern const struct cli_command command_snapshot; /* img/snapshot.c */
 extern const struct cli_command command_amend;    /* img/amend.c */
 extern const struct cli_command command_bitmap;   /* img/bitmap.c */
+extern const struct cli_command command_rebase;   /* img/rebase.c */
+extern const struct cli_command command_commit;   /* img/commit.c */
 extern const struct cli_command command_serve;    /* serve/serve.c */
 extern const struct cli_command command_bench;    /* img/bench.c */
 extern const struct cli_command command_io;       /* io/io.c */

@@ -9,9 +9,23 @@
 #include "tools/commands.h"
 
 static const struct cli_command *const commands[] = {
-    &command_create,  &command_info,    &command_inspect, &command_check,    &command_map,
-    &command_compare, &command_measure, &command_resize,  &command_snapshot, &command_amend,
-    &command_bitmap,  &command_serve,   &command_bench,   &command_io,       NULL,
+    &command_create,
+    &command_info,
+    &command_inspect,
+    &command_check,
+    &command_map,
+    &command_compare,
+    &command_measure,
+    &command_resize,
+    &command_snapshot,
+    &command_amend,
+    &command_bitmap,
+    &command_rebase,
+    &command_commit,
+    &command_serve,
+    &command_bench,
+    &command_io,
+    NULL,
 };
 
 static const struct cli_program program = {

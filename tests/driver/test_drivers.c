@@ -21,6 +21,7 @@
 
 #include <platter/backend.h>
 #include <platter/coroutine.h>
+#include <platter/image.h>
 
 #include "os/os.h"
 #include "os/sim/sim_os.h"
@@ -245,6 +246,39 @@ static void raw_window(void **state)
     assert_non_null(strstr(error_get_pretty(err), "fixed-size"));
     error_free(err);
     assert_int_equal(blk_getlength(blk), 1024);
+    blk_unref(blk);
+    platter_free(pl);
+}
+
+static int measure_raw(Platter *pl, const char *options, BlockDriverState *source, uint64_t *ret)
+{
+    struct bdrv_measure_result result = {0};
+    int rc = bdrv_measure(pl, "raw", options ? block_options_parse(options, NULL, NULL) : NULL,
+                          source, &result, NULL);
+
+    assert_int_equal(result.required_bytes, result.fully_allocated_bytes);
+    *ret = result.required_bytes;
+    return rc;
+}
+
+/* As `qemu-img measure -O raw`: whole sectors, however much of them is data. */
+static void raw_measure(void **state)
+{
+    Platter *pl = new_platter();
+    BlockBackend *blk = must_open(pl, "driver=null-co,size=10000000");
+    uint64_t bytes;
+
+    assert_int_equal(measure_raw(pl, "size=10M", NULL, &bytes), 0);
+    assert_int_equal(bytes, 10 * MIB);
+    assert_int_equal(measure_raw(pl, "size=10000000,preallocation=full", NULL, &bytes), 0);
+    assert_int_equal(bytes, 10000384);
+    assert_int_equal(measure_raw(pl, NULL, blk_bs(blk), &bytes), 0);
+    assert_int_equal(bytes, 10000384);
+    assert_int_equal(measure_raw(pl, "size=0", NULL, &bytes), 0);
+    assert_int_equal(bytes, 0);
+    assert_int_equal(measure_raw(pl, NULL, NULL, &bytes), -EINVAL);
+    assert_int_equal(measure_raw(pl, "size=1M,colour=red", NULL, &bytes), -EINVAL);
+    assert_int_equal(measure_raw(pl, "size=9223372036854775807", NULL, &bytes), -EFBIG);
     blk_unref(blk);
     platter_free(pl);
 }
@@ -657,6 +691,7 @@ int main(int argc, char **argv)
         cmocka_unit_test(mem_space),
         cmocka_unit_test(mem_budget),
         cmocka_unit_test(raw_window),
+        cmocka_unit_test(raw_measure),
         cmocka_unit_test(file_refusals),
         cmocka_unit_test(failed_opens_leak_nothing),
         cmocka_unit_test(locks_between_instances),

@@ -149,6 +149,31 @@ static void test_relative_to_the_image(void **state)
     platter_free(pl);
 }
 
+static void test_backing_path(void **state)
+{
+    Platter *pl = platter(PLATTER_REFS_NONE, 0);
+    BlockDriverState *bs = open_top(pl, "");
+    BlockDriverState *nowhere;
+    Error *err = NULL;
+    char *text;
+
+    text = bdrv_get_backing_path(bs, "x/y", NULL);
+    assert_string_equal(text, path("x/y"));
+    free(text);
+    text = bdrv_get_backing_path(bs, "/x", NULL);
+    assert_string_equal(text, "/x");
+    free(text);
+    text = bdrv_get_backing_path(bs, "json:{}", NULL);
+    assert_string_equal(text, "json:{}");
+    free(text);
+    bdrv_unref(bs);
+    nowhere = fake_open(pl, "driver=cow,file.driver=net,file.host=h");
+    assert_null(bdrv_get_backing_path(nowhere, "x", &err));
+    fake_expect_error(err, EINVAL, "'x' is relative to the folder of the image");
+    bdrv_unref(nowhere);
+    platter_free(pl);
+}
+
 static void test_options_win(void **state)
 {
     Platter *pl = platter(PLATTER_REFS_NONE, 0);
@@ -681,6 +706,7 @@ int main(void)
     const struct CMUnitTest tests[] = {
 #define T(f) cmocka_unit_test_setup_teardown(f, setup, teardown)
         T(test_relative_to_the_image),
+        T(test_backing_path),
         T(test_options_win),
         T(test_never_writable),
         T(test_image_without_a_folder),

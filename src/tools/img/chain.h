@@ -1,0 +1,18 @@
+/* SPDX-License-Identifier: MIT */
+/* Backing chains of open disks, as commands name their members. */
+#ifndef PLATTER_TOOLS_CHAIN_H
+#define PLATTER_TOOLS_CHAIN_H
+
+#include <platter/backend.h>
+#include <platter/image.h>
+
+/* The backing file of bs, or NULL. */
+BlockDriverState *chain_below(BlockDriverState *bs);
+/* The member of the chain below bs that is called name: what bdrv_get_filename says, what the image
+ * above it says, or a path to the same file. *ret_depth (may be NULL) is 1 for the backing file of
+ * bs. NULL: none. */
+BlockDriverState *chain_find(BlockDriverState *bs, const char *name, unsigned *ret_depth);
+/* A backend that reads bs besides its other users. NULL with errp. */
+BlockBackend *chain_reader(Platter *pl, BlockDriverState *bs, const char *id, Error **errp);
+
+#endif

@@ -1,0 +1,266 @@
+/* SPDX-License-Identifier: MIT */
+/*
+ * platter rebase: put an image on another backing file, in the words of `qemu-img rebase`. The disk
+ * reads the same afterwards: what would change is copied into the image first, made durable, and
+ * then the header is changed. With -u only the header is.
+ */
+#include <errno.h>
+#include <stdlib.h>
+#include <string.h>
+
+#include "tools/commands.h"
+#include "tools/disk.h"
+#include "tools/img/chain.h"
+#include "tools/img/rebase_copy.h"
+#include "tools/progress.h"
+#include "util/checked.h"
+#include "util/mem.h"
+
+enum rebase_option {
+    REBASE_BACKING = 1,
+    REBASE_BACKING_FORMAT,
+    REBASE_PROGRESS,
+    REBASE_QUIET,
+    REBASE_SRC_CACHE,
+    REBASE_UNSAFE,
+};
+
+static const struct cli_option rebase_options[] = {
+    {REBASE_BACKING, 'b', "backing", "FILE", "the new backing file; '' for none"},
+    {REBASE_BACKING_FORMAT, 'F', "backing-format", "FMT", "format of the new backing file"},
+    {REBASE_BACKING_FORMAT, 'B', NULL, "FMT", "the same"},
+    {REBASE_UNSAFE, 'u', "unsafe", NULL, "change the name only; nothing is looked at or copied"},
+    DISK_ROW_FORMAT,
+    DISK_ROW_IMAGE_OPTS,
+    DISK_ROW_CACHE,
+    {REBASE_SRC_CACHE, 'T', "src-cache", "MODE", "cache mode of the new backing file"},
+    {DISK_OPTION_FORCE_SHARE, 'U', "force-share", NULL, "take no locks on the new backing file"},
+    {REBASE_PROGRESS, 'p', "progress", NULL, "show how far it is"},
+    {REBASE_QUIET, 'q', "quiet", NULL, "print only errors"},
+    DISK_ROWS_REFS,
+    {0},
+};
+
+struct rebase_args {
+    struct disk_args disk;
+    struct disk_args base; /* of the new backing file; base.file: as the image will name it */
+    bool unsafe;
+    bool progress;
+    bool quiet;
+};
+
+struct rebase {
+    struct cli *cli;
+    const struct rebase_args *args;
+    BlockBackend *blk;
+    struct progress progress;
+    struct rebase_copy copy;
+    int ret;
+};
+
+static bool has_base(const struct rebase_args *args)
+{
+    return args->base.file && args->base.file[0] != '\0';
+}
+
+static bool format_is_known(const char *name)
+{
+    const char *const *names = bdrv_list_formats();
+
+    while (*names && strcmp(*names, name) != 0) {
+        names++;
+    }
+    return *names != NULL;
+}
+
+/* ---- the copy ---- */
+
+static void copy_report(void *opaque, uint64_t done, uint64_t total)
+{
+    struct rebase *r = opaque;
+
+    progress_set(&r->progress, done, total);
+}
+
+static void copy_run_co(void *opaque)
+{
+    struct rebase *r = opaque;
+
+    r->ret = rebase_copy_co(&r->copy);
+}
+
+/* The new backing file: a member of the old chain, or opened. CLI_EXIT_OK or after printing. */
+static int base_open(struct rebase *r)
+{
+    struct cli *cli = r->cli;
+    BlockDriverState *bs = blk_bs(r->blk);
+    Platter *pl = blk_get_platter(r->blk);
+    struct disk_args args = r->args->base;
+    Error *err = NULL;
+    AUTO_FREE char *path = bdrv_get_backing_path(bs, args.file, &err);
+    BlockDriverState *member;
+    unsigned depth;
+
+    if (!path) {
+        return cli_report(cli, err);
+    }
+    member = chain_find(bs, path, &depth);
+    if (member && (!args.format || strcmp(bdrv_get_format_name(member), args.format) == 0)) {
+        r->copy.base = chain_reader(pl, member, "base", &err);
+        r->copy.shared_depth = (int)depth + 1;
+        return r->copy.base ? CLI_EXIT_OK : cli_report(cli, err);
+    }
+    args.file = path;
+    args.id = "base";
+    r->copy.base = disk_open(cli, pl, &args);
+    return r->copy.base ? CLI_EXIT_OK
+                        : cli_error(cli, "Could not open new backing file '%s'", args.file);
+}
+
+static uint64_t unit_bytes(BlockDriverState *bs)
+{
+    struct bdrv_info info;
+    uint64_t unit = bdrv_get_info(bs, &info) == 0 ? info.cluster_size_bytes : 0;
+
+    return is_pow2(unit) && unit >= 512 && unit <= REBASE_UNIT_BYTES_MAX ? unit : 512;
+}
+
+static int rebase_content(struct rebase *r)
+{
+    int code = has_base(r->args) ? base_open(r) : CLI_EXIT_OK;
+    int ret;
+
+    if (code != CLI_EXIT_OK) {
+        return code;
+    }
+    r->copy.overlay = r->blk;
+    r->copy.unit_bytes = unit_bytes(blk_bs(r->blk));
+    r->copy.report = copy_report;
+    r->copy.opaque = r;
+    ret = disk_run_co(blk_get_platter(r->blk), copy_run_co, r);
+    ret = ret < 0 ? ret : r->ret;
+    if (ret < 0) {
+        return cli_error(r->cli, "%s failed: %s", r->copy.failed, strerror(-ret));
+    }
+    ret = blk_flush(r->blk); /* before the header refers to the new one */
+    return ret < 0 ? cli_error(r->cli, "the flush failed: %s", strerror(-ret)) : CLI_EXIT_OK;
+}
+
+/* ---- the header ---- */
+
+static int rebase_header(struct rebase *r)
+{
+    const char *name = has_base(r->args) ? r->args->base.file : NULL;
+    Error *err = NULL;
+
+    if (bdrv_change_backing_file(blk_bs(r->blk), name, name ? r->args->base.format : NULL, &err) <
+        0) {
+        cli_error(r->cli, "Could not change the backing file to '%s': %s", name ? name : "",
+                  error_get_pretty(err));
+        error_free(err);
+        return CLI_EXIT_FAILED;
+    }
+    return CLI_EXIT_OK;
+}
+
+static int rebase_run(struct cli *cli, BlockBackend *blk, void *opaque)
+{
+    const struct rebase_args *args = opaque;
+    struct rebase r = {.cli = cli, .args = args, .blk = blk};
+    int code = CLI_EXIT_OK;
+
+    if (has_base(args) && !args->base.format) {
+        return cli_error(cli,
+                         "Could not change the backing file to '%s': backing format must be "
+                         "specified",
+                         args->base.file);
+    }
+    progress_begin(&r.progress, cli, args->progress && !args->quiet);
+    if (!args->unsafe) {
+        code = rebase_content(&r);
+    }
+    if (code == CLI_EXIT_OK) {
+        code = rebase_header(&r);
+    }
+    if (code == CLI_EXIT_OK) {
+        progress_set(&r.progress, 1, 1);
+    }
+    progress_end(&r.progress);
+    blk_unref(r.copy.base);
+    return code;
+}
+
+/* ---- arguments ---- */
+
+static bool rebase_take(struct rebase_args *args, int id, const struct cli_args *a)
+{
+    switch (id) {
+    case REBASE_BACKING:
+        args->base.file = a->value;
+        return true;
+    case REBASE_BACKING_FORMAT:
+        args->base.format = a->value;
+        return true;
+    case REBASE_PROGRESS:
+        args->progress = true;
+        return true;
+    case REBASE_QUIET:
+        args->quiet = true;
+        return true;
+    case REBASE_SRC_CACHE:
+        args->base.cache = a->value;
+        return true;
+    case REBASE_UNSAFE:
+        args->unsafe = true;
+        return true;
+    case DISK_OPTION_FORCE_SHARE:
+        args->base.force_share = true;
+        return true;
+    default:
+        return disk_take_option(&args->disk, id, a) || disk_take_file(&args->disk, a);
+    }
+}
+
+static int rebase_command(struct cli *cli, int argc, char **argv)
+{
+    struct rebase_args args = {.disk = {.writable = true, .exclusive = true}};
+    struct cli_args a = cli_args_begin(cli, argc, argv);
+    int id;
+
+    while ((id = cli_next(&a)) != CLI_END) {
+        if (id == CLI_HELP) {
+            return CLI_EXIT_OK;
+        }
+        if (id == CLI_BAD || !rebase_take(&args, id, &a)) {
+            return CLI_EXIT_USAGE;
+        }
+    }
+    if (!args.disk.file) {
+        return cli_usage_error(cli, "Expecting one image file name");
+    }
+    if (!args.base.file && !args.unsafe) {
+        return cli_usage_error(cli, "Must specify backing file (-b) or use unsafe mode (-u)");
+    }
+    if (!disk_args_check(cli, &args.disk) || !disk_args_check(cli, &args.base)) {
+        return CLI_EXIT_USAGE;
+    }
+    if (has_base(&args) && args.base.format && !format_is_known(args.base.format)) {
+        return cli_error(cli, "Invalid format name: '%s'", args.base.format);
+    }
+    args.disk.no_backing = args.unsafe;
+    return disk_run(cli, &args.disk, rebase_run, &args);
+}
+
+const struct cli_command command_rebase = {
+    .name = "rebase",
+    .operands = "FILE",
+    .summary = "Put an image on another backing file",
+    .options = rebase_options,
+    .details = "The disk reads the same afterwards, but with -u, which is for a backing file that\n"
+               "was moved or renamed.\n\n"
+               "Examples:\n"
+               "  platter rebase -b newer.qcow2 -F qcow2 overlay.qcow2\n"
+               "  platter rebase -b '' overlay.qcow2\n"
+               "  platter rebase -u -b moved/base.img -F raw overlay.qcow2\n",
+    .run = rebase_command,
+};
