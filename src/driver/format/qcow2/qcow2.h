@@ -803,6 +803,8 @@ extern const struct bdrv_bitmap_ops q2_bitmap_ops;
 
 int q2_check_co(struct qcow2 *s, const struct bdrv_check_options *options,
                 struct bdrv_check_result *ret_result, Error **errp);
+int q2_driver_check_co(BlockDriverState *bs, const struct bdrv_check_options *options,
+                       struct bdrv_check_result *ret_result, Error **errp); /* bdrv_image_ops */
 /* Rebuild refcounts and flags of an image whose dirty bit is set. Drained. */
 int q2_repair_dirty_co(struct qcow2 *s, Error **errp);
 
