@@ -35,17 +35,18 @@
 
 static q2_token count_in(struct q2_inflight *f)
 {
-    uint32_t slot = aio_context_slot(aio_context_current());
-    uint32_t phase = atomic_load_explicit(&f->phase, memory_order_relaxed) & 1;
+    q2_token token = aio_context_slot(aio_context_current()) * Q2_INFLIGHT_STRIDE +
+                     (atomic_load_explicit(&f->phase, memory_order_relaxed) & 1);
 
-    atomic_fetch_add_explicit(&f->slots[slot].inside[phase], 1, memory_order_seq_cst);
-    return slot << 1 | phase;
+    atomic_fetch_add_explicit(&f->inside[token], 1, memory_order_seq_cst);
+    return token;
 }
 
 static bool any_inside(struct q2_inflight *f, uint32_t phase)
 {
     for (unsigned i = 0; i < OS_SLOTS; i++) {
-        if (atomic_load_explicit(&f->slots[i].inside[phase & 1], memory_order_seq_cst) != 0) {
+        if (atomic_load_explicit(&f->inside[i * Q2_INFLIGHT_STRIDE + (phase & 1)],
+                                 memory_order_seq_cst) != 0) {
             return true;
         }
     }

@@ -151,11 +151,9 @@ struct q2_retired {
 };
 TAILQ_HEAD(q2_retired_list, q2_retired);
 
-/* As long as a cache line, so that two slots never share one. */
-struct q2_inflight_slot {
-    _Atomic uint32_t inside[2];
-    uint32_t pad[14];
-};
+/* Counters of a slot: one for each phase, and room up to a cache line: two slots never share one.
+ */
+#define Q2_INFLIGHT_STRIDE 16
 
 enum q2_attention {
     Q2_ATTENTION_HELD = 1 << 0,    /* an exclusive section runs or waits */
@@ -163,7 +161,7 @@ enum q2_attention {
 };
 
 struct q2_inflight {
-    struct q2_inflight_slot slots[OS_SLOTS];
+    _Atomic uint32_t inside[OS_SLOTS * Q2_INFLIGHT_STRIDE];
     _Atomic uint32_t phase;        /* its lowest bit chooses the counter; written under lock */
     _Atomic uint32_t attention;    /* enum q2_attention; written under lock */
     struct os_mutex lock;          /* guards the rest */
@@ -178,7 +176,7 @@ struct q2_inflight {
 
 struct qcow2;
 
-/* What q2_leave needs back: slot and phase. */
+/* What q2_leave needs back: the index of the counter. */
 typedef uint32_t q2_token;
 
 void q2_inflight_init(struct q2_inflight *f);
@@ -878,12 +876,11 @@ static inline uint64_t q2_disk_bytes(struct qcow2 *s)
 static inline q2_token q2_enter_co(struct qcow2 *s)
 {
     struct q2_inflight *f = &s->inflight;
-    uint32_t slot = aio_context_slot(aio_context_current());
-    uint32_t phase = atomic_load_explicit(&f->phase, memory_order_relaxed) & 1;
-    q2_token token = slot << 1 | phase;
+    q2_token token = aio_context_slot(aio_context_current()) * Q2_INFLIGHT_STRIDE +
+                     (atomic_load_explicit(&f->phase, memory_order_relaxed) & 1);
 
     /* inflight.c says why these two, and the loads of the mapping, are seq_cst */
-    atomic_fetch_add_explicit(&f->slots[slot].inside[phase], 1, memory_order_seq_cst);
+    atomic_fetch_add_explicit(&f->inside[token], 1, memory_order_seq_cst);
     if (UNLIKELY(atomic_load_explicit(&f->attention, memory_order_seq_cst) & Q2_ATTENTION_HELD)) {
         return q2_enter_wait_co(s, token);
     }
@@ -893,8 +890,7 @@ static inline q2_token q2_enter_co(struct qcow2 *s)
 static inline void q2_leave(struct qcow2 *s, q2_token token)
 {
     struct q2_inflight *f = &s->inflight;
-    uint32_t before =
-        atomic_fetch_sub_explicit(&f->slots[token >> 1].inside[token & 1], 1, memory_order_seq_cst);
+    uint32_t before = atomic_fetch_sub_explicit(&f->inside[token], 1, memory_order_seq_cst);
 
     if (UNLIKELY(atomic_load_explicit(&f->attention, memory_order_seq_cst) != 0) && before == 1) {
         q2_leave_slow(s);

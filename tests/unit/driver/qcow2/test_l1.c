@@ -180,7 +180,7 @@ static void test_old_table_stays(void **state)
     q2_token token = 0;
 
     /* as if it had entered before the load, which replaces the table without a section */
-    atomic_fetch_add(&s->inflight.slots[0].inside[0], 1);
+    atomic_fetch_add(&s->inflight.inside[token], 1);
     assert_int_equal(q2_l1_load(s, META_L1_OFFSET, 100, NULL), 0);
     assert_ptr_not_equal(q2_l1_get(s), old);
     assert_int_equal(q2_l1_entry(old, 0), Q2_COPIED | META_L2_OFFSET);
