@@ -24,10 +24,13 @@ BdrvDirtyBitmap *q2_bitmap_next_stored(BlockDriverState *bs, BdrvDirtyBitmap *bi
 
 /* ---- bitmap_load.c ---- */
 
+/* Whether the entry by itself allows its bits to be used ("flags" in the specification). */
+bool q2_bitmap_may_use(const struct q2_bitmap_entry *e);
+
 /* The directory that the header names. ret_dir is for fini also after a failure. */
 int q2_bitmap_directory_read(struct qcow2 *s, struct q2_bitmap_directory *ret_dir, Error **errp);
-/* The bitmaps of the directory enter the node. */
-int q2_bitmaps_load(struct qcow2 *s, const struct q2_bitmap_directory *dir, Error **errp);
+/* The bitmaps of the directory enter the node; entries are marked damaged. */
+int q2_bitmaps_load(struct qcow2 *s, struct q2_bitmap_directory *dir, Error **errp);
 /* Whether a range is where clusters of bitmaps may be: inside the file, and no other metadata. */
 bool q2_bitmap_range_ok(struct qcow2 *s, uint64_t offset, uint64_t bytes, uint64_t file_bytes);
 /* Call visit for each cluster of data of a bitmap, as far as its table can be read. */

@@ -5,13 +5,16 @@
  * believed. An error of the storage refuses the image too: it is no damage, and a bitmap that is
  * good must not be lost over it.
  *
- * Work and memory are bounded by the file: a table lies inside it, and no more clusters of bits are
- * read than the file has.
+ * Each cluster of a bitmap is claimed once. One whose clusters lie outside the file, are other
+ * metadata or another bitmap's is damaged: they are not freed with it, for they may be somebody
+ * else's. What is not believed is flagged as in use when the directory is written next. So work and
+ * memory are bounded by the file, too.
  */
 #include <errno.h>
 #include <stdlib.h>
 
 #include "bitmap_int.h"
+#include "util/bitmap.h"
 #include "util/error.h"
 
 #define TABLE_CHUNK_BYTES 65536
@@ -115,54 +118,69 @@ int q2_bitmap_each_cluster(struct qcow2 *s, const struct q2_bitmap_entry *e,
 
 struct load {
     struct qcow2 *s;
+    struct bitmap claimed; /* clusters of the file that are some bitmap's */
+    bool shared;           /* two wanted the same one */
+    uint64_t file_bytes;
+    uint8_t *buf; /* a cluster */
+    /* of the bitmap at hand */
     BdrvDirtyBitmap *bitmap;
     uint64_t bits;
-    uint64_t file_bytes;
-    uint64_t clusters_left; /* that may still be read, of all bitmaps */
-    uint8_t *buf;           /* a cluster */
+    bool reads; /* its bits are wanted */
 };
 
-/* -EINVAL: the bitmap cannot be used. */
-static int load_cluster(void *opaque, uint32_t index, uint64_t offset)
+/* Clusters of its own, which are nothing else: 0 or -EINVAL. */
+static int claim(struct load *l, uint64_t offset, uint64_t bytes)
 {
-    struct load *l = opaque;
-    struct qcow2 *s = l->s;
-    uint64_t first = (uint64_t)index << (s->geo.cluster_bits + 3);
-    uint64_t bits = min_u64(l->bits - first, (uint64_t)s->geo.cluster_bytes * 8);
-    size_t bytes = (size_t)((bits + 7) / 8);
+    unsigned shift = l->s->geo.cluster_bits;
+    uint64_t first = offset >> shift;
+    uint64_t count = ((offset + bytes - 1) >> shift) - first + 1;
+    uint64_t taken;
+
+    if (!q2_bitmap_range_ok(l->s, offset, bytes, l->file_bytes)) {
+        return -EINVAL;
+    }
+    if (bitmap_next_set(&l->claimed, first, first + count, &taken)) {
+        l->shared = true;
+        return -EINVAL;
+    }
+    bitmap_set(&l->claimed, first, count);
+    return 0;
+}
+
+static int read_cluster(struct load *l, uint64_t first, uint64_t bits, uint64_t offset)
+{
     int ret;
 
     if (offset == Q2_BITMAP_ONES) {
         bdrv_bitmap_import(l->bitmap, first, bits, NULL);
         return 0;
     }
-    if (l->clusters_left == 0 || !q2_bitmap_range_ok(s, offset, bytes, l->file_bytes)) {
-        return -EINVAL;
-    }
-    l->clusters_left--;
-    ret = bdrv_edge_pread(s->file, offset, l->buf, bytes);
+    ret = bdrv_edge_pread(l->s->file, offset, l->buf, (size_t)((bits + 7) / 8));
     if (ret == 0) {
         bdrv_bitmap_import(l->bitmap, first, bits, l->buf);
     }
     return ret;
 }
 
-static int load_bits(struct load *l, const struct q2_bitmap_entry *e)
+static int load_cluster(void *opaque, uint32_t index, uint64_t offset)
 {
-    struct qcow2 *s = l->s;
-    uint64_t disk_bytes = q2_disk_bytes(s);
+    struct load *l = opaque;
+    uint64_t per_cluster = (uint64_t)l->s->geo.cluster_bytes * 8;
+    uint64_t first = index * per_cluster;
+    uint64_t bits = l->reads ? min_u64(l->bits - first, per_cluster) : 1;
+    int ret = offset == Q2_BITMAP_ONES ? 0 : claim(l, offset, (bits + 7) / 8);
 
-    l->bits = q2_bitmap_bits(disk_bytes, e->granularity_bits);
-    if (e->table_entries !=
-            q2_bitmap_table_entries(disk_bytes, e->granularity_bits, s->geo.cluster_bits) ||
-        !q2_bitmap_range_ok(s, e->table_offset, (uint64_t)e->table_entries * 8, l->file_bytes)) {
-        return -EINVAL;
-    }
-    return q2_bitmap_each_cluster(s, e, load_cluster, l);
+    return ret == 0 && l->reads ? read_cluster(l, first, bits, offset) : ret;
 }
 
-/* Whether the entry itself allows its bits to be used ("flags" in the specification). */
-static bool may_use(const struct q2_bitmap_entry *e)
+static int load_table(struct load *l, const struct q2_bitmap_entry *e)
+{
+    int ret = claim(l, e->table_offset, (uint64_t)e->table_entries * 8);
+
+    return ret == 0 ? q2_bitmap_each_cluster(l->s, e, load_cluster, l) : ret;
+}
+
+bool q2_bitmap_may_use(const struct q2_bitmap_entry *e)
 {
     return !(e->flags & Q2_BITMAP_IN_USE) &&
            (e->extra_bytes == 0 || (e->flags & Q2_BITMAP_EXTRA_COMPATIBLE));
@@ -174,29 +192,36 @@ static unsigned entry_state(const struct q2_bitmap_entry *e)
 
     state |= e->flags & Q2_BITMAP_IN_USE ? BDRV_BITMAP_STATE_IN_USE : 0;
     state |= e->flags & Q2_BITMAP_AUTO ? BDRV_BITMAP_STATE_RECORDING : 0;
-    state |= may_use(e) ? 0 : BDRV_BITMAP_STATE_INCONSISTENT;
+    state |= q2_bitmap_may_use(e) ? 0 : BDRV_BITMAP_STATE_INCONSISTENT;
     return state;
 }
 
-static int load_one(struct load *l, const struct q2_bitmap_entry *e, Error **errp)
+static int load_one(struct load *l, struct q2_bitmap_entry *e, Error **errp)
 {
-    int ret = 0;
+    struct qcow2 *s = l->s;
+    uint64_t disk_bytes = q2_disk_bytes(s);
+    bool fits = e->table_entries ==
+                q2_bitmap_table_entries(disk_bytes, e->granularity_bits, s->geo.cluster_bits);
+    int ret;
 
-    l->bitmap = bdrv_bitmap_load(l->s->bs, e->name, e->granularity_bits, entry_state(e), errp);
+    l->bitmap = bdrv_bitmap_load(s->bs, e->name, e->granularity_bits, entry_state(e), errp);
     if (l->bitmap == NULL) {
         return -ENOMEM;
     }
-    if (may_use(e)) {
-        ret = load_bits(l, e);
+    l->bits = q2_bitmap_bits(disk_bytes, e->granularity_bits);
+    l->reads = fits && q2_bitmap_may_use(e);
+    ret = load_table(l, e);
+    if (ret < 0 && ret != -EINVAL && (l->reads || ret == -ENOMEM)) {
+        return error_set_errno(errp, -ret, "Could not read bitmap '%s'", e->name);
     }
-    if (ret == -EINVAL) {
+    e->damaged = ret < 0;
+    if (e->damaged || !l->reads) {
         bdrv_bitmap_set_inconsistent(l->bitmap);
-        ret = 0;
     }
-    return ret == 0 ? 0 : error_set_errno(errp, -ret, "Could not read bitmap '%s'", e->name);
+    return 0;
 }
 
-int q2_bitmaps_load(struct qcow2 *s, const struct q2_bitmap_directory *dir, Error **errp)
+int q2_bitmaps_load(struct qcow2 *s, struct q2_bitmap_directory *dir, Error **errp)
 {
     struct load l = {.s = s};
     int64_t file_bytes = bdrv_edge_getlength(s->file);
@@ -206,14 +231,18 @@ int q2_bitmaps_load(struct qcow2 *s, const struct q2_bitmap_directory *dir, Erro
         return error_set_errno(errp, (int)-file_bytes, "Could not learn the image file's size");
     }
     l.file_bytes = (uint64_t)file_bytes;
-    l.clusters_left = l.file_bytes >> s->geo.cluster_bits;
     l.buf = bdrv_buffer_alloc(s->bs, s->geo.cluster_bytes);
     if (l.buf == NULL) {
         return no_memory(errp);
     }
+    bitmap_init(&l.claimed, NULL); /* a bit for a cluster of the file at most */
     for (uint32_t i = 0; i < dir->count && ret == 0; i++) {
         ret = load_one(&l, &dir->entries[i], errp);
     }
+    for (uint32_t i = 0; i < dir->count && l.shared; i++) {
+        dir->entries[i].damaged = true; /* also the one that claimed it first */
+    }
+    bitmap_fini(&l.claimed);
     bdrv_buffer_free(s->bs, l.buf, s->geo.cluster_bytes);
     return ret;
 }

@@ -198,8 +198,12 @@ static int put_entry_co(struct store *st, const BdrvDirtyBitmap *bitmap,
         return ret;
     }
     st->dir.count++;
-    if (st->without != NULL || (state & BDRV_BITMAP_STATE_INCONSISTENT)) {
-        return 0; /* as it is; a removal is of one bitmap, whatever became of the others */
+    if (state & BDRV_BITMAP_STATE_INCONSISTENT) {
+        e->flags |= q2_bitmap_may_use(e) ? Q2_BITMAP_IN_USE : 0; /* its content is not believed */
+        return 0;
+    }
+    if (st->without != NULL) {
+        return 0; /* as it is, whatever became of it since */
     }
     if (old == NULL || (state & (BDRV_BITMAP_STATE_IN_USE | BDRV_BITMAP_STATE_CHANGED))) {
         *ret_replaced = true;
@@ -332,7 +336,7 @@ static void free_bitmap_co(struct freeing *f, const struct q2_bitmap_entry *e)
 {
     uint64_t bytes = (uint64_t)e->table_entries * 8;
 
-    if (q2_bitmap_range_ok(f->s, e->table_offset, bytes, f->file_bytes)) {
+    if (!e->damaged && q2_bitmap_range_ok(f->s, e->table_offset, bytes, f->file_bytes)) {
         (void)q2_bitmap_each_cluster(f->s, e, free_cluster, f);
         q2_free_later(f->s, e->table_offset, align_up(bytes, f->s->geo.cluster_bytes),
                       Q2_DISCARD_OTHER);

@@ -739,6 +739,7 @@ struct q2_bitmap_entry {
     uint32_t extra_bytes;
     uint8_t *extra; /* owned; NULL: none */
     char *name;     /* owned */
+    bool damaged;   /* not in the file: its clusters may be somebody else's, so are not freed */
 };
 struct q2_bitmap_directory {
     struct q2_bitmap_entry *entries; /* owned */
