@@ -88,9 +88,11 @@ static void test_first_bad_one(void **state)
 {
     struct env *env = *state;
     BlockBackend *blk = fake_blk(env->pl, "hd");
-    struct fake *fake = fake_of(blk_bs(blk));
+    BlockDriverState *bs = blk_bs(blk);
+    struct fake *fake = fake_of(bs);
     struct batch b = {0};
 
+    bdrv_ref(bs); /* looked at when it is removed */
     batch_add(&b, 0, 1, 1);
     batch_add(&b, FAKE_SECTORS, 1, 1);
     assert_int_equal(blk_aio_multiwrite(blk, b.reqs, 2), -EIO);
@@ -106,6 +108,7 @@ static void test_first_bad_one(void **state)
     env_poll(env);
     assert_int_equal(atomic_load(&fake->writes), 0);
     batch_free(&b);
+    bdrv_unref(bs);
     blk_unref(blk);
 }
 
