@@ -86,3 +86,35 @@ int bdrv_create(Platter *pl, const char *filename, BlockOptions *options, Error 
     block_options_free(options);
     return rc;
 }
+
+/* ---- what a driver does to what it makes ---- */
+
+static void create_describe(void *parent, char *buf, size_t size)
+{
+    snprintf(buf, size, "creation");
+}
+
+static const struct bdrv_parent_class create_parent_class = {.describe = create_describe};
+
+BdrvEdge *bdrv_create_open(Platter *pl, const char *filename, BlockOptions *options, Error **errp)
+{
+    const uint64_t perm = BDRV_PERM_CONSISTENT_READ | BDRV_PERM_WRITE | BDRV_PERM_RESIZE;
+    BlockDriverState *bs;
+    BdrvEdge *edge = NULL;
+
+    instance_control(pl);
+    bs = options != NULL
+             ? bdrv_open(pl, filename, NULL, options, BDRV_O_RDWR | BDRV_O_NO_BACKING, errp)
+             : bdrv_open_storage(pl, filename, BDRV_O_RDWR, errp);
+    if (bs != NULL) {
+        edge =
+            bdrv_root_attach(bs, "create", &create_parent_class, NULL, perm, BDRV_PERM_ALL, errp);
+        bdrv_unref(bs); /* the edge has its own */
+    }
+    return edge;
+}
+
+void bdrv_create_close(BdrvEdge *edge)
+{
+    bdrv_root_detach(edge);
+}

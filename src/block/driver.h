@@ -364,6 +364,11 @@ int bdrv_edge_flush(BdrvEdge *edge);
  * just call it. What it returned, or -ENOMEM. Control thread. */
 int bdrv_run_co(int (*run_co)(void *opaque), void *opaque);
 
+/* For create: the bytes of the file that was just made, or, with options (owned; they name the
+ * driver), the image in it, to be written and grown; without its backing file. NULL with errp. */
+BdrvEdge *bdrv_create_open(Platter *pl, const char *filename, BlockOptions *options, Error **errp);
+void bdrv_create_close(BdrvEdge *edge); /* flush first where it matters: errors are lost here */
+
 /* A buffer aligned for I/O on bs and charged to the budget; NULL: no memory. Any thread. */
 void *bdrv_buffer_alloc(BlockDriverState *bs, size_t bytes);
 void bdrv_buffer_free(BlockDriverState *bs, void *buf, size_t bytes);

@@ -12,6 +12,7 @@
     X(mem, "mem")                                                                                  \
     X(null_aio, "null-aio")                                                                        \
     X(null_co, "null-co")                                                                          \
+    X(qcow2, "qcow2")                                                                              \
     X(raw, "raw")
 /* clang-format on */
 

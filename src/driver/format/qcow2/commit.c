@@ -37,7 +37,7 @@ void q2_commit_init(struct qcow2 *s)
 
 static int flush_both_co(struct qcow2 *s)
 {
-    int ret = s->data != s->file ? bdrv_edge_flush_co(s->data) : 0;
+    int ret = s->data != NULL && s->data != s->file ? bdrv_edge_flush_co(s->data) : 0;
 
     return ret < 0 ? ret : bdrv_edge_flush_co(s->file);
 }

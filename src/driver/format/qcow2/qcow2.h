@@ -123,10 +123,10 @@ struct q2_geometry {
 size_t q2_header_wants(const uint8_t *buf, size_t bytes);
 /* Parse the first bytes of an image (up to one cluster; bytes may be all there is). Only what can
  * be judged from them; file_bytes is the size of the whole file, for what must lie inside
- * (UINT64_MAX: not looked at). size_bytes is cut to whole sectors, as the reference does.
- * Refuses what format.h's limits refuse. 0, or -EINVAL, -ENOTSUP (version, unknown incompatible
- * feature, named from the table), -EFBIG (a table), -ENOMEM with errp. ret is for q2_header_fini
- * also after a failure. */
+ * (UINT64_MAX, for a check: not looked at, nor the snapshot table). size_bytes is cut to whole
+ * sectors, as the reference does. Refuses what format.h's limits refuse. 0, or -EINVAL, -ENOTSUP
+ * (version, unknown incompatible feature, named from the table), -EFBIG (a table), -ENOMEM with
+ * errp. ret is for q2_header_fini also after a failure. */
 int q2_header_parse(const uint8_t *buf, size_t bytes, uint64_t file_bytes, struct q2_header *ret,
                     Error **errp);
 void q2_header_fini(struct q2_header *h);
@@ -834,12 +834,24 @@ int q2_options_parse(BlockOptions *options, const struct q2_header *h,
                      const struct q2_geometry *geo, int flags, struct q2_options *ret,
                      Error **errp);
 
+/* ---- open.c, create.c, measure.c, info.c, inspect.c: what driver.c puts into its table ---- */
+
+int q2_driver_open(BlockDriverState *bs, BlockOptions *options, int flags, Error **errp);
+void q2_driver_close(BlockDriverState *bs);
+int q2_driver_reopen_prepare(BlockDriverState *bs, int new_flags, Error **errp);
+int q2_driver_create(Platter *pl, const char *filename, BlockOptions *options, Error **errp);
+int q2_driver_measure(Platter *pl, BlockOptions *options, BlockDriverState *source,
+                      struct bdrv_measure_result *ret_result, Error **errp);
+json_t *q2_driver_specific_info(BlockDriverState *bs);
+json_t *q2_driver_inspect(BdrvEdge *file, Error **errp);
+
 /* ---- the driver's state ---- */
 
 struct qcow2 {
     BlockDriverState *bs;
     BdrvEdge *file;
-    BdrvEdge *data;    /* where guest clusters are: file, or the external data file */
+    BdrvEdge *data;    /* where guest clusters are: file, or the external data file; NULL: nowhere
+                        * that can be read (encrypted, or a data file that was left closed) */
     BdrvEdge *backing; /* NULL: none */
     struct q2_geometry geo;
     struct q2_options opt;
@@ -860,7 +872,7 @@ struct qcow2 {
     struct q2_bitmaps *bitmaps;
     bool snapshot_shown; /* load_tmp: read-only for good */
     _Atomic bool corrupt_told;
-    bool autoclear_cleared; /* unknown autoclear bits are gone from the file */
+    AioTimer *clean_timer; /* of the L2 cache; NULL: none */
 };
 
 static inline struct qcow2 *q2_of(BlockDriverState *bs)

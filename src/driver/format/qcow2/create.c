@@ -1,0 +1,396 @@
+/* SPDX-License-Identifier: MIT */
+/*
+ * A new image: laid out as the reference does, byte for byte. First an image of no bytes (header,
+ * refcount table, one refcount block), then the driver itself opens it and makes the disk as large
+ * as it shall be, with what is to be allocated at once.
+ *
+ * Nothing is touched before all options were judged.
+ */
+#include <errno.h>
+#include <inttypes.h>
+
+#include "schema/opts.h"
+#include "util/error.h"
+#include "util/options.h"
+
+#include "create_int.h"
+#include "header_int.h"
+#include "refbits.h"
+
+/* Clusters of an image without a disk. */
+enum { HEADER_AT, REFTABLE_AT, REFBLOCK_AT, CLUSTERS };
+
+/* ---- options ---- */
+
+static int judge_compat(const struct opts_create_qcow2 *o, Error **errp)
+{
+    const struct {
+        bool wanted;
+        const char *what;
+    } needs_v3[] = {
+        {o->lazy_refcounts, "Lazy refcounts are"},
+        {o->refcount_bits != 16, "Refcount widths other than 16 bits are"},
+        {o->extended_l2, "Extended L2 entries are"},
+        {o->compression_type != OPTS_QCOW2_COMPRESSION_ZLIB, "Non-zlib compression types are"},
+        {o->data_file != NULL, "External data files are"},
+    };
+
+    for (size_t i = 0; o->compat == OPTS_QCOW2_COMPAT_V2 && i < ARRAY_SIZE(needs_v3); i++) {
+        if (needs_v3[i].wanted) {
+            return error_set(errp, EINVAL,
+                             "%s only supported with compatibility level 1.1 and above (use "
+                             "compat=v3)",
+                             needs_v3[i].what);
+        }
+    }
+    return 0;
+}
+
+static int judge_backing(const struct opts_create_qcow2 *o, Error **errp)
+{
+    bool known = o->backing_fmt == NULL;
+
+    for (size_t i = 0; bdrv_drivers[i] != NULL && !known; i++) {
+        known = strcmp(bdrv_drivers[i]->format_name, o->backing_fmt) == 0;
+    }
+    if (!known) {
+        return error_set(errp, EINVAL, "Unknown backing format '%s'", o->backing_fmt);
+    }
+    if (o->backing_fmt != NULL && o->backing_file == NULL) {
+        return error_set(errp, EINVAL, "Backing format cannot be used without backing file");
+    }
+    if (o->backing_file == NULL) {
+        return 0;
+    }
+    if (o->backing_file[0] == '\0') {
+        return error_set(errp, EINVAL, "Expected backing file name, got empty string");
+    }
+    if (o->backing_fmt == NULL) {
+        error_set(errp, EINVAL, "Backing file specified without backing format");
+        error_set_hint(errp, "Give it as backing_fmt");
+        return -EINVAL;
+    }
+    if (strlen(o->backing_file) > Q2_BACKING_NAME_BYTES_MAX) {
+        return error_set(errp, EINVAL, "Backing file name too long (%zu bytes)",
+                         strlen(o->backing_file));
+    }
+    if (o->data_file_raw) {
+        return error_set(errp, EINVAL,
+                         "Backing file and data_file_raw cannot be used at the same time");
+    }
+    if (o->preallocation != OPTS_PREALLOC_OFF && !o->extended_l2) {
+        return error_set(errp, EINVAL,
+                         "Backing file and preallocation can only be used at the same time if "
+                         "extended_l2 is on");
+    }
+    return 0;
+}
+
+static int judge_shape(const struct opts_create_qcow2 *o, Error **errp)
+{
+    if (o->cluster_size < UINT64_C(1) << Q2_CLUSTER_BITS_MIN ||
+        o->cluster_size > UINT64_C(1) << Q2_CLUSTER_BITS_MAX || !is_pow2(o->cluster_size)) {
+        return error_set(errp, EINVAL, "Cluster size must be a power of two between 512 and 2048k");
+    }
+    if (o->refcount_bits > UINT64_C(1) << Q2_REFCOUNT_ORDER_MAX || !is_pow2(o->refcount_bits)) {
+        return error_set(errp, EINVAL,
+                         "Refcount width must be a power of two and may not exceed 64 bits");
+    }
+    if (o->extended_l2 && o->cluster_size < UINT64_C(1) << Q2_CLUSTER_BITS_MIN_EXTENDED) {
+        return error_set(errp, EINVAL,
+                         "Extended L2 entries are only supported with cluster sizes of at least "
+                         "%d bytes",
+                         1 << Q2_CLUSTER_BITS_MIN_EXTENDED);
+    }
+    if (!q2_compression_known((enum q2_compression)o->compression_type)) {
+        return error_set(errp, ENOTSUP, "This build does not know compression type '%s'",
+                         opts_qcow2_compression_str(o->compression_type));
+    }
+    return 0;
+}
+
+/* A zstd type needs its bit. Fields that do not depend on the size of the disk. */
+static void fill_header(const struct opts_create_qcow2 *o, struct q2_header *h)
+{
+    *h = (struct q2_header){
+        .version = o->compat == OPTS_QCOW2_COMPAT_V2 ? 2 : 3,
+        .cluster_bits = (uint32_t)__builtin_ctzll(o->cluster_size),
+        .reftable_offset = REFTABLE_AT * o->cluster_size,
+        .reftable_clusters = 1,
+        .compatible = o->lazy_refcounts ? Q2_COMPAT_LAZY_REFCOUNTS : 0,
+        .autoclear = o->data_file_raw ? Q2_AUTOCLEAR_DATA_FILE_RAW : 0,
+        .refcount_order = (uint32_t)__builtin_ctzll(o->refcount_bits),
+        .compression_type = (uint8_t)o->compression_type,
+        .backing_file = o->backing_file,
+        .backing_format = o->backing_fmt,
+        .data_file = o->data_file,
+    };
+    if (h->compression_type != Q2_COMPRESSION_ZLIB) {
+        h->incompatible |= Q2_INCOMPAT_COMPRESSION;
+    }
+    if (o->extended_l2) {
+        h->incompatible |= Q2_INCOMPAT_EXTENDED_L2;
+    }
+    if (o->data_file != NULL) {
+        h->incompatible |= Q2_INCOMPAT_DATA_FILE;
+    }
+    TAILQ_INIT(&h->extensions);
+}
+
+static int judge_size(const struct opts_create_qcow2 *o, uint64_t *ret_bytes, Error **errp)
+{
+    unsigned cluster_bits = (unsigned)__builtin_ctzll(o->cluster_size);
+    uint64_t covers = UINT64_C(1) << (2 * cluster_bits - (o->extended_l2 ? 4 : 3));
+    uint64_t bytes = o->size <= INT64_MAX ? align_up(o->size, Q2_SECTOR) : UINT64_MAX;
+
+    if (bytes > INT64_MAX || (bytes - (bytes > 0)) / covers >= Q2_L1_BYTES_MAX / sizeof(uint64_t)) {
+        error_set(errp, EFBIG, "The image size is too large for file format 'qcow2'");
+        error_set_hint(errp, "Try using a larger cluster size");
+        return -EFBIG;
+    }
+    *ret_bytes = bytes;
+    return 0;
+}
+
+int q2_create_judge(struct opts_create_qcow2 *o, uint64_t *ret_disk_bytes, Error **errp)
+{
+    int rc = judge_shape(o, errp);
+
+    if (rc == 0) {
+        rc = judge_compat(o, errp);
+    }
+    if (rc == 0 && o->data_file_raw && o->data_file == NULL) {
+        rc = error_set(errp, EINVAL, "data_file_raw requires data_file");
+    }
+    if (rc == 0) {
+        rc = judge_backing(o, errp);
+    }
+    if (rc == 0) {
+        rc = judge_size(o, ret_disk_bytes, errp);
+    }
+    if (rc == 0 && o->data_file_raw && o->preallocation == OPTS_PREALLOC_OFF) {
+        o->preallocation = OPTS_PREALLOC_METADATA; /* offsets there are those of the disk */
+    }
+    return rc;
+}
+
+static int judge_names(const char *filename, const struct opts_create_qcow2 *o, Error **errp)
+{
+    if (!o->has_size) {
+        return error_set(errp, EINVAL, "Image creation needs a size parameter");
+    }
+    if (o->data_file != NULL && strcmp(o->data_file, filename) == 0) {
+        return error_set(errp, EINVAL, "The data file cannot be the image itself");
+    }
+    if (o->data_file != NULL && strlen(o->data_file) > Q2_DATA_FILE_NAME_BYTES_MAX) {
+        return error_set(errp, EINVAL, "Data file name too long (%zu bytes)", strlen(o->data_file));
+    }
+    return 0;
+}
+
+/* ---- files ---- */
+
+static int make_file(Platter *pl, const char *filename, const struct opts_create_qcow2 *o,
+                     Error **errp)
+{
+    BlockOptions *below = block_options_new();
+    int rc = below == NULL ? -ENOMEM : block_options_set_u64(below, "size", 0);
+
+    if (rc == 0 && o->nocow) {
+        rc = block_options_set_bool(below, "nocow", true);
+    }
+    if (rc == 0 && o->has_extent_size_hint) {
+        rc = block_options_set_u64(below, "extent_size_hint", o->extent_size_hint);
+    }
+    if (rc < 0) {
+        block_options_free(below);
+        return error_set_errno(errp, -rc, "Could not create '%s'", filename);
+    }
+    /* No driver named: the file name says who carries it. */
+    return bdrv_create(pl, filename, below, errp);
+}
+
+/* ---- an image without a disk ---- */
+
+static int put_cluster(BdrvEdge *file, const struct q2_header *h, unsigned index,
+                       const uint8_t *buf)
+{
+    return bdrv_edge_pwrite(file, (uint64_t)index << h->cluster_bits, buf,
+                            (size_t)1 << h->cluster_bits, 0);
+}
+
+static int put_refcounts(BdrvEdge *file, const struct q2_header *h, uint8_t *buf)
+{
+    size_t cluster_bytes = (size_t)1 << h->cluster_bits;
+    int rc;
+
+    memset(buf, 0, cluster_bytes);
+    store_be64(buf, (uint64_t)REFBLOCK_AT << h->cluster_bits);
+    rc = put_cluster(file, h, REFTABLE_AT, buf);
+    if (rc < 0) {
+        return rc;
+    }
+    memset(buf, 0, cluster_bytes);
+    for (unsigned i = 0; i < CLUSTERS; i++) {
+        q2_refbits_set(buf, h->refcount_order, i, 1);
+    }
+    return put_cluster(file, h, REFBLOCK_AT, buf);
+}
+
+static int write_empty(BdrvEdge *file, struct q2_header *h, Error **errp)
+{
+    size_t cluster_bytes = (size_t)1 << h->cluster_bits;
+    uint8_t *buf = malloc(cluster_bytes);
+    size_t used;
+    int rc;
+
+    if (buf == NULL) {
+        return error_set(errp, ENOMEM, "out of memory");
+    }
+    rc = put_refcounts(file, h, buf);
+    if (rc < 0) {
+        rc = error_set_errno(errp, -rc, "Could not write the refcounts of the new image");
+    }
+    if (rc == 0) {
+        rc = q2_header_build(h, buf, cluster_bytes, &used, errp);
+    }
+    if (rc == 0) {
+        rc = put_cluster(file, h, HEADER_AT, buf);
+        rc = rc < 0 ? error_set_errno(errp, -rc, "Could not write the header of the new image") : 0;
+    }
+    free(buf);
+    return rc;
+}
+
+/* Names that do not fit are refused before a file is touched. */
+static int judge_fit(struct q2_header *h, Error **errp)
+{
+    size_t cluster_bytes = (size_t)1 << h->cluster_bits;
+    AUTO_FREE uint8_t *buf = malloc(cluster_bytes);
+    size_t used;
+
+    if (buf == NULL) {
+        return error_set(errp, ENOMEM, "out of memory");
+    }
+    return q2_header_build(h, buf, cluster_bytes, &used, errp);
+}
+
+/* ---- the disk ---- */
+
+struct grow {
+    BdrvEdge *edge;
+    uint64_t disk_bytes;
+    enum bdrv_prealloc prealloc;
+    Error **errp;
+};
+
+/* The L1 table was written to the end of its cluster; the reference ends a file with its last
+ * entry. */
+static int trim_co(struct qcow2 *s)
+{
+    uint64_t end = s->header.l1_offset + (uint64_t)s->header.l1_entries * sizeof(uint64_t);
+    int64_t file_bytes = bdrv_edge_getlength(s->file);
+
+    if (s->header.l1_entries == 0 || file_bytes < 0 ||
+        (uint64_t)file_bytes != align_up(end, s->geo.cluster_bytes)) {
+        return 0;
+    }
+    return bdrv_edge_truncate_co(s->file, end, true, BDRV_PREALLOC_OFF, 0, NULL);
+}
+
+static int grow_co(void *opaque)
+{
+    const struct grow *g = opaque;
+    int rc = bdrv_edge_truncate_co(g->edge, g->disk_bytes, false, g->prealloc, 0, g->errp);
+
+    if (rc < 0) {
+        error_prepend(g->errp, "Could not resize image: ");
+        return rc;
+    }
+    rc = bdrv_edge_flush_co(g->edge);
+    if (rc == 0) {
+        rc = trim_co(q2_of(bdrv_edge_node(g->edge)));
+    }
+    return rc < 0 ? error_set_errno(g->errp, -rc, "Could not write the new image") : 0;
+}
+
+static int grow(Platter *pl, const char *filename, const struct opts_create_qcow2 *o,
+                uint64_t disk_bytes, Error **errp)
+{
+    static const enum bdrv_prealloc preallocs[] = {
+        [OPTS_PREALLOC_OFF] = BDRV_PREALLOC_OFF,
+        [OPTS_PREALLOC_METADATA] = BDRV_PREALLOC_METADATA,
+        [OPTS_PREALLOC_FALLOC] = BDRV_PREALLOC_FALLOC,
+        [OPTS_PREALLOC_FULL] = BDRV_PREALLOC_FULL,
+    };
+    BlockOptions *options = block_options_new();
+    struct grow g = {
+        .disk_bytes = disk_bytes,
+        .prealloc = preallocs[o->preallocation],
+        .errp = errp,
+    };
+    int rc = options == NULL ? -ENOMEM : block_options_set_str(options, "driver", "qcow2");
+
+    if (rc == 0 && o->data_file != NULL) {
+        rc = block_options_set_str(options, "data-file.filename", o->data_file);
+    }
+    if (rc < 0) {
+        block_options_free(options);
+        return error_set_errno(errp, -rc, "Could not open the new image");
+    }
+    g.edge = bdrv_create_open(pl, filename, options, errp);
+    if (g.edge == NULL) {
+        return -EINVAL;
+    }
+    rc = bdrv_run_co(grow_co, &g);
+    bdrv_create_close(g.edge);
+    return rc;
+}
+
+/* ---- all ---- */
+
+static int create(Platter *pl, const char *filename, struct opts_create_qcow2 *o, Error **errp)
+{
+    struct q2_header h;
+    uint64_t disk_bytes;
+    BdrvEdge *file;
+    int rc = q2_create_judge(o, &disk_bytes, errp);
+
+    if (rc == 0) {
+        rc = judge_names(filename, o, errp);
+    }
+    if (rc < 0) {
+        return rc;
+    }
+    fill_header(o, &h); /* borrows strings of o */
+    rc = judge_fit(&h, errp);
+    if (rc == 0) {
+        rc = make_file(pl, filename, o, errp);
+    }
+    if (rc == 0 && o->data_file != NULL) {
+        rc = make_file(pl, o->data_file, o, errp);
+    }
+    if (rc < 0) {
+        return rc;
+    }
+    file = bdrv_create_open(pl, filename, NULL, errp);
+    if (file == NULL) {
+        return -EINVAL;
+    }
+    rc = write_empty(file, &h, errp);
+    bdrv_create_close(file);
+    return rc == 0 ? grow(pl, filename, o, disk_bytes, errp) : rc;
+}
+
+int q2_driver_create(Platter *pl, const char *filename, BlockOptions *options, Error **errp)
+{
+    struct opts_create_qcow2 o;
+    int rc = opts_create_qcow2_parse(options, &o, errp);
+
+    if (rc < 0) {
+        return rc;
+    }
+    rc = create(pl, filename, &o, errp);
+    opts_create_qcow2_fini(&o);
+    return rc;
+}
