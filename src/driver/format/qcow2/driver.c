@@ -92,6 +92,7 @@ static int get_info(BlockDriverState *bs, struct bdrv_info *ret_info)
 }
 
 static const struct bdrv_image_ops image_ops = {
+    .check_co = q2_driver_check_co,
     .amend_co = q2_amend_co,
     .change_backing_file_co = q2_change_backing_file_co,
     .make_empty_co = q2_make_empty_co,
