@@ -141,7 +141,8 @@ static int rebuild_co(struct q2_check *c, const struct bdrv_check_result *found,
         return ret;
     }
     /* all that was wrong with refcounts is gone; what was wrong with tables is not counted here */
-    c->res->corruptions_fixed += found->corruptions;
+    c->res->corruptions_fixed += found->corruptions + c->structure_faults;
+    c->res->corruptions -= c->structure_faults;
     ret = q2_check_compare_co(c, BDRV_FIX_LEAKS);
     return ret < 0 ? error_set_errno(errp, -ret, "Check failed") : 0;
 }

@@ -323,6 +323,7 @@ static int refcount_block(struct q2_check *c, uint64_t index, uint64_t entry)
     if (entry & (Q2_COMPRESSED_SECTOR - 1)) {
         q2_check_tell(c, "ERROR refcount table entry %" PRIu64 " has reserved bits set", index);
         c->res->corruptions++;
+        c->structure_faults++;
         c->rebuild = true;
         return 0;
     }
@@ -332,6 +333,7 @@ static int refcount_block(struct q2_check *c, uint64_t index, uint64_t entry)
                       " is not cluster aligned; refcount table entry corrupted",
                       index);
         c->res->corruptions++;
+        c->structure_faults++;
         c->rebuild = true;
         return 0;
     }
@@ -341,6 +343,7 @@ static int refcount_block(struct q2_check *c, uint64_t index, uint64_t entry)
         q2_check_tell(c, "%s refcount block %" PRIu64 " is outside image",
                       mend ? "Repairing" : "ERROR", index);
         c->res->corruptions++;
+        c->structure_faults++;
         c->rebuild = c->rebuild || mend;
         return 0;
     }
@@ -349,6 +352,7 @@ static int refcount_block(struct q2_check *c, uint64_t index, uint64_t entry)
         q2_check_tell(c, "ERROR refcount block %" PRIu64 " refcount=%" PRIu32, index,
                       q2_refmap_get(&c->refs, cluster));
         c->res->corruptions++;
+        c->structure_faults++;
         c->rebuild = true;
     }
     return ret;
