@@ -96,7 +96,7 @@ static bool change_graph(Platter *pl, BlockDriverState *a, BlockDriverState *b)
     return ok;
 }
 
-static bool scenario(void)
+static bool scenario_graph(void)
 {
     Error *err = NULL;
     Platter *pl = platter_new(NULL, &err);
@@ -129,7 +129,95 @@ static bool scenario(void)
     return ok;
 }
 
-static void run_all(bool forever)
+/* A chain whose images name their files, by path and by json:. */
+static bool chain(Platter *pl)
+{
+    Error *err = NULL;
+    BlockDriverState *bs;
+    bool ok = true;
+
+    fake.cow[0] = (struct fake_cow){"top", "mid", "cow", "data"};
+    fake.cow[1] =
+        (struct fake_cow){"mid", "json:{'driver':'cow','file':{'filename':'/base'}}", "cow", NULL};
+    fake.cow[2] = (struct fake_cow){"base", "last", "raw", NULL};
+    if (platter_allow_image_ref(pl, "/tmp", &err) < 0) {
+        ok = said_why(err);
+        err = NULL;
+    }
+    bs = bdrv_open(pl, "json:{'driver':'cow','file':{'filename':'/top'}}", NULL, NULL, BDRV_O_RDWR,
+                   &err);
+    if (bs == NULL) {
+        return said_why(err);
+    }
+    if (bdrv_get_child(bs, "backing") == NULL) { /* its file has no name, and so no header */
+        ok = false;
+    } else if (bdrv_set_backing_name(bs, "x", "raw") < 0) {
+        ok = false;
+        assert_string_equal(bdrv_get_backing_file(bs), "mid");
+    }
+    bdrv_unref(bs);
+    return ok;
+}
+
+/* Operations on an image as a whole. */
+static bool image(Platter *pl)
+{
+    Error *err = NULL;
+    BlockDriverState *bs =
+        bdrv_open(pl, "json:{'driver':'img','file.filename':'x'}", NULL, NULL, BDRV_O_RDWR, &err);
+    struct bdrv_check_result result;
+    bool ok = true;
+    char *text;
+
+    if (bs == NULL) {
+        return said_why(err);
+    }
+    if (bdrv_check(bs, NULL, &result, &err) < 0) {
+        ok = said_why(err);
+        err = NULL;
+    }
+    if (bdrv_change_backing_file(bs, "x", "raw", &err) < 0) {
+        ok = said_why(err);
+        err = NULL;
+        assert_null(bdrv_get_backing_file(bs));
+    }
+    bdrv_image_corrupted(bs, false, 0, 1, "bad %s", "table");
+    text = bdrv_get_specific_info(bs, &err);
+    if (text == NULL) {
+        ok = said_why(err);
+        err = NULL;
+    }
+    free(text);
+    bdrv_unref(bs);
+    text = bdrv_inspect(pl, "x", "img", &err);
+    if (text == NULL) {
+        ok = said_why(err);
+    }
+    free(text);
+    return ok;
+}
+
+static bool scenario_images(void)
+{
+    const struct platter_options opts = {
+        .size = sizeof(opts), .image_refs = PLATTER_REFS_FOLLOW, .image_refs_hint = "try"};
+    Error *err = NULL;
+    Platter *pl = platter_new(&opts, &err);
+    bool ok;
+
+    if (pl == NULL) {
+        return said_why(err);
+    }
+    ok = chain(pl);
+    ok = image(pl) && ok;
+    assert_null(bdrv_next_node(pl, NULL));
+    assert_int_equal(fake.live, 0);
+    assert_int_equal(fake.checks, 0);
+    platter_free(pl);
+    return ok;
+}
+
+static void run_all(bool (*scenario)(void), bool forever)
 {
     long n = 0;
 
@@ -148,12 +236,14 @@ static void run_all(bool forever)
 
 static void test_once(void **state)
 {
-    run_all(false);
+    run_all(scenario_graph, false);
+    run_all(scenario_images, false);
 }
 
 static void test_forever(void **state)
 {
-    run_all(true);
+    run_all(scenario_graph, true);
+    run_all(scenario_images, true);
 }
 
 int main(void)
