@@ -144,7 +144,7 @@ static int member_open(struct commit *c, unsigned i)
     args.id = id;
     args.no_backing = i + 1 < c->count;
     args.writable = !args.no_backing || (i == 0 && empties(c->args));
-    args.exclusive = args.writable;
+    args.exclusive = !args.no_backing; /* emptying the image is another user of it */
     if (i > 0) {
         args.file = c->members[i].file;
         args.format = c->members[i].format;
