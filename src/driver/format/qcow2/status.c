@@ -12,8 +12,8 @@ static struct bdrv_status status_of(const struct qcow2 *s, const struct q2_exten
     struct bdrv_status st = {.bytes = extent->bytes};
 
     switch (extent->kind) {
-    case Q2_UNALLOCATED:
-        return st;
+    case Q2_UNALLOCATED: /* room among subclusters is told, as the reference does */
+        break;
     case Q2_ZEROES:
         st.flags = BDRV_BLOCK_ZERO;
         break;
