@@ -35,6 +35,7 @@
 #define OPS_DEFAULT 1500
 #define WORKERS_MAX 8
 #define ODD (3 * MIB + 1000)
+#define QCOW2 (3 * MIB + 1536)
 
 /* clang-format off */
 static const struct drive drives[] = {
@@ -55,10 +56,21 @@ static const struct drive drives[] = {
     {"raw-odd-direct",   "driver=raw,offset=1500,size=1048576,file.driver=file,file.filename=@,cache.direct=on", "/var/tmp", D_PERSISTS | D_TWO | D_DIRECT, MIB, ODD},
     {"loop-4k",          "driver=host_device,filename=@",                    "/var/tmp", D_PERSISTS | D_TWO | D_LOOP,                              3 * MIB, 3 * MIB + 1536},
     {"loop-4k-direct",   "driver=host_device,filename=@,cache.direct=on",    "/var/tmp", D_PERSISTS | D_TWO | D_LOOP | D_DIRECT,                   3 * MIB, 3 * MIB + 1536},
+    {"qcow2",            "driver=qcow2,file.driver=file,file.filename=@",    "/tmp",     D_PERSISTS | D_TWO,                                       QCOW2, 0, "driver=qcow2,size=#"},
+    {"qcow2-threads",    "driver=qcow2,file.driver=file,file.filename=@,file.aio=threads", "/tmp", D_PERSISTS | D_TWO | D_THREADS,                     QCOW2, 0, "driver=qcow2,size=#,cluster_size=16384"},
+    {"qcow2-tiny",       "driver=qcow2,l2-cache-size=1024,refcount-cache-size=2048,file.driver=file,file.filename=@", "/tmp", D_PERSISTS | D_TWO,      QCOW2, 0, "driver=qcow2,size=#,cluster_size=512,refcount_bits=64"},
+    {"qcow2-v2",         "driver=qcow2,file.driver=file,file.filename=@",    "/tmp",     D_PERSISTS | D_TWO,                                       QCOW2, 0, "driver=qcow2,size=#,compat=0.10,cluster_size=4096"},
+    {"qcow2-lazy",       "driver=qcow2,file.driver=file,file.filename=@",    "/dev/shm", D_PERSISTS | D_TWO,                                       QCOW2, 0, "driver=qcow2,size=#,lazy_refcounts=on,cluster_size=4096,refcount_bits=1"},
+    {"qcow2-subclusters", "driver=qcow2,file.driver=file,file.filename=@",   "/dev/shm", D_PERSISTS | D_TWO,                                       QCOW2, 0, "driver=qcow2,size=#,extended_l2=on,cluster_size=16384"},
+    {"qcow2-subclusters-large", "driver=qcow2,file.driver=file,file.filename=@", "/dev/shm", D_PERSISTS | D_TWO,                                 QCOW2, 0, "driver=qcow2,size=#,extended_l2=on,cluster_size=131072"},
+    {"qcow2-keep",       "driver=qcow2,discard-no-unref=on,file.driver=file,file.filename=@", "/dev/shm", D_PERSISTS | D_TWO,                      QCOW2, 0, "driver=qcow2,size=#,cluster_size=4096"},
+    {"qcow2-direct",     "driver=qcow2,cache.direct=on,file.driver=file,file.filename=@", "/var/tmp", D_PERSISTS | D_TWO | D_DIRECT,               QCOW2, 0, "driver=qcow2,size=#,cluster_size=4096"},
     {"sim",              "driver=file,filename=@",                           "/sim",     D_RESIZE | D_PERSISTS | D_SIM,                            ODD, 0},
     {"sim-direct",       "driver=file,filename=@,cache.direct=on",           "/sim",     D_RESIZE | D_PERSISTS | D_SIM,                            ODD, 0},
     {"sim-errors",       "driver=file,filename=@",                           "/sim",     D_PERSISTS | D_SIM | D_ERRORS | D_PAGE_CACHE,             ODD, 0},
     {"sim-direct-errors", "driver=file,filename=@,cache.direct=on",          "/sim",     D_PERSISTS | D_SIM | D_ERRORS,                            ODD, 0},
+    {"sim-qcow2",        "driver=qcow2,file.driver=file,file.filename=@",    "/sim",     D_PERSISTS | D_SIM,                                       QCOW2, 0, "driver=qcow2,size=#,cluster_size=4096"},
+    {"sim-qcow2-errors", "driver=qcow2,file.driver=file,file.filename=@,file.cache.direct=on", "/sim", D_PERSISTS | D_SIM | D_ERRORS,              QCOW2, 0, "driver=qcow2,size=#,cluster_size=4096"},
     {"sim-cut",          "driver=raw,file.driver=file,file.filename=@",      "/sim",     D_PERSISTS | D_SIM | D_CUT,                               MIB, 0},
     {"sim-direct-cut",   "driver=file,filename=@,cache.direct=on",           "/sim",     D_PERSISTS | D_SIM | D_CUT,                               MIB, 0},
     {"sim-cut-errors",   "driver=file,filename=@",                           "/sim",     D_PERSISTS | D_SIM | D_CUT | D_ERRORS | D_PAGE_CACHE,     MIB, 0},
@@ -182,11 +194,11 @@ static void file_remove(struct run *run)
 
 /* ---- opening ---- */
 
-static void options_text(const struct run *run, char *out, size_t size)
+static void options_text(const struct run *run, const char *text, char *out, size_t size)
 {
     size_t n = 0;
 
-    for (const char *p = run->drive->options; *p != '\0' && n < size; p++) {
+    for (const char *p = text; *p != '\0' && n < size; p++) {
         if (*p == '@') {
             n += (size_t)snprintf(out + n, size - n, "%s", run->path);
         } else if (*p == '#') {
@@ -199,20 +211,38 @@ static void options_text(const struct run *run, char *out, size_t size)
     out[n] = '\0';
 }
 
-static void disk_open(struct run *run)
+static BlockOptions *options_of(struct run *run, const char *drive_text)
 {
     char text[512];
     Error *err = NULL;
     BlockOptions *options;
 
-    options_text(run, text, sizeof(text));
+    options_text(run, drive_text, text, sizeof(text));
     options = block_options_parse(text, NULL, &err);
     if (options == NULL) {
         run_fail(run, "options '%s': %s", text, error_get_pretty(err));
     }
+    return options;
+}
+
+static void disk_create(struct run *run)
+{
+    Error *err = NULL;
+
+    if (run->drive->create != NULL &&
+        bdrv_create(run->pl, run->path, options_of(run, run->drive->create), &err) < 0) {
+        run_fail(run, "create '%s': %s", run->drive->create, error_get_pretty(err));
+    }
+}
+
+static void disk_open(struct run *run)
+{
+    BlockOptions *options = options_of(run, run->drive->options);
+    Error *err = NULL;
+
     run->blk = blk_new_open(run->pl, "disk", NULL, NULL, options, BDRV_O_RDWR | BDRV_O_UNMAP, &err);
     if (run->blk == NULL) {
-        run_fail(run, "open '%s': %s", text, error_get_pretty(err));
+        run_fail(run, "open '%s': %s", run->drive->options, error_get_pretty(err));
     }
     atomic_store(&run->flush_failed, false);
     run->flush_final = false;
@@ -422,6 +452,7 @@ static const char *run_drive(struct run *run)
         run->single = (run->drive->facts & D_CUT) != 0;
         model_init(&run->model, run->drive->size_bytes, run->drive->size_bytes + MIB,
                    (run->drive->facts & D_CUT) != 0);
+        disk_create(run);
         disk_open(run);
         while (atomic_load(&run->done_ops) < run->ops) {
             one_round(run, &rng, other);

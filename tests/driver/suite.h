@@ -36,6 +36,7 @@ struct drive {
     unsigned facts;
     uint64_t size_bytes;      /* of the disk */
     uint64_t file_size_bytes; /* 0: the same */
+    const char *create;       /* options to make an image with in the fresh file; NULL: none */
 };
 
 /* ---- random numbers ---- */

@@ -5,8 +5,8 @@
  *
  * Around it are two sides, head and tail. One that reads as zeroes is not read; where the clusters
  * lie past the end of the file its zeroes are there already, and only the file must reach the end
- * of the last cluster; elsewhere few zeroes are merged into the write and many are written beside
- * it, by the storage's own means where it has some.
+ * of the last cluster (reach.c); elsewhere few zeroes are merged into the write and many are
+ * written beside it, by the storage's own means where it has some.
  *
  * Nothing refers to the places that are written, so the order of these writes is free (W1 makes
  * them durable before the mapping).
@@ -41,6 +41,7 @@ struct cow_job {
     const struct bdrv_req *req;
     struct cow_side head;
     struct cow_side tail;
+    bool virgin; /* nothing was ever written at the clusters: they lie past the end of the file */
 };
 
 /* One of the things that go on together. */
@@ -155,14 +156,12 @@ static int sides_plan(struct cow_job *job)
     int64_t file_bytes = bdrv_edge_getlength(job->s->data);
     struct cow_side *head = &job->head;
     struct cow_side *tail = &job->tail;
-    bool virgin;
 
     if (file_bytes < 0) {
         return (int)file_bytes;
     }
-    /* nothing was ever written there, so a write leaves zeroes before it */
-    virgin = job->cow->fresh && job->cow->host >= (uint64_t)file_bytes;
-    if (head->buf == NULL && !virgin) {
+    job->virgin = job->cow->fresh && job->cow->host >= (uint64_t)file_bytes;
+    if (head->buf == NULL && !job->virgin) {
         /* whole pages beside, so that the write has a good beginning */
         head->merged = head->bytes <= MERGE_ZEROES
                            ? head->bytes

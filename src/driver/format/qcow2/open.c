@@ -43,6 +43,7 @@ static void state_init(struct qcow2 *s, BlockDriverState *bs)
     co_mutex_init(&s->header_lock);
     q2_inflight_init(&s->inflight);
     q2_ranges_init(&s->ranges);
+    q2_reach_init(s);
     q2_free_init(s);
     q2_commit_init(s);
 }
@@ -60,6 +61,7 @@ static void state_fini(struct qcow2 *s)
     q2_l1_free(s);
     q2_refcounts_fini(s);
     q2_free_fini(s);
+    q2_reach_fini(s);
     q2_ranges_fini(&s->ranges);
     q2_header_fini(&s->header);
 }

@@ -502,6 +502,16 @@ void q2_range_unlock(struct qcow2 *s, struct q2_range *r);
 /* Keep only what is up to last. Any context. */
 void q2_range_trim(struct qcow2 *s, struct q2_range *r, uint64_t last);
 
+/* ---- reach.c: the end of the data file ---- */
+
+struct q2_reach {
+    struct os_mutex lock;
+    struct q2_wait_list waiting; /* lock */
+    bool running;                /* lock: somebody extends the file */
+};
+void q2_reach_init(struct qcow2 *s);
+void q2_reach_fini(struct qcow2 *s);
+
 /* ---- map.c: where the disk's bytes are ---- */
 
 enum q2_kind {
@@ -861,6 +871,7 @@ struct qcow2 {
     _Atomic(struct q2_l1 *) l1;  /* owned; readers through q2_l1_get */
     struct q2_inflight inflight;
     struct q2_ranges ranges;
+    struct q2_reach reach;
     struct q2_l2_cache l2;
     struct q2_refcounts refs;
     struct q2_free_queue freed;

@@ -159,6 +159,12 @@ int q2_cow_write_co(struct qcow2 *s, const struct q2_cow *cow, const struct bdrv
 /* To the data file, after the check that it is not metadata. */
 int q2_data_write_co(struct qcow2 *s, const struct bdrv_req *req);
 
+/* ---- reach.c ---- */
+
+/* Make the data file reach end. [start, end) is the caller's, past the end of the file, and nobody
+ * has written to it; it reads as zeroes then. Coroutine, inside. */
+int q2_reach_co(struct qcow2 *s, uint64_t start, uint64_t end);
+
 /* ---- the end of a request ---- */
 
 static inline int q2_leave_ret_co(struct qcow2 *s, q2_token token, int ret)
