@@ -27,11 +27,10 @@ struct q2_check {
     struct bdrv_check_result *res;
     unsigned fix; /* BDRV_FIX_* */
     uint64_t file_bytes;
-    uint64_t clusters;         /* refcounts of all below are compared */
-    struct q2_refmap refs;     /* references found */
-    struct q2_refmap stored;   /* of clusters whose refcount is not refs: what the file says, + 1 */
-    uint64_t structure_faults; /* of those in res: what making the refcount structures anew mends */
-    bool rebuild;              /* the refcount structures cannot be mended in place */
+    uint64_t clusters;       /* refcounts of all below are compared */
+    struct q2_refmap refs;   /* references found */
+    struct q2_refmap stored; /* of clusters whose refcount is not refs: what the file says, + 1 */
+    bool rebuild;            /* the refcount structures cannot be mended in place */
     /* of the snapshot table: s->snapshots, or what can be made of a table that cannot be loaded */
     struct q2_snapshot *snapshots;
     uint32_t snapshot_count;
@@ -50,8 +49,6 @@ void q2_check_step(struct q2_check *c);
 int q2_check_refer(struct q2_check *c, uint64_t offset, uint64_t bytes, uint64_t times);
 /* Count all references. 0, or -errno with errp: the check cannot go on. Coroutine. */
 int q2_check_count_co(struct q2_check *c, Error **errp);
-/* All but those of the refcount structures. */
-int q2_check_count_content_co(struct q2_check *c);
 
 /* ---- check_refs.c: L1 and L2 tables ---- */
 

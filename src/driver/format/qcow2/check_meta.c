@@ -11,7 +11,6 @@
 #include "util/error.h"
 #include "util/mem.h"
 
-#include "bitmap_int.h"
 #include "check_int.h"
 
 #define SNAPSHOT_EXTRA_BYTES_V3                                                                    \
@@ -138,7 +137,8 @@ static int read_table_co(struct q2_check *c, Error **errp)
 {
     uint32_t count = c->s->header.snapshot_count;
 
-    if (!is_aligned(c->s->header.snapshots_offset, c->s->geo.cluster_bytes)) {
+    if (!is_aligned(c->s->header.snapshots_offset, c->s->geo.cluster_bytes) ||
+        c->s->header.snapshots_offset > INT64_MAX) {
         return error_set(errp, EINVAL, "ERROR snapshot table offset invalid");
     }
     if (count > Q2_SNAPSHOTS_MAX && !(c->fix & BDRV_FIX_ERRORS)) {
@@ -209,6 +209,7 @@ int q2_check_mend_snapshot_table_co(struct q2_check *c, Error **errp)
         error_prepend(errp, "ERROR failed to update snapshot table: ");
         return ret;
     }
+    q2_overlap_renew(s);
     for (uint32_t i = 0; i < s->snapshot_count; i++) { /* what was stored now */
         s->snapshots[i].extra_bytes = max_u64(s->snapshots[i].extra_bytes, SNAPSHOT_EXTRA_BYTES_V3);
     }
@@ -235,12 +236,6 @@ static int bitmap_data_co(struct bitmaps *b, const struct q2_bitmap_entry *e)
         return 0;
     }
     bytes = min_u64(bytes, align_down(c->file_bytes - e->table_offset, 8));
-    if (bytes > b->may_read) {
-        q2_check_tell(c, "ERROR bitmap '%s': its table is one too many to look at", e->name);
-        c->res->check_errors++;
-        return 0;
-    }
-    b->may_read -= bytes;
     for (uint64_t at = 0; ret == 0 && at < bytes; at += TABLE_READ_BYTES) {
         size_t n = min_u64(bytes - at, TABLE_READ_BYTES);
 
@@ -250,13 +245,14 @@ static int bitmap_data_co(struct bitmaps *b, const struct q2_bitmap_entry *e)
             return 0;
         }
         for (size_t i = 0; ret == 0 && i < n / 8; i++) {
-            uint64_t offset;
+            uint64_t raw = be64toh(b->buf[i]), offset;
 
-            if (q2_bitmap_table_decode(&c->s->geo, be64toh(b->buf[i]), &offset) < 0) {
-                q2_check_tell(c, "ERROR bitmap '%s': table entry with reserved bits: %" PRIx64,
-                              e->name, (uint64_t)be64toh(b->buf[i]));
+            if (q2_bitmap_table_decode(&c->s->geo, raw, &offset) < 0) {
+                q2_check_tell(c, "ERROR bitmap '%s': wrong table entry: %" PRIx64, e->name, raw);
                 c->res->corruptions++;
-            } else if (offset != Q2_BITMAP_ZEROES && offset != Q2_BITMAP_ONES) {
+                offset = raw & Q2_OFFSET_MASK; /* what is there is somebody's all the same */
+            }
+            if (offset != Q2_BITMAP_ZEROES && offset != Q2_BITMAP_ONES) {
                 ret = q2_check_refer(c, offset, c->s->geo.cluster_bytes, 1);
             }
         }
@@ -264,9 +260,11 @@ static int bitmap_data_co(struct bitmaps *b, const struct q2_bitmap_entry *e)
     return ret;
 }
 
+/* A bitmap of a kind that is not known has its clusters all the same. */
 static int bitmap_entry_co(struct bitmaps *b, const struct q2_bitmap_entry *e)
 {
     struct q2_check *c = b->c;
+    uint64_t bytes = (uint64_t)e->table_entries * 8;
     Error *err = NULL;
     int ret = q2_bitmap_entry_check(e, &c->s->geo, &err);
 
@@ -274,10 +272,40 @@ static int bitmap_entry_co(struct bitmaps *b, const struct q2_bitmap_entry *e)
         q2_check_tell(c, "ERROR %s", error_get_pretty(err));
         c->res->corruptions++;
         error_free(err);
+    }
+    if (bytes > b->may_read) {
+        q2_check_tell(c, "ERROR bitmap '%s': its table is one too many to look at", e->name);
+        c->res->check_errors++;
         return 0;
     }
-    ret = q2_check_refer(c, e->table_offset, (uint64_t)e->table_entries * 8, 1);
+    b->may_read -= bytes;
+    ret = q2_check_refer(c, e->table_offset, bytes, 1);
     return ret < 0 ? ret : bitmap_data_co(b, e);
+}
+
+/* The directory, as far as it can be told into entries. */
+static int read_directory_co(struct q2_check *c, struct q2_bitmap_directory *ret_dir, Error **errp)
+{
+    const struct q2_header *h = &c->s->header;
+    int ret = q2_bitmaps_ext_check(h, c->file_bytes, errp);
+    uint8_t *buf;
+
+    if (ret < 0) {
+        return ret;
+    }
+    buf = bdrv_buffer_alloc(c->s->bs, h->bitmap_directory_bytes);
+    if (!buf) {
+        return error_set(errp, ENOMEM, "out of memory for the bitmap directory");
+    }
+    ret = q2_check_read_co(c, h->bitmap_directory_offset, buf, h->bitmap_directory_bytes);
+    if (ret < 0) {
+        error_set_errno(errp, -ret, "Could not read the bitmap directory");
+    } else {
+        ret = q2_bitmap_directory_parse(buf, h->bitmap_directory_bytes, h->bitmap_count, ret_dir,
+                                        errp);
+    }
+    bdrv_buffer_free(c->s->bs, buf, h->bitmap_directory_bytes);
+    return ret;
 }
 
 int q2_check_bitmaps_co(struct q2_check *c)
@@ -297,10 +325,11 @@ int q2_check_bitmaps_co(struct q2_check *c)
         return ret;
     }
     b.buf = bdrv_buffer_alloc(c->s->bs, TABLE_READ_BYTES);
-    ret = b.buf ? q2_bitmap_directory_read(c->s, &dir, &err) : -ENOMEM;
+    ret = b.buf ? read_directory_co(c, &dir, &err) : -ENOMEM;
     if (ret < 0 && ret != -ENOMEM) {
         q2_check_tell(c, "ERROR %s", error_get_pretty(err));
-        c->res->corruptions++;
+        /* two of one name are wrong; anything else hides what clusters bitmaps have */
+        *(dir.count == h->bitmap_count ? &c->res->corruptions : &c->res->check_errors) += 1;
         ret = 0;
     }
     error_free(err);
@@ -323,7 +352,6 @@ static int refcount_block(struct q2_check *c, uint64_t index, uint64_t entry)
     if (entry & (Q2_COMPRESSED_SECTOR - 1)) {
         q2_check_tell(c, "ERROR refcount table entry %" PRIu64 " has reserved bits set", index);
         c->res->corruptions++;
-        c->structure_faults++;
         c->rebuild = true;
         return 0;
     }
@@ -333,7 +361,6 @@ static int refcount_block(struct q2_check *c, uint64_t index, uint64_t entry)
                       " is not cluster aligned; refcount table entry corrupted",
                       index);
         c->res->corruptions++;
-        c->structure_faults++;
         c->rebuild = true;
         return 0;
     }
@@ -343,7 +370,6 @@ static int refcount_block(struct q2_check *c, uint64_t index, uint64_t entry)
         q2_check_tell(c, "%s refcount block %" PRIu64 " is outside image",
                       mend ? "Repairing" : "ERROR", index);
         c->res->corruptions++;
-        c->structure_faults++;
         c->rebuild = c->rebuild || mend;
         return 0;
     }
@@ -352,7 +378,6 @@ static int refcount_block(struct q2_check *c, uint64_t index, uint64_t entry)
         q2_check_tell(c, "ERROR refcount block %" PRIu64 " refcount=%" PRIu32, index,
                       q2_refmap_get(&c->refs, cluster));
         c->res->corruptions++;
-        c->structure_faults++;
         c->rebuild = true;
     }
     return ret;

@@ -14,8 +14,10 @@
 #include "util/mem.h"
 
 #include "check_int.h"
+#include "entry.h"
 
 #define L1_READ_BYTES 65536
+#define L1_TOTAL_BYTES_MIN (UINT64_C(64) << 20)
 /* What an intact image has none of: L1 entries that refer to an L2 table once more, or to one that
  * is not aligned. So many are gone into as if they were tables of their own. */
 #define ODD_WALKS_MAX 1024
@@ -39,12 +41,9 @@ void q2_check_decode(const struct q2_geometry *geo, const uint8_t *p, struct q2_
         return;
     }
     ret->offset = ret->raw & Q2_OFFSET_MASK;
-    ret->allocated = ret->offset != 0 || (geo->external_data && (ret->raw & Q2_COPIED) != 0);
-    if (geo->extended_l2) {
-        ret->zero = (uint32_t)ret->bitmap == 0;
-    } else {
-        ret->zero = geo->version >= 3 && (ret->raw & Q2_ZERO) != 0;
-    }
+    ret->allocated = q2_l2_has_host(geo, ret->raw);
+    ret->zero = geo->extended_l2 ? (ret->bitmap & Q2_BITMAP_ALL) == 0
+                                 : q2_l2_zero_flag(geo) && (ret->raw & Q2_ZERO) != 0;
 }
 
 int q2_check_read_co(struct q2_check *c, uint64_t offset, void *buf, size_t bytes)
@@ -58,9 +57,10 @@ int q2_check_read_co(struct q2_check *c, uint64_t offset, void *buf, size_t byte
 int q2_check_write_co(struct q2_check *c, unsigned ignore, uint64_t offset, uint64_t from,
                       uint64_t bytes)
 {
-    int ret = q2_overlap_check_co(c->s, ignore, offset + from, bytes);
-
-    return ret < 0 ? ret : bdrv_edge_write_co(c->s->file, offset + from, c->table + from, bytes, 0);
+    if (q2_overlap_find(c->s, Q2_OL_CACHED & ~ignore, offset + from, bytes) != 0) {
+        return -EIO; /* it lies over other metadata: no repair may make that worse */
+    }
+    return bdrv_edge_write_co(c->s->file, offset + from, c->table + from, bytes, 0);
 }
 
 /* ---- one L2 table ---- */
@@ -92,9 +92,7 @@ __attribute__((format(printf, 2, 3))) static void corrupt(struct walk *w, const 
 static int walk_compressed(struct walk *w, const struct q2_check_entry *e)
 {
     const struct q2_geometry *geo = &w->c->s->geo;
-    unsigned bits = 62 - (geo->cluster_bits - 8); /* of the offset */
-    uint64_t offset = e->raw & ((UINT64_C(1) << bits) - 1);
-    uint64_t sectors = ((e->raw & (Q2_COMPRESSED - 1)) >> bits) + 1;
+    uint64_t offset = q2_compressed_offset(geo, e->raw);
 
     if (geo->external_data) {
         corrupt(w, "ERROR compressed cluster %" PRIu32 " with data file, entry=0x%" PRIx64,
@@ -119,8 +117,7 @@ static int walk_compressed(struct walk *w, const struct q2_check_entry *e)
         w->c->res->compressed_clusters++;
         w->c->res->fragmented_clusters++; /* it has to be read apart from its neighbours */
     }
-    return q2_check_refer(w->c, offset,
-                          sectors * Q2_COMPRESSED_SECTOR - offset % Q2_COMPRESSED_SECTOR, w->times);
+    return q2_check_refer(w->c, offset, q2_compressed_bytes(geo, e->raw), w->times);
 }
 
 /* A cluster without data at an impossible place: it need not have one. 1: mended. */
@@ -361,10 +358,12 @@ static int each_inactive_co(struct trees *t, entry_fn *fn)
     return ret;
 }
 
-/* The references to L1 tables themselves. */
+/* The references to L1 tables themselves. Together they are not longer than the file, but where
+ * they lie over each other. */
 static int refer_l1_tables(struct q2_check *c)
 {
     const struct q2_header *h = &c->s->header;
+    uint64_t left = max_u64(c->file_bytes * 4, L1_TOTAL_BYTES_MIN);
     int ret = q2_check_refer(c, h->l1_offset, (uint64_t)h->l1_entries * 8, 1);
 
     for (uint32_t i = 0; ret == 0 && i < c->snapshot_count; i++) {
@@ -382,7 +381,12 @@ static int refer_l1_tables(struct q2_check *c)
                           ": L1 table is too large; snapshot table entry corrupted",
                           sn->id, sn->name, sn->l1_entries);
             c->res->corruptions++;
+        } else if ((uint64_t)sn->l1_entries * 8 > left) {
+            q2_check_tell(c, "ERROR snapshot %s (%s): its L1 table is one too many to look at",
+                          sn->id, sn->name);
+            c->res->check_errors++;
         } else {
+            left -= (uint64_t)sn->l1_entries * 8;
             ret = q2_check_refer(c, sn->l1_offset, (uint64_t)sn->l1_entries * 8, 1);
         }
     }

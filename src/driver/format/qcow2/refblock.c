@@ -238,6 +238,15 @@ int q2_refblocks_write_co(struct qcow2 *s)
     return ret;
 }
 
+void q2_refblocks_drop_all(struct qcow2 *s)
+{
+    struct q2_refblock *b;
+
+    while ((b = TAILQ_FIRST(&s->refs.blocks)) != NULL) {
+        q2_refblock_drop(s, b);
+    }
+}
+
 int q2_refblocks_init(struct qcow2 *s)
 {
     struct q2_refcounts *refs = &s->refs;
@@ -263,14 +272,11 @@ int q2_refblocks_init(struct qcow2 *s)
 void q2_refblocks_fini(struct qcow2 *s)
 {
     struct q2_refcounts *refs = &s->refs;
-    struct q2_refblock *b;
 
     if (!refs->hash) {
         return;
     }
-    while ((b = TAILQ_FIRST(&refs->blocks)) != NULL) {
-        q2_refblock_drop(s, b);
-    }
+    q2_refblocks_drop_all(s);
     mem_budget_give(bdrv_budget(s->bs), (refs->hash_mask + 1) * sizeof(struct q2_refblock *));
     free(refs->hash);
     refs->hash = NULL;

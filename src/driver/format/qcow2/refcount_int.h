@@ -20,8 +20,9 @@ void q2_refblocks_fini(struct qcow2 *s);
 int q2_refblock_get_co(struct qcow2 *s, uint64_t index, struct q2_refblock **ret);
 /* A block of zeroes at offset enters the cache, dirty. */
 int q2_refblock_new_co(struct qcow2 *s, uint64_t offset, struct q2_refblock **ret);
-/* Forget a block, dirty or not. */
+/* Forget a block, or all, dirty or not. */
 void q2_refblock_drop(struct qcow2 *s, struct q2_refblock *b);
+void q2_refblocks_drop_all(struct qcow2 *s);
 /* The counts from index first on were changed. */
 void q2_refblock_dirtied(struct qcow2 *s, struct q2_refblock *b, uint64_t first, uint64_t count);
 /* Write all dirty ones. */

@@ -1,13 +1,16 @@
 /* SPDX-License-Identifier: MIT */
 /*
- * Refcount structures made anew from the references that a check found, for images whose own are
- * beyond mending. They go behind everything that is in use, so that nothing is written over; the
- * old ones are not counted in them and are free space once the header has switched (W6).
+ * New refcount structures from the references that a check counted, and the repair of an image that
+ * was not closed (dirty bit).
+ *
+ * The new blocks and the new table take clusters that nothing refers to: first the blocks, in the
+ * order of what they count, then the table, each at the first place that is free. The old
+ * structures count as referred to, so they are not written over: a cut of power leaves either.
  */
 #include <errno.h>
+#include <stdlib.h>
 
 #include "util/error.h"
-#include "util/mem.h"
 
 #include "check_int.h"
 #include "refcount_int.h"
@@ -15,200 +18,219 @@
 
 struct rebuild {
     struct q2_check *c;
-    struct q2_refmap refs; /* without the old structures */
-    uint64_t first;        /* cluster where the new ones begin */
-    uint64_t blocks;
-    struct q2_reftable t;
+    uint64_t *blocks; /* owned; offsets by index; 0: none */
+    uint64_t entries; /* room */
+    uint64_t used;    /* index of the last block + 1 */
+    uint64_t cursor;  /* no free cluster below */
+    uint64_t table_first;
+    uint64_t table_clusters;
 };
 
-/* References without those of the refcount structures; silently, they were told. */
-static int count_again_co(struct rebuild *r)
+static bool is_free(struct rebuild *r, uint64_t cluster)
 {
-    struct q2_check again = *r->c;
-    struct bdrv_check_result ignored = {0};
-    int ret;
+    const struct qcow2 *s = r->c->s;
 
-    again.options = NULL;
-    again.res = &ignored;
-    again.fix = 0;
-    again.snapshots_owned = false;
-    q2_refmap_init(&again.refs, r->c->refs.budget);
-    ret = q2_check_count_content_co(&again);
-    r->refs = again.refs;
-    return ret;
+    return q2_refmap_get(&r->c->refs, cluster) == 0 &&
+           q2_overlap_find(s, Q2_OL_CACHED, cluster << s->geo.cluster_bits, s->geo.cluster_bytes) ==
+               0;
 }
 
-/* Blocks that count something, among them those that count the new structures themselves. */
-static int count_blocks(struct rebuild *r, uint64_t own, uint64_t *ret_blocks)
+/* The first count free clusters in a row from first on. */
+static uint64_t find_run(struct rebuild *r, uint64_t first, uint64_t count)
 {
-    const struct q2_geometry *geo = &r->c->s->geo;
-    uint64_t own_from = r->first >> geo->refblock_bits;
-    uint64_t own_to = (r->first + own - 1) >> geo->refblock_bits;
-    uint64_t cluster = 0;
-    uint64_t n = own_to - own_from + 1;
-    int ret;
+    uint64_t run = 0;
 
-    while ((ret = q2_refmap_next(&r->refs, cluster, &cluster)) == 0) {
-        uint64_t block = cluster >> geo->refblock_bits;
-
-        n += block < own_from || block > own_to;
-        cluster = (block + 1) << geo->refblock_bits;
+    while (run < count) {
+        if (is_free(r, first + run)) {
+            run++;
+        } else {
+            first += run + 1;
+            run = 0;
+        }
     }
-    *ret_blocks = n;
-    return ret == -ENOENT ? 0 : ret;
+    return first;
 }
 
-/* How large the new structures are: they count themselves. */
-static int plan(struct rebuild *r)
+static int room_for(struct rebuild *r, uint64_t index)
 {
-    struct qcow2 *s = r->c->s;
-    uint64_t per_cluster = s->geo.cluster_bytes / sizeof(uint64_t);
-    uint64_t own = 2;
-    uint64_t entries;
-    int ret;
+    uint64_t entries = max_u64(r->entries * 2, index + 64);
+    uint64_t *blocks;
 
-    for (;;) {
-        uint64_t wanted;
-
-        entries = ((r->first + own - 1) >> s->geo.refblock_bits) + 1;
-        ret = count_blocks(r, own, &r->blocks);
-        if (ret < 0) {
-            return ret;
-        }
-        wanted = r->blocks + (entries + per_cluster - 1) / per_cluster;
-        if (wanted <= own) {
-            break;
-        }
-        own = wanted;
+    if (index < r->entries) {
+        return 0;
     }
-    ret = q2_reftable_init(s, entries, &r->t);
-    r->t.offset = (r->first + r->blocks) << s->geo.cluster_bits;
-    return ret;
-}
-
-/* 0, or -ERANGE: the count does not fit the width. */
-static int fill_block(struct rebuild *r, uint64_t block)
-{
-    const struct q2_geometry *geo = &r->c->s->geo;
-    uint64_t first = block << geo->refblock_bits;
-    uint64_t end = first + geo->refblock_entries;
-    uint64_t own_end = r->first + r->blocks + r->t.clusters;
-    uint64_t cluster = first;
-
-    memset(r->c->table, 0, geo->cluster_bytes);
-    for (; q2_refmap_next(&r->refs, cluster, &cluster) == 0 && cluster < end; cluster++) {
-        uint64_t refs = q2_refmap_get(&r->refs, cluster);
-
-        if (refs > geo->refcount_max) {
-            return -ERANGE;
-        }
-        q2_refbits_set(r->c->table, geo->refcount_order, cluster - first, refs);
+    if (index >= Q2_REFTABLE_BYTES_MAX / sizeof(uint64_t)) {
+        return -EFBIG;
     }
-    for (cluster = max_u64(first, r->first); cluster < min_u64(end, own_end); cluster++) {
-        q2_refbits_set(r->c->table, geo->refcount_order, cluster - first, 1);
+    blocks = realloc(r->blocks, entries * sizeof(uint64_t));
+    if (!blocks) {
+        return -ENOMEM;
     }
+    memset(blocks + r->entries, 0, (entries - r->entries) * sizeof(uint64_t));
+    r->blocks = blocks;
+    r->entries = entries;
     return 0;
 }
 
-static bool block_is_empty(struct rebuild *r)
+/* A place for block index; it is referred to from now on. */
+static int place_block(struct rebuild *r, uint64_t index)
 {
-    const uint64_t *words = (const uint64_t *)(const void *)r->c->table;
-    size_t n = r->c->s->geo.cluster_bytes / sizeof(uint64_t);
+    const struct q2_geometry *geo = &r->c->s->geo;
+    int ret = room_for(r, index);
 
-    for (size_t i = 0; i < n; i++) {
-        if (words[i] != 0) {
-            return false;
-        }
+    if (ret == 0) {
+        r->cursor = find_run(r, r->cursor, 1);
+        r->blocks[index] = r->cursor << geo->cluster_bits;
+        r->used = max_u64(r->used, index + 1);
+        ret = q2_refmap_add(&r->c->refs, r->cursor, 1);
     }
-    return true;
+    return ret;
 }
 
-static int write_blocks_co(struct rebuild *r)
+/* Blocks for all that is referred to, the blocks themselves included. */
+static int place_blocks(struct rebuild *r)
 {
-    struct qcow2 *s = r->c->s;
-    uint64_t next = r->first;
-    uint64_t entries = ((r->first + r->blocks + r->t.clusters - 1) >> s->geo.refblock_bits) + 1;
+    const struct q2_geometry *geo = &r->c->s->geo;
+    bool again = true;
     int ret = 0;
 
-    for (uint64_t i = 0; ret == 0 && i < entries; i++) {
-        uint64_t offset = next << s->geo.cluster_bits;
+    while (ret == 0 && again) {
+        uint64_t cluster = 0;
 
-        ret = fill_block(r, i);
-        if (ret < 0 || block_is_empty(r)) {
-            continue;
+        again = false;
+        while (ret == 0 && (ret = q2_refmap_next(&r->c->refs, cluster, &cluster)) == 0) {
+            uint64_t index = cluster >> geo->refblock_bits;
+
+            if (index >= r->entries || r->blocks[index] == 0) {
+                ret = place_block(r, index);
+                again = true;
+            }
+            cluster = (index + 1) << geo->refblock_bits;
         }
-        r->t.table[i] = offset;
-        next++;
-        ret = bdrv_edge_write_co(s->file, offset, r->c->table, s->geo.cluster_bytes, 0);
-        q2_check_step(r->c);
+        ret = ret == -ENOENT ? 0 : ret;
     }
     return ret;
 }
 
-/* The memory of the old structures is of no use any more. */
-static int adopt_co(struct rebuild *r)
+/* A place for the table. Its own clusters may ask for further blocks: there is room for those. */
+static int place_table(struct rebuild *r)
 {
-    struct q2_check *c = r->c;
-    struct qcow2 *s = c->s;
-    int64_t file_bytes = bdrv_edge_getlength(s->file);
+    const struct q2_geometry *geo = &r->c->s->geo;
+    uint64_t per_cluster = geo->cluster_bytes / sizeof(uint64_t);
+    uint64_t count = (r->used + per_cluster - 1) / per_cluster;
+    int ret = 0;
+
+    for (;;) {
+        uint64_t first = find_run(r, r->cursor, count);
+        uint64_t end = max_u64(first + count, r->used << geo->refblock_bits);
+        bool counted = true; /* by blocks that are there */
+        uint64_t more;
+
+        for (uint64_t i = first >> geo->refblock_bits;
+             i <= (first + count - 1) >> geo->refblock_bits; i++) {
+            counted = counted && i < r->used && r->blocks[i] != 0;
+        }
+        end += (count >> geo->refblock_bits) + 3; /* as many blocks more at the most */
+        more = counted ? r->used : (end >> geo->refblock_bits) + 1;
+        if ((more + per_cluster - 1) / per_cluster <= count) {
+            r->table_first = first;
+            r->table_clusters = count;
+            break;
+        }
+        count = (more + per_cluster - 1) / per_cluster;
+        if (count << geo->cluster_bits > Q2_REFTABLE_BYTES_MAX) {
+            return -EFBIG;
+        }
+    }
+    for (uint64_t i = 0; ret == 0 && i < r->table_clusters; i++) {
+        ret = q2_refmap_add(&r->c->refs, r->table_first + i, 1);
+    }
+    return ret == 0 ? place_blocks(r) : ret;
+}
+
+static int write_block_co(struct rebuild *r, uint64_t index, uint8_t *buf)
+{
+    const struct qcow2 *s = r->c->s;
+    uint64_t first = index << s->geo.refblock_bits;
+    uint64_t cluster = first;
     int ret;
 
+    memset(buf, 0, s->geo.cluster_bytes);
+    while ((ret = q2_refmap_next(&r->c->refs, cluster, &cluster)) == 0 &&
+           cluster < first + s->geo.refblock_entries) {
+        q2_refbits_set(buf, s->geo.refcount_order, cluster - first,
+                       q2_refmap_get(&r->c->refs, cluster));
+        cluster++;
+    }
+    return ret == -ENOMEM
+               ? ret
+               : bdrv_edge_write_co(s->file, r->blocks[index], buf, s->geo.cluster_bytes, 0);
+}
+
+static int switch_co(struct rebuild *r)
+{
+    struct qcow2 *s = r->c->s;
+    struct q2_reftable t;
+    int ret =
+        q2_reftable_init(s, r->table_clusters * (s->geo.cluster_bytes / sizeof(uint64_t)), &t);
+
+    if (ret < 0) {
+        return ret;
+    }
+    memcpy(t.table, r->blocks, min_u64(r->used, t.entries) * sizeof(uint64_t));
+    t.offset = r->table_first << s->geo.cluster_bits;
     co_mutex_lock(&s->refs.lock);
-    q2_refblocks_fini(s);
-    ret = q2_refblocks_init(s);
-    s->refs.free_hint = 0;
-    s->refs.packed_end = 0;
+    ret = q2_reftable_switch_co(s, &t);
+    q2_refblocks_drop_all(s);
     co_mutex_unlock(&s->refs.lock);
-    if (ret == 0) {
-        ret = q2_overlap_init(s);
-    }
-    if (ret < 0 || file_bytes < 0) {
-        return ret < 0 ? ret : (int)file_bytes;
-    }
-    c->file_bytes = (uint64_t)file_bytes;
-    c->clusters = max_u64(c->clusters, r->first + r->blocks + r->t.clusters);
-    q2_refmap_fini(&c->refs);
-    c->refs = r->refs;
-    q2_refmap_init(&r->refs, c->refs.budget);
-    c->rebuild = false;
-    for (uint64_t i = r->first; ret == 0 && i < r->first + r->blocks + r->t.clusters; i++) {
-        ret = q2_refmap_add(&c->refs, i, 1);
-    }
+    q2_reftable_fini(s, &t);
     return ret;
 }
 
-static int rebuild_steps_co(struct rebuild *r)
+static int rebuild_co(struct rebuild *r)
 {
-    int ret = count_again_co(r);
+    struct qcow2 *s = r->c->s;
+    uint8_t *buf = bdrv_buffer_alloc(s->bs, s->geo.cluster_bytes);
+    int ret = buf ? place_blocks(r) : -ENOMEM;
 
-    r->first = r->c->clusters; /* behind the file, and all that is in use */
     if (ret == 0) {
-        ret = plan(r);
+        ret = place_table(r);
     }
+    for (uint64_t i = 0; ret == 0 && i < r->used; i++) {
+        if (r->blocks[i] != 0) {
+            ret = write_block_co(r, i, buf);
+            q2_check_step(r->c);
+        }
+    }
+    bdrv_buffer_free(s->bs, buf, s->geo.cluster_bytes);
     if (ret == 0) {
-        ret = write_blocks_co(r);
+        ret = switch_co(r);
     }
-    if (ret == 0) {
-        co_mutex_lock(&r->c->s->refs.lock);
-        ret = q2_reftable_switch_co(r->c->s, &r->t);
-        co_mutex_unlock(&r->c->s->refs.lock);
-    }
-    return ret == 0 ? adopt_co(r) : ret;
+    return ret == 0 ? q2_overlap_init(s) : ret;
 }
 
 int q2_rebuild_co(struct q2_check *c, Error **errp)
 {
     struct rebuild r = {.c = c};
-    int ret;
+    int ret = rebuild_co(&r);
 
-    q2_refmap_init(&r.refs, c->refs.budget);
-    ret = rebuild_steps_co(&r);
-    q2_reftable_fini(c->s, &r.t);
-    q2_refmap_fini(&r.refs);
-    if (ret == -ERANGE) {
-        return error_set(errp, ERANGE,
-                         "Refcounts of %u bits cannot hold the references that were found",
-                         c->s->geo.refcount_bits);
+    free(r.blocks);
+    return ret < 0 ? error_set_errno(errp, -ret, "cannot build the refcount structures anew") : 0;
+}
+
+int q2_repair_dirty_co(struct qcow2 *s, Error **errp)
+{
+    struct bdrv_check_options options = {.size = sizeof(options),
+                                         .fix = BDRV_FIX_LEAKS | BDRV_FIX_ERRORS};
+    struct bdrv_check_result result;
+    int ret = q2_check_co(s, &options, &result, errp);
+
+    if (ret < 0) {
+        error_prepend(errp, "cannot repair the image, which was not closed: ");
+        return ret;
     }
-    return ret < 0 ? error_set_errno(errp, -ret, "Cannot rebuild the refcount structures") : 0;
+    if (result.corruptions > 0 || result.check_errors > 0) {
+        return error_set(errp, EIO, "cannot repair the image, which was not closed: it is corrupt");
+    }
+    return 0;
 }
