@@ -7,6 +7,7 @@
 #include <sys/stat.h>
 #include <unistd.h>
 
+#include <platter/coroutine.h>
 #include <platter/options.h>
 
 #include "driver/format/qcow2/format.h"
@@ -301,4 +302,34 @@ int image_read(struct image *im, uint64_t offset, uint64_t bytes)
     ret = blk_preadv(im->blk, (int64_t)offset, &view, 0);
     free(buf);
     return ret;
+}
+
+struct status_call {
+    struct image *im;
+    uint64_t offset;
+    uint64_t bytes;
+    struct image_status st;
+    bool done;
+};
+
+static void status_entry(void *opaque)
+{
+    struct status_call *call = opaque;
+
+    call->st.flags = blk_co_block_status(call->im->blk, (int64_t)call->offset, (int64_t)call->bytes,
+                                         &call->st.bytes, &call->st.map, NULL);
+    call->done = true;
+}
+
+struct image_status image_status(struct image *im, uint64_t offset, uint64_t bytes)
+{
+    struct status_call call = {.im = im, .offset = offset, .bytes = bytes};
+    Coroutine *co = coroutine_create(status_entry, &call);
+
+    assert_non_null(co);
+    coroutine_enter(co);
+    while (!call.done) {
+        aio_poll(im->ctx, true);
+    }
+    return call.st;
 }

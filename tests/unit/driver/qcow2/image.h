@@ -65,5 +65,11 @@ int image_discard(struct image *im, uint64_t offset, uint64_t bytes);
 /* Reads: all of it must be byte. */
 void image_expect(struct image *im, uint64_t offset, uint64_t bytes, int byte);
 int image_read(struct image *im, uint64_t offset, uint64_t bytes);
+struct image_status {
+    int flags; /* BDRV_BLOCK_*, or -errno */
+    int64_t bytes;
+    int64_t map;
+};
+struct image_status image_status(struct image *im, uint64_t offset, uint64_t bytes);
 
 #endif

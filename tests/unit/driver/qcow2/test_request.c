@@ -348,6 +348,65 @@ static void compressed(void **state)
     }
 }
 
+/* ---- status ---- */
+
+#define TIB (UINT64_C(1) << 40)
+
+static void expect_status(struct image *im, uint64_t offset, int flags, uint64_t bytes,
+                          uint64_t map)
+{
+    struct image_status st = image_status(im, offset, TIB - offset);
+
+    assert_int_equal(st.flags & ~BDRV_BLOCK_EOF, flags);
+    assert_int_equal(st.bytes, bytes);
+    if (flags & BDRV_BLOCK_OFFSET_VALID) {
+        assert_int_equal(st.map, map);
+    }
+}
+
+static void status(void **state)
+{
+    const int data = BDRV_BLOCK_DATA | BDRV_BLOCK_ALLOCATED;
+    const int zero = BDRV_BLOCK_ZERO | BDRV_BLOCK_ALLOCATED;
+    struct image im;
+
+    (void)state;
+    image_init(&im, (struct image_shape){.disk_bytes = TIB});
+    image_open(&im);
+    expect_status(&im, 0, BDRV_BLOCK_ZERO, TIB, 0);
+    assert_int_equal(image_fill(&im, 0, 192 * K, 1), 0);
+    assert_int_equal(image_zero(&im, 192 * K, 64 * K, 0), 0);
+    assert_int_equal(image_fill_compressed(&im, 256 * K, 64 * K, 2), 0);
+    assert_int_equal(image_zero(&im, 128 * K, 64 * K, 0), 0);
+    assert_int_equal(image_fill(&im, TIB / 2, 64 * K, 1), 0);
+    expect_status(&im, K, data | BDRV_BLOCK_OFFSET_VALID, 127 * K, 5 * CLUSTER + K);
+    expect_status(&im, 128 * K, zero | BDRV_BLOCK_OFFSET_VALID, 64 * K, 7 * CLUSTER);
+    expect_status(&im, 192 * K, zero, 64 * K, 0);
+    expect_status(&im, 256 * K, data | BDRV_BLOCK_COMPRESSED, 64 * K, 0);
+    expect_status(&im, 320 * K, BDRV_BLOCK_ZERO, TIB / 2 - 320 * K, 0);
+    expect_status(&im, TIB / 2 + 64 * K, BDRV_BLOCK_ZERO, TIB / 2 - 64 * K, 0);
+    image_fini(&im);
+}
+
+/* A disk of a terabyte of which little is there: what is not is passed over. */
+static void discard_a_terabyte(void **state)
+{
+    struct image im;
+
+    (void)state;
+    image_init(&im, (struct image_shape){.disk_bytes = TIB});
+    image_open(&im);
+    assert_int_equal(image_fill(&im, TIB / 2, 128 * K, 1), 0);
+    assert_int_equal(image_discard(&im, 0, TIB), 0);
+    expect_status(&im, TIB / 2, BDRV_BLOCK_ZERO | BDRV_BLOCK_ALLOCATED, 128 * K, 0);
+    image_close(&im);
+    assert_true(image_word(&im, IMAGE_L1_CLUSTER * CLUSTER) == 0);
+    assert_true(image_file_bytes(&im) <= 7 * CLUSTER);
+    assert_int_equal(image_refcount(&im, 5), 0);
+    assert_int_equal(image_refcount(&im, 6), 0);
+    image_fini(&im);
+}
+
 /* ---- VM state ---- */
 
 static void vmstate(void **state)
@@ -391,6 +450,8 @@ int main(void)
         cmocka_unit_test(subclusters_over_backing),
         cmocka_unit_test(subclusters_move),
         cmocka_unit_test(compressed),
+        cmocka_unit_test(status),
+        cmocka_unit_test(discard_a_terabyte),
         cmocka_unit_test(vmstate),
     };
 
