@@ -80,7 +80,8 @@ enum bdrv_driver_caps {
     BDRV_CAP_TRUNCATE_ZEROES = 1 << 8,  /* what truncate adds reads as zeroes */
     BDRV_CAP_PASSTHROUGH = 1 << 9, /* set in node->caps at open: reads, writes and flushes of this
                                       node are its primary child's, unchanged; it is folded away */
-    BDRV_CAP_COMPRESSED = 1 << 10, /* write_co honours BDRV_REQ_WRITE_COMPRESSED */
+    BDRV_CAP_COMPRESSED = 1 << 10, /* write_co honours BDRV_REQ_WRITE_COMPRESSED; such a request
+                                      comes whole, whatever the limits say */
 };
 
 /* Internal snapshots. The node is drained and flushed; coroutine. As the calls of platter/image.h.

@@ -240,8 +240,8 @@ void bdrv_unref(BlockDriverState *bs)
     if (bs == NULL) {
         return;
     }
-    if (!instance_in_control_thread(bs->pl) || in_coroutine()) {
-        late_unref(bs);
+    if (!instance_in_control_thread(bs->pl) || (in_coroutine() && bs->refcnt == 1)) {
+        late_unref(bs); /* only the last one: who closes right after counts on all the others */
         return;
     }
     assert(bs->refcnt > 0);

@@ -181,6 +181,12 @@ static int write_slow(BdrvEdge *edge, BlockDriverState *bs, const struct bdrv_re
     }
     bdrv_rw_init(&rw, bs, req);
     rw.flags = bdrv_write_driver_flags(bs, req->flags, &change.fua);
+    if (req->flags & BDRV_REQ_WRITE_COMPRESSED) {
+        struct bdrv_req whole = *req; /* what would be left of a cluster cannot be compressed */
+
+        whole.flags = rw.flags;
+        return bdrv_change_end(&change, bs->drv->write_co(bs, &whole));
+    }
     ret = bdrv_rw_run(&rw);
     trim = bdrv_rw_trim(&rw, change.end);
     return bdrv_change_end(&change, ret < 0 ? ret : trim);

@@ -471,6 +471,25 @@ static void test_unref_elsewhere(void **state)
     pthread_join(thread, NULL);
 }
 
+static void unref_co(void *opaque)
+{
+    BlockDriverState *bs = opaque;
+
+    bdrv_ref(bs);
+    bdrv_unref(bs); /* not the last one: gone at once, so that who closes next closes it */
+    assert_int_equal(bdrv_get_refcnt(bs), 1);
+}
+
+static void test_unref_in_coroutine(void **state)
+{
+    BlockDriverState *bs = fake_open(*state, "driver=raw,file.filename=x,node-name=n");
+
+    coroutine_enter(coroutine_create(unref_co, bs));
+    bdrv_unref(bs);
+    assert_null(bdrv_find_node(*state, "n"));
+    assert_int_equal(fake.live, 0);
+}
+
 struct busy_thread {
     pthread_t thread;
     BlockDriverState *bs;
@@ -628,6 +647,7 @@ int main(void)
         cmocka_unit_test_setup_teardown(test_limits_and_sizes, setup, teardown),
         cmocka_unit_test_setup_teardown(test_broken, setup, teardown),
         cmocka_unit_test_setup_teardown(test_unref_elsewhere, setup, teardown),
+        cmocka_unit_test_setup_teardown(test_unref_in_coroutine, setup, teardown),
         cmocka_unit_test_setup_teardown(test_threads, setup, teardown),
         cmocka_unit_test_setup_teardown(test_add_child, setup, teardown),
         cmocka_unit_test_setup_teardown(test_empty_root, setup, teardown),

@@ -181,6 +181,11 @@ static void test_compressed(void **state)
     node.bs.caps |= BDRV_CAP_COMPRESSED;
     assert_int_equal(wr(0, 512, BDRV_REQ_WRITE_COMPRESSED), 0);
     assert_int_equal(node.f.last_flags, BDRV_REQ_WRITE_COMPRESSED);
+    node.bs.bl.max_transfer = 512; /* a cluster is not cut in two */
+    node.bs.bl.max_iov = 1;
+    assert_int_equal(wr(0, 2048, BDRV_REQ_WRITE_COMPRESSED), 0);
+    assert_int_equal(node.f.last_bytes, 2048);
+    assert_int_equal(atomic_load(&node.f.writes), 2);
 }
 
 static void test_out_of_budget(void **state)
