@@ -183,10 +183,12 @@ static int zeroes_beside_co(void *opaque)
 {
     const struct cow_piece *piece = opaque;
     const struct cow_side *side = piece->side;
-    uint64_t skip = side == &piece->job->tail ? side->merged : 0;
+    const struct cow_job *job = piece->job;
+    uint64_t skip = side == &job->tail ? side->merged : 0;
+    uint64_t start = host_of(job, side->offset) + skip;
 
-    return bdrv_edge_write_zeroes_co(piece->job->s->data, host_of(piece->job, side->offset) + skip,
-                                     side->beside, 0);
+    return job->virgin ? q2_reach_co(job->s, start, start + side->beside)
+                       : bdrv_edge_write_zeroes_co(job->s->data, start, side->beside, 0);
 }
 
 /* ---- the write ---- */
