@@ -53,9 +53,10 @@ int q2_edit_table_co(struct qcow2 *s, uint32_t l1_index, uint64_t *ret_offset)
     return 0;
 }
 
-/* What entries become: host is that of the first cluster, 0: none. */
+/* What entries become. */
 struct change {
-    uint64_t host;
+    uint64_t host; /* of the first cluster */
+    uint64_t step; /* from one's to the next one's; 0: they have none */
     uint64_t flags;
     uint64_t bitmap; /* extended L2 entries */
 };
@@ -79,7 +80,7 @@ static int change_slice(struct qcow2 *s, struct q2_slice *slice, uint32_t first,
             if (words > 1) {
                 now[i * words + 1] = c->bitmap;
             }
-            host += host != 0 ? s->geo.cluster_bytes : 0;
+            host += c->step;
         }
         rc = q2_l2_set_co(s, slice, (first + done) * words, now, n * words);
         if (rc < 0) {
@@ -112,7 +113,7 @@ static int change_table(struct qcow2 *s, uint64_t table, uint32_t first, uint32_
         }
         rc = change_slice(s, slice, in_slice, n, &part);
         q2_l2_put(s, slice);
-        part.host += part.host != 0 ? (uint64_t)n << s->geo.cluster_bits : 0;
+        part.host += n * part.step;
         first += n;
         count -= n;
     }
@@ -122,7 +123,12 @@ static int change_table(struct qcow2 *s, uint64_t table, uint32_t first, uint32_
 int q2_edit_set_co(struct qcow2 *s, uint64_t guest, uint64_t clusters, uint64_t host,
                    uint64_t flags, uint64_t bitmap)
 {
-    struct change c = {.host = host, .flags = flags, .bitmap = bitmap};
+    /* the first cluster of an external data file is at 0 */
+    bool has_host = (flags & Q2_COPIED) != 0;
+    struct change c = {.host = host,
+                       .step = has_host ? s->geo.cluster_bytes : 0,
+                       .flags = flags,
+                       .bitmap = bitmap};
 
     while (clusters > 0) {
         uint32_t first = q2_l2_index(&s->geo, guest);
@@ -137,7 +143,7 @@ int q2_edit_set_co(struct qcow2 *s, uint64_t guest, uint64_t clusters, uint64_t 
         if (rc < 0) {
             return rc;
         }
-        c.host += c.host != 0 ? bytes : 0;
+        c.host += n * c.step;
         guest += bytes;
         clusters -= n;
     }

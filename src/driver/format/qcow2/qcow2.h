@@ -697,8 +697,8 @@ extern const struct bdrv_snapshot_ops q2_snapshot_ops;
 
 /* Table l1_index is there and the active tree's alone. */
 int q2_edit_table_co(struct qcow2 *s, uint32_t l1_index, uint64_t *ret_offset);
-/* Entries of clusters from guest on: host (0: none) is that of the first, flags are added to each,
- * bitmap is for extended L2 entries. What they were is freed. */
+/* Entries of clusters from guest on: host is that of the first (flags without COPIED: 0, they have
+ * none), flags are added to each, bitmap is for extended L2 entries. What they were is freed. */
 int q2_edit_set_co(struct qcow2 *s, uint64_t guest, uint64_t clusters, uint64_t host,
                    uint64_t flags, uint64_t bitmap);
 /* Nothing is mapped in [from, to), which begins and ends at clusters. */
