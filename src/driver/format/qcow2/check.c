@@ -21,12 +21,18 @@
 #include "check_int.h"
 #include "refcount_int.h"
 
+#define FINDINGS_MAX 20000 /* that are told */
+
 void q2_check_tell(struct q2_check *c, const char *fmt, ...)
 {
     char text[2048]; /* room for the name of a snapshot or bitmap */
     va_list ap;
 
-    if (!c->options || !c->options->finding) {
+    if (!c->options || !c->options->finding || c->told > FINDINGS_MAX) {
+        return;
+    }
+    if (c->told++ == FINDINGS_MAX) {
+        c->options->finding(c->options->opaque, "Further findings are counted, but not told");
         return;
     }
     va_start(ap, fmt);

@@ -11,7 +11,7 @@
 #include "check_int.h"
 
 #define UNREADABLE_TOLD_MAX 1024 /* lines about refcounts that cannot be read */
-#define TABLES_AGAIN_MAX 1024    /* L2 tables looked at once more, which no intact image has */
+#define TABLES_AGAIN_MAX 64      /* L2 tables looked at once more, which no intact image has */
 
 enum q2_check_block q2_check_block_at(const struct q2_check *c, uint64_t index,
                                       uint64_t *ret_offset)

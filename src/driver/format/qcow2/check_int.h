@@ -39,9 +39,10 @@ struct q2_check {
     uint64_t snapshot_table_faults; /* that a new table mends */
     uint8_t *table;                 /* owned; room for one L2 table or other cluster */
     uint64_t done, total;           /* progress */
+    uint64_t told;                  /* findings */
 };
 
-/* Tell a finding. */
+/* Tell a finding, unless there were very many. */
 void q2_check_tell(struct q2_check *c, const char *fmt, ...) __attribute__((format(printf, 2, 3)));
 /* One more step is done. */
 void q2_check_step(struct q2_check *c);

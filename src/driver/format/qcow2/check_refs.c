@@ -20,7 +20,7 @@
 #define L1_TOTAL_BYTES_MIN (UINT64_C(64) << 20)
 /* What an intact image has none of: L1 entries that refer to an L2 table once more, or to one that
  * is not aligned. So many are gone into as if they were tables of their own. */
-#define ODD_WALKS_MAX 1024
+#define ODD_WALKS_MAX 64
 
 struct trees {
     struct q2_check *c;

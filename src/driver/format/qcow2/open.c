@@ -260,10 +260,7 @@ static int prepare_writing_co(void *opaque)
     if (rc < 0) {
         return error_set_errno(args->errp, -rc, "Could not update the qcow2 header");
     }
-    if (s->header.incompatible & Q2_INCOMPAT_DIRTY) {
-        rc = error_set(args->errp, EROFS, "The image is dirty: it must be repaired first");
-    }
-    return rc;
+    return s->header.incompatible & Q2_INCOMPAT_DIRTY ? q2_repair_dirty_co(s, args->errp) : 0;
 }
 
 static int prepare_writing(struct qcow2 *s, Error **errp)
