@@ -3,8 +3,13 @@
  * The codecs of compressed clusters, pure: for worker threads.
  *
  * zlib type: a raw deflate stream (RFC 1951). It is written and read with libdeflate; by zlib where
- * that is missing, where a window of 4 KiB is asked for (compat_window: what the reference writes),
- * and for streams that do not end where the cluster does. zstd type: one frame.
+ * that is missing, where a window of 4 KiB is asked for (compat_window), and for streams that do
+ * not end where the cluster does. zstd type: one frame.
+ *
+ * The reference writes with a window of 4 KiB. Ours reach back up to 32 KiB, which it reads all the
+ * same, as it has the whole cluster at hand; a reader that keeps no more than the last 4 KiB does
+ * not, and compat_window is for it. Level 3 of libdeflate takes about a third of the time of zlib's
+ * default with the small window, and a twentieth less room (64 KiB clusters of program files).
  *
  * What is read is hostile: output never passes its end, and memory is bounded whatever a stream
  * asks for (the window of a zstd frame by ZSTD_WINDOW_BITS).

@@ -20,6 +20,14 @@ static uint64_t cluster_bytes(const struct image *im)
     return UINT64_C(1) << im->shape.cluster_bits;
 }
 
+int image_data_byte(struct image *im, uint64_t offset)
+{
+    uint8_t byte;
+
+    assert_int_equal(pread(im->data_fd, &byte, 1, (off_t)offset), 1);
+    return byte;
+}
+
 static void on_event(void *opaque, const struct platter_event *event)
 {
     struct image *im = opaque;
@@ -144,7 +152,9 @@ static void header_write(struct image *im)
     store_be32(buf + 56, 1);
     if (im->shape.version >= 3) {
         store_be64(buf + 72, (im->shape.extended_l2 ? Q2_INCOMPAT_EXTENDED_L2 : 0) |
-                                 (im->shape.zstd ? Q2_INCOMPAT_COMPRESSION : 0));
+                                 (im->shape.zstd ? Q2_INCOMPAT_COMPRESSION : 0) |
+                                 (im->shape.data_file ? Q2_INCOMPAT_DATA_FILE : 0));
+        store_be64(buf + 88, im->shape.data_file_raw ? Q2_AUTOCLEAR_DATA_FILE_RAW : 0);
         store_be32(buf + 96, 4);
         store_be32(buf + 100, sizeof(buf));
         buf[104] = im->shape.zstd ? Q2_COMPRESSION_ZSTD : Q2_COMPRESSION_ZLIB;
@@ -197,6 +207,12 @@ void image_init(struct image *im, struct image_shape shape)
     assert_true(im->fd >= 0);
     assert_int_equal(ftruncate(im->fd, (off_t)(IMAGE_NEXT_CLUSTER * cluster_bytes(im))), 0);
     header_write(im);
+    if (shape.data_file) {
+        snprintf(im->data_path, sizeof(im->data_path), "/tmp/platter-data-XXXXXX");
+        im->data_fd = mkstemp(im->data_path);
+        assert_true(im->data_fd >= 0);
+        assert_int_equal(ftruncate(im->data_fd, (off_t)im->shape.disk_bytes), 0);
+    }
     if (shape.backing) {
         base_make(im);
     }
@@ -212,6 +228,10 @@ void image_fini(struct image *im)
     aio_context_unref(im->ctx);
     close(im->fd);
     unlink(im->path);
+    if (im->shape.data_file) {
+        close(im->data_fd);
+        unlink(im->data_path);
+    }
 }
 
 void image_open(struct image *im)
@@ -221,8 +241,10 @@ void image_open(struct image *im)
     BlockOptions *options;
 
     snprintf(text, sizeof(text),
-             "driver=qcow2,file.driver=file,file.filename=%s,discard=unmap%s%s%s", im->path,
-             im->base != NULL ? ",backing=base" : "", im->shape.options != NULL ? "," : "",
+             "driver=qcow2,file.driver=file,file.filename=%s,discard=unmap%s%s%s%s%s", im->path,
+             im->base != NULL ? ",backing=base" : "",
+             im->shape.data_file ? ",data-file.driver=file,data-file.filename=" : "", im->data_path,
+             im->shape.options != NULL ? "," : "",
              im->shape.options != NULL ? im->shape.options : "");
     options = block_options_parse(text, NULL, NULL);
     assert_non_null(options);
@@ -240,29 +262,36 @@ void image_close(struct image *im)
 
 /* ---- the disk ---- */
 
-static int fill(struct image *im, uint64_t offset, uint64_t bytes, int byte, int flags)
+int image_write(struct image *im, uint64_t offset, const void *buf, uint64_t bytes, bool compressed)
 {
-    struct iovec iov = {malloc(bytes), bytes};
+    struct iovec iov = {(void *)(uintptr_t)buf, bytes};
     struct iov_view view = iov_view_of(&iov, 1);
+
+    return compressed
+               ? blk_write_compressed(im->blk, (int64_t)(offset / 512), buf, (int)(bytes / 512))
+               : blk_pwritev(im->blk, (int64_t)offset, &view, 0);
+}
+
+static int fill(struct image *im, uint64_t offset, uint64_t bytes, int byte, bool compressed)
+{
+    void *buf = malloc(bytes);
     int ret;
 
-    assert_non_null(iov.iov_base);
-    memset(iov.iov_base, byte, bytes);
-    ret = flags != 0 ? blk_write_compressed(im->blk, (int64_t)(offset / 512), iov.iov_base,
-                                            (int)(bytes / 512))
-                     : blk_pwritev(im->blk, (int64_t)offset, &view, 0);
-    free(iov.iov_base);
+    assert_non_null(buf);
+    memset(buf, byte, bytes);
+    ret = image_write(im, offset, buf, bytes, compressed);
+    free(buf);
     return ret;
 }
 
 int image_fill(struct image *im, uint64_t offset, uint64_t bytes, int byte)
 {
-    return fill(im, offset, bytes, byte, 0);
+    return fill(im, offset, bytes, byte, false);
 }
 
 int image_fill_compressed(struct image *im, uint64_t offset, uint64_t bytes, int byte)
 {
-    return fill(im, offset, bytes, byte, 1);
+    return fill(im, offset, bytes, byte, true);
 }
 
 int image_zero(struct image *im, uint64_t offset, uint64_t bytes, int flags)

@@ -19,7 +19,9 @@ struct image_shape {
     uint64_t disk_bytes;   /* 0: 1 MiB */
     bool extended_l2;
     bool zstd;
-    bool backing;        /* a disk full of 0xbb below */
+    bool backing; /* a disk full of 0xbb below */
+    bool data_file;
+    bool data_file_raw;
     const char *options; /* of the open node, after a comma; NULL: none */
 };
 
@@ -28,7 +30,9 @@ struct image {
     Platter *pl;
     AioContext *ctx;
     char path[40];
+    char data_path[40]; /* empty: none */
     int fd;
+    int data_fd;
     BlockDriverState *base; /* NULL: none */
     BlockBackend *blk;      /* NULL: closed */
     unsigned told;          /* corruptions */
@@ -52,6 +56,8 @@ void image_set_word(struct image *im, uint64_t offset, uint64_t word);
 unsigned image_refcount(struct image *im, uint64_t cluster);
 void image_set_refcount(struct image *im, uint64_t cluster, unsigned refcount);
 uint64_t image_file_bytes(struct image *im);
+/* A byte of the data file. */
+int image_data_byte(struct image *im, uint64_t offset);
 /* Words of the first L2 table, from word index on; the L1 entry must be there. */
 void image_expect_l2(struct image *im, unsigned index, const uint64_t *words, unsigned count);
 /* An L2 table at IMAGE_NEXT_CLUSTER whose first word is word (and bitmap, if it has them). */
@@ -59,6 +65,8 @@ void image_set_l2(struct image *im, uint64_t word, uint64_t bitmap);
 
 /* The disk, while it is open. The result is the request's. */
 int image_fill(struct image *im, uint64_t offset, uint64_t bytes, int byte);
+int image_write(struct image *im, uint64_t offset, const void *buf, uint64_t bytes,
+                bool compressed);
 int image_fill_compressed(struct image *im, uint64_t offset, uint64_t bytes, int byte);
 int image_zero(struct image *im, uint64_t offset, uint64_t bytes, int flags);
 int image_discard(struct image *im, uint64_t offset, uint64_t bytes);

@@ -6,6 +6,7 @@
 #include "image.h"
 
 #include <errno.h>
+#include <stdlib.h>
 #include <string.h>
 
 #include "driver/format/qcow2/format.h"
@@ -348,6 +349,85 @@ static void compressed(void **state)
     }
 }
 
+static void does_not_compress(void **state)
+{
+    uint8_t *buf = malloc(128 * K);
+    struct image im;
+    uint32_t x = 1;
+
+    (void)state;
+    assert_non_null(buf);
+    for (size_t i = 0; i < 128 * K; i++) {
+        x = x * 1664525 + 1013904223;
+        buf[i] = i < 64 * K ? 1 : (uint8_t)(x >> 24);
+    }
+    image_init(&im, (struct image_shape){0});
+    image_open(&im);
+    assert_int_equal(image_write(&im, 0, buf, 128 * K, true), 0);
+    image_expect(&im, 0, 64 * K, 1);
+    image_expect(&im, 128 * K - 1, 1, buf[128 * K - 1]);
+    assert_int_equal(image_status(&im, 0, 64 * K).flags & BDRV_BLOCK_COMPRESSED,
+                     BDRV_BLOCK_COMPRESSED);
+    assert_int_equal(image_status(&im, 64 * K, 64 * K).flags & BDRV_BLOCK_COMPRESSED, 0);
+    image_fini(&im);
+    free(buf);
+}
+
+/* ---- external data file: guest offsets are its offsets ---- */
+
+static void data_file(void **state)
+{
+    struct image im;
+
+    (void)state;
+    image_init(&im, (struct image_shape){.data_file = true, .disk_bytes = 300 * K});
+    image_open(&im);
+    assert_int_equal(image_fill(&im, 0, 64 * K, 3), 0);
+    assert_int_equal(image_fill(&im, 65 * K, K, 4), 0);
+    assert_int_equal(image_fill(&im, 299 * K, K, 5), 0);
+    assert_int_equal(image_fill_compressed(&im, 128 * K, 64 * K, 5), -ENOTSUP);
+    image_close(&im);
+    EXPECT_L2(&im, Q2_COPIED, AT(1), 0, 0, AT(4), 0);
+    assert_true(image_file_bytes(&im) == 5 * CLUSTER);
+    assert_int_equal(image_data_byte(&im, 65 * K), 4);
+    image_open(&im);
+    image_expect(&im, 0, 64 * K, 3);
+    image_expect(&im, 66 * K, 233 * K, 0);
+    image_expect(&im, 299 * K, K, 5);
+    assert_int_equal(image_zero(&im, 0, 64 * K, 0), 0);
+    assert_int_equal(image_zero(&im, 64 * K, 64 * K, BDRV_REQ_MAY_UNMAP), 0);
+    image_expect(&im, 0, 128 * K, 0);
+    image_close(&im);
+    EXPECT_L2(&im, Q2_COPIED | 1, 1, 0, 0, AT(4), 0);
+    assert_int_equal(image_data_byte(&im, 0), 3);
+    assert_int_equal(image_data_byte(&im, 65 * K), 0);
+    image_fini(&im);
+}
+
+/* The file is the disk by itself: its zeroes are in it. */
+static void raw_data_file(void **state)
+{
+    struct image im;
+
+    (void)state;
+    image_init(
+        &im, (struct image_shape){.data_file = true, .data_file_raw = true, .disk_bytes = 300 * K});
+    image_open(&im);
+    assert_int_equal(image_fill(&im, 0, 300 * K, 3), 0);
+    assert_int_equal(image_zero(&im, 0, 64 * K, 0), 0);
+    assert_int_equal(image_zero(&im, 64 * K, 64 * K, BDRV_REQ_MAY_UNMAP), 0);
+    assert_int_equal(image_discard(&im, 128 * K, 64 * K), 0);
+    image_expect(&im, 0, 192 * K, 0);
+    image_expect(&im, 192 * K, 108 * K, 3);
+    image_close(&im);
+    for (uint64_t at = 0; at < 192 * K; at += 4 * K) {
+        assert_int_equal(image_data_byte(&im, at), 0);
+    }
+    assert_int_equal(image_data_byte(&im, 300 * K - 1), 3);
+    EXPECT_L2(&im, Q2_COPIED | 1, AT(1) | 1, AT(2) | 1, AT(3), AT(4), 0);
+    image_fini(&im);
+}
+
 /* ---- status ---- */
 
 #define TIB (UINT64_C(1) << 40)
@@ -450,6 +530,9 @@ int main(void)
         cmocka_unit_test(subclusters_over_backing),
         cmocka_unit_test(subclusters_move),
         cmocka_unit_test(compressed),
+        cmocka_unit_test(does_not_compress),
+        cmocka_unit_test(data_file),
+        cmocka_unit_test(raw_data_file),
         cmocka_unit_test(status),
         cmocka_unit_test(discard_a_terabyte),
         cmocka_unit_test(vmstate),
