@@ -15,7 +15,9 @@
 
 /* A zero buffer stands in a list several times, so that a request is long and the memory small. */
 #define ZERO_BUFFER_BYTES (UINT64_C(64) << 10)
+#define ZERO_BUFFER_BYTES_MIN 4096
 #define ZERO_REPEAT 16
+#define SECTOR_BYTES 512
 
 struct zeroes {
     struct bdrv_rw rw; /* bs, size and the driver's flags of plain writes */
@@ -36,6 +38,8 @@ static int zeroes_buffer(struct zeroes *z, uint64_t bytes)
     if (z->buf != NULL) {
         return 0;
     }
+    /* the first part may be a short one of many bytes */
+    bytes = max_u64(bytes, ZERO_BUFFER_BYTES_MIN);
     z->buf_bytes = max_u64(align, min_u64(ZERO_BUFFER_BYTES, align_up(bytes, align)));
     z->buf = bdrv_buffer_alloc(bs, z->buf_bytes);
     if (z->buf == NULL) {
@@ -85,6 +89,9 @@ static int zeroes_write(struct zeroes *z, uint64_t pos, uint64_t end)
             is_aligned(pos, align) ? z->buf_bytes * ZERO_REPEAT : align_up(pos, align) - pos;
         uint64_t stop = pos + min_u64(end - pos, n);
 
+        if (stop < end && stop - pos >= SECTOR_BYTES) {
+            stop = align_down(stop, SECTOR_BYTES); /* a cut of power tears no sector */
+        }
         ret = zeroes_write_step(z, iov, pos, stop);
         pos = stop;
     }

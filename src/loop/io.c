@@ -15,7 +15,6 @@
 
 #define SLICE_MAX 64
 #define FRUITLESS_MAX 64
-#define SECTOR_BYTES 512
 
 #ifndef RWF_DSYNC
 #define RWF_DSYNC 2
@@ -70,9 +69,9 @@ int64_t file_transfer_end(const struct aio_file_io *io, uint64_t done, int64_t n
     if (io->op == AIO_FILE_WRITE) {
         return n < 0 ? n : -ENOSPC;
     }
-    /* A direct read that ended inside a sector ended at the end of the file; the system will not
-     * read on from there */
-    if (n == -EINVAL && done > 0 && (io->offset + done) % SECTOR_BYTES != 0) {
+    /* A direct read that ended inside a block (of 512 bytes or more) ended at the end of the file;
+     * the system will not read on from there, which is all that is wrong with what was left */
+    if (n == -EINVAL && done > 0) {
         n = 0;
     }
     return n < 0 ? n : (int64_t)done;

@@ -402,6 +402,16 @@ static void test_zeroes_fallback(void **state)
     assert_int_equal(node.f.writes, 2);
 }
 
+/* A short end in front does not cut the one behind into many writes. */
+static void test_zeroes_ends(void **state)
+{
+    node.bs.bl.pwrite_zeroes_alignment = 4096;
+    node.f.writes = 0;
+    assert_int_equal(zero(4096 - 21, 21 + 4096 + 3482, 0), 0);
+    assert_int_equal(node.f.zeroes, 1);
+    assert_int_equal(node.f.writes, 2);
+}
+
 static void test_zeroes_error_passes(void **state)
 {
     node.f.zeroes_error = -EIO;
@@ -674,6 +684,7 @@ int main(void)
         T(no_flush),
         T(fua),
         T(zeroes_fallback),
+        T(zeroes_ends),
         T(zeroes_error_passes),
         T(zeroes_large_fallback_is_bounded),
         T(unmap),

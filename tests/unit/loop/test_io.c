@@ -382,6 +382,37 @@ static void test_direct_tail(void **state)
     aio_context_unref(ctx);
 }
 
+/* Storage of blocks of 4 KiB, under a file that ends at a sector inside one. */
+static int64_t preadv_of_blocks(int fd, const struct iovec *iov, int niov, uint64_t offset, int rwf)
+{
+    return offset % 4096 != 0 ? -EINVAL : os_linux.preadv(fd, iov, niov, offset, rwf);
+}
+
+static void block_tail(void *arg)
+{
+    const struct file_test *t = arg;
+    static uint8_t buf[8192];
+    struct iovec iov = {buf, sizeof(buf)};
+
+    assert_int_equal(file_op(t, AIO_FILE_READ, 0, &iov, 1), 4096 + 512);
+    assert_int_equal(file_op(t, AIO_FILE_READ, 512, &iov, 1), -EINVAL);
+}
+
+static void test_block_tail(void **state)
+{
+    struct os_table table = os_linux;
+    AioContext *ctx = test_context_new();
+    struct file_test t = {.fd = temp_file(), .engine = AIO_ENGINE_THREADS};
+
+    table.preadv = preadv_of_blocks;
+    os_replace(&table);
+    assert_int_equal(ftruncate(t.fd, 4096 + 512), 0);
+    run_co(ctx, block_tail, &t);
+    aio_context_unref(ctx);
+    os_replace(0);
+    close(t.fd);
+}
+
 /* A write that the system takes a part of and then refuses. */
 static void beyond_the_limit(void *arg)
 {
@@ -756,6 +787,7 @@ int main(int argc, char **argv)
         cmocka_unit_test(test_many_in_flight),
         cmocka_unit_test(test_pieces),
         cmocka_unit_test(test_direct_tail),
+        cmocka_unit_test(test_block_tail),
         cmocka_unit_test(test_workers),
         cmocka_unit_test(test_size_limit),
         cmocka_unit_test(test_workers_come_and_go),

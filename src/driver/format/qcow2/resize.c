@@ -132,11 +132,13 @@ static int zero_tail(struct resize *r)
     return 0;
 }
 
-/* The external data file gets the disk's size; what it had behind the old one becomes zeroes. */
-static int grow_data_file(struct resize *r, Error **errp)
+/* The external data file gets the disk's size, and where clusters are mapped ahead of time room for
+ * the last one, as in the reference; what it had behind the old one becomes zeroes. */
+static int grow_data_file(struct resize *r, bool maps, Error **errp)
 {
     struct qcow2 *s = r->s;
     bool reserves = r->mode == BDRV_PREALLOC_FALLOC || r->mode == BDRV_PREALLOC_FULL;
+    uint64_t new_bytes = maps ? align_up(r->now, s->geo.cluster_bytes) : r->now;
     int64_t bytes = bdrv_edge_getlength(s->data);
     uint64_t end;
     int rc;
@@ -144,15 +146,15 @@ static int grow_data_file(struct resize *r, Error **errp)
     if (bytes < 0) {
         return error_set_errno(errp, (int)-bytes, "cannot tell the size of the data file");
     }
-    end = min_u64((uint64_t)bytes, r->now);
+    end = min_u64((uint64_t)bytes, new_bytes);
     if (end > r->old) {
         rc = bdrv_edge_write_zeroes_co(s->data, r->old, end - r->old, BDRV_REQ_MAY_UNMAP);
         if (rc < 0) {
             return error_set_errno(errp, -rc, "cannot zero the data file");
         }
     }
-    return bdrv_edge_truncate_co(s->data, r->now, false, reserves ? r->mode : BDRV_PREALLOC_OFF, 0,
-                                 errp);
+    return bdrv_edge_truncate_co(s->data, new_bytes, false, reserves ? r->mode : BDRV_PREALLOC_OFF,
+                                 0, errp);
 }
 
 static int map_new(struct resize *r, Error **errp)
@@ -163,12 +165,12 @@ static int map_new(struct resize *r, Error **errp)
     int rc;
 
     if (s->geo.external_data) {
-        rc = grow_data_file(r, errp);
-        if (rc < 0) {
-            return rc;
-        }
         if (mode != BDRV_PREALLOC_OFF || s->geo.data_file_raw) {
             mode = BDRV_PREALLOC_METADATA;
+        }
+        rc = grow_data_file(r, mode == BDRV_PREALLOC_METADATA && from < r->now, errp);
+        if (rc < 0) {
+            return rc;
         }
     }
     if (mode == BDRV_PREALLOC_FALLOC || mode == BDRV_PREALLOC_FULL) {
