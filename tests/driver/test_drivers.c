@@ -250,6 +250,37 @@ static void raw_window(void **state)
     platter_free(pl);
 }
 
+static int kept_fd = -1;
+
+/* As when a ring still holds the file for a moment: the description outlives the close. */
+static int close_later(int fd)
+{
+    struct stat st;
+
+    if (kept_fd < 0 && fstat(fd, &st) == 0 && st.st_size == 3 * MIB) {
+        kept_fd = fd;
+        return 0;
+    }
+    return os_linux.close(fd);
+}
+
+static void file_locks_end_with_the_node(void **state)
+{
+    struct os_table table = os_linux;
+    Platter *pl;
+
+    make_file("held", 3 * MIB);
+    table.close = close_later;
+    os_replace(&table);
+    pl = new_platter();
+    blk_unref(must_open(pl, text("driver=file,filename=%s/held", dir)));
+    assert_true(kept_fd >= 0);
+    blk_unref(must_open(pl, text("driver=file,filename=%s/held", dir)));
+    platter_free(pl);
+    os_replace(NULL);
+    close(kept_fd);
+}
+
 static int measure_raw(Platter *pl, const char *options, BlockDriverState *source, uint64_t *ret)
 {
     struct bdrv_measure_result result = {0};
@@ -692,6 +723,7 @@ int main(int argc, char **argv)
         cmocka_unit_test(mem_budget),
         cmocka_unit_test(raw_window),
         cmocka_unit_test(raw_measure),
+        cmocka_unit_test(file_locks_end_with_the_node),
         cmocka_unit_test(file_refusals),
         cmocka_unit_test(failed_opens_leak_nothing),
         cmocka_unit_test(locks_between_instances),

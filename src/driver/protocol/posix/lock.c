@@ -9,7 +9,9 @@
  * n is the number of the BDRV_PERM_* bit. Everybody first takes its own bytes, then looks whether
  * another one holds a byte that contradicts; so of two that come together at least one sees the
  * other. The locks belong to the open file description: descriptors of one process contradict each
- * other like those of two, and the end of the description ends them.
+ * other like those of two. The end of the description ends them, but a ring may hold on to it for a
+ * moment after its last request was answered and the descriptor closed; so they are given back
+ * before the close.
  */
 #include <errno.h>
 #include <fcntl.h>
@@ -215,6 +217,14 @@ void posix_locks_commit(struct posix_locks *locks, int fd)
 void posix_locks_abort(struct posix_locks *locks, int fd)
 {
     locks_trim(locks, fd);
+}
+
+void posix_locks_release(const struct posix_locks *locks, int fd)
+{
+    if (locks->enabled) {
+        unlock_mask(fd, LOCK_PERM_BASE, locks->held_perm);
+        unlock_mask(fd, LOCK_UNSHARED_BASE, locks->held_unshared);
+    }
 }
 
 int posix_locks_move(const struct posix_locks *locks, int new_fd)

@@ -204,7 +204,8 @@ void posix_close(BlockDriverState *bs)
     struct posix_state *s = bdrv_opaque(bs);
 
     if (s->fd >= 0) {
-        os->close(s->fd); /* ends the locks */
+        posix_locks_release(&s->locks, s->fd);
+        os->close(s->fd);
     }
     s->fd = -1;
     free(s->filename);
@@ -256,6 +257,7 @@ void posix_reopen_commit(BlockDriverState *bs)
     if (posix_locks_move(&s->locks, s->reopen_fd) < 0) {
         bdrv_mark_broken(bs, "'%s': the image locks could not be kept over a reopen", s->filename);
     }
+    posix_locks_release(&s->locks, s->fd);
     os->close(s->fd);
     s->fd = s->reopen_fd;
     s->reopen_fd = -1;

@@ -80,6 +80,8 @@ int posix_locks_check(struct posix_locks *locks, int fd, const char *filename, u
 /* Hold exactly what the last check asked / what was held before it. */
 void posix_locks_commit(struct posix_locks *locks, int fd);
 void posix_locks_abort(struct posix_locks *locks, int fd);
+/* Give back what is held on fd, which is to be closed. */
+void posix_locks_release(const struct posix_locks *locks, int fd);
 /* Hold on another description of the file what is held on the old one, which ends soon. */
 int posix_locks_move(const struct posix_locks *locks, int new_fd);
 int posix_perm_check(BlockDriverState *bs, uint64_t perm, uint64_t shared, Error **errp);
