@@ -209,10 +209,6 @@ int q2_check_mend_snapshot_table_co(struct q2_check *c, Error **errp)
         error_prepend(errp, "ERROR failed to update snapshot table: ");
         return ret;
     }
-    q2_overlap_renew(s);
-    for (uint32_t i = 0; i < s->snapshot_count; i++) { /* what was stored now */
-        s->snapshots[i].extra_bytes = max_u64(s->snapshots[i].extra_bytes, SNAPSHOT_EXTRA_BYTES_V3);
-    }
     c->res->corruptions_fixed += faults;
     return 0;
 }

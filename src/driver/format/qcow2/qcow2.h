@@ -620,7 +620,7 @@ struct q2_snapshot {
     uint64_t vm_state_bytes;
     uint64_t disk_bytes;
     uint64_t icount;      /* UINT64_MAX: none */
-    uint32_t extra_bytes; /* as found; the unknown part is kept */
+    uint32_t extra_bytes; /* as in the file; the unknown part is kept */
     uint8_t *unknown_extra;
     uint32_t unknown_extra_bytes;
     uint16_t id_bytes; /* as in the file: a zero inside does not shorten it */

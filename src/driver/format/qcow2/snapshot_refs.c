@@ -57,7 +57,7 @@ static int stale_end(struct qcow2 *s, bool was, Error **errp)
     if (rc < 0 || was) {
         return rc;
     }
-    rc = q2_header_bits_co(s, 0, Q2_INCOMPAT_DIRTY, 0);
+    rc = q2_commit_clean_co(s); /* lazy refcounts are in memory only until then */
     return rc < 0 ? error_set_errno(errp, -rc, "cannot mark the image clean") : 0;
 }
 

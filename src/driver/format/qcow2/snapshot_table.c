@@ -281,6 +281,12 @@ int q2_snapshots_store_co(struct qcow2 *s, bool *ret_unsure, Error **errp)
         return rc;
     }
     s->snapshot_table_bytes = bytes;
+    for (uint32_t i = 0; i < s->snapshot_count; i++) {
+        struct q2_snapshot *sn = &s->snapshots[i];
+
+        sn->extra_bytes = (uint32_t)(q2_snapshot_bytes(sn) - Q2_SNAPSHOT_FIXED_BYTES) -
+                          sn->id_bytes - sn->name_bytes;
+    }
     q2_overlap_renew(s);
     if (old_bytes > 0) {
         q2_free_later(s, old_offset, old_bytes, Q2_DISCARD_SNAPSHOT);
