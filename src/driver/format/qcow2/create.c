@@ -284,24 +284,41 @@ struct grow {
     Error **errp;
 };
 
-/* The L1 table was written to the end of its cluster; the reference ends a file with its last
- * entry. */
+/* The L1 table was written in whole sectors; the reference ends a file with its last entry. */
 static int trim_co(struct qcow2 *s)
 {
     uint64_t end = s->header.l1_offset + (uint64_t)s->header.l1_entries * sizeof(uint64_t);
     int64_t file_bytes = bdrv_edge_getlength(s->file);
 
     if (s->header.l1_entries == 0 || file_bytes < 0 ||
-        (uint64_t)file_bytes != align_up(end, s->geo.cluster_bytes)) {
+        (uint64_t)file_bytes != align_up(end, Q2_L1_SECTOR)) {
         return 0;
     }
     return bdrv_edge_truncate_co(s->file, end, true, BDRV_PREALLOC_OFF, 0, NULL);
 }
 
+/* Observed: where space is reserved for a disk of no bytes, the refcounts still move behind what is
+ * in use, as they do to count what is reserved. */
+static int reserve_nothing_co(struct qcow2 *s, enum bdrv_prealloc prealloc, Error **errp)
+{
+    int rc;
+
+    if (s->geo.external_data || prealloc <= BDRV_PREALLOC_METADATA) {
+        return 0;
+    }
+    q2_exclusive_begin_co(s);
+    rc = q2_prealloc_data_co(s, 0, 0, false, prealloc, errp);
+    q2_exclusive_end(s);
+    return rc;
+}
+
 static int grow_co(void *opaque)
 {
     const struct grow *g = opaque;
-    int rc = bdrv_edge_truncate_co(g->edge, g->disk_bytes, false, g->prealloc, 0, g->errp);
+    struct qcow2 *s = q2_of(bdrv_edge_node(g->edge));
+    int rc = g->disk_bytes == 0
+                 ? reserve_nothing_co(s, g->prealloc, g->errp)
+                 : bdrv_edge_truncate_co(g->edge, g->disk_bytes, false, g->prealloc, 0, g->errp);
 
     if (rc < 0) {
         error_prepend(g->errp, "Could not resize image: ");
@@ -309,7 +326,7 @@ static int grow_co(void *opaque)
     }
     rc = bdrv_edge_flush_co(g->edge);
     if (rc == 0) {
-        rc = trim_co(q2_of(bdrv_edge_node(g->edge)));
+        rc = trim_co(s);
     }
     return rc < 0 ? error_set_errno(g->errp, -rc, "Could not write the new image") : 0;
 }

@@ -274,9 +274,10 @@ void q2_l1_commit_end(struct qcow2 *s, struct q2_l1_due *due, bool durable)
 
 /* ---- growing ---- */
 
-/* The table, and zeroes up to the end of its last cluster. */
-static int table_write_co(struct qcow2 *s, const struct q2_l1 *l1, uint64_t offset, uint64_t bytes)
+/* The table, in whole sectors. */
+static int table_write_co(struct qcow2 *s, const struct q2_l1 *l1, uint64_t offset)
 {
+    uint64_t bytes = align_up((uint64_t)l1->entries * 8, Q2_L1_SECTOR);
     size_t room = (size_t)min_u64(bytes, L1_WRITE_BYTES);
     uint8_t *buf = bdrv_buffer_alloc(s->bs, room);
     int ret = buf == NULL ? -ENOMEM : q2_overlap_check_co(s, Q2_OL_ACTIVE_L1, offset, bytes);
@@ -330,7 +331,7 @@ static int grow_to_co(struct qcow2 *s, struct q2_l1 *l1, Error **errp)
     }
     ret = q2_overlap_add_range(s, Q2_OL_ACTIVE_L1, offset, bytes);
     if (ret == 0) {
-        ret = table_write_co(s, l1, offset, bytes);
+        ret = table_write_co(s, l1, offset);
     }
     if (ret == 0) {
         ret = q2_commit_co(s, true); /* the table and its refcounts before the header (W1, W6) */

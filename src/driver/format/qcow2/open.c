@@ -260,7 +260,13 @@ static int prepare_writing_co(void *opaque)
     if (rc < 0) {
         return error_set_errno(args->errp, -rc, "Could not update the qcow2 header");
     }
-    return s->header.incompatible & Q2_INCOMPAT_DIRTY ? q2_repair_dirty_co(s, args->errp) : 0;
+    if (s->header.incompatible & Q2_INCOMPAT_DIRTY) {
+        rc = q2_repair_dirty_co(s, args->errp);
+        if (rc < 0) {
+            error_prepend(args->errp, "Could not repair dirty image: ");
+        }
+    }
+    return rc;
 }
 
 static int prepare_writing(struct qcow2 *s, Error **errp)

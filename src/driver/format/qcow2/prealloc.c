@@ -26,7 +26,7 @@ struct prealloc {
     struct qcow2 *s;
     bool over_backing; /* a backing file would show through where nothing is marked as zeroes */
     uint64_t file_bytes;
-    uint64_t end; /* of the clusters that were allocated, in the file */
+    uint64_t end; /* of the clusters that were allocated, in the data file */
 };
 
 /* The entries' flags and bitmap for clusters whose content is not written. */
@@ -48,10 +48,11 @@ static int entry_of_empty(struct prealloc *p, uint64_t host, uint64_t bytes, uin
     return used_before ? bdrv_edge_write_zeroes_co(s->data, host, bytes, 0) : 0;
 }
 
-/* New clusters for a part of one L2 table's range. */
-static int alloc_part(struct prealloc *p, uint64_t guest, uint64_t bytes)
+/* New clusters for [guest, to), a part of one L2 table's range. */
+static int alloc_part(struct prealloc *p, uint64_t guest, uint64_t to)
 {
     struct qcow2 *s = p->s;
+    uint64_t bytes = align_up(to, s->geo.cluster_bytes) - guest;
     uint64_t clusters = bytes >> s->geo.cluster_bits;
     uint64_t host = guest;
     uint64_t table;
@@ -72,7 +73,7 @@ static int alloc_part(struct prealloc *p, uint64_t guest, uint64_t bytes)
         }
         return rc;
     }
-    p->end = max_u64(p->end, host + bytes);
+    p->end = max_u64(p->end, host + align_up(to, s->geo.subcluster_bytes) - guest);
     return q2_edit_set_co(s, guest, clusters, host, flags, bitmap);
 }
 
@@ -84,7 +85,7 @@ static int alloc_all(struct prealloc *p, uint64_t from, uint64_t to)
     while (rc == 0 && from < to) {
         uint64_t end = min_u64(to, align_down(from, span) + span);
 
-        rc = alloc_part(p, from, align_up(end, p->s->geo.cluster_bytes) - from);
+        rc = alloc_part(p, from, end);
         from = end;
     }
     return rc;
@@ -106,6 +107,7 @@ int q2_prealloc_metadata_co(struct qcow2 *s, uint64_t from, uint64_t to, bool ov
                             Error **errp)
 {
     struct prealloc p = {0};
+    int64_t data_bytes;
     int rc = begin(s, &p, over_backing, errp);
 
     if (rc < 0) {
@@ -115,8 +117,13 @@ int q2_prealloc_metadata_co(struct qcow2 *s, uint64_t from, uint64_t to, bool ov
     if (rc < 0) {
         return error_set_errno(errp, -rc, "Could not preallocate metadata");
     }
-    if (!s->geo.external_data && p.end > p.file_bytes) {
-        return bdrv_edge_truncate_co(s->file, p.end, false, BDRV_PREALLOC_OFF, 0, errp);
+    data_bytes = bdrv_edge_getlength(s->data);
+    if (data_bytes < 0) {
+        return error_set_errno(errp, (int)-data_bytes, "cannot tell the size of the data file");
+    }
+    /* observed: up to the end of the disk's last subcluster, of an external data file too */
+    if (p.end > (uint64_t)data_bytes) {
+        return bdrv_edge_truncate_co(s->data, p.end, false, BDRV_PREALLOC_OFF, 0, errp);
     }
     return 0;
 }
@@ -165,8 +172,25 @@ static int reserve(struct prealloc *p, uint64_t host, uint64_t bytes, enum bdrv_
     return rc;
 }
 
-int q2_prealloc_data_co(struct qcow2 *s, uint64_t from, uint64_t to, enum bdrv_prealloc mode,
-                        Error **errp)
+/* Map the reserved clusters. Subclusters stay unallocated, as in the reference, but where the first
+ * cluster has a head that is in use, or a backing file would be seen. */
+static int map_reserved(struct qcow2 *s, uint64_t start, uint64_t clusters, uint64_t host,
+                        bool head, bool over_backing)
+{
+    uint64_t cluster = s->geo.cluster_bytes;
+    uint64_t first = head && s->geo.extended_l2 && !over_backing ? 1 : 0;
+    uint64_t bitmap = over_backing ? Q2_BITMAP_ALL : 0;
+    int rc = first > 0 ? q2_edit_set_co(s, start, 1, host, Q2_COPIED, Q2_BITMAP_ALL) : 0;
+
+    if (rc < 0 || first == clusters) {
+        return rc;
+    }
+    return q2_edit_set_co(s, start + first * cluster, clusters - first, host + first * cluster,
+                          Q2_COPIED, s->geo.extended_l2 ? bitmap : 0);
+}
+
+int q2_prealloc_data_co(struct qcow2 *s, uint64_t from, uint64_t to, bool over_backing,
+                        enum bdrv_prealloc mode, Error **errp)
 {
     uint64_t start = align_down(from, s->geo.cluster_bytes);
     uint64_t bytes = align_up(to, s->geo.cluster_bytes) - start;
@@ -200,7 +224,6 @@ int q2_prealloc_data_co(struct qcow2 *s, uint64_t from, uint64_t to, enum bdrv_p
         q2_unalloc_co(s, host, bytes);
         return rc;
     }
-    rc =
-        q2_edit_set_co(s, start, clusters, host, Q2_COPIED, s->geo.extended_l2 ? Q2_BITMAP_ALL : 0);
+    rc = map_reserved(s, start, clusters, host, start < from, over_backing);
     return rc < 0 ? error_set_errno(errp, -rc, "Could not map the preallocated clusters") : 0;
 }

@@ -710,8 +710,8 @@ int q2_edit_unmap_co(struct qcow2 *s, uint64_t from, uint64_t to);
  * metadata. over_backing: zeroes must be marked, since a backing file is below. */
 int q2_prealloc_metadata_co(struct qcow2 *s, uint64_t from, uint64_t to, bool over_backing,
                             Error **errp);
-int q2_prealloc_data_co(struct qcow2 *s, uint64_t from, uint64_t to, enum bdrv_prealloc mode,
-                        Error **errp);
+int q2_prealloc_data_co(struct qcow2 *s, uint64_t from, uint64_t to, bool over_backing,
+                        enum bdrv_prealloc mode, Error **errp);
 /* Coroutine, outside. */
 int q2_resize_co(struct qcow2 *s, uint64_t size_bytes, enum bdrv_prealloc mode, Error **errp);
 /* BlockDriver.truncate_co. Coroutine, outside. */

@@ -174,7 +174,7 @@ static int map_new(struct resize *r, Error **errp)
         }
     }
     if (mode == BDRV_PREALLOC_FALLOC || mode == BDRV_PREALLOC_FULL) {
-        return q2_prealloc_data_co(s, r->old, r->now, mode, errp);
+        return q2_prealloc_data_co(s, r->old, r->now, r->over_backing, mode, errp);
     }
     rc = zero_tail(r);
     if (rc < 0) {
