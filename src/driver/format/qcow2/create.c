@@ -86,7 +86,7 @@ static int judge_backing(const struct opts_create_qcow2 *o, Error **errp)
     return 0;
 }
 
-static int judge_shape(const struct opts_create_qcow2 *o, Error **errp)
+int q2_create_judge_shape(const struct opts_create_qcow2 *o, Error **errp)
 {
     if (o->cluster_size < UINT64_C(1) << Q2_CLUSTER_BITS_MIN ||
         o->cluster_size > UINT64_C(1) << Q2_CLUSTER_BITS_MAX || !is_pow2(o->cluster_size)) {
@@ -109,7 +109,7 @@ static int judge_shape(const struct opts_create_qcow2 *o, Error **errp)
     return 0;
 }
 
-/* A zstd type needs its bit. Fields that do not depend on the size of the disk. */
+/* Fields that do not depend on the size of the disk. Strings are borrowed. */
 static void fill_header(const struct opts_create_qcow2 *o, struct q2_header *h)
 {
     *h = (struct q2_header){
@@ -137,11 +137,12 @@ static void fill_header(const struct opts_create_qcow2 *o, struct q2_header *h)
     TAILQ_INIT(&h->extensions);
 }
 
-static int judge_size(const struct opts_create_qcow2 *o, uint64_t *ret_bytes, Error **errp)
+int q2_create_judge_size(const struct opts_create_qcow2 *o, uint64_t size, uint64_t *ret_bytes,
+                         Error **errp)
 {
     unsigned cluster_bits = (unsigned)__builtin_ctzll(o->cluster_size);
     uint64_t covers = UINT64_C(1) << (2 * cluster_bits - (o->extended_l2 ? 4 : 3));
-    uint64_t bytes = o->size <= INT64_MAX ? align_up(o->size, Q2_SECTOR) : UINT64_MAX;
+    uint64_t bytes = size <= INT64_MAX ? align_up(size, Q2_SECTOR) : UINT64_MAX;
 
     if (bytes > INT64_MAX || (bytes - (bytes > 0)) / covers >= Q2_L1_BYTES_MAX / sizeof(uint64_t)) {
         error_set(errp, EFBIG, "The image size is too large for file format 'qcow2'");
@@ -152,9 +153,9 @@ static int judge_size(const struct opts_create_qcow2 *o, uint64_t *ret_bytes, Er
     return 0;
 }
 
-int q2_create_judge(struct opts_create_qcow2 *o, uint64_t *ret_disk_bytes, Error **errp)
+static int judge(struct opts_create_qcow2 *o, uint64_t *ret_disk_bytes, Error **errp)
 {
-    int rc = judge_shape(o, errp);
+    int rc = q2_create_judge_shape(o, errp);
 
     if (rc == 0) {
         rc = judge_compat(o, errp);
@@ -166,7 +167,7 @@ int q2_create_judge(struct opts_create_qcow2 *o, uint64_t *ret_disk_bytes, Error
         rc = judge_backing(o, errp);
     }
     if (rc == 0) {
-        rc = judge_size(o, ret_disk_bytes, errp);
+        rc = q2_create_judge_size(o, o->size, ret_disk_bytes, errp);
     }
     if (rc == 0 && o->data_file_raw && o->preallocation == OPTS_PREALLOC_OFF) {
         o->preallocation = OPTS_PREALLOC_METADATA; /* offsets there are those of the disk */
@@ -371,7 +372,7 @@ static int create(Platter *pl, const char *filename, struct opts_create_qcow2 *o
     struct q2_header h;
     uint64_t disk_bytes;
     BdrvEdge *file;
-    int rc = q2_create_judge(o, &disk_bytes, errp);
+    int rc = judge(o, &disk_bytes, errp);
 
     if (rc == 0) {
         rc = judge_names(filename, o, errp);

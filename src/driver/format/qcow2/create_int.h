@@ -7,8 +7,10 @@
 
 #include "qcow2.h"
 
-/* The options against the limits and each other; o->preallocation is raised where they ask for it.
- * *ret_disk_bytes: the size in whole sectors. 0 or -errno with errp. */
-int q2_create_judge(struct opts_create_qcow2 *o, uint64_t *ret_disk_bytes, Error **errp);
+/* What a cluster and a refcount may be. 0 or -errno with errp. */
+int q2_create_judge_shape(const struct opts_create_qcow2 *o, Error **errp);
+/* size in whole sectors, where an image of that shape can have it. 0, or -EFBIG with errp. */
+int q2_create_judge_size(const struct opts_create_qcow2 *o, uint64_t size, uint64_t *ret_bytes,
+                         Error **errp);
 
 #endif

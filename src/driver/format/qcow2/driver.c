@@ -85,7 +85,7 @@ static int get_info(BlockDriverState *bs, struct bdrv_info *ret_info)
 
     *ret_info = (struct bdrv_info){
         .cluster_size_bytes = s->geo.cluster_bytes,
-        .is_dirty = (s->header.incompatible & Q2_INCOMPAT_DIRTY) != 0,
+        .is_dirty = (q2_header_incompatible(s) & Q2_INCOMPAT_DIRTY) != 0,
         .vm_state_offset_bytes = q2_vmstate_offset(s),
     };
     return 0;
@@ -96,6 +96,9 @@ static const struct bdrv_image_ops image_ops = {
     .amend_co = q2_amend_co,
     .change_backing_file_co = q2_change_backing_file_co,
     .make_empty_co = q2_make_empty_co,
+    .measure = q2_driver_measure,
+    .specific_info = q2_driver_specific_info,
+    .inspect = q2_driver_inspect,
     .amend_keys = opts_amend_qcow2_keys,
 };
 

@@ -444,7 +444,8 @@ int q2_header_bits_co(struct qcow2 *s, uint64_t incompatible_set, uint64_t incom
         rc = bits_write_co(s, incompatible, autoclear, (incompatible_clear | autoclear_clear) != 0);
     }
     if (rc == 0) {
-        s->header.incompatible = incompatible;
+        /* q2_header_incompatible looks without the lock */
+        __atomic_store_n(&s->header.incompatible, incompatible, __ATOMIC_RELAXED);
         s->header.autoclear = autoclear;
     }
     co_mutex_unlock(&s->header_lock);

@@ -890,6 +890,11 @@ static inline struct qcow2 *q2_of(BlockDriverState *bs)
 {
     return bdrv_opaque(bs);
 }
+/* Incompatible bits for information, without header_lock. Any thread. */
+static inline uint64_t q2_header_incompatible(const struct qcow2 *s)
+{
+    return __atomic_load_n(&s->header.incompatible, __ATOMIC_RELAXED);
+}
 static inline uint64_t q2_disk_bytes(struct qcow2 *s)
 {
     return atomic_load_explicit(&s->disk_bytes, memory_order_relaxed);
