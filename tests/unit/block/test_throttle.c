@@ -295,11 +295,11 @@ static void test_fair(void **state)
     unsigned running = 0;
     unsigned total = 0;
 
-    set_limit(w, THROTTLE_OPS_TOTAL, 400);
+    set_limit(w, THROTTLE_OPS_TOTAL, 100);
     for (int m = 0; m < MEMBERS; m++) {
         for (int i = 0; i < (m == 0 ? DEPTH : 1 + m); i++) { /* one asks for much more */
             s[m][i].member = &w->members[m];
-            start(w, &s[m][i], &running, 5);
+            start(w, &s[m][i], &running, 20);
         }
     }
     finish(w, &running);
@@ -309,10 +309,10 @@ static void test_fair(void **state)
         for (int i = 0; i < DEPTH; i++) {
             of_member += s[m][i].passed;
         }
-        near(of_member, 5 * 400.0 / MEMBERS, 0.05);
+        near(of_member, 20 * 100.0 / MEMBERS, 0.05);
         total += of_member;
     }
-    near(total, 5 * 400 + 40, 0.02); /* and the burst */
+    near(total, 20 * 100, 0.02);
 }
 
 /* Reads and writes share a total bucket; both go on. */
