@@ -17,6 +17,7 @@
 
 #define IOV_LONG 1100
 #define RETRY_MAX 2000
+#define PIECE 4096u
 
 /* A request's memory: a buffer with a random list of pieces over it. */
 struct memory {
@@ -85,14 +86,33 @@ static bool by_rule(struct run *run, int rc)
     return false;
 }
 
-/* Read until it works: errors by rule come and go. */
-static void read_surely_co(struct run *run, uint64_t offset, const struct iov_view *view)
+static int read_often_co(struct run *run, uint64_t offset, const struct iov_view *view, int times)
 {
     int rc = -EIO;
 
-    for (int i = 0; i < RETRY_MAX && rc < 0; i++) {
+    for (int i = 0; i < times && rc < 0; i++) {
         rc = blk_co_preadv(run->blk, (int64_t)offset, view, 0);
         if (rc < 0 && !by_rule(run, rc)) {
+            break;
+        }
+    }
+    return rc;
+}
+
+/* Read until it works: errors by rule come and go. What needs many reads of the file would meet one
+ * for ever, so it is then read in small pieces; the memory behind view is one piece. */
+static void read_surely_co(struct run *run, uint64_t offset, const struct iov_view *view)
+{
+    uint8_t *data = view->iov[0].iov_base;
+    int rc = read_often_co(run, offset, view, 5);
+
+    for (uint64_t at = 0; rc < 0 && run->faults != NULL && at < view->bytes; at += PIECE) {
+        uint64_t n = view->bytes - at < PIECE ? view->bytes - at : PIECE;
+        struct iovec iov = {data + at, n};
+        int piece = read_often_co(run, offset + at, &(struct iov_view){&iov, 1, n}, RETRY_MAX);
+
+        if (piece < 0 || at + n == view->bytes) {
+            rc = piece;
             break;
         }
     }
@@ -231,6 +251,36 @@ static void op_write(struct worker *w)
     memory_fini(&m);
 }
 
+/* Whole clusters; what does not shrink is stored as it is. */
+static void op_write_compressed(struct worker *w)
+{
+    uint64_t cluster = w->run->drive->cluster_bytes;
+    uint64_t first = (w->lo + cluster - 1) / cluster;
+    uint64_t end = w->hi / cluster;
+    uint64_t word = rng_next(&w->rng);
+    struct memory m;
+    uint64_t offset, bytes;
+    int rc;
+
+    if (first >= end) {
+        return;
+    }
+    offset = (first + rng_below(&w->rng, end - first)) * cluster;
+    bytes = (1 + rng_below(&w->rng, 3)) * cluster;
+    bytes = bytes < end * cluster - offset ? bytes : end * cluster - offset;
+    memory_init(&m, &w->rng, bytes);
+    for (uint64_t i = 0; i < bytes; i++) {
+        bool noise = (i / cluster) % 3 == 2;
+
+        word = noise || i % 512 == 0 ? word * UINT64_C(6364136223846793005) + 1442695040888963407u
+                                     : word;
+        m.data[i] = (uint8_t)(word >> 56);
+    }
+    rc = blk_co_pwritev(w->run->blk, (int64_t)offset, &m.view, BDRV_REQ_WRITE_COMPRESSED);
+    change_done(w, "compressed write", rc, offset, m.data, bytes, 0);
+    memory_fini(&m);
+}
+
 static void op_write_zeroes(struct worker *w)
 {
     static const int kinds[] = {0, BDRV_REQ_MAY_UNMAP, BDRV_REQ_NO_FALLBACK,
@@ -324,7 +374,9 @@ void worker_entry(void *opaque)
     for (unsigned i = 0; i < w->ops && w->hi > w->lo; i++) {
         uint64_t dice = rng_below(&w->rng, 100);
 
-        if (dice < 35) {
+        if (dice < 5 && (w->run->drive->facts & D_COMPRESSED) != 0) {
+            op_write_compressed(w);
+        } else if (dice < 35) {
             op_write(w);
         } else if (dice < 65) {
             op_read(w);
@@ -369,13 +421,17 @@ void resize_co(struct run *run, struct rng *rng)
 {
     struct model *model = &run->model;
     static const enum bdrv_prealloc modes[] = {BDRV_PREALLOC_OFF, BDRV_PREALLOC_OFF,
-                                               BDRV_PREALLOC_FALLOC, BDRV_PREALLOC_FULL};
+                                               BDRV_PREALLOC_FALLOC, BDRV_PREALLOC_FULL,
+                                               BDRV_PREALLOC_METADATA};
     uint64_t size = rng_below(rng, model->room_bytes);
-    enum bdrv_prealloc mode = modes[rng_below(rng, 4)];
+    enum bdrv_prealloc mode = modes[rng_below(rng, 5)];
     Error *err = NULL;
     int rc;
 
     size = rng_one_in(rng, 2) ? size : size / 4096 * 4096;
+    if ((run->drive->facts & D_SECTORS) != 0) {
+        size = size / SECTOR * SECTOR;
+    }
     mode = size < model->size_bytes ? BDRV_PREALLOC_OFF : mode;
     rc = blk_co_truncate(run->blk, (int64_t)size, true, mode, 0, &err);
     if (rc == -ENOTSUP && mode != BDRV_PREALLOC_OFF) {

@@ -25,6 +25,7 @@
 #include <unistd.h>
 
 #include <platter/coroutine.h>
+#include <platter/image.h>
 
 #include "os/os.h"
 #include "os/sim/sim_os.h"
@@ -36,6 +37,8 @@
 #define WORKERS_MAX 8
 #define ODD (3 * MIB + 1000)
 #define QCOW2 (3 * MIB + 1536)
+#define Q_USUAL (D_PERSISTS | D_TWO | D_SECTORS)
+#define Q_SIM (D_PERSISTS | D_SIM | D_SECTORS)
 
 /* clang-format off */
 static const struct drive drives[] = {
@@ -56,21 +59,36 @@ static const struct drive drives[] = {
     {"raw-odd-direct",   "driver=raw,offset=1500,size=1048576,file.driver=file,file.filename=@,cache.direct=on", "/var/tmp", D_PERSISTS | D_TWO | D_DIRECT, MIB, ODD},
     {"loop-4k",          "driver=host_device,filename=@",                    "/var/tmp", D_PERSISTS | D_TWO | D_LOOP,                              3 * MIB, 3 * MIB + 1536},
     {"loop-4k-direct",   "driver=host_device,filename=@,cache.direct=on",    "/var/tmp", D_PERSISTS | D_TWO | D_LOOP | D_DIRECT,                   3 * MIB, 3 * MIB + 1536},
-    {"qcow2",            "driver=qcow2,file.driver=file,file.filename=@",    "/tmp",     D_PERSISTS | D_TWO,                                       QCOW2, 0, "driver=qcow2,size=#"},
-    {"qcow2-threads",    "driver=qcow2,file.driver=file,file.filename=@,file.aio=threads", "/tmp", D_PERSISTS | D_TWO | D_THREADS,                     QCOW2, 0, "driver=qcow2,size=#,cluster_size=16384"},
-    {"qcow2-tiny",       "driver=qcow2,l2-cache-size=1024,refcount-cache-size=2048,file.driver=file,file.filename=@", "/tmp", D_PERSISTS | D_TWO,      QCOW2, 0, "driver=qcow2,size=#,cluster_size=512,refcount_bits=64"},
-    {"qcow2-v2",         "driver=qcow2,file.driver=file,file.filename=@",    "/tmp",     D_PERSISTS | D_TWO,                                       QCOW2, 0, "driver=qcow2,size=#,compat=0.10,cluster_size=4096"},
-    {"qcow2-lazy",       "driver=qcow2,file.driver=file,file.filename=@",    "/dev/shm", D_PERSISTS | D_TWO,                                       QCOW2, 0, "driver=qcow2,size=#,lazy_refcounts=on,cluster_size=4096,refcount_bits=1"},
-    {"qcow2-subclusters", "driver=qcow2,file.driver=file,file.filename=@",   "/dev/shm", D_PERSISTS | D_TWO,                                       QCOW2, 0, "driver=qcow2,size=#,extended_l2=on,cluster_size=16384"},
-    {"qcow2-subclusters-large", "driver=qcow2,file.driver=file,file.filename=@", "/dev/shm", D_PERSISTS | D_TWO,                                 QCOW2, 0, "driver=qcow2,size=#,extended_l2=on,cluster_size=131072"},
-    {"qcow2-keep",       "driver=qcow2,discard-no-unref=on,file.driver=file,file.filename=@", "/dev/shm", D_PERSISTS | D_TWO,                      QCOW2, 0, "driver=qcow2,size=#,cluster_size=4096"},
-    {"qcow2-direct",     "driver=qcow2,cache.direct=on,file.driver=file,file.filename=@", "/var/tmp", D_PERSISTS | D_TWO | D_DIRECT,               QCOW2, 0, "driver=qcow2,size=#,cluster_size=4096"},
+    {"qcow2",            "driver=qcow2,file.driver=file,file.filename=@",    "/tmp",     Q_USUAL | D_RESIZE | D_COMPRESSED,                        QCOW2, 0, "driver=qcow2,size=#", 65536, NULL},
+    {"qcow2-threads",    "driver=qcow2,file.driver=file,file.filename=@,file.aio=threads", "/tmp", Q_USUAL | D_RESIZE | D_THREADS,                    QCOW2, 0, "driver=qcow2,size=#,cluster_size=16384", 16384, NULL},
+    {"qcow2-tiny",       "driver=qcow2,l2-cache-size=1024,refcount-cache-size=2048,file.driver=file,file.filename=@", "/tmp", Q_USUAL | D_RESIZE | D_COMPRESSED | D_SNAPSHOTS, QCOW2, 0, "driver=qcow2,size=#,cluster_size=512,refcount_bits=64", 512, NULL},
+    {"qcow2-v2",         "driver=qcow2,file.driver=file,file.filename=@",    "/tmp",     Q_USUAL | D_COMPRESSED | D_SNAPSHOTS,                     QCOW2, 0, "driver=qcow2,size=#,compat=0.10,cluster_size=4096", 4096, NULL},
+    {"qcow2-lazy",       "driver=qcow2,file.driver=file,file.filename=@",    "/dev/shm", Q_USUAL | D_RESIZE,                                       QCOW2, 0, "driver=qcow2,size=#,lazy_refcounts=on,cluster_size=4096,refcount_bits=1", 4096, NULL},
+    {"qcow2-lazy-snapshots", "driver=qcow2,file.driver=file,file.filename=@", "/dev/shm", Q_USUAL | D_COMPRESSED | D_SNAPSHOTS,                    QCOW2, 0, "driver=qcow2,size=#,lazy_refcounts=on,cluster_size=4096", 4096, NULL},
+    {"qcow2-zstd",       "driver=qcow2,file.driver=file,file.filename=@",    "/dev/shm", Q_USUAL | D_RESIZE | D_COMPRESSED,                        QCOW2, 0, "driver=qcow2,size=#,compression_type=zstd,cluster_size=8192", 8192, NULL},
+    {"qcow2-subclusters", "driver=qcow2,file.driver=file,file.filename=@",   "/dev/shm", Q_USUAL | D_RESIZE | D_COMPRESSED | D_SNAPSHOTS,          QCOW2, 0, "driver=qcow2,size=#,extended_l2=on,cluster_size=16384", 16384, NULL},
+    {"qcow2-subclusters-large", "driver=qcow2,file.driver=file,file.filename=@", "/dev/shm", Q_USUAL | D_RESIZE | D_COMPRESSED,                   QCOW2, 0, "driver=qcow2,size=#,extended_l2=on,cluster_size=131072", 131072, NULL},
+    {"qcow2-keep",       "driver=qcow2,discard-no-unref=on,file.driver=file,file.filename=@", "/dev/shm", Q_USUAL | D_RESIZE | D_COMPRESSED | D_SNAPSHOTS, QCOW2, 0, "driver=qcow2,size=#,cluster_size=4096", 4096, NULL},
+    {"qcow2-direct",     "driver=qcow2,cache.direct=on,file.driver=file,file.filename=@", "/var/tmp", Q_USUAL | D_RESIZE | D_DIRECT,                QCOW2, 0, "driver=qcow2,size=#,cluster_size=4096", 4096, NULL},
+    {"qcow2-backing",    "driver=qcow2,file.driver=file,file.filename=@",    "/tmp",     Q_USUAL | D_RESIZE | D_COMPRESSED | D_SNAPSHOTS,          QCOW2, 0, "driver=qcow2,size=#,cluster_size=16384,backing_file=@.base,backing_fmt=qcow2", 16384, "driver=qcow2,cluster_size=4096"},
+    {"qcow2-backing-raw", "driver=qcow2,file.driver=file,file.filename=@",   "/dev/shm", Q_USUAL | D_RESIZE,                                       QCOW2, 0, "driver=qcow2,size=#,backing_file=@.base,backing_fmt=raw", 65536, "driver=raw"},
+    {"qcow2-backing-subclusters", "driver=qcow2,file.driver=file,file.filename=@", "/dev/shm", Q_USUAL | D_RESIZE | D_COMPRESSED | D_SNAPSHOTS,   QCOW2, 0, "driver=qcow2,size=#,extended_l2=on,cluster_size=65536,backing_file=@.base,backing_fmt=qcow2", 65536, "driver=qcow2"},
+    {"qcow2-data-file",  "driver=qcow2,file.driver=file,file.filename=@",    "/dev/shm", Q_USUAL | D_RESIZE,                                       QCOW2, 0, "driver=qcow2,size=#,cluster_size=4096,data_file=@.data", 4096, NULL},
+    {"qcow2-data-raw",   "driver=qcow2,file.driver=file,file.filename=@",    "/dev/shm", Q_USUAL | D_RESIZE,                                       QCOW2, 0, "driver=qcow2,size=#,data_file=@.data,data_file_raw=on", 65536, NULL},
     {"sim",              "driver=file,filename=@",                           "/sim",     D_RESIZE | D_PERSISTS | D_SIM,                            ODD, 0},
     {"sim-direct",       "driver=file,filename=@,cache.direct=on",           "/sim",     D_RESIZE | D_PERSISTS | D_SIM,                            ODD, 0},
     {"sim-errors",       "driver=file,filename=@",                           "/sim",     D_PERSISTS | D_SIM | D_ERRORS | D_PAGE_CACHE,             ODD, 0},
     {"sim-direct-errors", "driver=file,filename=@,cache.direct=on",          "/sim",     D_PERSISTS | D_SIM | D_ERRORS,                            ODD, 0},
-    {"sim-qcow2",        "driver=qcow2,file.driver=file,file.filename=@",    "/sim",     D_PERSISTS | D_SIM,                                       QCOW2, 0, "driver=qcow2,size=#,cluster_size=4096"},
-    {"sim-qcow2-errors", "driver=qcow2,file.driver=file,file.filename=@,file.cache.direct=on", "/sim", D_PERSISTS | D_SIM | D_ERRORS,              QCOW2, 0, "driver=qcow2,size=#,cluster_size=4096"},
+    {"sim-qcow2",        "driver=qcow2,file.driver=file,file.filename=@",    "/sim",     Q_SIM | D_RESIZE | D_COMPRESSED,                          QCOW2, 0, "driver=qcow2,size=#,cluster_size=4096", 4096, NULL},
+    {"sim-qcow2-errors", "driver=qcow2,cache.direct=on,file.driver=file,file.filename=@", "/sim", Q_SIM | D_ERRORS,                            QCOW2, 0, "driver=qcow2,size=#,cluster_size=4096", 4096, NULL},
+    {"sim-qcow2-backing-errors", "driver=qcow2,cache.direct=on,file.driver=file,file.filename=@", "/sim", Q_SIM | D_ERRORS | D_COMPRESSED,     QCOW2, 0, "driver=qcow2,size=#,cluster_size=16384,extended_l2=on,backing_file=@.base,backing_fmt=qcow2", 16384, "driver=qcow2"},
+    {"sim-qcow2-data-errors", "driver=qcow2,cache.direct=on,file.driver=file,file.filename=@", "/sim", Q_SIM | D_ERRORS,                       QCOW2, 0, "driver=qcow2,size=#,cluster_size=4096,data_file=@.data", 4096, NULL},
+    {"sim-qcow2-lazy-errors", "driver=qcow2,cache.direct=on,file.driver=file,file.filename=@", "/sim", Q_SIM | D_ERRORS,                       QCOW2, 0, "driver=qcow2,size=#,cluster_size=512,lazy_refcounts=on", 512, NULL},
+    {"sim-qcow2-cut",    "driver=qcow2,file.driver=file,file.filename=@",    "/sim",     Q_SIM | D_CUT | D_COMPRESSED,                             MIB, 0, "driver=qcow2,size=#,cluster_size=4096", 4096, NULL},
+    {"sim-qcow2-lazy-cut", "driver=qcow2,file.driver=file,file.filename=@",  "/sim",     Q_SIM | D_CUT,                                            MIB, 0, "driver=qcow2,size=#,cluster_size=512,lazy_refcounts=on", 512, NULL},
+    {"sim-qcow2-backing-cut", "driver=qcow2,file.driver=file,file.filename=@", "/sim",   Q_SIM | D_CUT | D_COMPRESSED,                             MIB, 0, "driver=qcow2,size=#,cluster_size=65536,extended_l2=on,backing_file=@.base,backing_fmt=qcow2", 65536, "driver=qcow2"},
+    {"sim-qcow2-data-cut", "driver=qcow2,file.driver=file,file.filename=@",  "/sim",     Q_SIM | D_CUT,                                            MIB, 0, "driver=qcow2,size=#,cluster_size=4096,data_file=@.data", 4096, NULL},
+    {"sim-qcow2-cut-errors", "driver=qcow2,cache.direct=on,file.driver=file,file.filename=@", "/sim", Q_SIM | D_CUT | D_ERRORS,                MIB, 0, "driver=qcow2,size=#,cluster_size=4096", 4096, NULL},
     {"sim-cut",          "driver=raw,file.driver=file,file.filename=@",      "/sim",     D_PERSISTS | D_SIM | D_CUT,                               MIB, 0},
     {"sim-direct-cut",   "driver=file,filename=@,cache.direct=on",           "/sim",     D_PERSISTS | D_SIM | D_CUT,                               MIB, 0},
     {"sim-cut-errors",   "driver=file,filename=@",                           "/sim",     D_PERSISTS | D_SIM | D_CUT | D_ERRORS | D_PAGE_CACHE,     MIB, 0},
@@ -190,6 +208,10 @@ static void file_remove(struct run *run)
                  (long)getpid(), run->drive->name);
     }
     unlink(run->path);
+    snprintf(line, sizeof(line), "%s.base", run->path);
+    unlink(line);
+    snprintf(line, sizeof(line), "%s.data", run->path);
+    unlink(line);
 }
 
 /* ---- opening ---- */
@@ -225,13 +247,76 @@ static BlockOptions *options_of(struct run *run, const char *drive_text)
     return options;
 }
 
-static void disk_create(struct run *run)
+static void image_create(struct run *run, const char *path, const char *text)
 {
     Error *err = NULL;
 
-    if (run->drive->create != NULL &&
-        bdrv_create(run->pl, run->path, options_of(run, run->drive->create), &err) < 0) {
-        run_fail(run, "create '%s': %s", run->drive->create, error_get_pretty(err));
+    if (bdrv_create(run->pl, path, options_of(run, text), &err) < 0) {
+        run_fail(run, "create '%s': %s", text, error_get_pretty(err));
+    }
+}
+
+/* A backing file that is shorter or longer than the disk, with something in it: the disk begins
+ * with that. */
+static void base_create(struct run *run, struct rng *rng)
+{
+    struct model *model = &run->model;
+    uint64_t bytes = (model->size_bytes / 2 + rng_below(rng, model->size_bytes)) / SECTOR * SECTOR;
+    char path[220];
+    char text[300];
+    Error *err = NULL;
+    BlockBackend *blk;
+
+    snprintf(path, sizeof(path), "%s.base", run->path);
+    snprintf(text, sizeof(text), "%s,size=%" PRIu64, run->drive->base, bytes);
+    image_create(run, path, text);
+    snprintf(text, sizeof(text), "driver=%s,file.driver=file,file.filename=%s",
+             strncmp(run->drive->base, "driver=raw", 10) == 0 ? "raw" : "qcow2", path);
+    blk = blk_new_open(run->pl, "base", NULL, NULL, block_options_parse(text, NULL, NULL),
+                       BDRV_O_RDWR, &err);
+    if (blk == NULL) {
+        run_fail(run, "open '%s': %s", text, error_get_pretty(err));
+    }
+    for (int i = 0; i < 20; i++) {
+        uint8_t buf[20000];
+        uint64_t offset = rng_below(rng, bytes - sizeof(buf));
+
+        memset(buf, 1 + i, sizeof(buf));
+        assert(blk_pwrite(blk, (int64_t)offset, buf, sizeof(buf)) == sizeof(buf));
+        if (offset < model->size_bytes) {
+            uint64_t n = model->size_bytes - offset;
+
+            memcpy(model->now + offset, buf, n < sizeof(buf) ? n : sizeof(buf));
+        }
+    }
+    blk_unref(blk);
+    model_flushed(model);
+}
+
+static void disk_create(struct run *run, struct rng *rng)
+{
+    if (run->drive->base != NULL) {
+        base_create(run, rng);
+    }
+    if (run->drive->create != NULL) {
+        image_create(run, run->path, run->drive->create);
+    }
+}
+
+/* What was just opened is consistent; leaks only where something went wrong. */
+static void disk_check(struct run *run)
+{
+    const struct bdrv_check_options options = {.size = sizeof(options)};
+    struct bdrv_check_result result;
+    Error *err = NULL;
+
+    if (bdrv_check(blk_bs(run->blk), &options, &result, &err) < 0) {
+        run_fail(run, "check: %s", error_get_pretty(err));
+    }
+    if (result.corruptions > 0 || result.check_errors > 0 ||
+        (result.leaks > 0 && (run->drive->facts & (D_CUT | D_ERRORS)) == 0)) {
+        run_fail(run, "check: %" PRIu64 " corruptions, %" PRIu64 " leaks, %" PRIu64 " check errors",
+                 result.corruptions, result.leaks, result.check_errors);
     }
 }
 
@@ -246,6 +331,9 @@ static void disk_open(struct run *run)
     }
     atomic_store(&run->flush_failed, false);
     run->flush_final = false;
+    if (run->drive->create != NULL) {
+        disk_check(run);
+    }
 }
 
 static void disk_close(struct run *run)
@@ -330,6 +418,61 @@ static void parallel_round(struct run *run, struct rng *rng, IOThread *other)
     }
 }
 
+static uint8_t *disk_read_all(struct run *run)
+{
+    uint8_t *got = calloc(1, run->model.room_bytes);
+    struct iovec iov = {got, run->model.size_bytes};
+    struct iov_view view = {&iov, 1, run->model.size_bytes};
+
+    assert(got != NULL && blk_preadv(run->blk, 0, &view, 0) == 0);
+    return got;
+}
+
+/* Cut the power of the disk under path as it stands; to be put in its place. */
+static struct sim_disk *cut_disk(struct run *run, struct rng *rng, const char *path)
+{
+    struct sim_disk *disk = sim_world_clone_disk(run->world, path);
+    struct sim_rng sim_rng = {rng_next(rng)};
+
+    assert(disk == NULL || sim_disk_power_cut(disk, &sim_rng) == 0);
+    return disk;
+}
+
+static void put_disk(struct run *run, const char *path, struct sim_disk *disk)
+{
+    struct sim_file_options opts = {0};
+
+    if (disk == NULL) {
+        return;
+    }
+    assert(os->unlink(path) == 0);
+    assert(sim_world_add_disk(run->world, path, disk, &opts) == 0);
+}
+
+/* The power fails while the image is open: what the driver has in memory is gone, and so is any
+ * part of what it wrote since the last flush. */
+static void power_cut_image(struct run *run, struct rng *rng)
+{
+    char data[220];
+    struct sim_disk *disk, *data_disk;
+    uint8_t *got;
+    uint64_t sector;
+
+    snprintf(data, sizeof(data), "%s.data", run->path);
+    disk = cut_disk(run, rng, run->path);
+    data_disk = cut_disk(run, rng, data);
+    disk_close(run);
+    put_disk(run, run->path, disk);
+    put_disk(run, data, data_disk);
+    disk_open(run);
+    got = disk_read_all(run);
+    if (!model_allows(&run->model, got, &sector)) {
+        run_fail(run, "sector %" PRIu64 " lost what was flushed in a power cut", sector);
+    }
+    model_adopt(&run->model, got);
+    free(got);
+}
+
 static void power_cut(struct run *run, struct rng *rng)
 {
     uint8_t *got = calloc(1, run->model.room_bytes);
@@ -387,6 +530,45 @@ static void arm_faults(struct run *run, struct rng *rng)
     }
 }
 
+/* Make, go back to, or take away an internal snapshot. */
+static void snapshot_round(struct run *run, struct rng *rng)
+{
+    unsigned i = (unsigned)rng_below(rng, SNAPSHOTS_MAX);
+    struct model *kept = &run->snapshots[i];
+    BlockDriverState *bs = blk_bs(run->blk);
+    char name[16];
+    const struct bdrv_snapshot_info info = {.name = name, .icount = UINT64_MAX};
+    Error *err = NULL;
+    int rc;
+
+    snprintf(name, sizeof(name), "s%u", i);
+    if (kept->now == NULL) {
+        rc = bdrv_snapshot_create(bs, &info, &err);
+        model_init(kept, run->model.size_bytes, run->model.room_bytes, false);
+        memcpy(kept->now, run->model.now, run->model.room_bytes);
+    } else if (rng_one_in(rng, 2)) {
+        rc = bdrv_snapshot_apply(bs, name, &err);
+        memcpy(run->model.now, kept->now, run->model.room_bytes);
+        run->model.size_bytes = kept->size_bytes;
+    } else {
+        rc = bdrv_snapshot_delete(bs, NULL, name, &err);
+        model_fini(kept);
+    }
+    if (rc < 0) {
+        run_fail(run, "snapshot '%s': %s", name, error_get_pretty(err));
+    }
+}
+
+static bool has_snapshots(const struct run *run)
+{
+    for (unsigned i = 0; i < SNAPSHOTS_MAX; i++) {
+        if (run->snapshots[i].now != NULL) {
+            return true;
+        }
+    }
+    return false;
+}
+
 static void one_round(struct run *run, struct rng *rng, IOThread *other)
 {
     const unsigned facts = run->drive->facts;
@@ -399,7 +581,7 @@ static void one_round(struct run *run, struct rng *rng, IOThread *other)
         sim_faults_clear(run->faults);
     }
     if ((facts & D_CUT) != 0 && rng_one_in(rng, 3)) {
-        power_cut(run, rng);
+        (run->drive->create != NULL ? power_cut_image : power_cut)(run, rng);
     }
     if (rng_one_in(rng, 4)) {
         run_alone(run, rng, bad_requests_co);
@@ -408,8 +590,11 @@ static void one_round(struct run *run, struct rng *rng, IOThread *other)
         rng_one_in(rng, 4)) {
         run_alone(run, rng, copy_co);
     }
-    if ((facts & D_RESIZE) != 0 && rng_one_in(rng, 4)) {
+    if ((facts & D_RESIZE) != 0 && !has_snapshots(run) && rng_one_in(rng, 4)) {
         run_alone(run, rng, resize_co);
+    }
+    if ((facts & D_SNAPSHOTS) != 0 && rng_one_in(rng, 4)) {
+        snapshot_round(run, rng);
     }
     if ((facts & D_PERSISTS) != 0 && (facts & D_CUT) == 0 && rng_one_in(rng, 6)) {
         disk_close(run);
@@ -424,7 +609,7 @@ static void one_round(struct run *run, struct rng *rng, IOThread *other)
 static const char *run_drive(struct run *run)
 {
     struct aio_context_options ctx_opts = {.size = sizeof(ctx_opts)};
-    struct platter_options pl_opts = {.size = sizeof(pl_opts)};
+    struct platter_options pl_opts = {.size = sizeof(pl_opts), .image_refs = PLATTER_REFS_FOLLOW};
     struct rng rng = {run->seed};
     IOThread *other = NULL;
     Error *err = NULL;
@@ -452,7 +637,7 @@ static const char *run_drive(struct run *run)
         run->single = (run->drive->facts & D_CUT) != 0;
         model_init(&run->model, run->drive->size_bytes, run->drive->size_bytes + MIB,
                    (run->drive->facts & D_CUT) != 0);
-        disk_create(run);
+        disk_create(run, &rng);
         disk_open(run);
         while (atomic_load(&run->done_ops) < run->ops) {
             one_round(run, &rng, other);
@@ -465,6 +650,9 @@ static const char *run_drive(struct run *run)
         platter_free(run->pl);
         aio_context_unref(pl_opts.main_context);
         model_fini(&run->model);
+        for (unsigned i = 0; i < SNAPSHOTS_MAX; i++) {
+            model_fini(&run->snapshots[i]);
+        }
         file_remove(run);
     }
     if (run->world != NULL) {

@@ -15,18 +15,21 @@
 /* ---- what a drive is; one line of the table in property.c ---- */
 
 enum drive_facts {
-    D_RESIZE = 1 << 0,     /* truncate works */
-    D_PERSISTS = 1 << 1,   /* content is there after closing and opening */
-    D_ZEROES = 1 << 2,     /* keeps nothing, reads zeroes */
-    D_UNTOUCHED = 1 << 3,  /* keeps nothing, leaves the reader's memory alone */
-    D_THREADS = 1 << 4,    /* run on contexts without a ring */
-    D_TWO = 1 << 5,        /* a second context works at the same time */
-    D_DIRECT = 1 << 6,     /* skip where the file system has no direct I/O */
-    D_SIM = 1 << 7,        /* files live on the simulated disk */
-    D_ERRORS = 1 << 8,     /* calls fail by chance */
-    D_CUT = 1 << 9,        /* the power fails between rounds */
-    D_LOOP = 1 << 10,      /* a loop device with 4 KiB sectors and an odd end */
-    D_PAGE_CACHE = 1 << 11 /* a failed flush is final until the node is opened again */
+    D_RESIZE = 1 << 0,      /* truncate works */
+    D_PERSISTS = 1 << 1,    /* content is there after closing and opening */
+    D_ZEROES = 1 << 2,      /* keeps nothing, reads zeroes */
+    D_UNTOUCHED = 1 << 3,   /* keeps nothing, leaves the reader's memory alone */
+    D_THREADS = 1 << 4,     /* run on contexts without a ring */
+    D_TWO = 1 << 5,         /* a second context works at the same time */
+    D_DIRECT = 1 << 6,      /* skip where the file system has no direct I/O */
+    D_SIM = 1 << 7,         /* files live on the simulated disk */
+    D_ERRORS = 1 << 8,      /* calls fail by chance */
+    D_CUT = 1 << 9,         /* the power fails between rounds */
+    D_LOOP = 1 << 10,       /* a loop device with 4 KiB sectors and an odd end */
+    D_PAGE_CACHE = 1 << 11, /* a failed flush is final until the node is opened again */
+    D_SECTORS = 1 << 12,    /* sizes are whole sectors */
+    D_COMPRESSED = 1 << 13, /* whole clusters may be written compressed */
+    D_SNAPSHOTS = 1 << 14,  /* internal snapshots come, are gone back to, and go */
 };
 
 struct drive {
@@ -37,7 +40,10 @@ struct drive {
     uint64_t size_bytes;      /* of the disk */
     uint64_t file_size_bytes; /* 0: the same */
     const char *create;       /* options to make an image with in the fresh file; NULL: none */
+    unsigned cluster_bytes;   /* with create */
+    const char *base;         /* options to make a backing file with, "@.base"; NULL: none */
 };
+#define SNAPSHOTS_MAX 3
 
 /* ---- random numbers ---- */
 
@@ -94,10 +100,11 @@ struct run {
     Platter *pl;
     BlockBackend *blk;
     struct model model;
-    struct sim_world *world;   /* D_SIM */
-    struct sim_faults *faults; /* D_ERRORS: armed during rounds */
-    bool single;               /* one worker at a time */
-    bool flush_final;          /* single: a flush failed and D_PAGE_CACHE */
+    struct model snapshots[SNAPSHOTS_MAX]; /* now NULL: not there */
+    struct sim_world *world;               /* D_SIM */
+    struct sim_faults *faults;             /* D_ERRORS: armed during rounds */
+    bool single;                           /* one worker at a time */
+    bool flush_final;                      /* single: a flush failed and D_PAGE_CACHE */
     _Atomic bool flush_failed; /* a flush, maybe that of FUA, has failed since the last open */
     _Atomic unsigned failed_by_rule; /* requests that failed because of faults */
     _Atomic unsigned done_ops;
