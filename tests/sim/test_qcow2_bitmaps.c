@@ -25,6 +25,7 @@
 
 #include <platter/backend.h>
 #include <platter/bitmap.h>
+#include <platter/image.h>
 #include <platter/options.h>
 
 #include "qcow2_verify.h"
@@ -454,15 +455,36 @@ static void step_store(struct test *t)
     candidate_end(t, d, done(t, "store", bdrv_bitmaps_store(blk_bs(t->h.blk), NULL)));
 }
 
+static const char disk_options[] =
+    "driver=qcow2,discard=unmap,file.driver=file,file.discard=unmap,file.filename=" SIM_DISK_PATH;
+
+/* An image that was left dirty (lazy refcounts, and a close that failed) is repaired first. */
+static int open_repaired(struct test *t)
+{
+    const struct bdrv_check_options fix = {.size = sizeof(fix),
+                                           .fix = BDRV_FIX_LEAKS | BDRV_FIX_ERRORS};
+    struct bdrv_check_result result;
+    int rc = harness_open(&t->h, disk_options, BDRV_O_RDWR | BDRV_O_UNMAP);
+
+    if (rc != -EROFS) {
+        return rc;
+    }
+    rc = harness_open(&t->h, disk_options, BDRV_O_RDWR | BDRV_O_CHECK);
+    if (rc == 0) {
+        rc = bdrv_check(blk_bs(t->h.blk), &fix, &result, NULL);
+        blk_unref(t->h.blk);
+        t->h.blk = NULL;
+    }
+    return rc == 0 ? harness_open(&t->h, disk_options, BDRV_O_RDWR | BDRV_O_UNMAP) : rc;
+}
+
 static void open_disk(struct test *t)
 {
-    static const char options[] = "driver=qcow2,discard=unmap,file.driver=file,file.discard=unmap,"
-                                  "file.filename=" SIM_DISK_PATH;
-    int rc = harness_open(&t->h, options, BDRV_O_RDWR | BDRV_O_UNMAP);
+    int rc = open_repaired(t);
 
     if (rc < 0 && t->faults) {
         sim_faults_clear(sim_world_faults(t->h.world));
-        rc = harness_open(&t->h, options, BDRV_O_RDWR | BDRV_O_UNMAP);
+        rc = open_repaired(t);
     }
     if (rc < 0) {
         wrong(t, "open: %s", strerror(-rc));
@@ -519,6 +541,9 @@ static void step_reopen(struct test *t)
     open_disk(t);
     if (t->h.blk == NULL) {
         return;
+    }
+    if (blk_getlength(t->h.blk) > 0) { /* after a resize that failed it may be either */
+        t->disk_bytes = (uint64_t)blk_getlength(t->h.blk);
     }
     disk = sim_world_clone_disk(t->h.world, SIM_DISK_PATH);
     i = disk != NULL && image_of(t, disk) ? candidate_of(t, &fault) : -1;
@@ -686,7 +711,7 @@ static uint64_t program(struct test *t, size_t image, uint64_t seed, uint64_t nt
     }
     for (unsigned n = 0; n < 40 && t->wrong[0] == '\0' && t->h.blk != NULL; n++) {
         step(t);
-        if (bdrv_broken_reason(blk_bs(t->h.blk)) != NULL) {
+        if (t->h.blk != NULL && bdrv_broken_reason(blk_bs(t->h.blk)) != NULL) {
             sim_faults_clear(faults); /* a file whose fsync failed is of no use until reopened */
             step_reopen(t);
         }
