@@ -147,7 +147,7 @@ def key_table(s):
     out = [f'const struct opts_key opts_{s["name"]}_keys[] = {{']
     for k in sorted(s['keys'], key=lambda k: k['key']):
         kind = k['type'].partition(':')[0]
-        shown = {'enum': 'str', 'bool': 'bool (on/off)', 'uint': 'int'}.get(kind, kind)
+        shown = {'enum': 'str', 'bool': 'bool (on/off)', 'int': 'num', 'uint': 'num'}.get(kind, kind)
         out.append(f'    {{"{k["key"]}", "{shown}", {json.dumps(k.get("doc", ""))}}},')
     return out + ['    {0},', '};\n']
 

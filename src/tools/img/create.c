@@ -2,24 +2,34 @@
 /* platter create: make an empty disk. An existing file is replaced, as `qemu-img create` does. */
 #include <errno.h>
 #include <inttypes.h>
+#include <stdlib.h>
 #include <string.h>
 
+#include "block/driver.h"
 #include "schema/opts.h"
 #include "tools/commands.h"
 #include "tools/disk.h"
+#include "tools/name_beside.h"
+#include "tools/option_list.h"
 #include "util/error.h"
 #include "util/options.h"
 #include "util/size.h"
 
 enum create_option {
-    CREATE_FORMAT = 1,
+    CREATE_BACKING = 1,
+    CREATE_BACKING_FORMAT,
+    CREATE_FORMAT,
     CREATE_OPTIONS,
     CREATE_QUIET,
+    CREATE_UNSAFE,
 };
 
 static const struct cli_option create_options[] = {
     {CREATE_FORMAT, 'f', "format", "FMT", "format of the disk; raw when not given"},
     {CREATE_OPTIONS, 'o', "options", "OPTS", "KEY=VALUE,... of the format; '-o help' lists them"},
+    {CREATE_BACKING, 'b', "backing", "FILE", "what the new disk shows where nothing is written"},
+    {CREATE_BACKING_FORMAT, 'F', "backing-format", "FMT", "format of that file"},
+    {CREATE_UNSAFE, 'u', "unsafe", NULL, "do not look at the backing file"},
     {CREATE_QUIET, 'q', "quiet", NULL, "print only errors"},
     {0},
 };
@@ -28,69 +38,150 @@ struct create_args {
     const char *format;
     const char *file;
     const char *size;
-    BlockOptions *options; /* owned; NULL: no -o yet */
+    const char *backing;        /* borrowed; NULL: none */
+    const char *backing_format; /* borrowed; NULL: not given */
+    struct option_list list;
     bool quiet;
-    bool list_options;
+    bool unsafe;
 };
 
-static int print_option_list(struct cli *cli)
+static const BlockDriver *find_driver(const char *format)
 {
-    fputs("Supported options:\n", cli->out);
-    for (const struct opts_key *k = opts_create_raw_keys; k->key; k++) {
-        char left[64];
+    for (size_t i = 0; bdrv_drivers[i]; i++) {
+        if (strcmp(bdrv_drivers[i]->format_name, format) == 0) {
+            return bdrv_drivers[i];
+        }
+    }
+    return NULL;
+}
 
-        snprintf(left, sizeof(left), "%s=<%s>", k->key, k->type);
-        fprintf(cli->out, "  %-24s - %s\n", left, k->doc);
+/* NULL after printing. */
+static const BlockDriver *known_driver(struct cli *cli, const char *format)
+{
+    const BlockDriver *drv = find_driver(format);
+
+    if (!drv) {
+        cli_error(cli, "no format '%s'", format);
+        fputs("This build has:", cli->err);
+        for (size_t i = 0; bdrv_drivers[i]; i++) {
+            fprintf(cli->err, " %s", bdrv_drivers[i]->format_name);
+        }
+        fputc('\n', cli->err);
+    }
+    return drv;
+}
+
+static int print_option_list(struct cli *cli, const char *format)
+{
+    const BlockDriver *drv = known_driver(cli, format);
+
+    if (!drv) {
+        return CLI_EXIT_FAILED;
+    }
+    if (!drv->create) {
+        return cli_error(cli, "driver '%s' cannot create images", format);
+    }
+    fprintf(cli->out, "Supported %s options:\n", format);
+    option_list_print(cli->out, drv->create_keys);
+    return CLI_EXIT_OK;
+}
+
+/* ---- backing file ---- */
+
+/* -b and -F are backing_file and backing_fmt of -o. */
+static int settle_backing(struct cli *cli, struct create_args *args)
+{
+    const struct {
+        const char *given, *key;
+    } both[] = {{args->backing, "backing_file"}, {args->backing_format, "backing_fmt"}};
+
+    for (size_t i = 0; i < sizeof(both) / sizeof(both[0]); i++) {
+        if (!both[i].given) {
+            continue;
+        }
+        if (block_options_has(args->list.options, both[i].key)) {
+            return cli_usage_error(cli, "the backing file is given twice: '%s' and %s=...",
+                                   both[i].given, both[i].key);
+        }
+        if (block_options_set_str(args->list.options, both[i].key, both[i].given) < 0) {
+            return cli_error(cli, "out of memory");
+        }
+    }
+    args->backing = block_options_get_str(args->list.options, "backing_file");
+    args->backing_format = block_options_get_str(args->list.options, "backing_fmt");
+    if (args->backing && strcmp(args->backing, args->file) == 0) {
+        return cli_error(cli, "'%s' cannot be its own backing file", args->file);
     }
     return CLI_EXIT_OK;
 }
 
-/* -o may be given several times; later values win. */
-static int add_options(struct cli *cli, struct create_args *args, const char *text)
+/* Open it to see that it can be, and how large its disk is. CLI_EXIT_*. */
+static int look_at_backing(struct cli *cli, Platter *pl, const struct create_args *args,
+                           uint64_t *ret_bytes)
 {
+    char *path = name_beside(args->file, args->backing);
+    BlockOptions *options = block_options_new();
+    BlockDriverState *bs = NULL;
     Error *err = NULL;
-    BlockOptions *more;
-    int ret = 0;
+    int64_t bytes = -1;
 
-    if (strcmp(text, "help") == 0 || strcmp(text, "?") == 0) {
-        args->list_options = true;
-        return CLI_EXIT_OK;
+    if (!path || !options || block_options_set_str(options, "driver", args->backing_format) < 0) {
+        error_set(&err, ENOMEM, "out of memory");
+        block_options_free(options);
+    } else {
+        bs = bdrv_open(pl, path, NULL, options, BDRV_O_NO_IO | BDRV_O_NO_BACKING, &err);
     }
-    more = block_options_parse(text, NULL, &err);
-    if (!more) {
-        cli_report(cli, err);
-        return CLI_EXIT_USAGE;
+    if (bs) {
+        bytes = bdrv_getlength(bs);
+        if (bytes < 0) {
+            error_set_errno(&err, (int)-bytes, "'%s' does not tell its size", path);
+        }
     }
-    if (!args->options) {
-        args->options = more;
-        return CLI_EXIT_OK;
+    error_prepend(&err, "Could not open the backing file: ");
+    bdrv_unref(bs);
+    free(path);
+    if (bytes < 0) {
+        return cli_report(cli, err);
     }
-    ret = block_options_put_prefix(args->options, "", more);
-    block_options_free(more);
-    return ret < 0 ? cli_error(cli, "options: %s", strerror(-ret)) : CLI_EXIT_OK;
+    *ret_bytes = (uint64_t)bytes;
+    return CLI_EXIT_OK;
 }
 
-/* Take the size from the operand or from -o size=, once. */
-static int settle_size(struct cli *cli, struct create_args *args, uint64_t *ret_bytes)
+/* ---- size ---- */
+
+/* Take the size from the operand or from -o size=, once, else from the backing file. */
+static int settle_size(struct cli *cli, Platter *pl, struct create_args *args, uint64_t *ret_bytes)
 {
-    const char *in_options = block_options_get_str(args->options, "size");
+    const char *in_options = block_options_get_str(args->list.options, "size");
     const char *text = args->size ? args->size : in_options;
+    bool looks = args->backing && args->backing_format && !args->unsafe;
     Error *err = NULL;
+    uint64_t below = 0;
+    int code;
 
     if (args->size && in_options) {
         return cli_usage_error(cli, "the size is given twice: '%s' and size=%s", args->size,
                                in_options);
     }
-    if (!text) {
-        return cli_usage_error(cli, "'%s' needs a size, like 10G", args->file);
-    }
-    if (size_parse(text, 'b', "size", ret_bytes, &err) < 0) {
+    if (text && size_parse(text, 'b', "size", ret_bytes, &err) < 0) {
         cli_report(cli, err);
         return CLI_EXIT_USAGE;
     }
-    block_options_del(args->options, "size");
-    return CLI_EXIT_OK;
+    if (!text && args->backing && !args->backing_format) {
+        return cli_error(cli, "Backing file specified without backing format");
+    }
+    if (!text && !looks) {
+        return cli_usage_error(cli, "'%s' needs a size, like 10G", args->file);
+    }
+    code = looks ? look_at_backing(cli, pl, args, &below) : CLI_EXIT_OK;
+    if (code == CLI_EXIT_OK && !text) {
+        *ret_bytes = below;
+    }
+    block_options_del(args->list.options, "size");
+    return code;
 }
+
+/* ---- making it ---- */
 
 /* "Formatting 'x', fmt=raw size=1048576 preallocation=falloc" */
 static void print_formatting(struct cli *cli, const struct create_args *args, uint64_t size_bytes)
@@ -100,46 +191,38 @@ static void print_formatting(struct cli *cli, const struct create_args *args, ui
     fputs("Formatting '", cli->out);
     cli_put_text(cli->out, args->file);
     fprintf(cli->out, "', fmt=%s size=%" PRIu64, args->format, size_bytes);
-    while ((key = block_options_next_key(args->options, key)) != NULL) {
-        fprintf(cli->out, " %s=%s", key, block_options_get_str(args->options, key));
+    while ((key = block_options_next_key(args->list.options, key)) != NULL) {
+        fprintf(cli->out, " %s=%s", key, block_options_get_str(args->list.options, key));
     }
     fputc('\n', cli->out);
     fflush(cli->out);
 }
 
-static bool knows_format(struct cli *cli, const char *format)
-{
-    const char *const *names = bdrv_list_formats();
-
-    for (size_t i = 0; names[i]; i++) {
-        if (strcmp(names[i], format) == 0) {
-            return true;
-        }
-    }
-    cli_error(cli, "no format '%s'", format);
-    fputs("This build has:", cli->err);
-    for (size_t i = 0; names[i]; i++) {
-        fprintf(cli->err, " %s", names[i]);
-    }
-    fputc('\n', cli->err);
-    return false;
-}
-
 /* A bad option is told before anything is said or done. */
-static int check_options(struct cli *cli, const struct create_args *args, uint64_t size_bytes)
+static int check_options(struct cli *cli, const struct create_args *args)
 {
-    BlockOptions *copy = block_options_copy(args->options);
+    const BlockDriver *drv = known_driver(cli, args->format);
+    BlockOptions *copy = block_options_copy(args->list.options);
+    const char *key = NULL;
     struct opts_create_raw opts;
     Error *err = NULL;
     int ret = 0;
 
-    if (!copy || block_options_set_u64(copy, "size", size_bytes) < 0) {
+    while (drv && copy && drv->create_keys && ret == 0 &&
+           (key = block_options_next_key(copy, key)) != NULL) {
+        if (!option_list_has_key(drv->create_keys, key)) {
+            ret = error_set(&err, EINVAL, "Creating with driver '%s' takes no option '%s'",
+                            args->format, key);
+        }
+    }
+    if (!copy) {
         ret = error_set(&err, ENOMEM, "out of memory");
-    } else if (strcmp(args->format, "raw") == 0) {
-        ret = opts_create_raw_parse(copy, &opts, &err);
+    } else if (drv && ret == 0 && strcmp(args->format, "raw") == 0) {
+        if (block_options_set_u64(copy, "size", 0) == 0) {
+            ret = opts_create_raw_parse(copy, &opts, &err);
+        }
         if (ret == 0) {
             opts_create_raw_fini(&opts);
-            ret = block_options_refuse_rest(copy, "creating a raw disk", &err);
         }
     }
     block_options_free(copy);
@@ -147,23 +230,40 @@ static int check_options(struct cli *cli, const struct create_args *args, uint64
         cli_report(cli, err);
         return CLI_EXIT_USAGE;
     }
-    return CLI_EXIT_OK;
+    return drv ? CLI_EXIT_OK : CLI_EXIT_FAILED;
+}
+
+static int create_on(struct cli *cli, Platter *pl, struct create_args *args)
+{
+    uint64_t size_bytes = 0;
+    Error *err = NULL;
+    int code = settle_size(cli, pl, args, &size_bytes);
+    int ret;
+
+    if (code == CLI_EXIT_OK) {
+        code = check_options(cli, args);
+    }
+    if (code != CLI_EXIT_OK) {
+        return code;
+    }
+    if (!args->quiet) {
+        print_formatting(cli, args, size_bytes);
+    }
+    if (block_options_set_str(args->list.options, "driver", args->format) < 0 ||
+        block_options_set_u64(args->list.options, "size", size_bytes) < 0) {
+        ret = error_set(&err, ENOMEM, "out of memory");
+    } else {
+        ret = bdrv_create(pl, args->file, args->list.options, &err);
+        args->list.options = NULL;
+    }
+    return ret < 0 ? cli_report(cli, err) : CLI_EXIT_OK;
 }
 
 static int create_run(struct cli *cli, struct create_args *args)
 {
-    uint64_t size_bytes = 0;
-    Error *err = NULL;
+    int code = settle_backing(cli, args);
     Platter *pl;
-    int code = settle_size(cli, args, &size_bytes);
-    int ret;
 
-    if (code == CLI_EXIT_OK && !knows_format(cli, args->format)) {
-        code = CLI_EXIT_FAILED;
-    }
-    if (code == CLI_EXIT_OK) {
-        code = check_options(cli, args, size_bytes);
-    }
     if (code != CLI_EXIT_OK) {
         return code;
     }
@@ -171,67 +271,74 @@ static int create_run(struct cli *cli, struct create_args *args)
     if (!pl) {
         return CLI_EXIT_FAILED;
     }
-    if (!args->quiet) {
-        print_formatting(cli, args, size_bytes);
-    }
-    if (block_options_set_str(args->options, "driver", args->format) < 0 ||
-        block_options_set_u64(args->options, "size", size_bytes) < 0) {
-        ret = error_set(&err, ENOMEM, "out of memory");
-    } else {
-        ret = bdrv_create(pl, args->file, args->options, &err);
-        args->options = NULL;
-    }
+    code = create_on(cli, pl, args);
     platter_free(pl);
-    return ret < 0 ? cli_report(cli, err) : CLI_EXIT_OK;
+    return code;
 }
 
-static int create_parse(struct cli *cli, struct create_args *args, int argc, char **argv)
+/* CLI_EXIT_*, after printing. */
+static int create_take(struct cli *cli, struct create_args *args, int id, const char *value)
 {
-    struct cli_args a = cli_args_begin(cli, argc, argv);
-    int code = CLI_EXIT_OK;
-    int id;
-
-    while (code == CLI_EXIT_OK && (id = cli_next(&a)) != CLI_END) {
-        if (id == CLI_BAD || id == CLI_HELP) {
-            return id;
-        }
-        if (id == CREATE_FORMAT) {
-            args->format = a.value;
-        } else if (id == CREATE_OPTIONS) {
-            code = add_options(cli, args, a.value);
-        } else if (id == CREATE_QUIET) {
-            args->quiet = true;
-        } else if (!args->file) {
-            args->file = a.value;
-        } else if (!args->size) {
-            args->size = a.value;
-        } else {
-            return cli_usage_error(cli, "FILE and SIZE are wanted, '%s' is too much", a.value);
-        }
+    switch (id) {
+    case CREATE_BACKING:
+        args->backing = value;
+        return CLI_EXIT_OK;
+    case CREATE_BACKING_FORMAT:
+        args->backing_format = value;
+        return CLI_EXIT_OK;
+    case CREATE_FORMAT:
+        args->format = value;
+        return CLI_EXIT_OK;
+    case CREATE_OPTIONS:
+        return option_list_add(cli, &args->list, value);
+    case CREATE_QUIET:
+        args->quiet = true;
+        return CLI_EXIT_OK;
+    case CREATE_UNSAFE:
+        args->unsafe = true;
+        return CLI_EXIT_OK;
+    default:
+        break;
     }
-    return code;
+    if (args->file && args->size) {
+        return cli_usage_error(cli, "FILE and SIZE are wanted, '%s' is too much", value);
+    }
+    *(args->file ? &args->size : &args->file) = value;
+    return CLI_EXIT_OK;
+}
+
+static int create_start(struct cli *cli, struct create_args *args)
+{
+    if (args->list.help) {
+        return print_option_list(cli, args->format);
+    }
+    if (!args->file) {
+        return cli_usage_error(cli, "which FILE?");
+    }
+    if (!args->list.options) {
+        args->list.options = block_options_new();
+    }
+    return args->list.options ? create_run(cli, args) : cli_error(cli, "out of memory");
 }
 
 static int create_command(struct cli *cli, int argc, char **argv)
 {
     struct create_args args = {.format = "raw"};
-    int code = create_parse(cli, &args, argc, argv);
+    struct cli_args a = cli_args_begin(cli, argc, argv);
+    int code = CLI_EXIT_OK;
+    int id;
 
-    if (code == CLI_HELP) {
-        code = CLI_EXIT_OK;
-    } else if (code == CLI_BAD) {
-        code = CLI_EXIT_USAGE;
-    } else if (code == CLI_EXIT_OK && args.list_options) {
-        code = print_option_list(cli);
-    } else if (code == CLI_EXIT_OK && !args.file) {
-        code = cli_usage_error(cli, "which FILE?");
-    } else if (code == CLI_EXIT_OK) {
-        if (!args.options) {
-            args.options = block_options_new();
+    while (code == CLI_EXIT_OK && (id = cli_next(&a)) != CLI_END) {
+        if (id == CLI_HELP) {
+            option_list_fini(&args.list);
+            return CLI_EXIT_OK;
         }
-        code = args.options ? create_run(cli, &args) : cli_error(cli, "out of memory");
+        code = id == CLI_BAD ? CLI_EXIT_USAGE : create_take(cli, &args, id, a.value);
     }
-    block_options_free(args.options);
+    if (code == CLI_EXIT_OK) {
+        code = create_start(cli, &args);
+    }
+    option_list_fini(&args.list);
     return code;
 }
 
@@ -243,6 +350,7 @@ const struct cli_command command_create = {
     .details = "An existing FILE is replaced. SIZE takes the suffixes k, M, G, T, P, E.\n\n"
                "Examples:\n"
                "  platter create disk.img 10G\n"
-               "  platter create -f raw -o preallocation=falloc disk.img 10G\n",
+               "  platter create -f raw -o preallocation=falloc disk.img 10G\n"
+               "  platter create -f qcow2 -b base.qcow2 -F qcow2 overlay.qcow2\n",
     .run = create_command,
 };

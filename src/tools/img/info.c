@@ -8,12 +8,16 @@
 #include <stdlib.h>
 #include <string.h>
 
-#include <jansson.h>
+#include <platter/image.h>
 
 #include "tools/commands.h"
 #include "tools/disk.h"
-#include "util/json.h"
+#include "tools/img/json_text.h"
+#include "tools/img/snapshot_list.h"
+#include "tools/name_beside.h"
 #include "util/size.h"
+
+#define INDENT 4 /* of "Format specific information" */
 
 enum info_option {
     INFO_FORCE_SHARE = 1,
@@ -40,7 +44,41 @@ struct disk_facts {
     bool has_info;
     struct bdrv_info info;
     bool probed;
+    const char *backing_file;            /* as the image says it; NULL: none */
+    const char *backing_format;          /* NULL: not said */
+    char *full_backing_file;             /* owned: where that is, seen from here */
+    json_t *specific;                    /* owned; NULL: none */
+    struct bdrv_snapshot_list snapshots; /* owned */
+    bool encrypted;
 };
+
+/* What only some formats have. 0 or -errno with errp. */
+static int facts_of_format(struct disk_facts *facts, BlockDriverState *bs, Error **errp)
+{
+    Error *err = NULL;
+    char *text = bdrv_get_specific_info(bs, &err);
+
+    if (err) {
+        *errp = err;
+        return -ENOMEM;
+    }
+    facts->specific = text ? json_loads(text, 0, NULL) : NULL;
+    facts->encrypted = json_object_get(json_object_get(facts->specific, "data"), "encrypt") != NULL;
+    free(text);
+    if (facts->backing_file) {
+        facts->full_backing_file = name_beside(facts->filename, facts->backing_file);
+    }
+    /* not every format has snapshots, and a damaged table is no reason to show nothing */
+    (void)bdrv_snapshot_list(bs, &facts->snapshots, NULL);
+    return 0;
+}
+
+static void facts_fini(struct disk_facts *facts)
+{
+    free(facts->full_backing_file);
+    json_decref(facts->specific);
+    bdrv_snapshot_list_free(&facts->snapshots);
+}
 
 /* A host file or device gives no information about clusters or dirt unless its driver says so. */
 static void facts_get(struct disk_facts *facts, BlockDriverState *bs)
@@ -52,8 +90,79 @@ static void facts_get(struct disk_facts *facts, BlockDriverState *bs)
         .disk_bytes = bdrv_getlength(bs),
         .allocated_bytes = bdrv_get_allocated_file_size(bs),
         .probed = bdrv_format_probed(bs),
+        .backing_file = bdrv_get_backing_file(bs),
+        .backing_format = bdrv_get_backing_format(bs),
     };
     facts->has_info = bdrv_get_info(bs, &facts->info) >= 0;
+}
+
+/* ---- human ---- */
+
+static void print_backing(struct cli *cli, const struct disk_facts *f)
+{
+    if (!f->backing_file) {
+        return;
+    }
+    fputs("backing file: ", cli->out);
+    cli_put_text(cli->out, f->backing_file);
+    if (f->full_backing_file && strcmp(f->full_backing_file, f->backing_file) != 0) {
+        fputs(" (actual path: ", cli->out);
+        cli_put_text(cli->out, f->full_backing_file);
+        fputc(')', cli->out);
+    }
+    fputc('\n', cli->out);
+    if (f->backing_format) {
+        cli_put_line(cli->out, "backing file format: %s", f->backing_format);
+    }
+}
+
+static void print_scalar(FILE *out, const json_t *value)
+{
+    if (json_is_string(value)) {
+        cli_put_text(out, json_string_value(value));
+    } else if (json_is_integer(value)) {
+        fprintf(out, "%" JSON_INTEGER_FORMAT, json_integer_value(value));
+    } else {
+        fputs(json_is_true(value) ? "true" : "false", out);
+    }
+}
+
+static void print_members(FILE *out, const json_t *value, int depth);
+
+static void print_member(FILE *out, const char *label, const json_t *value, int depth)
+{
+    bool nested = json_is_object(value) || json_is_array(value);
+
+    fprintf(out, "%*s%s:%s", depth * INDENT, "", label, nested ? "\n" : " ");
+    if (nested) {
+        print_members(out, value, depth + 1);
+    } else {
+        print_scalar(out, value);
+        fputc('\n', out);
+    }
+}
+
+/* Recursion is no deeper than what a driver of ours makes. */
+static void print_members(FILE *out, const json_t *value, int depth)
+{
+    const char *key;
+    json_t *member;
+    char label[64];
+    size_t i;
+
+    json_object_foreach((json_t *)value, key, member)
+    {
+        snprintf(label, sizeof(label), "%s", key);
+        for (char *c = label; *c; c++) {
+            *c = *c == '-' ? ' ' : *c;
+        }
+        print_member(out, label, member, depth);
+    }
+    json_array_foreach(value, i, member)
+    {
+        snprintf(label, sizeof(label), "[%zu]", i);
+        print_member(out, label, member, depth);
+    }
 }
 
 static void print_human(struct cli *cli, const struct disk_facts *f)
@@ -67,11 +176,20 @@ static void print_human(struct cli *cli, const struct disk_facts *f)
     fprintf(cli->out, "disk size: %s\n",
             f->allocated_bytes < 0 ? "unavailable"
                                    : size_format((uint64_t)f->allocated_bytes, text, sizeof(text)));
+    if (f->encrypted) {
+        fputs("encrypted: yes\n", cli->out);
+    }
     if (f->has_info && f->info.cluster_size_bytes) {
         fprintf(cli->out, "cluster_size: %" PRIu64 "\n", f->info.cluster_size_bytes);
     }
     if (f->has_info && f->info.is_dirty) {
         fputs("cleanly shut down: no\n", cli->out);
+    }
+    print_backing(cli, f);
+    snapshot_list_print(cli, &f->snapshots);
+    if (f->specific) {
+        fputs("Format specific information:\n", cli->out);
+        print_members(cli->out, json_object_get(f->specific, "data"), 1);
     }
     if (f->probed) {
         fputs("format probed: yes\n", cli->out);
@@ -81,64 +199,89 @@ static void print_human(struct cli *cli, const struct disk_facts *f)
     }
 }
 
-/* A value of NULL means that memory ran out; ret carries that to the end. */
-static void add(json_t *object, const char *key, json_t *value, int *ret)
+/* ---- JSON ---- */
+
+static json_t *snapshot_value(const struct bdrv_snapshot_info *sn)
 {
-    if (json_object_set_new_nocheck(object, key, value) < 0) {
-        *ret = -ENOMEM;
+    json_t *object = json_object();
+    int ret = object ? 0 : -ENOMEM;
+
+    if (sn->icount != UINT64_MAX) {
+        json_text_add(object, "icount", json_u64(sn->icount), &ret);
     }
+    json_text_add(object, "vm-clock-nsec", json_u64(sn->vm_clock_nsec % 1000000000), &ret);
+    json_text_add(object, "name", json_text_string(sn->name), &ret);
+    json_text_add(object, "date-sec", json_integer(sn->date_sec), &ret);
+    json_text_add(object, "date-nsec", json_integer(sn->date_nsec), &ret);
+    json_text_add(object, "vm-clock-sec", json_u64(sn->vm_clock_nsec / 1000000000), &ret);
+    json_text_add(object, "id", json_text_string(sn->id), &ret);
+    json_text_add(object, "vm-state-size", json_u64(sn->vm_state_bytes), &ret);
+    if (ret < 0) {
+        json_decref(object);
+        return NULL;
+    }
+    return object;
 }
 
-/* A name need not be UTF-8, but JSON must be: other bytes become '?'. */
-static json_t *name_value(const char *name)
+static void add_snapshots(json_t *object, const struct disk_facts *f, int *ret)
 {
-    char *copy;
-    json_t *value;
+    json_t *list;
 
-    if (utf8_valid(name, strlen(name))) {
-        return json_string_nocheck(name);
+    if (f->snapshots.count == 0) {
+        return;
     }
-    copy = strdup(name);
-    for (char *p = copy; p && *p; p++) {
-        *p = (*p & 0x80) ? '?' : *p;
+    list = json_array();
+    for (size_t i = 0; i < f->snapshots.count; i++) {
+        if (json_array_append_new(list, snapshot_value(&f->snapshots.snapshots[i])) < 0) {
+            *ret = -ENOMEM;
+        }
     }
-    value = copy ? json_string_nocheck(copy) : NULL;
-    free(copy);
-    return value;
+    json_text_add(object, "snapshots", list, ret);
+}
+
+static void add_backing(json_t *object, const struct disk_facts *f, int *ret)
+{
+    if (f->full_backing_file) {
+        json_text_add(object, "full-backing-filename", json_text_string(f->full_backing_file), ret);
+    }
+    if (f->backing_file) {
+        json_text_add(object, "backing-filename", json_text_string(f->backing_file), ret);
+    }
 }
 
 static int print_json(struct cli *cli, const struct disk_facts *f)
 {
     json_t *object = json_object();
-    char *text = NULL;
-    int ret = 0;
+    int ret = object ? 0 : -ENOMEM;
 
-    add(object, "virtual-size", json_u64((uint64_t)f->disk_bytes), &ret);
-    add(object, "filename", name_value(f->filename), &ret);
+    if (f->backing_format) {
+        json_text_add(object, "backing-filename-format", json_text_string(f->backing_format), &ret);
+    }
+    add_snapshots(object, f, &ret);
+    json_text_add(object, "virtual-size", json_u64((uint64_t)f->disk_bytes), &ret);
+    json_text_add(object, "filename", json_text_string(f->filename), &ret);
     if (f->has_info && f->info.cluster_size_bytes) {
-        add(object, "cluster-size", json_u64(f->info.cluster_size_bytes), &ret);
+        json_text_add(object, "cluster-size", json_u64(f->info.cluster_size_bytes), &ret);
     }
-    add(object, "format", json_string(f->format), &ret);
+    json_text_add(object, "format", json_string(f->format), &ret);
     if (f->allocated_bytes >= 0) {
-        add(object, "actual-size", json_u64((uint64_t)f->allocated_bytes), &ret);
+        json_text_add(object, "actual-size", json_u64((uint64_t)f->allocated_bytes), &ret);
     }
+    if (f->encrypted) {
+        json_text_add(object, "encrypted", json_true(), &ret);
+    }
+    if (f->specific) {
+        json_text_add(object, "format-specific", json_incref(f->specific), &ret);
+    }
+    add_backing(object, f, &ret);
     if (f->has_info) {
-        add(object, "dirty-flag", json_boolean(f->info.is_dirty), &ret);
+        json_text_add(object, "dirty-flag", json_boolean(f->info.is_dirty), &ret);
     }
-    add(object, "format-probed", json_boolean(f->probed), &ret);
+    json_text_add(object, "format-probed", json_boolean(f->probed), &ret);
     if (f->engine) {
-        add(object, "engine", json_string(f->engine), &ret);
+        json_text_add(object, "engine", json_string(f->engine), &ret);
     }
-    if (ret == 0) {
-        text = json_dumps(object, JSON_INDENT(4));
-    }
-    json_decref(object);
-    if (!text) {
-        return cli_error(cli, "out of memory");
-    }
-    fprintf(cli->out, "%s\n", text);
-    free(text);
-    return CLI_EXIT_OK;
+    return json_text_print(cli, object, ret);
 }
 
 static int info_run(struct cli *cli, const struct disk_args *args, bool json)
@@ -146,11 +289,14 @@ static int info_run(struct cli *cli, const struct disk_args *args, bool json)
     Platter *pl = disk_platter_new(cli, args);
     BlockBackend *blk = pl ? disk_open(cli, pl, args) : NULL;
     struct disk_facts facts;
+    Error *err = NULL;
     int code = CLI_EXIT_FAILED;
 
     if (blk) {
         facts_get(&facts, blk_bs(blk));
-        if (facts.disk_bytes < 0) {
+        if (facts_of_format(&facts, blk_bs(blk), &err) < 0) {
+            cli_report(cli, err);
+        } else if (facts.disk_bytes < 0) {
             cli_error(cli, "'%s' does not tell its size: %s", args->file,
                       strerror((int)-facts.disk_bytes));
         } else if (json) {
@@ -159,6 +305,7 @@ static int info_run(struct cli *cli, const struct disk_args *args, bool json)
             print_human(cli, &facts);
             code = CLI_EXIT_OK;
         }
+        facts_fini(&facts);
         blk_unref(blk);
     }
     platter_free(pl);
@@ -167,7 +314,7 @@ static int info_run(struct cli *cli, const struct disk_args *args, bool json)
 
 static int info_command(struct cli *cli, int argc, char **argv)
 {
-    struct disk_args args = {.look_only = true};
+    struct disk_args args = {.look_only = true, .no_backing = true};
     struct cli_args a = cli_args_begin(cli, argc, argv);
     const char *output = "human";
     int id;

@@ -35,23 +35,28 @@ static json_t *name_value(const uint8_t *field, size_t bytes)
 }
 
 /* "xts-plain64", "cbc-essiv:sha256": mode, generator of initialization vectors, its hash. */
-static void put_mode(struct q2_json *to, const uint8_t *field)
-{
-    char mode[LUKS_NAME_BYTES + 1] = "";
-    char *generator, *hash;
+struct mode {
+    char text[LUKS_NAME_BYTES + 1]; /* the mode itself */
+    const char *generator;          /* in text; NULL: none */
+    const char *hash;               /* in text; NULL: none */
+};
 
-    memcpy(mode, field, LUKS_NAME_BYTES);
-    generator = strchr(mode, '-');
-    if (generator != NULL) {
-        *generator++ = '\0';
-        hash = strchr(generator, ':');
-        if (hash != NULL) {
-            *hash++ = '\0';
-            q2_json_put(to, "ivgen-hash-alg", q2_json_text(hash, strlen(hash)));
+static void mode_split(const uint8_t *field, struct mode *ret)
+{
+    char *dash, *colon;
+
+    *ret = (struct mode){0};
+    memcpy(ret->text, field, LUKS_NAME_BYTES);
+    dash = strchr(ret->text, '-');
+    if (dash != NULL) {
+        *dash = '\0';
+        ret->generator = dash + 1;
+        colon = strchr(dash + 1, ':');
+        if (colon != NULL) {
+            *colon = '\0';
+            ret->hash = colon + 1;
         }
-        q2_json_put(to, "ivgen-alg", q2_json_text(generator, strlen(generator)));
     }
-    q2_json_put(to, "cipher-mode", q2_json_text(mode, strlen(mode)));
 }
 
 static void put_cipher(struct q2_json *to, const uint8_t *luks)
@@ -86,11 +91,20 @@ static json_t *slot_value(const uint8_t *slot)
 static void put_luks(struct q2_json *to, const uint8_t *luks)
 {
     struct q2_json slots = q2_json_array();
+    struct mode mode;
 
-    put_mode(to, luks + LUKS_CIPHER_MODE);
+    mode_split(luks + LUKS_CIPHER_MODE, &mode);
+    if (mode.generator != NULL) {
+        q2_json_put(to, "ivgen-alg", q2_json_text(mode.generator, strlen(mode.generator)));
+    }
+    if (mode.hash != NULL) {
+        q2_json_put(to, "ivgen-hash-alg", q2_json_text(mode.hash, strlen(mode.hash)));
+    }
     q2_json_put(to, "hash-alg", name_value(luks + LUKS_HASH, LUKS_NAME_BYTES));
     put_cipher(to, luks);
     q2_json_put(to, "uuid", name_value(luks + LUKS_UUID, LUKS_UUID_BYTES));
+    q2_json_put(to, "format", json_string("luks"));
+    q2_json_put(to, "cipher-mode", q2_json_text(mode.text, strlen(mode.text)));
     for (unsigned i = 0; i < LUKS_SLOT_COUNT; i++) {
         q2_json_append(&slots, slot_value(luks + LUKS_SLOTS + (size_t)i * LUKS_SLOT_BYTES));
     }
@@ -100,7 +114,7 @@ static void put_luks(struct q2_json *to, const uint8_t *luks)
     q2_json_put(to, "master-key-iters", json_integer(load_be32(luks + LUKS_KEY_ITERATIONS)));
 }
 
-/* 1: there is a LUKS header that can be described. */
+/* Whether there is a LUKS header that can be described. */
 static bool read_luks(BdrvEdge *file, const struct q2_header *h, uint8_t *buf)
 {
     int64_t file_bytes = bdrv_edge_getlength(file);
@@ -120,9 +134,10 @@ json_t *q2_crypt_info(BdrvEdge *file, const struct q2_header *h)
         q2_json_put(&value, "format", json_string("aes"));
         return q2_json_end(&value);
     }
-    q2_json_put(&value, "format", json_string("luks"));
     if (read_luks(file, h, luks)) {
         put_luks(&value, luks);
+    } else {
+        q2_json_put(&value, "format", json_string("luks"));
     }
     return q2_json_end(&value);
 }
