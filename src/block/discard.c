@@ -21,18 +21,21 @@ static uint64_t discard_unit(const struct bdrv_limits *bl)
     return bl->pdiscard_alignment % align == 0 ? bl->pdiscard_alignment : 0;
 }
 
-/* The whole units of [offset, offset + bytes); false: there is none. */
-static bool discard_clip(const struct bdrv_limits *bl, uint64_t *offset, uint64_t *bytes)
+/* The whole units of [offset, offset + bytes); false: there is none. The last one of a format node
+ * is whole where the node ends. */
+static bool discard_clip(BlockDriverState *bs, uint64_t *offset, uint64_t *bytes)
 {
-    uint64_t unit = discard_unit(bl);
+    uint64_t unit = discard_unit(&bs->bl);
     uint64_t end = *offset + *bytes;
     uint64_t skip;
 
-    if (unit == 0 || unit > *bytes) {
+    if (unit == 0) {
         return false;
     }
     skip = *offset % unit == 0 ? 0 : unit - *offset % unit;
-    end -= end % unit;
+    if (end != bdrv_node_size(bs) || (bs->caps & BDRV_CAP_PROTOCOL)) {
+        end -= end % unit;
+    }
     if (*offset + skip >= end) {
         return false;
     }
@@ -65,7 +68,7 @@ static int discard_node(BlockDriverState *bs, const struct bdrv_req *req)
     uint64_t bytes = req->bytes;
     int ret;
 
-    if (!discard_clip(&bs->bl, &offset, &bytes)) {
+    if (!discard_clip(bs, &offset, &bytes)) {
         return 0;
     }
     ret = bdrv_change_begin(&change, bs, offset, bytes, req->flags, false);

@@ -148,6 +148,7 @@ struct bdrv_image_ops {
  * writes there is zeroes, and when the file grew by it (BDRV_CAP_GROWS_ON_WRITE) block/ calls
  * truncate_co with the right size before anybody else writes there. The other drivers are given a
  * request that stops at the node's end, so that their child does the same.
+ * The last unit of a discard or of write zeroes is then as long as the node goes.
  *
  * NULL: a filter forwards to its primary child, else block/ emulates or refuses, as said at each.
  */

@@ -125,15 +125,17 @@ static int zeroes_run(struct zeroes *z, uint64_t pos, uint64_t end)
     const struct bdrv_limits *bl = &z->rw.bs->bl;
     uint64_t align = bl->request_alignment;
     uint64_t unit = max_u64(align, bl->pwrite_zeroes_alignment);
+    /* the last unit of a format node is whole where the node ends */
+    bool to_end = end == z->rw.size && !(z->rw.bs->caps & BDRV_CAP_PROTOCOL);
     uint64_t first;
     uint64_t last;
     int ret;
 
-    if (!z->native || unit % align != 0 || unit > end - pos) {
+    if (!z->native || unit % align != 0 || (unit > end - pos && !to_end)) {
         return zeroes_write(z, pos, end);
     }
     first = pos + (pos % unit == 0 ? 0 : unit - pos % unit);
-    last = end - end % unit;
+    last = to_end ? end : end - end % unit;
     if (first >= last) {
         return zeroes_write(z, pos, end);
     }
