@@ -68,22 +68,29 @@ static int compare_ranges(const void *a, const void *b)
 
 static int load_inactive_l1(struct qcow2 *s, struct q2_overlap_set *o)
 {
+    int64_t file_bytes = bdrv_edge_getlength(s->file);
     size_t n = 0;
 
     if (s->snapshot_count == 0) {
         return 0;
+    }
+    if (file_bytes < 0) {
+        return (int)file_bytes;
     }
     o->inactive_l1 = calloc(s->snapshot_count, sizeof(struct range));
     if (!o->inactive_l1) {
         return -ENOMEM;
     }
     for (uint32_t i = 0; i < s->snapshot_count; i++) {
+        uint64_t offset = s->snapshots[i].l1_offset;
         uint64_t bytes = (uint64_t)s->snapshots[i].l1_entries * sizeof(uint64_t);
 
-        if (bytes > 0 && s->snapshots[i].l1_offset < OFFSET_LIMIT) {
-            o->inactive_l1[n].offset = align_down(s->snapshots[i].l1_offset, s->geo.cluster_bytes);
-            o->inactive_l1[n++].end =
-                align_up(s->snapshots[i].l1_offset + bytes, s->geo.cluster_bytes);
+        /* what cannot be an L1 table is none, or nothing could be written where it would be */
+        if (bytes > 0 && bytes <= Q2_L1_BYTES_MAX && offset != 0 &&
+            is_aligned(offset, s->geo.cluster_bytes) &&
+            range_inside(offset, bytes, (uint64_t)file_bytes)) {
+            o->inactive_l1[n].offset = offset;
+            o->inactive_l1[n++].end = align_up(offset + bytes, s->geo.cluster_bytes);
         }
     }
     qsort(o->inactive_l1, n, sizeof(struct range), compare_ranges);
