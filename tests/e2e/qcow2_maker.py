@@ -58,7 +58,7 @@ class Image:
         if host is None:
             host = self.allocate(stream)
         if sectors is None:
-            sectors = (len(stream) + 511) // 512 - 1
+            sectors = max(0, (len(stream) + 511) // 512 - 1)
         x = 62 - (self.bits - 8)
         entry = COMPRESSED | host | sectors << x
         self.l2[index] = (entry, 0) if self.extended else entry
