@@ -178,7 +178,7 @@ static int raise_by_one_co(struct qcow2 *s, uint64_t first, uint64_t count)
 
     do {
         ret = q2_refblocks_ensure_co(s, first, count);
-    } while (ret == -EAGAIN);
+    } while (ret == Q2_AGAIN);
     return ret < 0 ? ret : q2_refcounts_raise_co(s, first, count);
 }
 

@@ -181,7 +181,7 @@ static int new_block_at_co(struct qcow2 *s, uint64_t index, uint64_t cluster)
     return ret;
 }
 
-/* Make block index. -EAGAIN: the block of the cluster for it was made instead. That one counts
+/* Make block index. Q2_AGAIN: the block of the cluster for it was made instead. That one counts
  * itself or lies in a block that is there, because behind the first free cluster of a missing block
  * comes another: so this calls itself a few times at the most. */
 static int new_block_co(struct qcow2 *s, uint64_t index)
@@ -195,7 +195,7 @@ static int new_block_co(struct qcow2 *s, uint64_t index)
     if (ret == 0 && q2_refblock_index(s, cluster) != index) {
         ret = q2_refblocks_ensure_co(s, cluster, 1);
     }
-    return ret < 0 ? ret : new_block_at_co(s, index, cluster);
+    return ret != 0 ? ret : new_block_at_co(s, index, cluster);
 }
 
 int q2_refblocks_ensure_co(struct qcow2 *s, uint64_t first, uint64_t count)
@@ -208,7 +208,7 @@ int q2_refblocks_ensure_co(struct qcow2 *s, uint64_t first, uint64_t count)
         if (i >= s->refs.table_entries || s->refs.table[i] == 0) {
             ret = new_block_co(s, i);
             s->refs.free_hint = min_u64(s->refs.free_hint, first);
-            return ret < 0 ? ret : -EAGAIN;
+            return ret < 0 ? ret : Q2_AGAIN;
         }
     }
     return 0;
@@ -226,7 +226,7 @@ static int alloc_locked_co(struct qcow2 *s, uint64_t count, uint64_t *ret_first)
         if (ret == 0) {
             ret = q2_refblocks_ensure_co(s, first, count);
         }
-    } while (ret == -EAGAIN);
+    } while (ret == Q2_AGAIN);
     if (ret == 0) {
         ret = q2_refcounts_raise_co(s, first, count);
     }
@@ -273,7 +273,7 @@ static int alloc_at_locked_co(struct qcow2 *s, uint64_t first, uint64_t count, u
         if (ret == 0 && run > 0) {
             ret = q2_refblocks_ensure_co(s, first, run);
         }
-    } while (ret == -EAGAIN);
+    } while (ret == Q2_AGAIN);
     if (ret == 0) {
         ret = q2_refcounts_raise_co(s, first, run);
     }
@@ -365,7 +365,7 @@ static int alloc_packed_locked_co(struct qcow2 *s, uint32_t bytes, uint64_t *ret
         if (ret == 0) {
             ret = q2_refblocks_ensure_co(s, first, count);
         }
-    } while (ret == -EAGAIN);
+    } while (ret == Q2_AGAIN);
     if (ret == 0) {
         ret = q2_refcounts_raise_co(s, first, count);
     }
