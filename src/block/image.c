@@ -117,6 +117,7 @@ static int image_run_held(BlockDriverState *bs, const struct image_op *op, void 
 int image_run(BlockDriverState *bs, const struct image_op *op, void *args, Error **errp)
 {
     void *parent = (void *)(uintptr_t)op; /* for image_describe, which changes nothing */
+    Error *err = NULL;
     BdrvEdge *edge;
     int ret;
 
@@ -130,9 +131,11 @@ int image_run(BlockDriverState *bs, const struct image_op *op, void *args, Error
         return ret;
     }
     edge =
-        bdrv_root_attach(bs, "image", &image_parent_class, parent, op->perm, BDRV_PERM_ALL, errp);
+        bdrv_root_attach(bs, "image", &image_parent_class, parent, op->perm, BDRV_PERM_ALL, &err);
     if (edge == NULL) {
-        return -EPERM;
+        ret = -error_get_errno(err); /* -EPERM, or what the storage says of its locks */
+        error_propagate(errp, err);
+        return ret;
     }
     bdrv_drained_begin(bs);
     ret = image_run_held(bs, op, args, errp);

@@ -313,6 +313,22 @@ static int reserve_nothing_co(struct qcow2 *s, enum bdrv_prealloc prealloc, Erro
     return rc;
 }
 
+/* options are given away. */
+static int open_made(Platter *pl, const char *filename, BlockOptions *options, BdrvEdge **ret,
+                     Error **errp)
+{
+    Error *err = NULL;
+    int rc;
+
+    *ret = bdrv_create_open(pl, filename, options, &err);
+    if (*ret != NULL) {
+        return 0;
+    }
+    rc = -error_get_errno(err);
+    error_propagate(errp, err);
+    return rc;
+}
+
 static int grow_co(void *opaque)
 {
     const struct grow *g = opaque;
@@ -356,9 +372,9 @@ static int grow(Platter *pl, const char *filename, const struct opts_create_qcow
         block_options_free(options);
         return error_set_errno(errp, -rc, "Could not open the new image");
     }
-    g.edge = bdrv_create_open(pl, filename, options, errp);
-    if (g.edge == NULL) {
-        return -EINVAL;
+    rc = open_made(pl, filename, options, &g.edge, errp);
+    if (rc < 0) {
+        return rc;
     }
     rc = bdrv_run_co(grow_co, &g);
     bdrv_create_close(g.edge);
@@ -391,9 +407,9 @@ static int create(Platter *pl, const char *filename, struct opts_create_qcow2 *o
     if (rc < 0) {
         return rc;
     }
-    file = bdrv_create_open(pl, filename, NULL, errp);
-    if (file == NULL) {
-        return -EINVAL;
+    rc = open_made(pl, filename, NULL, &file, errp);
+    if (rc < 0) {
+        return rc;
     }
     rc = write_empty(file, &h, errp);
     bdrv_create_close(file);
