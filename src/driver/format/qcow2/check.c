@@ -235,6 +235,7 @@ static int unmark_co(struct q2_check *c, Error **errp)
     if (c->fix != 0 && marks != 0 && c->res->corruptions == 0 && c->res->check_errors == 0 &&
         c->res->leaks == 0) {
         ret = q2_header_bits_co(c->s, 0, marks, 0);
+        c->s->stale = c->s->stale && ret < 0;
     }
     return ret < 0 ? error_set_errno(errp, -ret, "cannot mark the image clean") : 0;
 }

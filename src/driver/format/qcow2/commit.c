@@ -190,7 +190,7 @@ int q2_commit_clean_co(struct qcow2 *s)
 
     co_mutex_lock(&s->commit.lock);
     ret = run_co(s, false, true);
-    if (ret == 0 && dirty_bit_is_set_co(s)) {
+    if (ret == 0 && !s->stale && dirty_bit_is_set_co(s)) {
         ret = q2_header_bits_co(s, 0, Q2_INCOMPAT_DIRTY, 0);
     }
     co_mutex_unlock(&s->commit.lock);

@@ -34,6 +34,7 @@ struct range {
 
 struct q2_overlap_set {
     struct q2_cluster_set set;
+    bool outdated; /* protects only the header; changes only while drained */
     struct range *inactive_l1; /* owned; sorted, apart; changes only while drained */
     size_t inactive_l1_count;
     CoMutex inactive_lock;
@@ -154,7 +155,7 @@ static int hits_inactive_l2_co(struct qcow2 *s, uint64_t first, uint64_t last)
     struct q2_overlap_set *o = s->overlap;
     int ret = 0;
 
-    if (o->inactive_l1_count == 0) {
+    if (o->inactive_l1_count == 0 || o->outdated) {
         return 0;
     }
     if (!atomic_load_explicit(&o->inactive_known, memory_order_acquire)) {
@@ -214,6 +215,9 @@ unsigned q2_overlap_find(const struct qcow2 *s, unsigned kinds, uint64_t offset,
     }
     found = q2_cluster_set_find(&o->set, offset >> s->geo.cluster_bits,
                                 (offset + bytes - 1) >> s->geo.cluster_bits);
+    if (UNLIKELY(o->outdated)) {
+        return found & kinds & Q2_OL_MAIN_HEADER;
+    }
     if (UNLIKELY(o->inactive_l1_count > 0) && (kinds & Q2_OL_INACTIVE_L1) != 0 &&
         hits_inactive_l1(o, offset, offset + bytes)) {
         found |= Q2_OL_INACTIVE_L1;
@@ -300,18 +304,6 @@ static uint64_t expected_clusters(struct qcow2 *s)
                    s->geo.cluster_bytes;
 }
 
-static uint64_t snapshot_table_bytes(const struct qcow2 *s)
-{
-    uint64_t bytes = 0;
-
-    for (uint32_t i = 0; i < s->snapshot_count; i++) {
-        const struct q2_snapshot *sn = &s->snapshots[i];
-
-        bytes = align_up(bytes, 8) + 40 + sn->extra_bytes + strlen(sn->id) + strlen(sn->name);
-    }
-    return bytes;
-}
-
 static int fill_from_header(struct qcow2 *s, struct q2_overlap_set *o)
 {
     const struct q2_header *h = &s->header;
@@ -325,7 +317,7 @@ static int fill_from_header(struct qcow2 *s, struct q2_overlap_set *o)
                         (uint64_t)h->reftable_clusters << s->geo.cluster_bits);
     }
     if (ret == 0) {
-        ret = add_range(s, o, Q2_OL_SNAPSHOT_TABLE, h->snapshots_offset, snapshot_table_bytes(s));
+        ret = add_range(s, o, Q2_OL_SNAPSHOT_TABLE, h->snapshots_offset, s->snapshot_table_bytes);
     }
     if (ret == 0 && h->has_bitmaps_ext) {
         ret = add_range(s, o, Q2_OL_BITMAP_DIRECTORY, h->bitmap_directory_offset,
@@ -394,6 +386,20 @@ int q2_overlap_init(struct qcow2 *s)
     set_free(s->overlap);
     s->overlap = o;
     return 0;
+}
+
+void q2_overlap_renew(struct qcow2 *s)
+{
+    if (q2_overlap_init(s) < 0) {
+        s->overlap->outdated = true;
+    }
+}
+
+void q2_overlap_try_again(struct qcow2 *s)
+{
+    if (s->overlap != NULL && s->overlap->outdated) {
+        q2_overlap_renew(s);
+    }
 }
 
 void q2_overlap_fini(struct qcow2 *s)

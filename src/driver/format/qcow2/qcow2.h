@@ -565,6 +565,11 @@ int q2_overlap_told_co(struct qcow2 *s, unsigned kinds, uint64_t offset, uint64_
 /* From what is loaded (header, L1, refcount table, snapshots). Again, while drained, when snapshots
  * came or went or the active L1 table became another. 0 or -ENOMEM; then the old set stays. */
 int q2_overlap_init(struct qcow2 *s);
+/* The same for what was loaded anew; drained. Without memory only the header stays protected: what
+ * the old set knows is gone, and it would take right writes for wrong ones. */
+void q2_overlap_renew(struct qcow2 *s);
+/* Once more, when that was so. */
+void q2_overlap_try_again(struct qcow2 *s);
 void q2_overlap_fini(struct qcow2 *s);
 
 /* Impossible metadata: reported once; fatal (a write was about to harm it, writable image): the
@@ -658,6 +663,9 @@ int q2_settle_co(struct qcow2 *s, Error **errp);
 int q2_stale_begin_co(struct qcow2 *s, bool *ret_was, Error **errp);
 /* Commits first. rc: of the work in between, returned where it is a failure (errp is set then). */
 int q2_stale_end_co(struct qcow2 *s, bool was, int rc, Error **errp);
+/* rc: of putting refcounts or COPIED flags right. A failure leaves them wrong where it does no harm
+ * (too high; copying where that is not needed): the dirty bit then stays until a repair. */
+void q2_stays_stale(struct qcow2 *s, int rc);
 /* Copies end with q2_l1_copy_free. q2_l1_copy_new: not filled, NULL: no memory. The offset given to
  * read was checked. */
 uint64_t *q2_l1_copy_new(struct qcow2 *s, uint32_t entries);
@@ -677,8 +685,6 @@ int q2_tree_clear_copied_co(struct qcow2 *s, uint64_t *l1, uint32_t entries, Err
  * cannot be read or lowered stays as it is, a leak. Committed on return. */
 int q2_tree_unref_co(struct qcow2 *s, const uint64_t *l1, uint32_t entries, enum q2_discard type,
                      Error **errp);
-/* The overlap checks know the trees as they are now. */
-void q2_overlap_renew(struct qcow2 *s);
 /* COPIED of the active tree, in the file and in s->l1, as the refcounts say. Committed. */
 int q2_tree_set_copied_co(struct qcow2 *s, Error **errp);
 /* -EIO where a cluster of the tree has fewer references counted than all trees have: to remove one
@@ -881,6 +887,7 @@ struct qcow2 {
     uint32_t snapshot_count;
     uint64_t snapshot_table_bytes; /* of the table in the file */
     struct q2_bitmaps *bitmaps;
+    bool stale;          /* q2_stays_stale; changed while drained */
     bool snapshot_shown; /* load_tmp: read-only for good */
     _Atomic bool corrupt_told;
     AioTimer *clean_timer; /* of the L2 cache; NULL: none */

@@ -7,6 +7,8 @@
  *          written, 3 the snapshot table that names the copy, 4 the header.
  *  delete  1 the table without it, 2 the header, 3 refcounts lowered, 4 COPIED set in the active
  *          tree where a refcount is one again.
+ * Once the header is durable the operation is done: what fails after it leaks clusters, and is not
+ * told as a failure of the operation, which would be a lie.
  * At each point in between nothing in use has a refcount that is too low, and no cluster that two
  * trees share carries COPIED: content is safe whatever the next program does. A check finds leaks
  * and, in the active tree, COPIED that does not agree with the refcount (set where the refcount is
@@ -208,7 +210,7 @@ static int create_tree(struct qcow2 *s, uint64_t *l1, uint32_t entries, struct q
         rc = q2_tree_clear_copied_co(s, l1, entries, errp);
         rc = rc == 0 ? set_active_l1(s, l1, errp) : rc;
         if (rc < 0) {
-            (void)q2_tree_unref_co(s, l1, entries, Q2_DISCARD_NEVER, NULL);
+            q2_stays_stale(s, q2_tree_unref_co(s, l1, entries, Q2_DISCARD_NEVER, NULL));
         }
     }
     if (rc < 0 && entries > 0) {
@@ -225,7 +227,7 @@ static int create_tables(struct qcow2 *s, uint64_t *l1, uint32_t entries, struct
     int rc = create_tree(s, l1, entries, &added, errp);
 
     if (rc < 0) {
-        (void)q2_tree_set_copied_co(s, NULL);
+        q2_stays_stale(s, q2_tree_set_copied_co(s, NULL));
         q2_snapshot_fini(&added);
         return rc;
     }
@@ -237,13 +239,16 @@ static int create_tables(struct qcow2 *s, uint64_t *l1, uint32_t entries, struct
         s->snapshot_count -= rc < 0;
     }
     if (rc == 0) {
-        return added.vm_state_bytes > 0 ? drop_vm_state(s, l1, entries, errp) : 0;
+        if (added.vm_state_bytes > 0) {
+            q2_stays_stale(s, drop_vm_state(s, l1, entries, NULL));
+        }
+        return 0;
     }
     /* Where the file may name the snapshot all the same, its references stay counted. */
     if (!*ret_unsure) {
-        (void)q2_tree_unref_co(s, l1, entries, Q2_DISCARD_NEVER, NULL);
+        q2_stays_stale(s, q2_tree_unref_co(s, l1, entries, Q2_DISCARD_NEVER, NULL));
         q2_unalloc_co(s, added.l1_offset, (uint64_t)entries * sizeof(uint64_t));
-        (void)q2_tree_set_copied_co(s, NULL);
+        q2_stays_stale(s, q2_tree_set_copied_co(s, NULL));
     }
     q2_snapshot_fini(&added);
     return rc;
@@ -269,7 +274,7 @@ static int create_co(BlockDriverState *bs, const struct bdrv_snapshot_info *info
         rc = q2_stale_begin_co(s, &was, errp);
         if (rc == 0) {
             rc = create_tables(s, l1, entries, &sn, &unsure, errp);
-            rc = q2_stale_end_co(s, was || unsure, rc, errp);
+            (void)q2_stale_end_co(s, was || unsure, rc, NULL);
         } else {
             q2_snapshot_fini(&sn);
         }
@@ -312,12 +317,13 @@ static int delete_tables(struct qcow2 *s, uint32_t index, const uint64_t *l1, Er
         q2_free_later(s, sn.l1_offset, (uint64_t)sn.l1_entries * sizeof(uint64_t),
                       Q2_DISCARD_SNAPSHOT);
     }
-    rc = q2_tree_unref_co(s, l1, sn.l1_entries, Q2_DISCARD_SNAPSHOT, errp);
+    rc = q2_tree_unref_co(s, l1, sn.l1_entries, Q2_DISCARD_SNAPSHOT, NULL);
     if (rc == 0) {
-        rc = q2_tree_set_copied_co(s, errp);
+        rc = q2_tree_set_copied_co(s, NULL);
     }
+    q2_stays_stale(s, rc);
     q2_snapshot_fini(&sn);
-    return rc;
+    return 0;
 }
 
 static int delete_co(BlockDriverState *bs, const char *id, const char *name, Error **errp)
@@ -346,7 +352,7 @@ static int delete_co(BlockDriverState *bs, const char *id, const char *name, Err
     rc = rc == 0 ? q2_stale_begin_co(s, &was, errp) : rc;
     if (rc == 0) {
         rc = delete_tables(s, index, l1, errp);
-        rc = q2_stale_end_co(s, was, rc, errp);
+        (void)q2_stale_end_co(s, was, rc, NULL);
     }
     q2_l1_copy_free(s, l1, entries);
     return rc;

@@ -100,7 +100,7 @@ static int apply_prepare(struct qcow2 *s, struct target *t, Error **errp)
         error_set_errno(errp, -rc, "cannot write the image's metadata");
         q2_unalloc_co(s, t->offset, (uint64_t)t->entries * sizeof(uint64_t));
     }
-    (void)q2_tree_unref_co(s, t->l1, t->entries, Q2_DISCARD_NEVER, NULL);
+    q2_stays_stale(s, q2_tree_unref_co(s, t->l1, t->entries, Q2_DISCARD_NEVER, NULL));
     return rc;
 }
 
@@ -151,7 +151,7 @@ static int apply_tables(struct qcow2 *s, struct target *t, const uint64_t *l1, u
     rc = apply_switch(s, t, errp);
     if (rc < 0) {
         if (bdrv_broken_reason(s->bs) == NULL) {
-            (void)q2_tree_unref_co(s, t->l1, t->entries, Q2_DISCARD_NEVER, NULL);
+            q2_stays_stale(s, q2_tree_unref_co(s, t->l1, t->entries, Q2_DISCARD_NEVER, NULL));
             q2_unalloc_co(s, t->offset, (uint64_t)t->entries * sizeof(uint64_t));
         }
         return rc;
@@ -160,11 +160,13 @@ static int apply_tables(struct qcow2 *s, struct target *t, const uint64_t *l1, u
     if (entries > 0) {
         q2_free_later(s, old_offset, (uint64_t)entries * sizeof(uint64_t), Q2_DISCARD_SNAPSHOT);
     }
-    rc = q2_tree_unref_co(s, l1, entries, Q2_DISCARD_SNAPSHOT, errp);
+    /* the disk is the snapshot now, whatever becomes of the tree before */
+    rc = q2_tree_unref_co(s, l1, entries, Q2_DISCARD_SNAPSHOT, NULL);
     if (rc == 0) {
-        rc = q2_tree_set_copied_co(s, errp);
+        rc = q2_tree_set_copied_co(s, NULL);
     }
-    return rc;
+    q2_stays_stale(s, rc);
+    return 0;
 }
 
 int q2_snapshot_apply_co(BlockDriverState *bs, const char *id_or_name, Error **errp)
@@ -187,7 +189,7 @@ int q2_snapshot_apply_co(BlockDriverState *bs, const char *id_or_name, Error **e
     rc = rc == 0 ? q2_stale_begin_co(s, &was, errp) : rc;
     if (rc == 0) {
         rc = apply_tables(s, &t, l1, entries, errp);
-        rc = q2_stale_end_co(s, was, rc, errp);
+        (void)q2_stale_end_co(s, was, rc, NULL);
     }
     q2_l1_copy_free(s, l1, entries);
     q2_l1_copy_free(s, t.l1, t.entries);

@@ -29,6 +29,8 @@ int q2_settle_co(struct qcow2 *s, Error **errp)
 {
     int rc = q2_commit_co(s, true);
 
+    q2_overlap_try_again(s);
+
     if (rc == 0) {
         rc = q2_free_all_co(s);
     }
@@ -54,11 +56,16 @@ static int stale_end(struct qcow2 *s, bool was, Error **errp)
 {
     int rc = q2_settle_co(s, errp);
 
-    if (rc < 0 || was) {
+    if (rc < 0 || was || s->stale) {
         return rc;
     }
     rc = q2_commit_clean_co(s); /* lazy refcounts are in memory only until then */
     return rc < 0 ? error_set_errno(errp, -rc, "cannot mark the image clean") : 0;
+}
+
+void q2_stays_stale(struct qcow2 *s, int rc)
+{
+    s->stale = s->stale || rc < 0;
 }
 
 int q2_stale_end_co(struct qcow2 *s, bool was, int rc, Error **errp)
@@ -186,7 +193,7 @@ int q2_tree_ref_co(struct qcow2 *s, const uint64_t *l1, uint32_t entries, Error 
         w.fn = undo_run;
         done = w.runs;
         w.opaque = &done;
-        (void)q2_walk_tree_co(&w, l1, entries, NULL);
+        q2_stays_stale(s, q2_walk_tree_co(&w, l1, entries, NULL));
     }
     q2_walk_end(&w);
     return rc;
@@ -231,15 +238,6 @@ int q2_tree_unref_co(struct qcow2 *s, const uint64_t *l1, uint32_t entries, enum
         error_propagate(errp, first);
     }
     return rc;
-}
-
-/* Without memory for it they are given up but for the header's: what they know of is gone, and they
- * would prevent writes that are right. */
-void q2_overlap_renew(struct qcow2 *s)
-{
-    if (q2_overlap_init(s) < 0) {
-        s->opt.overlap &= Q2_OL_MAIN_HEADER;
-    }
 }
 
 /* ---- COPIED ---- */
