@@ -152,6 +152,23 @@ void workers_free(struct workers *pool)
     free(pool);
 }
 
+unsigned workers_pending(const AioContext *ctx)
+{
+    struct workers *pool = ctx->workers;
+    unsigned pending;
+
+    if (!pool) {
+        return 0;
+    }
+    os_mutex_lock(&pool->lock);
+    pending = pool->running - pool->idle;
+    if (pool->idle > 0 || pool->running < pool->max) {
+        pending += pool->queued;
+    }
+    os_mutex_unlock(&pool->lock);
+    return pending;
+}
+
 /* Queue work; false when there is nobody to do it and nobody could be had. */
 static bool workers_submit(struct workers *pool, struct work *work)
 {

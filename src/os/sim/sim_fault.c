@@ -9,6 +9,7 @@ void sim_faults_init(struct sim_faults *faults, uint64_t seed)
     memset(faults, 0, sizeof(*faults));
     os_mutex_init(&faults->lock);
     sim_rng_init(&faults->rng, seed);
+    faults->seed = seed;
 }
 
 void sim_faults_fini(struct sim_faults *faults)
@@ -58,6 +59,15 @@ static bool rule_strikes(struct sim_faults *faults, const struct sim_rule *rule,
     return rule->percent == 0 || sim_rng_percent(&faults->rng, rule->percent);
 }
 
+static uint64_t spread(const struct sim_faults *faults, uint64_t limit_ns, enum sim_call call,
+                       uint64_t offset, uint64_t bytes)
+{
+    struct sim_rng rng;
+
+    sim_rng_init(&rng, faults->seed ^ ((offset * 31 + bytes) * SIM_CALL_MAX + call));
+    return limit_ns ? sim_rng_below(&rng, limit_ns) : 0;
+}
+
 void sim_faults_check(struct sim_faults *faults, enum sim_call call, uint64_t offset,
                       uint64_t bytes, struct sim_verdict *ret)
 {
@@ -78,6 +88,7 @@ void sim_faults_check(struct sim_faults *faults, enum sim_call call, uint64_t of
         ret->short_transfer |= rule->short_transfer;
         ret->lose_cache |= rule->lose_cache;
         ret->delay_ns += rule->delay_ns;
+        ret->delay_ns += spread(faults, rule->delay_spread_ns, call, offset, bytes);
     }
     os_mutex_unlock(&faults->lock);
 }

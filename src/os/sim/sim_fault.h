@@ -72,6 +72,9 @@ struct sim_rule {
     bool short_transfer; /* move about half of the bytes (at least one) */
     bool lose_cache;     /* with a failing sync: unflushed data is lost, as kernels may do */
     uint64_t delay_ns;   /* simulated files only: the call takes this long */
+    /* And up to this much longer, by its kind, offset and length: the same call takes the same time
+     * whichever thread makes it. */
+    uint64_t delay_spread_ns;
 };
 
 /* What a call has to do. */
@@ -87,6 +90,7 @@ struct sim_verdict {
 struct sim_faults {
     struct os_mutex lock; /* guards all below */
     struct sim_rng rng;
+    uint64_t seed;
     struct sim_rule rules[SIM_RULES_MAX];
     uint64_t matched[SIM_RULES_MAX]; /* calls that fitted each rule */
     uint64_t struck[SIM_RULES_MAX];  /* and how many of them it changed */

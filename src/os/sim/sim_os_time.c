@@ -47,6 +47,14 @@ void sim_world_busy_end(struct sim_world *world)
     os_mutex_unlock(&world->time_lock);
 }
 
+void sim_world_time_by_loop(struct sim_world *world, sim_pending_func *pending, void *opaque)
+{
+    os_mutex_lock(&world->time_lock);
+    world->pending = pending;
+    world->pending_opaque = opaque;
+    os_mutex_unlock(&world->time_lock);
+}
+
 int64_t sim_world_now_ns(struct sim_world *world)
 {
     int64_t now;
@@ -123,13 +131,15 @@ void sim_time_sleep(struct sim_world *world, uint64_t ns)
     deadline = world->now_ns + (int64_t)ns;
     assert(world->busy > 0);
     world->busy--; /* it waits; time may pass */
-    if (world->nloops == 0 && world->busy == 0) {
+    if (world->nloops == 0 && world->busy == 0 && !world->pending) {
         time_set(world, deadline); /* nobody else would move it */
     }
     slot = waiter_add(world, deadline);
+    world->sleeper[slot] = true;
     while (world->now_ns < deadline) {
         os_cond_wait(&world->time_moved, &world->time_lock);
     }
+    world->sleeper[slot] = false;
     world->waiters[slot] = 0;
     world->busy++;
     os_mutex_unlock(&world->time_lock);
@@ -207,6 +217,48 @@ static int wait_step(struct sim_world *world, int64_t deadline, bool idle)
     return reached;
 }
 
+/* Whether nothing can happen any more until time passes. Lock held. */
+static bool settled(struct sim_world *world)
+{
+    unsigned sleeping = 0;
+
+    for (unsigned i = 0; i < SIM_WAITERS_MAX; i++) {
+        sleeping += world->sleeper[i] && world->waiters[i] > world->now_ns;
+    }
+    return world->busy == 0 && sleeping == world->pending(world->pending_opaque);
+}
+
+bool sim_world_settled(struct sim_world *world)
+{
+    bool is;
+
+    os_mutex_lock(&world->time_lock);
+    is = settled(world);
+    os_mutex_unlock(&world->time_lock);
+    return is;
+}
+
+/* The same where delays alone decide. *ret_rc: events that were there after all. */
+static int wait_step_exact(struct sim_world *world, int64_t deadline, int epfd,
+                           struct epoll_event *events, int max, int *ret_rc)
+{
+    int reached;
+
+    *ret_rc = 0;
+    os_mutex_lock(&world->time_lock);
+    if (world->now_ns < deadline && settled(world)) {
+        int64_t next = time_next(world);
+
+        *ret_rc = os_linux.epoll_wait(epfd, events, max, 0);
+        if (*ret_rc == 0 && next != INT64_MAX) {
+            time_set(world, next);
+        }
+    }
+    reached = world->now_ns >= deadline;
+    os_mutex_unlock(&world->time_lock);
+    return reached;
+}
+
 static int64_t loop_begin(struct sim_world *world, int64_t timeout_ns, unsigned *ret_slot)
 {
     int64_t deadline = INT64_MAX;
@@ -241,8 +293,12 @@ static int sim_epoll_wait(int epfd, struct epoll_event *events, int max, int64_t
     }
     deadline = loop_begin(world, timeout_ns, &slot);
     for (bool idle = false;; idle = true) {
-        int reached = wait_step(world, deadline, idle);
+        int reached = world->pending ? wait_step_exact(world, deadline, epfd, events, max, &rc)
+                                     : wait_step(world, deadline, idle);
 
+        if (rc != 0) {
+            break;
+        }
         rc = os_linux.epoll_wait(epfd, events, max, reached ? 0 : GRACE_NS);
         if (rc != 0 || reached) {
             break;

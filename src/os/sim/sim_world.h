@@ -65,7 +65,10 @@ struct sim_world {
     unsigned busy;
     int64_t waiters[SIM_WAITERS_MAX]; /* deadlines of those in epoll_wait and of slow calls; 0:
                                          free */
+    bool sleeper[SIM_WAITERS_MAX];    /* of waiters: a slow call */
     unsigned nloops;                  /* threads in epoll_wait */
+    sim_pending_func *pending;        /* sim_world_time_by_loop; NULL: off */
+    void *pending_opaque;
     struct sim_timer timers[SIM_TIMERS_MAX];
 };
 
