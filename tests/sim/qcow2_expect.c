@@ -37,6 +37,7 @@ void expect_init(struct qcow2_expect *e, struct harness *h, uint64_t disk_bytes,
     e->disk_buf = room(sh->size);
     e->seen_buf = room(sh->size);
     e->dirty = room(sh->size / 512 + 1);
+    e->stored = room(sh->size * sizeof(*e->stored));
     if (backing_bytes > 0) {
         bytes = room(backing_bytes);
         shadow_fill(bytes, 0, backing_bytes, EXPECT_BACKING_VERSION);
@@ -59,9 +60,11 @@ void expect_fini(struct qcow2_expect *e)
 {
     for (size_t i = 0; i < EXPECT_SNAPSHOTS; i++) {
         free(e->snapshots[i].now);
+        free(e->snapshots[i].seen);
     }
     free((void *)(uintptr_t)e->backing.data);
     free(e->dirty);
+    free(e->stored);
     free(e->disk_buf);
     free(e->seen_buf);
     free(e->file_buf);
@@ -75,8 +78,37 @@ void expect_fini(struct qcow2_expect *e)
 void expect_touch(struct qcow2_expect *e, uint64_t offset, uint64_t bytes)
 {
     for (uint64_t at = offset / 512; bytes > 0 && at <= (offset + bytes - 1) / 512; at++) {
-        e->dirty[at] = 1;
+        e->dirty[at] |= 1;
     }
+}
+
+void expect_touch_failed(struct qcow2_expect *e, uint64_t offset, uint64_t bytes)
+{
+    for (uint64_t at = offset / 512; bytes > 0 && at <= (offset + bytes - 1) / 512; at++) {
+        e->dirty[at] = EXPECT_EITHER;
+    }
+}
+
+static void remember(struct qcow2_expect *e)
+{
+    memcpy(e->stored, e->h->shadow.now, e->h->shadow.size * sizeof(*e->stored));
+}
+
+void expect_bitmap_new(struct qcow2_expect *e)
+{
+    memset(e->dirty, 0, e->h->shadow.size / 512 + 1);
+    remember(e);
+    e->bitmap_maybe = true;
+}
+
+void expect_bitmap_stored(struct qcow2_expect *e)
+{
+    for (uint64_t i = 0; i < e->h->shadow.size / 512; i++) {
+        if (e->dirty[i] != EXPECT_EITHER) {
+            e->dirty[i] = e->dirty[i] ? 2 : 0;
+        }
+    }
+    remember(e);
 }
 
 struct expect_snapshot *expect_create(struct qcow2_expect *e, const char *name, uint64_t vm_bytes,
@@ -91,6 +123,8 @@ struct expect_snapshot *expect_create(struct qcow2_expect *e, const char *name, 
         }
         harness_own++;
         s->now = s->now ? s->now : room(bytes);
+        s->seen = s->seen ? s->seen : room(e->h->shadow.size);
+        s->seen_good = false;
         harness_own--;
         memcpy(s->now, e->h->shadow.now, bytes);
         snprintf(s->name, sizeof(s->name), "%s", name);
@@ -128,7 +162,6 @@ void expect_apply(struct qcow2_expect *e, const struct expect_snapshot *s)
 {
     e->apply = s;
     e->whole = true;
-    memset(e->dirty, 1, e->h->shadow.size / 512 + 1);
 }
 
 void expect_apply_end(struct qcow2_expect *e, const struct expect_snapshot *s, bool ok)
@@ -259,7 +292,7 @@ static const char *judge_disk(struct qcow2_expect *e, enum expect_when when)
                  ULL(bytes), ULL(e->disk_bytes), e->disk_buf[wrong], ULL(wrong));
 }
 
-static const char *judge_snapshot(struct qcow2_expect *e, const struct expect_snapshot *s, int i)
+static const char *judge_snapshot(struct qcow2_expect *e, struct expect_snapshot *s, int i)
 {
     const struct qv_snapshot *found = &e->im.snapshots[i];
     uint64_t covered = (uint64_t)e->im.cluster_bytes * e->im.l2_entries;
@@ -274,8 +307,13 @@ static const char *judge_snapshot(struct qcow2_expect *e, const struct expect_sn
     if (!qv_read(&e->im, i, 0, e->disk_buf, s->disk_bytes)) {
         return WRONG(e, "snapshot %s cannot be read: %s", s->name, e->im.text);
     }
-    wrong = shadow_check_sets(s->now, 0, e->disk_buf, s->disk_bytes);
-    if (wrong >= 0) {
+    wrong = s->seen_good && memcmp(s->seen, e->disk_buf, s->disk_bytes) == 0
+                ? -1
+                : shadow_check_sets(s->now, 0, e->disk_buf, s->disk_bytes);
+    if (wrong < 0) {
+        memcpy(s->seen, e->disk_buf, s->disk_bytes);
+        s->seen_good = true;
+    } else {
         return WRONG(e, "snapshot %s holds %#x at %llu", s->name, e->disk_buf[wrong], ULL(wrong));
     }
     for (uint64_t at = 0; at < s->vm_bytes; at += sizeof(want)) {
@@ -293,7 +331,7 @@ static const char *judge_snapshots(struct qcow2_expect *e)
     uint32_t there = 0;
 
     for (size_t i = 0; i < EXPECT_SNAPSHOTS; i++) {
-        const struct expect_snapshot *s = &e->snapshots[i];
+        struct expect_snapshot *s = &e->snapshots[i];
         int found = s->used ? qv_snapshot_find(&e->im, s->name) : -1;
         const char *wrong = found < 0 ? NULL : judge_snapshot(e, s, found);
 
@@ -327,7 +365,12 @@ static const char *judge_bitmap(struct qcow2_expect *e, enum expect_when when)
         return when == EXPECT_CLOSED ? WRONG(e, "closed, but the bitmap is in use") : NULL;
     }
     for (uint64_t at = 0; at < e->im.h.disk_bytes; at += 512) {
-        if (e->dirty[at / 512] && !qv_bitmap_bit(&e->im, b, at / granule)) {
+        if (!e->dirty[at / 512] || (e->dirty[at / 512] & EXPECT_EITHER) ||
+            qv_bitmap_bit(&e->im, b, at / granule)) {
+            continue;
+        }
+        if (e->dirty[at / 512] > 1 ||
+            shadow_check_sets(e->stored + at, at, e->disk_buf + at, 512) >= 0) {
             return WRONG(e, "the bitmap is clean at %llu, which was changed", ULL(at));
         }
     }
@@ -344,8 +387,8 @@ const char *expect_judge_bytes(struct qcow2_expect *e, struct qv_bytes file, str
     }
     wrong = judge_structure(e, when);
     wrong = wrong ? wrong : judge_disk(e, when);
-    wrong = wrong ? wrong : judge_snapshots(e);
-    return wrong ? wrong : judge_bitmap(e, when);
+    wrong = wrong ? wrong : judge_bitmap(e, when); /* it needs the disk in disk_buf */
+    return wrong ? wrong : judge_snapshots(e);
 }
 
 /* What is on a disk, in one piece. */
@@ -373,6 +416,20 @@ const char *expect_judge(struct qcow2_expect *e, const struct sim_disk *file,
     harness_own++;
     wrong = expect_judge_bytes(e, flat(file, &e->file_buf, &e->file_room),
                                flat(data, &e->data_buf, &e->data_room), when);
+    if (wrong) {
+        expect_keep(e->im.file.data, e->im.file.bytes);
+    }
     harness_own--;
     return wrong;
+}
+
+void expect_keep(const uint8_t *image, uint64_t bytes)
+{
+    const char *path = getenv("PLATTER_KEEP");
+    FILE *f = path ? fopen(path, "wb") : NULL;
+
+    if (f) {
+        fwrite(image, 1, bytes, f);
+        fclose(f);
+    }
 }

@@ -18,6 +18,7 @@
 #define EXPECT_BACKING_PATH "/sim/backing"
 #define EXPECT_BACKING_VERSION 63 /* of the bytes of the backing file */
 #define EXPECT_BITMAP "bm"
+#define EXPECT_EITHER 0x80
 
 struct expect_snapshot {
     bool used;
@@ -27,6 +28,8 @@ struct expect_snapshot {
     uint64_t *now; /* owned; sets of versions, one for each byte */
     uint64_t vm_bytes;
     unsigned vm_version;
+    uint8_t *seen; /* owned; what it held when it was judged last */
+    bool seen_good;
 };
 
 struct qcow2_expect {
@@ -40,10 +43,13 @@ struct qcow2_expect {
     uint64_t other_bytes; /* the disk may have this size; 0: nothing is resized */
     const struct expect_snapshot *apply; /* the disk may be this one */
 
-    /* the bitmap, of granules of 512 << n bytes */
+    /* the bitmap. It need not know of a change that the image does not hold: so what the disk held
+     * when the bitmap was last in the image is kept. */
     bool bitmap;       /* it must be there */
     bool bitmap_maybe; /* it may be there */
-    uint8_t *dirty;    /* owned; one for each 512 bytes: changed since it was made */
+    uint8_t *dirty;    /* owned; one for each 512 bytes: 1: changed since it was stored, 2: before;
+                        * EXPECT_EITHER: perhaps */
+    uint64_t *stored;  /* owned; what the disk held then, sets of versions */
 
     /* the judge's */
     struct qv_image im;
@@ -69,6 +75,12 @@ void expect_fini(struct qcow2_expect *e);
 
 /* A change of [offset, +bytes) is asked for: for the bitmap. */
 void expect_touch(struct qcow2_expect *e, uint64_t offset, uint64_t bytes);
+/* It failed, and may have changed something or not: the bitmap may know of it or not. */
+void expect_touch_failed(struct qcow2_expect *e, uint64_t offset, uint64_t bytes);
+/* A bitmap is about to be made, at least 512 bytes a bit. */
+void expect_bitmap_new(struct qcow2_expect *e);
+/* Bitmaps are stored, nothing is in flight. */
+void expect_bitmap_stored(struct qcow2_expect *e);
 /* The snapshot of that name is about to be made of the disk as it is; NULL: no room. */
 struct expect_snapshot *expect_create(struct qcow2_expect *e, const char *name, uint64_t vm_bytes,
                                       unsigned vm_version);
@@ -93,5 +105,7 @@ const char *expect_judge(struct qcow2_expect *e, const struct sim_disk *file,
 /* The same of bytes; both are borrowed until the next call. */
 const char *expect_judge_bytes(struct qcow2_expect *e, struct qv_bytes file, struct qv_bytes data,
                                enum expect_when when);
+/* An image that is wrong goes to the file PLATTER_KEEP, when that is set. */
+void expect_keep(const uint8_t *image, uint64_t bytes);
 
 #endif

@@ -33,6 +33,9 @@ int scenario_result(struct scenario_run *r, const char *what, int rc)
     bool expected = rc >= 0 || rc == -r->injected || (rc == -EIO && r->eio_ok);
     char text[sizeof(r->wrong)];
 
+    if (getenv("PLATTER_TRACE")) { /* for whoever looks into a failure */
+        fprintf(stderr, "%s: %d\n", what, rc);
+    }
     if (rc < 0) {
         r->failures++;
     }

@@ -35,7 +35,7 @@ static const char overlay[] = IMAGE ",backing.driver=raw,backing.file.driver=fil
 static const char external[] = IMAGE ",data-file.driver=file,data-file.filename=" EXPECT_DATA_PATH;
 
 static struct qcow2_expect expect; /* of the run that is on */
-static struct scenario_run *running;
+static bool nothing_fails; /* in that run */
 
 /* ---- begin, judge, end ---- */
 
@@ -43,7 +43,7 @@ static struct scenario_run *running;
  * power would leave. */
 static const char *judge(struct harness *h, const struct sim_disk *disk, bool after_cut)
 {
-    bool exact = !after_cut && !h->blk && running->strict && running->failures == 0;
+    bool exact = !after_cut && !h->blk && nothing_fails;
     struct sim_disk *data = sim_world_clone_disk(h->world, EXPECT_DATA_PATH);
     const char *wrong;
 
@@ -71,7 +71,7 @@ static void make_image(struct scenario_run *r, const struct scenario *s, uint64_
     BlockOptions *options = block_options_parse(s->create ? s->create : "cluster_size=4k", 0, 0);
     Error *err = 0;
 
-    running = r;
+    nothing_fails = r->strict;
     expect_init(&expect, &r->h, bytes, backing_bytes);
     must(options && block_options_set_str(options, "driver", "qcow2") == 0 &&
              block_options_set_u64(options, "size", bytes) == 0,
@@ -130,7 +130,6 @@ static void leaky(struct scenario_run *r, const struct scenario *s)
 static void finish(struct scenario_run *r)
 {
     expect_fini(&expect);
-    running = 0;
 }
 
 /* ---- calls that tell the expectation ---- */
@@ -141,19 +140,31 @@ static BlockDriverState *node(struct scenario_run *r)
 }
 
 /* An Error and a result that do not agree are wrong. */
-static int with_error(struct scenario_run *r, int rc, Error *err)
+static int with_error(struct scenario_run *r, int rc, Error **err)
 {
-    if ((rc < 0) != (err != 0)) {
+    if (rc < 0 && getenv("PLATTER_TRACE")) {
+        fprintf(stderr, "%s: %s\n", strerror(-rc), *err ? error_get_pretty(*err) : "no Error");
+    }
+    if ((rc < 0) != (*err != 0)) {
         scenario_wrong(r, "result and Error do not agree");
     }
-    error_free(err);
+    error_free(*err);
+    *err = 0;
+    return rc;
+}
+
+static int touched(uint64_t offset, uint64_t bytes, int rc)
+{
+    if (rc < 0) {
+        expect_touch_failed(&expect, offset, bytes);
+    }
     return rc;
 }
 
 static int q_write(struct scenario_run *r, uint64_t offset, size_t bytes, int flags)
 {
     expect_touch(&expect, offset, bytes);
-    return h_write(&r->h, offset, bytes, flags);
+    return touched(offset, bytes, h_write(&r->h, offset, bytes, flags));
 }
 
 static int q_compress(struct scenario_run *r, uint64_t offset, size_t bytes)
@@ -164,13 +175,13 @@ static int q_compress(struct scenario_run *r, uint64_t offset, size_t bytes)
 static int q_zero(struct scenario_run *r, uint64_t offset, uint64_t bytes, int flags)
 {
     expect_touch(&expect, offset, bytes);
-    return h_zero(&r->h, offset, bytes, flags);
+    return touched(offset, bytes, h_zero(&r->h, offset, bytes, flags));
 }
 
 static int q_discard(struct scenario_run *r, uint64_t offset, uint64_t bytes)
 {
     expect_touch(&expect, offset, bytes);
-    return h_discard(&r->h, offset, bytes);
+    return touched(offset, bytes, h_discard(&r->h, offset, bytes));
 }
 
 static struct expect_snapshot *named(const char *name)
@@ -188,7 +199,7 @@ static int q_snapshot(struct scenario_run *r, const char *name, uint64_t vm_byte
     struct bdrv_snapshot_info info = {.name = name, .vm_state_bytes = vm_bytes, .date_sec = 1};
     struct expect_snapshot *s = expect_create(&expect, name, vm_bytes, 7);
     Error *err = 0;
-    int rc = with_error(r, bdrv_snapshot_create(node(r), &info, &err), err);
+    int rc = with_error(r, bdrv_snapshot_create(node(r), &info, &err), &err);
 
     expect_create_end(&expect, s, rc == 0);
     return rc;
@@ -204,7 +215,7 @@ static int q_apply(struct scenario_run *r, const char *name)
         return 0;
     }
     expect_apply(&expect, s);
-    rc = with_error(r, bdrv_snapshot_apply(node(r), name, &err), err);
+    rc = with_error(r, bdrv_snapshot_apply(node(r), name, &err), &err);
     expect_apply_end(&expect, s, rc == 0);
     return rc;
 }
@@ -219,7 +230,7 @@ static int q_delete(struct scenario_run *r, const char *name)
         return 0;
     }
     expect_delete(&expect, s);
-    rc = with_error(r, bdrv_snapshot_delete(node(r), 0, name, &err), err);
+    rc = with_error(r, bdrv_snapshot_delete(node(r), 0, name, &err), &err);
     expect_delete_end(&expect, s, rc == 0);
     return rc;
 }
@@ -229,8 +240,11 @@ static int q_resize(struct scenario_run *r, uint64_t bytes, enum bdrv_prealloc p
     Error *err = 0;
     int rc;
 
+    if (expect.other_bytes) {
+        return 0; /* what size it has after a failure is not known */
+    }
     expect_resize(&expect, bytes);
-    rc = with_error(r, blk_resize(r->h.blk, (int64_t)bytes, true, prealloc, &err), err);
+    rc = with_error(r, blk_resize(r->h.blk, (int64_t)bytes, true, prealloc, &err), &err);
     expect_resize_end(&expect, bytes, rc == 0);
     return rc;
 }
@@ -245,7 +259,7 @@ static int q_amend(struct scenario_run *r, const char *text)
         return -ENOMEM;
     }
     expect.whole = true;
-    rc = with_error(r, bdrv_amend(node(r), options, false, 0, &err), err);
+    rc = with_error(r, bdrv_amend(node(r), options, false, 0, &err), &err);
     expect.whole = rc < 0;
     return rc;
 }
@@ -255,7 +269,7 @@ static int q_check(struct scenario_run *r, unsigned fix)
     struct bdrv_check_options options = {.size = sizeof(options), .fix = fix};
     struct bdrv_check_result result = {0};
     Error *err = 0;
-    int rc = with_error(r, bdrv_check(node(r), &options, &result, &err), err);
+    int rc = with_error(r, bdrv_check(node(r), &options, &result, &err), &err);
 
     if (rc == 0 && result.corruptions > 0 && r->strict) {
         scenario_wrong(r, "check finds corruption");
@@ -273,12 +287,15 @@ static int q_vmstate(struct scenario_run *r, size_t bytes)
     return rc < 0 ? rc : 0;
 }
 
+/* With direct I/O: what a page cache lost when a sync failed, and shows until the end, cannot be
+ * known by who opens the file anew. */
 static void reopen(struct scenario_run *r, const char *options)
 {
     if (r->h.blk) {
         blk_unref(r->h.blk);
         r->h.blk = 0;
     }
+    shadow_reopened(&r->h.shadow);
     OP(r, harness_open(&r->h, options, BDRV_O_RDWR | BDRV_O_UNMAP));
 }
 
@@ -447,16 +464,14 @@ static void snapshot_facts(struct scenario_run *r)
     char *text;
 
     OP(r, q_snapshot(r, "one", 0));
-    if (OP(r, with_error(r, bdrv_snapshot_list(node(r), &list, &err), err)) == 0) {
+    if (OP(r, with_error(r, bdrv_snapshot_list(node(r), &list, &err), &err)) == 0) {
         bdrv_snapshot_list_free(&list);
     }
-    err = 0;
     text = bdrv_get_specific_info(node(r), &err);
-    OP(r, text ? 0 : with_error(r, -error_get_errno(err), err));
+    OP(r, err ? with_error(r, -error_get_errno(err), &err) : 0);
     free(text);
-    err = 0;
     text = bdrv_inspect(r->h.pl, SIM_DISK_PATH, "qcow2", &err);
-    OP(r, text ? 0 : with_error(r, -error_get_errno(err), err));
+    OP(r, err ? with_error(r, -error_get_errno(err), &err) : text ? 0 : -EBADMSG);
     free(text);
 }
 
@@ -487,7 +502,9 @@ static void amends(struct scenario_run *r)
     OP(r, q_write(r, 32 * KIB, 4096, 0));
     OP(r, q_amend(r, "refcount_bits=16"));
     OP(r, q_amend(r, "lazy_refcounts=on"));
-    OP(r, q_amend(r, "lazy_refcounts=off,compat=0.10"));
+    if (r->failures == 0) { /* version 2 has refcounts of 16 bits only */
+        OP(r, q_amend(r, "lazy_refcounts=off,compat=0.10"));
+    }
     OP(r, h_flush(&r->h));
 }
 
@@ -495,10 +512,9 @@ static void backing_name(struct scenario_run *r)
 {
     Error *err = 0;
 
-    OP(r, with_error(r, bdrv_change_backing_file(node(r), "elsewhere", "raw", &err), err));
-    err = 0;
+    OP(r, with_error(r, bdrv_change_backing_file(node(r), "elsewhere", "raw", &err), &err));
     OP(r, q_write(r, 0, 512, 0));
-    OP(r, with_error(r, bdrv_change_backing_file(node(r), EXPECT_BACKING_PATH, "raw", &err), err));
+    OP(r, with_error(r, bdrv_change_backing_file(node(r), EXPECT_BACKING_PATH, "raw", &err), &err));
 }
 
 static void bitmaps(struct scenario_run *r)
@@ -506,18 +522,19 @@ static void bitmaps(struct scenario_run *r)
     BdrvDirtyBitmap *bm;
     Error *err = 0;
 
-    expect.bitmap_maybe = true;
+    expect_bitmap_new(&expect);
     bm = bdrv_bitmap_create(node(r), EXPECT_BITMAP, 4096, BDRV_BITMAP_PERSISTENT, &err);
-    if (OP(r, bm ? 0 : with_error(r, -error_get_errno(err), err)) < 0) {
+    if (OP(r, bm ? 0 : with_error(r, -error_get_errno(err), &err)) < 0) {
         return;
     }
     expect.bitmap = r->strict;
     OP(r, q_write(r, 4096, 4096, 0));
-    err = 0;
-    OP(r, with_error(r, bdrv_bitmaps_store(node(r), &err), err));
+    if (OP(r, with_error(r, bdrv_bitmaps_store(node(r), &err), &err)) == 0) {
+        expect_bitmap_stored(&expect);
+    }
     OP(r, q_write(r, 20 * KIB, 512, 0));
     OP(r, h_flush(&r->h));
-    reopen(r, plain);
+    reopen(r, direct);
     if (r->h.blk) {
         OP(r, q_write(r, 30 * KIB, 512, 0));
     }
@@ -527,7 +544,7 @@ static void lazy(struct scenario_run *r)
 {
     OP(r, q_write(r, 0, 16 * KIB, 0));
     OP(r, h_flush(&r->h));
-    reopen(r, plain);
+    reopen(r, direct);
     if (r->h.blk) {
         OP(r, q_write(r, 30 * KIB, 4096, 0));
         OP(r, q_discard(r, 0, 8192));
@@ -619,7 +636,7 @@ static void create(struct scenario_run *r, const char *text)
         OP(r, -ENOMEM);
         return;
     }
-    rc = OP(r, with_error(r, bdrv_create(r->h.pl, "/sim/new", options, &err), err));
+    rc = OP(r, with_error(r, bdrv_create(r->h.pl, "/sim/new", options, &err), &err));
     if (rc < 0) {
         return;
     }
@@ -632,7 +649,8 @@ static void create(struct scenario_run *r, const char *text)
         scenario_wrong(r, im.text);
     } else {
         qv_verify(&im);
-        if (im.worst > QV_LEAK || im.h.disk_bytes != 100 * KIB) {
+        if (!qv_sound(&im) || (im.mismatched > 0 && !qv_dirty(&im)) ||
+            im.h.disk_bytes != 100 * KIB) {
             scenario_wrong(r, im.text);
         }
     }
@@ -668,7 +686,7 @@ static void measures(struct scenario_run *r)
         OP(r, -ENOMEM);
         return;
     }
-    OP(r, with_error(r, bdrv_measure(r->h.pl, "qcow2", options, node(r), &result, &err), err));
+    OP(r, with_error(r, bdrv_measure(r->h.pl, "qcow2", options, node(r), &result, &err), &err));
 }
 
 #define QCOW2(text, open_options, prepared, run)                                                   \
@@ -730,8 +748,8 @@ static const struct scenario scenarios[] = {
      .largest_bytes = 64 * KIB},
     QCOW2("amend", plain, fresh, amends),
     QCOW2("backing file's name", overlay, over_backing, backing_name),
-    QCOW2("bitmaps", plain, fresh, bitmaps),
-    QCOW2_MADE("lazy refcounts", plain, fresh, lazy, "cluster_size=4k,lazy_refcounts=on"),
+    QCOW2("bitmaps", direct, fresh, bitmaps),
+    QCOW2_MADE("lazy refcounts", direct, fresh, lazy, "cluster_size=4k,lazy_refcounts=on"),
     QCOW2("opened dirty", plain, dirty, opened_dirty),
     QCOW2("check", plain, leaky, checks),
     QCOW2("block status", overlay, over_backing, status),

@@ -111,6 +111,15 @@ void shadow_flush_end(struct shadow *s, bool ok)
     os_mutex_unlock(&s->lock);
 }
 
+void shadow_reopened(struct shadow *s)
+{
+    os_mutex_lock(&s->lock);
+    for (uint64_t i = 0; i < s->size; i++) {
+        s->now[i] |= s->after[i];
+    }
+    os_mutex_unlock(&s->lock);
+}
+
 int64_t shadow_check_sets(const uint64_t *may, uint64_t offset, const uint8_t *buf, size_t bytes)
 {
     for (size_t i = 0; i < bytes; i++) {

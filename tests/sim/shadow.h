@@ -46,6 +46,9 @@ void shadow_flush_end(struct shadow *s, bool ok);
 /* The first byte at offset that holds what it may not, or -1. */
 int64_t shadow_check_now(struct shadow *s, uint64_t offset, const uint8_t *buf, size_t bytes);
 int64_t shadow_check_after(struct shadow *s, uint64_t offset, const uint8_t *buf, size_t bytes);
+/* The disk was closed and opened again: a flush from now on is no promise for what was written
+ * before, where that was not made durable. */
+void shadow_reopened(struct shadow *s);
 /* The same with sets of versions that the caller kept, one for each byte of buf. */
 int64_t shadow_check_sets(const uint64_t *may, uint64_t offset, const uint8_t *buf, size_t bytes);
 

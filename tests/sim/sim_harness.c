@@ -86,26 +86,39 @@ unsigned harness_end(struct harness *h)
 }
 
 /* errno of an Error that is ended. */
-static int error_taken(Error *err)
+static int error_taken(struct harness *h, Error *err)
 {
     int rc = err ? -error_get_errno(err) : -EINVAL;
 
+    snprintf(h->error, sizeof(h->error), "%s", err ? error_get_pretty(err) : "no Error");
     error_free(err);
     return rc;
 }
 
 int harness_platter(struct harness *h)
 {
-    const struct platter_options opts = {
+    const struct aio_context_options loop = {
+        .size = sizeof(loop),
+        .worker_threads_max = h->workers,
+    };
+    struct platter_options opts = {
         .size = sizeof(opts),
         .image_refs = PLATTER_REFS_FOLLOW, /* there is nothing but what we made */
     };
     Error *err = 0;
 
-    if (!h->pl) {
-        h->pl = platter_new(&opts, &err);
+    if (h->pl) {
+        return 0;
     }
-    return h->pl ? 0 : error_taken(err);
+    if (h->workers > 0) {
+        opts.main_context = aio_context_new(&loop, &err);
+        if (!opts.main_context) {
+            return error_taken(h, err);
+        }
+    }
+    h->pl = platter_new(&opts, &err);
+    aio_context_unref(opts.main_context);
+    return h->pl ? 0 : error_taken(h, err);
 }
 
 int harness_open(struct harness *h, const char *text, int flags)
@@ -119,10 +132,10 @@ int harness_open(struct harness *h, const char *text, int flags)
     }
     options = block_options_parse(text, 0, &err);
     if (!options) {
-        return error_taken(err);
+        return error_taken(h, err);
     }
     h->blk = blk_new_open(h->pl, "disk", 0, 0, options, flags, &err);
-    return h->blk ? 0 : error_taken(err);
+    return h->blk ? 0 : error_taken(h, err);
 }
 
 static struct iov_view view_of(struct iovec *iov, void *buf, size_t bytes)

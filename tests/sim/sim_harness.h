@@ -23,6 +23,8 @@ struct harness {
     struct shadow shadow;
     bool no_flush; /* flushes promise nothing */
     bool wrote_through;
+    char error[200];  /* why the last open failed */
+    unsigned workers; /* threads of the main context; 0: as many as it likes */
     /* Judges what a disk holds, where its bytes are not those of the backend; NULL: they are.
      * after_cut: also what was written and not flushed may be missing. NULL or what is wrong. */
     const char *(*judge)(struct harness *h, const struct sim_disk *disk, bool after_cut);

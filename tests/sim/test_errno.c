@@ -58,12 +58,14 @@ struct fault {
     (SIM_CALLS(SIM_CALL_EVENTFD) | SIM_CALLS(SIM_CALL_EPOLL_CTL) | SIM_CALLS(SIM_CALL_THREAD) |    \
      SIM_CALLS(SIM_CALL_MMAP))
 
+#define INTERRUPTIBLE (SIM_CALLS_DATA | SIM_CALLS(SIM_CALL_OPEN) | SIM_CALLS(SIM_CALL_TRUNCATE))
+
 static const struct fault faults[] = {
     {.name = "EIO", .calls = SIM_CALLS_FILE, .error = EIO},
     {.name = "ENOSPC", .calls = SIM_CALLS_FILE, .error = ENOSPC},
     {.name = "EAGAIN", .calls = SIM_CALLS_FILE, .error = EAGAIN},
     /* Every signal is taken at some time: what retries without limit is right */
-    {.name = "EINTR", .calls = SIM_CALLS_FILE, .error = EINTR, .times = 50},
+    {.name = "EINTR", .calls = INTERRUPTIBLE, .error = EINTR, .times = 50},
     {.name = "short",
      .calls = SIM_CALLS(SIM_CALL_READ) | SIM_CALLS(SIM_CALL_WRITE) | SIM_CALLS(SIM_CALL_COPY) |
               SIM_CALLS(SIM_CALL_RECV) | SIM_CALLS(SIM_CALL_SEND),

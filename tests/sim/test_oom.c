@@ -74,6 +74,8 @@ static uint64_t run_one(const struct scenario *s, uint64_t nth, bool forever, bo
     alarm(HANG_SECONDS);
     r.strict = nth == 0;
     r.injected = nth ? ENOMEM : 0;
+    /* what can neither go on nor go back for want of memory makes a node unusable, and says so */
+    r.eio_ok = forever && list == &scenarios_qcow2;
     scenario_begin(s, &r, 1);
     oom_guard_table();
     oom_arm(nth, forever);
@@ -119,6 +121,10 @@ static void run_scenario(const struct scenario *s)
             run_one(s, nth, forever, &struck);
             if (!struck) {
                 break;
+            }
+            if (oom_live() > live) { /* a pool may have grown, which it does not do again */
+                live = oom_live();
+                run_one(s, nth, forever, &struck);
             }
             if (oom_live() > live) {
                 fprintf(stderr, "%s    %lld allocations were left\n", current,

@@ -27,6 +27,7 @@
 #include <platter/image.h>
 #include <platter/options.h>
 
+#include "loop/internal.h"
 #include "qcow2_expect.h"
 
 #define KIB 1024u
@@ -38,11 +39,10 @@
 #if defined(__SANITIZE_ADDRESS__) || defined(__SANITIZE_THREAD__)
 #define STEPS 40
 #else
-#define STEPS 150
+#define STEPS 170
 #endif
-#define OUR_SAMPLES_OF 1000 /* states, of which so many are opened by the driver */
-#define OURS 6
-#define QEMU_PERCENT_OF_OURS 30
+#define SAMPLES_OF_1000 10 /* states: opened by the driver, and shown to qemu-img */
+#define ROUNDS 2           /* of all workloads; PLATTER_ROUNDS */
 
 /* Operations on the whole image, as bits. */
 enum whole {
@@ -69,7 +69,8 @@ struct config {
     unsigned steps_percent; /* of STEPS; 0: all */
     bool data_file;
     bool write_through;
-    bool alone; /* one request at a time: fewer changes pending, so more subsets */
+    bool one_worker; /* a thread makes all calls, in turn */
+    bool alone;      /* one request at a time: fewer changes pending, so more subsets */
 };
 
 #define SMALL_CACHES ",l2-cache-size=4k,l2-cache-entry-size=512,refcount-cache-size=2k"
@@ -183,12 +184,14 @@ static const struct config configs[] = {
      .disk_bytes = 128 * KIB,
      .cluster_bytes = 4096,
      .compressed_percent = 50,
+     .one_worker = true,
      .whole = WHOLE_SNAPSHOTS | WHOLE_REOPEN},
     {.name = "compressed with zstd",
      .create = "cluster_size=4k,compression_type=zstd",
      .disk_bytes = 128 * KIB,
      .cluster_bytes = 4096,
      .compressed_percent = 50,
+     .one_worker = true,
      .whole = WHOLE_SNAPSHOTS},
     {.name = "write-through",
      .create = "cluster_size=4k",
@@ -234,6 +237,7 @@ static const struct config configs[] = {
 };
 
 enum kind { READ, WRITE, ZERO, DISCARD, COMPRESS, FLUSH };
+static const char *const kind_names[] = {"read", "write", "zero", "discard", "compress", "flush"};
 
 struct request {
     struct test *test;
@@ -254,7 +258,6 @@ struct sample {
     uint64_t file_bytes, data_bytes, disk_bytes;
     uint64_t leaks;
     bool dirty, mismatched, has_data;
-    bool for_qemu;
 };
 
 struct test {
@@ -280,6 +283,23 @@ struct test {
 };
 
 static unsigned long all_states, all_samples, all_qemu;
+
+/* PLATTER_TRACE=1: what goes on, for whoever looks into a failure. */
+static void trace(const struct test *t, const char *fmt, ...) __attribute__((format(printf, 2, 3)));
+static void trace(const struct test *t, const char *fmt, ...)
+{
+    static int wanted = -1;
+    va_list ap;
+
+    wanted = wanted < 0 ? getenv("PLATTER_TRACE") != NULL : wanted;
+    if (wanted) {
+        printf("%6lu ", t->boundaries);
+        va_start(ap, fmt);
+        vprintf(fmt, ap);
+        va_end(ap);
+        putchar('\n');
+    }
+}
 
 static void set_wrong(struct test *t, const char *fmt, ...) __attribute__((format(printf, 2, 3)));
 static void set_wrong(struct test *t, const char *fmt, ...)
@@ -325,22 +345,10 @@ static void keep_sample(struct test *t)
         .leaks = im->leaks,
         .dirty = qv_dirty(im),
         .mismatched = im->mismatched > 0,
-        .for_qemu = sim_rng_percent(&t->cut_rng, QEMU_PERCENT_OF_OURS),
     };
     assert_non_null(s->disk);
     assert_true(qv_read(&t->e.im, -1, 0, s->disk, s->disk_bytes));
     t->nsamples++;
-}
-
-static void keep_wrong_state(const struct qv_image *im)
-{
-    const char *path = getenv("PLATTER_KEEP");
-    FILE *f = path ? fopen(path, "wb") : NULL;
-
-    if (f) {
-        fwrite(im->file.data, 1, im->file.bytes, f);
-        fclose(f);
-    }
 }
 
 /* subset < 0: by chance. */
@@ -382,8 +390,7 @@ static void cut(struct test *t, const struct sim_disk *file, const struct sim_di
     if (wrong) {
         set_wrong(t, "%s (boundary %lu, subsets %lld and %lld)", wrong, t->boundaries,
                   (long long)file_subset, (long long)data_subset);
-        keep_wrong_state(&t->e.im);
-    } else if (sim_rng_below(&t->cut_rng, OUR_SAMPLES_OF) < OURS) {
+    } else if (sim_rng_below(&t->cut_rng, 1000) < SAMPLES_OF_1000) {
         keep_sample(t);
     }
     sim_disk_free(f);
@@ -415,6 +422,7 @@ static void boundary(void *opaque, const char *path, const struct sim_disk *disk
     uint64_t newest = 0;
 
     t->boundaries++;
+    trace(t, "disk %s: %zu pending", path, sim_disk_pending(disk));
     if (t->wrong[0] || (disk != file && disk != data)) {
         return;
     }
@@ -460,6 +468,7 @@ static void completed(void *opaque, int ret)
     struct request *r = opaque;
     struct test *t = r->test;
 
+    trace(t, "%s %llu done: %d", kind_names[r->kind], (unsigned long long)r->offset, ret);
     if (ret < 0) {
         set_wrong(t, "request of kind %d at %llu + %llu: %s", (int)r->kind,
                   (unsigned long long)r->offset, (unsigned long long)r->bytes, strerror(-ret));
@@ -496,8 +505,8 @@ static bool pick_range(struct test *t, struct request *r)
     longest = longest > grain ? longest : grain;
     r->offset = sim_rng_below(&t->rng, disk) / grain * grain;
     r->bytes = (1 + sim_rng_below(&t->rng, longest) / grain) * grain;
-    if (r->kind == COMPRESS) {
-        r->bytes = grain * (1 + sim_rng_below(&t->rng, 2));
+    if (r->kind == COMPRESS) { /* threads compress in parallel, in an order that no seed knows */
+        r->bytes = grain * (1 + (c->one_worker ? sim_rng_below(&t->rng, 3) : 0));
     }
     if (r->bytes > disk - r->offset) {
         r->bytes = disk - r->offset;
@@ -529,11 +538,21 @@ static BlockAIOCB *submit(struct test *t, struct request *r)
     }
 }
 
+static bool compresses(const struct test *t)
+{
+    for (unsigned i = 0; i < IN_FLIGHT_MAX; i++) {
+        if (t->requests[i].active && t->requests[i].kind == COMPRESS && !t->config->one_worker) {
+            return true;
+        }
+    }
+    return false;
+}
+
 static enum kind pick_kind(struct test *t)
 {
     unsigned what = (unsigned)sim_rng_below(&t->rng, 100);
 
-    if (sim_rng_percent(&t->rng, t->config->compressed_percent)) {
+    if (sim_rng_percent(&t->rng, t->config->compressed_percent) && !compresses(t)) {
         return COMPRESS;
     }
     return what < 6 ? READ : what < 62 ? WRITE : what < 76 ? ZERO : what < 86 ? DISCARD : FLUSH;
@@ -574,6 +593,8 @@ static bool start(struct test *t, struct request *r)
         r->view = (struct iov_view){.iov = &r->iov, .niov = 1, .bytes = r->bytes};
     }
     r->active = true;
+    trace(t, "%s %llu + %llu version %u%s", kind_names[r->kind], (unsigned long long)r->offset,
+          (unsigned long long)r->bytes, r->version, r->fua ? " fua" : "");
     assert_non_null(submit(t, r));
     return true;
 }
@@ -588,10 +609,30 @@ static unsigned in_flight(const struct test *t)
     return n;
 }
 
+/* What can happen without time passing has happened. */
+static void settle(struct test *t)
+{
+    AioContext *ctx = platter_get_main_context(t->h.pl);
+
+    bool settled, ran;
+
+    do { /* in this order: what ends between the two is seen */
+        settled = sim_world_settled(t->h.world);
+        ran = aio_poll(ctx, false);
+    } while (ran || !settled);
+}
+
+/* Time passes until something has come. */
+static void pass_time(struct test *t)
+{
+    aio_poll(platter_get_main_context(t->h.pl), true);
+    settle(t);
+}
+
 static void drain(struct test *t)
 {
     while (in_flight(t) > 0) {
-        aio_poll(platter_get_main_context(t->h.pl), true);
+        pass_time(t);
     }
 }
 
@@ -599,6 +640,7 @@ static void drain(struct test *t)
 
 static void told(struct test *t, const char *what, int ret, Error *err)
 {
+    trace(t, "%s: %d", what, ret);
     if (ret < 0) {
         set_wrong(t, "%s: %s", what, err ? error_get_pretty(err) : strerror(-ret));
     }
@@ -667,6 +709,9 @@ static void snapshot_op(struct test *t)
     if (!s || what < 4) {
         snapshot_create(t);
     } else if (what < 7) {
+        if (bdrv_bitmap_find(blk_bs(t->h.blk), EXPECT_BITMAP)) {
+            return; /* it would not know what changed: refused */
+        }
         expect_apply(&t->e, s);
         ret = bdrv_snapshot_apply(blk_bs(t->h.blk), s->name, &err);
         expect_apply_end(&t->e, s, ret == 0);
@@ -731,10 +776,17 @@ static void amend_op(struct test *t)
     told(t, text, ret, err);
 }
 
+static void found_by_check(void *opaque, const char *text)
+{
+    trace(opaque, "check: %s", text);
+}
+
 static void check_op(struct test *t)
 {
     struct bdrv_check_options options = {
         .size = sizeof(options),
+        .finding = found_by_check,
+        .opaque = t,
         .fix = sim_rng_percent(&t->rng, 50) ? BDRV_FIX_LEAKS | BDRV_FIX_ERRORS : 0,
     };
     struct bdrv_check_result result = {0};
@@ -758,13 +810,16 @@ static void bitmap_op(struct test *t)
     int ret = 0;
 
     if (!bm) {
-        memset(t->e.dirty, 0, t->h.shadow.size / 512 + 1);
-        t->e.bitmap = t->e.bitmap_maybe = true;
+        expect_bitmap_new(&t->e);
+        t->e.bitmap = true;
+        trace(t, "bitmap create");
         bm = bdrv_bitmap_create(bs, EXPECT_BITMAP, 512u << sim_rng_below(&t->rng, 5),
                                 BDRV_BITMAP_PERSISTENT, &err);
         ret = bm ? 0 : -EINVAL;
     } else if (sim_rng_percent(&t->rng, 60)) {
+        trace(t, "bitmaps store");
         ret = bdrv_bitmaps_store(bs, &err);
+        expect_bitmap_stored(&t->e);
     } else {
         t->e.bitmap = false;
         ret = bdrv_bitmap_remove(bm, &err);
@@ -790,6 +845,8 @@ static int open_disk(struct test *t, struct harness *h)
     ret = harness_open(h, options, BDRV_O_RDWR | BDRV_O_UNMAP);
     if (ret == 0) {
         blk_set_enable_write_cache(h->blk, !t->config->write_through);
+    } else {
+        set_wrong(t, "%s: %s", h == &t->h ? "open" : "open of a sample", h->error);
     }
     return ret;
 }
@@ -806,11 +863,29 @@ static void judge_closed(struct test *t)
     wrong = expect_judge(&t->e, file, data, EXPECT_CLOSED);
     if (wrong) {
         set_wrong(t, "%s", wrong);
-        keep_wrong_state(&t->e.im);
     }
     sim_disk_free(file);
     sim_disk_free(data);
     harness_own--;
+}
+
+/* Each call takes its own time, so that many are under way and end in another order; and that order
+ * is the seed's, not that of the machine's threads. */
+static unsigned pending_work(void *opaque)
+{
+    return workers_pending(opaque);
+}
+
+static void calls_take_time(struct test *t, bool on)
+{
+    sim_faults_clear(sim_world_faults(t->h.world));
+    sim_world_time_by_loop(t->h.world, on ? pending_work : NULL, platter_get_main_context(t->h.pl));
+    if (on) {
+        sim_faults_add(sim_world_faults(t->h.world),
+                       &(struct sim_rule){.calls = SIM_CALLS_DATA | SIM_CALLS(SIM_CALL_TRUNCATE),
+                                          .delay_ns = 1000,
+                                          .delay_spread_ns = 1000000});
+    }
 }
 
 static void close_disk(struct test *t)
@@ -819,6 +894,7 @@ static void close_disk(struct test *t)
     blk_unref(t->h.blk);
     t->h.blk = NULL;
     shadow_flush_end(&t->h.shadow, true);
+    expect_bitmap_stored(&t->e);
     if (!t->wrong[0]) {
         judge_closed(t);
     }
@@ -826,8 +902,10 @@ static void close_disk(struct test *t)
 
 static void reopen_op(struct test *t)
 {
+    calls_take_time(t, false);
     close_disk(t);
-    told(t, "open", open_disk(t, &t->h), NULL);
+    open_disk(t, &t->h);
+    calls_take_time(t, true);
 }
 
 static void whole_op(struct test *t)
@@ -836,6 +914,10 @@ static void whole_op(struct test *t)
     unsigned bit;
 
     t->operations++;
+    trace(t, "operation");
+    if (getenv("PLATTER_STATES_ONLY")) {
+        kinds &= ~(unsigned)WHOLE_CHECK;
+    }
     do {
         bit = 1u << sim_rng_below(&t->rng, 7);
     } while (!(kinds & bit));
@@ -882,9 +964,10 @@ static void workload(struct test *t)
             whole_op(t);
             step++;
         } else if (!r->active && start(t, r)) {
+            settle(t);
             step++;
-        } else {
-            aio_poll(platter_get_main_context(t->h.pl), r->active);
+        } else if (in_flight(t) > 0) {
+            pass_time(t);
         }
     }
     drain(t);
@@ -914,8 +997,6 @@ static void flush_world(struct test *t)
 {
     if (open_disk(t, &t->h) == 0) {
         close_disk(t);
-    } else {
-        set_wrong(t, "what was created cannot be opened");
     }
 }
 
@@ -937,6 +1018,8 @@ static void sample_check(struct test *t, const struct sample *s, struct harness 
                          uint64_t leaks)
 {
     struct bdrv_check_options options = {.size = sizeof(options),
+                                         .finding = found_by_check,
+                                         .opaque = t,
                                          .fix = fix ? BDRV_FIX_LEAKS | BDRV_FIX_ERRORS : 0};
     struct bdrv_check_result r = {0};
     Error *err = NULL;
@@ -972,8 +1055,7 @@ static void sample_by_us(struct test *t, const struct sample *s)
                                             disk_of(t->e.backing.data, t->e.backing.bytes), NULL),
                          0);
     }
-    told(t, "open of a sample", open_disk(t, &h), NULL);
-    if (h.blk) {
+    if (open_disk(t, &h) == 0) {
         sample_check(t, s, &h, fix, s->dirty ? 0 : s->leaks);
     }
     harness_close(&h);
@@ -1001,8 +1083,7 @@ static void sample_by_us(struct test *t, const struct sample *s)
         }
     }
     if (t->wrong[0]) {
-        im.file = (struct qv_bytes){s->file, s->file_bytes};
-        keep_wrong_state(&im);
+        expect_keep(s->file, s->file_bytes);
     }
     free((void *)(uintptr_t)fb.data);
     free((void *)(uintptr_t)db.data);
@@ -1043,16 +1124,15 @@ static void sample_by_qemu(struct test *t, const struct sample *s)
         write_file("data", s->data, s->data_bytes);
     }
     snprintf(line, sizeof(line),
-             "cd %s && qemu-img check -q %s --image-opts 'driver=qcow2,file.filename=image,"
-             "backing.driver=null-co%s' >out 2>&1",
-             folder, repair ? "-r all" : "", s->has_data ? ",data-file.filename=data" : "");
+             "cd %s && qemu-img check -q %s 'json:{\"driver\": \"qcow2\", \"backing\": null, "
+             "\"file\": {\"driver\": \"file\", \"filename\": \"image\"}%s}' >out 2>&1",
+             folder, repair ? "-r all" : "",
+             s->has_data ? ", \"data-file\": {\"driver\": \"file\", \"filename\": \"data\"}" : "");
     rc = system(line);
     rc = WIFEXITED(rc) ? WEXITSTATUS(rc) : -1;
     if (rc != 0 && (rc != 3 || repair)) {
-        struct qv_image im = {.file = {s->file, s->file_bytes}};
-
         set_wrong(t, "qemu-img check says %d", rc);
-        keep_wrong_state(&im);
+        expect_keep(s->file, s->file_bytes);
         snprintf(line, sizeof(line), "cat %s/out", folder);
         (void)!system(line);
     }
@@ -1061,9 +1141,11 @@ static void sample_by_qemu(struct test *t, const struct sample *s)
 
 static void look_at_samples(struct test *t)
 {
-    for (size_t i = 0; i < t->nsamples && !t->wrong[0]; i++) {
+    bool look = !getenv("PLATTER_STATES_ONLY");
+
+    for (size_t i = 0; look && i < t->nsamples && !t->wrong[0]; i++) {
         sample_by_us(t, &t->samples[i]);
-        if (qemu_installed && t->samples[i].for_qemu && !t->wrong[0]) {
+        if (qemu_installed && !t->wrong[0]) {
             sample_by_qemu(t, &t->samples[i]);
         }
     }
@@ -1089,17 +1171,20 @@ static const char *run(const struct config *config, uint64_t seed)
     assert_non_null(t.samples);
     harness_begin(&t.h, seed, config->largest_bytes ? config->largest_bytes : config->disk_bytes,
                   NULL);
+    t.h.workers = config->one_worker ? 1 : 0;
     expect_init(&t.e, &t.h, config->disk_bytes, config->backing_bytes);
     create_disk(&t);
     if (!t.wrong[0]) {
         flush_world(&t);
     }
     if (!t.wrong[0]) {
-        told(&t, "open", open_disk(&t, &t.h), NULL);
+        open_disk(&t, &t.h);
     }
     if (t.h.blk && !t.wrong[0]) {
         sim_world_on_change(t.h.world, boundary, &t);
+        calls_take_time(&t, true);
         workload(&t);
+        calls_take_time(&t, false);
         close_disk(&t);
         sim_world_on_change(t.h.world, NULL, NULL);
     }
@@ -1121,9 +1206,9 @@ static const char *run(const struct config *config, uint64_t seed)
 static void test_power_cuts(void **state)
 {
     uint64_t seed = harness_seed(20241105);
-    const char *text = getenv("PLATTER_ROUNDS");
     const char *only = getenv("PLATTER_CONFIG");
-    unsigned long rounds = text ? strtoul(text, NULL, 0) : 1;
+    const char *text = getenv("PLATTER_ROUNDS");
+    unsigned long rounds = text ? strtoul(text, NULL, 0) : only ? 1 : ROUNDS;
 
     for (unsigned long round = 0; round < rounds; round++) {
         for (size_t i = 0; i < sizeof(configs) / sizeof(configs[0]); i++) {
