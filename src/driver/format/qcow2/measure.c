@@ -71,8 +71,8 @@ static int used_clusters(const struct measure *m, uint64_t *ret_clusters, Error 
         }
         first = max_u64(at >> m->cluster_bits, counted_to);
         end = ((at + st.bytes - 1) >> m->cluster_bits) + 1;
-        if (!(st.flags & BDRV_BLOCK_ZERO) && (st.flags & BDRV_BLOCK_DATA) &&
-            (st.flags & BDRV_BLOCK_ALLOCATED) && end > first) {
+        /* a cluster of a format counts even where the file below has a hole, as observed */
+        if ((st.flags & BDRV_BLOCK_DATA) && (st.flags & BDRV_BLOCK_ALLOCATED) && end > first) {
             *ret_clusters += end - first;
             counted_to = end;
         }
