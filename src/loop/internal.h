@@ -290,8 +290,8 @@ int64_t file_worker_co(const struct aio_file_io *io, uint64_t done);
 int64_t file_transfer_end(const struct aio_file_io *io, uint64_t done, int64_t n);
 
 void workers_free(struct workers *workers);
-/* Pieces of work that are under way, or that a thread is about to take up. In ctx's thread; for tests
- * that decide when time passes. */
+/* Pieces of work that are under way, or that a thread is about to take up. In ctx's thread; for
+ * tests that decide when time passes. */
 unsigned workers_pending(const AioContext *ctx);
 
 #endif

@@ -57,7 +57,7 @@ def test_map_overlay(overlay, form, window):
 
 
 @needs('qcow2')
-@pytest.mark.parametrize('options', ['extended_l2=on', 'cluster_size=512', 'compat=0.10'])
+@pytest.mark.parametrize('options', ['extended_l2=on', 'cluster_size=512'])
 def test_map_other_shapes(tmp_path, options):
     path = tmp_path / 'd.qcow2'
     qemu_img('create', '-q', '-f', 'qcow2', '-o', options, path, '4M')

@@ -48,6 +48,7 @@ def test_a_thousand_overlays(tmp_path):
     """The first is made by platter; the others differ from it in the name of the next."""
     make(tmp_path, 'n0000', 1 << 20)
     write(tmp_path, 'n0000', 'write -P 5 0 64k', 'write -P 6 960k 64k')
+    (tmp_path / 'n0777').write_bytes((tmp_path / 'n0000').read_bytes())  # create looks whether it is there
     for number, below in ((1, 0), (778, 777)):
         done = platter('create', '-q', '-f', 'qcow2', '-o',
                        f'backing_file=n{below:04},backing_fmt=qcow2', f'n{number:04}', '1M',

@@ -241,16 +241,19 @@ int q2_l1_commit_write_co(struct qcow2 *s, const struct q2_l1_due *due)
 
     while (i < due->count) {
         uint64_t offset = s->header.l1_offset + (uint64_t)due->index[i] * Q2_L1_SECTOR;
-        const uint8_t *bytes = due->bytes + (size_t)i * Q2_L1_SECTOR;
+        const uint8_t *sectors = due->bytes + (size_t)i * Q2_L1_SECTOR;
+        uint64_t end = s->header.l1_offset + (uint64_t)s->header.l1_entries * 8;
         uint32_t n = 1;
+        uint64_t bytes;
         int ret;
 
         while (i + n < due->count && due->index[i + n] == due->index[i] + n) {
             n++;
         }
-        ret = q2_overlap_check_co(s, Q2_OL_ACTIVE_L1, offset, (uint64_t)n * Q2_L1_SECTOR);
+        bytes = min_u64((uint64_t)n * Q2_L1_SECTOR, end - offset); /* no longer than the table */
+        ret = q2_overlap_check_co(s, Q2_OL_ACTIVE_L1, offset, bytes);
         if (ret == 0) {
-            ret = bdrv_edge_write_co(s->file, offset, bytes, (size_t)n * Q2_L1_SECTOR, 0);
+            ret = bdrv_edge_write_co(s->file, offset, sectors, (size_t)bytes, 0);
         }
         if (ret < 0) {
             return ret;
@@ -274,11 +277,11 @@ void q2_l1_commit_end(struct qcow2 *s, struct q2_l1_due *due, bool durable)
 
 /* ---- growing ---- */
 
-/* The table, in whole sectors. */
+/* The table, and not a byte more: it may end the file. */
 static int table_write_co(struct qcow2 *s, const struct q2_l1 *l1, uint64_t offset)
 {
-    uint64_t bytes = align_up((uint64_t)l1->entries * 8, Q2_L1_SECTOR);
-    size_t room = (size_t)min_u64(bytes, L1_WRITE_BYTES);
+    uint64_t bytes = (uint64_t)l1->entries * 8;
+    size_t room = (size_t)min_u64(align_up(bytes, Q2_L1_SECTOR), L1_WRITE_BYTES);
     uint8_t *buf = bdrv_buffer_alloc(s->bs, room);
     int ret = buf == NULL ? -ENOMEM : q2_overlap_check_co(s, Q2_OL_ACTIVE_L1, offset, bytes);
 

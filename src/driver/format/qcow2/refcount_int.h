@@ -44,8 +44,8 @@ void q2_refcounts_tell_dirty(struct qcow2 *s);
 
 /* ---- refcount_alloc.c ---- */
 
-/* The blocks of all these clusters are there. Q2_AGAIN: one was made, so clusters that were free may
- * be so no longer: look again. (No errno: the storage may fail with any.) */
+/* The blocks of all these clusters are there. Q2_AGAIN: one was made, so clusters that were free
+ * may be so no longer: look again. (No errno: the storage may fail with any.) */
 #define Q2_AGAIN 1
 int q2_refblocks_ensure_co(struct qcow2 *s, uint64_t first, uint64_t count);
 

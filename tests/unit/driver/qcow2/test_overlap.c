@@ -32,6 +32,7 @@ static void begin(void)
     s.snapshot_count = 3;
     s.header.snapshot_count = 3;
     s.header.snapshots_offset = 6 << 12;
+    s.snapshot_table_bytes = 3 * 48; /* as loading it would have it */
     s.header.has_bitmaps_ext = true;
     s.header.bitmap_directory_offset = 14 << 12;
     s.header.bitmap_directory_bytes = 100;
@@ -149,6 +150,7 @@ static void test_moves(void **state)
     assert_int_equal(q2_overlap_find(&s, Q2_OL_ALL, 34 << 12, 4096), Q2_OL_ACTIVE_L1);
     assert_int_equal(q2_overlap_find(&s, Q2_OL_ALL, 35 << 12, 4096), 0);
     s.snapshot_count = 0;
+    s.snapshot_table_bytes = 0;
     assert_int_equal(q2_overlap_init(&s), 0);
     assert_int_equal(q2_overlap_find(&s, Q2_OL_ALL, 8 << 12, 2 << 12), 0);
     assert_int_equal(q2_overlap_find(&s, Q2_OL_ALL, 0, UINT64_C(1) << 40),
