@@ -29,7 +29,7 @@ def virtual_size(path):
 
 RESIZES = [
     ['20M'], ['+1M'], ['10M'], ['+0'], ['-1M'], ['--shrink', '-1M'], ['--shrink', '5M'], ['5M'],
-    ['--shrink', '-10M'], ['--shrink', '-100M'], ['0'], ['--shrink', '0'], ['8E'], ['1.5G'],
+    ['--shrink', '-10M'], ['--shrink', '-100M'], ['0'], ['--shrink', '0'], ['8E'], ['30.5M'],
     ['--shrink', '--preallocation=off', '1M'], ['--shrink', '--preallocation=full', '1M'],
     ['--preallocation=full', '12M'], ['--preallocation=falloc', '+2M'], ['-q', '11M'],
     ['--preallocation=bad', '12M'], ['xx'], ['+'], [''],

@@ -113,8 +113,9 @@ def test_what_version_2_cannot_say(tmp_path):
     assert (done.returncode, 'bitmaps' in done.stderr) == (1, True)
 
 
-@pytest.mark.parametrize('cluster', ['512', '4k', '64k'])
-@pytest.mark.parametrize('bits', [1, 2, 4, 8, 16, 32, 64])
+# Larger clusters with narrow counts keep the reference busy for minutes.
+@pytest.mark.parametrize('cluster,bits', [*((c, b) for c in ('512', '4k') for b in (1, 2, 4, 8, 16, 32, 64)),
+                                          ('16k', 1), ('16k', 8), ('64k', 64)])
 def test_refcount_widths(tmp_path, cluster, bits):
     ours, theirs = pair(tmp_path, f'cluster_size={cluster}', writes=['write -q -P 1 0 500k'])
     for width in (bits, 16, 8, bits):
