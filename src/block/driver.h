@@ -77,7 +77,8 @@ enum bdrv_driver_caps {
     BDRV_CAP_ZERO_UNMAP = 1 << 5,       /* write_zeroes_co honours BDRV_REQ_MAY_UNMAP */
     BDRV_CAP_ZERO_NO_FALLBACK = 1 << 6, /* write_zeroes_co is fast or -ENOTSUP under NO_FALLBACK */
     BDRV_CAP_GROWS_ON_WRITE = 1 << 7,   /* a write past the end extends the file */
-    BDRV_CAP_TRUNCATE_ZEROES = 1 << 8,  /* what truncate adds reads as zeroes */
+    BDRV_CAP_TRUNCATE_ZEROES = 1 << 8,  /* what truncate adds reads as zeroes,
+                                         * whatever a backing file has there */
     BDRV_CAP_PASSTHROUGH = 1 << 9, /* set in node->caps at open: reads, writes and flushes of this
                                       node are its primary child's, unchanged; it is folded away */
     BDRV_CAP_COMPRESSED = 1 << 10, /* write_co honours BDRV_REQ_WRITE_COMPRESSED; such a request

@@ -77,25 +77,17 @@ static int truncate_driver(BlockDriverState *bs, uint64_t size_bytes, bool exact
     return ret;
 }
 
-/* From the old size on: zeroes, where the driver does not promise them or a longer backing file
- * would show through. */
+/* From the old size on: zeroes, where the driver does not promise them. */
 static int truncate_zero(BlockDriverState *bs, uint64_t old, uint64_t size_bytes,
                          enum bdrv_prealloc prealloc, Error **errp)
 {
-    BlockDriverState *backing = bdrv_backing(bs);
-    int64_t backing_size =
-        backing ? atomic_load_explicit(&backing->size_bytes, memory_order_relaxed) : 0;
-    uint64_t end = size_bytes;
     int ret;
 
     if ((bs->caps & BDRV_CAP_TRUNCATE_ZEROES) ||
         (bs->drv->truncate_co == NULL && bdrv_forwards(bs))) {
-        end = backing_size < 0 ? size_bytes : min_u64(size_bytes, (uint64_t)backing_size);
-    }
-    if (end <= old) {
         return 0;
     }
-    ret = bdrv_zeroes_new_area(bs, old, end, prealloc == BDRV_PREALLOC_OFF);
+    ret = bdrv_zeroes_new_area(bs, old, size_bytes, prealloc == BDRV_PREALLOC_OFF);
     if (ret < 0) {
         return error_set_errno(errp, -ret, "Cannot zero what node '%s' grew by",
                                bdrv_get_node_name(bs));

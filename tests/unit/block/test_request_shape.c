@@ -423,14 +423,17 @@ static void test_truncate_taken_back(void **state)
     assert_int_equal(low.f.truncates, 2);
 }
 
-/* What a longer backing file holds must not show in what an overlay grows by. */
+/* What a longer backing file holds must not show in what an overlay grows by; a driver that
+ * promises zeroes has seen to it. */
 static void test_truncate_hides_backing(void **state)
 {
     fake_node_put_on(&top, &low, BDRV_ROLE_COW);
-    top.bs.caps |= BDRV_CAP_TRUNCATE_ZEROES;
-    assert_int_equal(resize(&top, 1000, BDRV_PREALLOC_OFF, 0), 0);
-    assert_int_equal(resize(&top, NODE_BYTES * 2, BDRV_PREALLOC_OFF, 0), 0);
-    assert_int_equal(top.f.zeroes, 1);
+    for (int i = 0; i < 2; i++) {
+        assert_int_equal(resize(&top, 1000, BDRV_PREALLOC_OFF, 0), 0);
+        assert_int_equal(resize(&top, NODE_BYTES, BDRV_PREALLOC_OFF, 0), 0);
+        assert_int_equal(top.f.zeroes, 1);
+        top.bs.caps |= BDRV_CAP_TRUNCATE_ZEROES;
+    }
 }
 
 /* A write waits for the truncate before it, and is judged by the new size. */
