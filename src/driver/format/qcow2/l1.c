@@ -382,6 +382,9 @@ int q2_l1_grow_co(struct qcow2 *s, uint32_t entries, Error **errp)
     if (old_entries > 0) {
         q2_overlap_del_range(s, Q2_OL_ACTIVE_L1, old_offset, (uint64_t)old_entries * 8);
         q2_free_later(s, old_offset, (uint64_t)old_entries * 8, Q2_DISCARD_OTHER);
+        /* only the header referred to it, and nobody is inside: what comes next may lie there, as
+         * in the reference */
+        (void)q2_free_all_co(s);
     }
     return 0;
 }

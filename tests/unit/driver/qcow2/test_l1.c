@@ -104,7 +104,8 @@ static void test_grow(void **state)
     assert_int_equal(grow(10000), 0);                                 /* two clusters */
     assert_true(META_IS(META_FLUSH_FILE, META_WRITE, META_FLUSH_FILE, /* the commit before: W3 */
                         META_WRITE, META_REFBLOCKS, META_FLUSH_FILE,  /* the new table: W1 */
-                        META_HEADER));                                /* W6 */
+                        META_HEADER,                                  /* W6 */
+                        META_REFBLOCKS, META_FLUSH_FILE));            /* the old one is free */
     assert_int_equal(meta.log[3].offset, 5 * META_CLUSTER);
     assert_int_equal(meta.log[3].bytes, 80000);
     assert_int_equal(meta.log[6].offset, 5 * META_CLUSTER);
@@ -116,8 +117,8 @@ static void test_grow(void **state)
     q2_l1_set(s, 9999, 0x7000);
     assert_int_equal(meta_commit(true), 0);
     assert_int_equal(meta_file_word(5 * META_CLUSTER + 9999 * 8), 0x7000);
-    assert_int_equal(TAILQ_EMPTY(&s->freed.ready), false); /* the old table */
-    assert_int_equal(meta.refcount[3], 1);
+    assert_true(TAILQ_EMPTY(&s->freed.ready));
+    assert_int_equal(meta.refcount[3], 0);
     assert_int_equal(meta.protected_bytes, 2 * META_CLUSTER - 800);
 }
 
