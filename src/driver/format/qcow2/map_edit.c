@@ -150,6 +150,29 @@ int q2_edit_set_co(struct qcow2 *s, uint64_t guest, uint64_t clusters, uint64_t 
     return 0;
 }
 
+int q2_edit_bitmap_co(struct qcow2 *s, uint64_t guest, uint64_t *ret)
+{
+    uint64_t entry = q2_l1_entry(q2_l1_get(s), (uint32_t)q2_l1_index(&s->geo, guest));
+    uint32_t index = q2_l2_index(&s->geo, guest);
+    uint32_t in_slice = index % s->l2.slice_entries;
+    struct q2_slice *slice;
+    int rc = q2_l1_wrong(&s->geo, entry) != NULL ? -EIO : 0;
+
+    *ret = 0;
+    if (rc < 0 || !s->geo.extended_l2 || q2_l1_table(entry) == 0) {
+        return rc;
+    }
+    rc = q2_l2_get_co(s, q2_l1_table(entry) + (uint64_t)(index - in_slice) * s->geo.l2_entry_bytes,
+                      &slice);
+    if (rc == 0) {
+        bool compressed = (q2_slice_word(slice, in_slice * 2) & Q2_COMPRESSED) != 0;
+
+        *ret = compressed ? Q2_BITMAP_ALL : q2_slice_word(slice, in_slice * 2 + 1);
+        q2_l2_put(s, slice);
+    }
+    return rc;
+}
+
 /* A table leaves the tree with all that it refers to. What of it cannot be read leaks. */
 static void drop_table(struct qcow2 *s, uint32_t l1_index)
 {

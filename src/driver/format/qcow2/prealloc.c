@@ -11,7 +11,8 @@
  * was in use before gets the zero flag, or zeroes where the format has none.
  *
  * In an exclusive section; nothing is mapped in the range yet. The range lies behind the disk's end
- * until the caller makes it a part, so a failure half-way shows nothing.
+ * until the caller makes it a part, so a failure half-way shows nothing. Only its first cluster may
+ * have a head that the disk shows.
  */
 #include <errno.h>
 #include <string.h>
@@ -26,7 +27,9 @@ struct prealloc {
     struct qcow2 *s;
     bool over_backing; /* a backing file would show through where nothing is marked as zeroes */
     uint64_t file_bytes;
-    uint64_t end; /* of the clusters that were allocated, in the data file */
+    uint64_t first;  /* cluster that may have a bitmap already */
+    uint64_t bitmap; /* it: what the disk shows of that cluster stays as it is */
+    uint64_t end;    /* of the clusters that were allocated, in the data file */
 };
 
 /* The entries' flags and bitmap for clusters whose content is not written. */
@@ -74,6 +77,15 @@ static int alloc_part(struct prealloc *p, uint64_t guest, uint64_t to)
         return rc;
     }
     p->end = max_u64(p->end, host + align_up(to, s->geo.subcluster_bytes) - guest);
+    if (guest == p->first && p->bitmap != 0) {
+        rc = q2_edit_set_co(s, guest, 1, host, flags, p->bitmap);
+        if (rc < 0 || clusters == 1) {
+            return rc;
+        }
+        guest += s->geo.cluster_bytes;
+        host += s->geo.cluster_bytes;
+        clusters--;
+    }
     return q2_edit_set_co(s, guest, clusters, host, flags, bitmap);
 }
 
@@ -113,7 +125,9 @@ int q2_prealloc_metadata_co(struct qcow2 *s, uint64_t from, uint64_t to, bool ov
     if (rc < 0) {
         return rc;
     }
-    rc = alloc_all(&p, from, to);
+    p.first = from;
+    rc = q2_edit_bitmap_co(s, from, &p.bitmap);
+    rc = rc == 0 ? alloc_all(&p, from, to) : rc;
     if (rc < 0) {
         return error_set_errno(errp, -rc, "Could not preallocate metadata");
     }
@@ -172,21 +186,35 @@ static int reserve(struct prealloc *p, uint64_t host, uint64_t bytes, enum bdrv_
     return rc;
 }
 
-/* Map the reserved clusters. Subclusters stay unallocated, as in the reference, but where the first
- * cluster has a head that is in use, or a backing file would be seen. */
-static int map_reserved(struct qcow2 *s, uint64_t start, uint64_t clusters, uint64_t host,
-                        bool head, bool over_backing)
+/* Map the reserved clusters. Subclusters stay as they are, as in the reference, but where a backing
+ * file would be seen. */
+static int map_reserved(struct qcow2 *s, uint64_t from, uint64_t clusters, uint64_t host,
+                        bool over_backing)
 {
     uint64_t cluster = s->geo.cluster_bytes;
-    uint64_t first = head && s->geo.extended_l2 && !over_backing ? 1 : 0;
-    uint64_t bitmap = over_backing ? Q2_BITMAP_ALL : 0;
-    int rc = first > 0 ? q2_edit_set_co(s, start, 1, host, Q2_COPIED, Q2_BITMAP_ALL) : 0;
+    uint64_t start = align_down(from, cluster);
+    uint64_t bitmap = s->geo.extended_l2 && over_backing ? Q2_BITMAP_ALL : 0;
+    uint64_t first = start < from && s->geo.extended_l2 ? 1 : 0;
+    int rc = 0;
 
+    if (first > 0) {
+        uint64_t fresh = 0;
+        uint64_t old;
+
+        if (over_backing) {
+            fresh = q2_bits((unsigned)((from - start) / s->geo.subcluster_bytes), Q2_SUBCLUSTERS);
+        }
+        rc = q2_edit_bitmap_co(s, start, &old);
+        if (rc == 0) {
+            rc = q2_edit_set_co(s, start, 1, host, Q2_COPIED,
+                                (old & ~(fresh << Q2_SUBCLUSTERS)) | fresh);
+        }
+    }
     if (rc < 0 || first == clusters) {
         return rc;
     }
     return q2_edit_set_co(s, start + first * cluster, clusters - first, host + first * cluster,
-                          Q2_COPIED, s->geo.extended_l2 ? bitmap : 0);
+                          Q2_COPIED, bitmap);
 }
 
 int q2_prealloc_data_co(struct qcow2 *s, uint64_t from, uint64_t to, bool over_backing,
@@ -224,6 +252,6 @@ int q2_prealloc_data_co(struct qcow2 *s, uint64_t from, uint64_t to, bool over_b
         q2_unalloc_co(s, host, bytes);
         return rc;
     }
-    rc = map_reserved(s, start, clusters, host, start < from, over_backing);
+    rc = map_reserved(s, from, clusters, host, over_backing);
     return rc < 0 ? error_set_errno(errp, -rc, "Could not map the preallocated clusters") : 0;
 }

@@ -707,6 +707,9 @@ int q2_edit_table_co(struct qcow2 *s, uint32_t l1_index, uint64_t *ret_offset);
  * none), flags are added to each, bitmap is for extended L2 entries. What they were is freed. */
 int q2_edit_set_co(struct qcow2 *s, uint64_t guest, uint64_t clusters, uint64_t host,
                    uint64_t flags, uint64_t bitmap);
+/* The bitmap of a cluster's extended entry, as if a compressed one were plain; 0 where there is
+ * none. The L1 table reaches it. */
+int q2_edit_bitmap_co(struct qcow2 *s, uint64_t guest, uint64_t *ret);
 /* Nothing is mapped in [from, to), which begins and ends at clusters. */
 int q2_edit_unmap_co(struct qcow2 *s, uint64_t from, uint64_t to);
 

@@ -24,8 +24,9 @@ struct resize {
     struct qcow2 *s;
     uint64_t old;
     uint64_t now;
-    enum bdrv_prealloc mode;
-    bool over_backing; /* the backing file is longer than the old disk */
+    enum bdrv_prealloc mode;      /* of the disk's clusters */
+    enum bdrv_prealloc data_mode; /* of the external data file */
+    bool over_backing;            /* the backing file is longer than the old disk */
 };
 
 static int check_size(const struct qcow2 *s, uint64_t size_bytes, Error **errp)
@@ -72,7 +73,8 @@ static int look_below(struct resize *r, Error **errp)
         return error_set_errno(errp, (int)-below, "cannot tell the size of the backing file");
     }
     r->over_backing = (uint64_t)below > r->old;
-    if (r->over_backing && r->s->geo.version < 3 && !reserves) {
+    if (r->over_backing && r->s->geo.version < 3 && !reserves &&
+        align_up(r->old, r->s->geo.cluster_bytes) < r->now) {
         return error_set_errno(errp, ENOTSUP, "Failed to zero out new clusters");
     }
     return 0;
@@ -94,7 +96,28 @@ static int grow_l1(struct resize *r, Error **errp)
     return rc;
 }
 
-/* Zeroes from the old end to the end of its cluster, where something else would be read. */
+/* Whether zeroes are written for the old end's cluster to read as such behind it. Where clusters
+ * are given ahead, this gives that one its place (as in the reference, with what is in front of the
+ * old end), unless all that is read of it is zeroes by themselves. */
+static bool tail_is_written(const struct resize *r, const struct q2_extent *extent)
+{
+    const struct qcow2 *s = r->s;
+    bool gives = r->mode == BDRV_PREALLOC_METADATA && !s->geo.extended_l2;
+    bool elsewhere = s->backing != NULL || s->geo.external_data; /* may hold anything there */
+
+    switch (extent->kind) {
+    case Q2_DATA:
+    case Q2_COMPRESSED_DATA:
+        return true;
+    case Q2_UNALLOCATED:
+        return r->over_backing || (gives && elsewhere);
+    case Q2_ZEROES:
+        return gives && (elsewhere || extent->host != UINT64_MAX);
+    }
+    return true;
+}
+
+/* Zeroes from the old end to the end of its cluster. */
 static int zero_tail(struct resize *r)
 {
     struct qcow2 *s = r->s;
@@ -111,8 +134,7 @@ static int zero_tail(struct resize *r)
             return rc;
         }
         extent.bytes = min_u64(extent.bytes, end - at);
-        if (extent.kind == Q2_DATA || extent.kind == Q2_COMPRESSED_DATA ||
-            (extent.kind == Q2_UNALLOCATED && r->over_backing)) {
+        if (tail_is_written(r, &extent)) {
             iov.iov_len = (size_t)extent.bytes;
             iov.iov_base = bdrv_buffer_alloc(s->bs, iov.iov_len);
             if (iov.iov_base == NULL) {
@@ -134,10 +156,11 @@ static int zero_tail(struct resize *r)
 
 /* The external data file gets the disk's size, and where clusters are mapped ahead of time room for
  * the last one, as in the reference; what it had behind the old one becomes zeroes. */
-static int grow_data_file(struct resize *r, bool maps, Error **errp)
+static int grow_data_file(struct resize *r, Error **errp)
 {
     struct qcow2 *s = r->s;
-    bool reserves = r->mode == BDRV_PREALLOC_FALLOC || r->mode == BDRV_PREALLOC_FULL;
+    bool maps =
+        r->mode == BDRV_PREALLOC_METADATA && align_up(r->old, s->geo.cluster_bytes) < r->now;
     uint64_t new_bytes = maps ? align_up(r->now, s->geo.cluster_bytes) : r->now;
     int64_t bytes = bdrv_edge_getlength(s->data);
     uint64_t end;
@@ -153,46 +176,80 @@ static int grow_data_file(struct resize *r, bool maps, Error **errp)
             return error_set_errno(errp, -rc, "cannot zero the data file");
         }
     }
-    return bdrv_edge_truncate_co(s->data, new_bytes, false, reserves ? r->mode : BDRV_PREALLOC_OFF,
-                                 0, errp);
+    return bdrv_edge_truncate_co(s->data, new_bytes, false, r->data_mode, 0, errp);
+}
+
+/* Where clusters are given from: the old end's cluster, if it has no place yet. */
+static int first_to_give(struct resize *r, uint64_t *ret)
+{
+    uint64_t start = align_down(r->old, r->s->geo.cluster_bytes);
+    struct q2_extent extent;
+    int rc;
+
+    *ret = r->old;
+    if (start == r->old) {
+        return 0;
+    }
+    rc = q2_map_co(r->s, start, 1, &extent);
+    if (rc == 0 && (extent.kind == Q2_COMPRESSED_DATA || extent.host != UINT64_MAX)) {
+        start += r->s->geo.cluster_bytes;
+    }
+    *ret = start;
+    return rc;
+}
+
+static int give_metadata(struct resize *r, Error **errp)
+{
+    uint64_t from;
+    int rc = first_to_give(r, &from);
+
+    if (rc < 0) {
+        return error_set_errno(errp, -rc, "cannot tell where the last cluster is");
+    }
+    return from < r->now ? q2_prealloc_metadata_co(r->s, from, r->now, r->over_backing, errp) : 0;
 }
 
 static int map_new(struct resize *r, Error **errp)
 {
     struct qcow2 *s = r->s;
     uint64_t from = align_up(r->old, s->geo.cluster_bytes);
-    enum bdrv_prealloc mode = r->mode;
     int rc;
 
     if (s->geo.external_data) {
-        if (mode != BDRV_PREALLOC_OFF || s->geo.data_file_raw) {
-            mode = BDRV_PREALLOC_METADATA;
-        }
-        rc = grow_data_file(r, mode == BDRV_PREALLOC_METADATA && from < r->now, errp);
+        rc = grow_data_file(r, errp);
         if (rc < 0) {
             return rc;
         }
     }
-    if (mode == BDRV_PREALLOC_FALLOC || mode == BDRV_PREALLOC_FULL) {
-        return q2_prealloc_data_co(s, r->old, r->now, r->over_backing, mode, errp);
+    if (r->mode == BDRV_PREALLOC_FALLOC || r->mode == BDRV_PREALLOC_FULL) {
+        return q2_prealloc_data_co(s, r->old, r->now, r->over_backing, r->mode, errp);
     }
     rc = zero_tail(r);
     if (rc < 0) {
         return error_set_errno(errp, -rc, "Failed to zero out the last cluster");
     }
-    if (from >= r->now) {
-        return 0;
+    if (r->mode == BDRV_PREALLOC_METADATA) {
+        return give_metadata(r, errp);
     }
-    if (mode == BDRV_PREALLOC_METADATA) {
-        return q2_prealloc_metadata_co(s, from, r->now, r->over_backing, errp);
-    }
-    if (r->over_backing) {
+    if (r->over_backing && from < r->now) {
         rc = q2_edit_set_co(s, from,
                             (r->now - from + s->geo.cluster_bytes - 1) >> s->geo.cluster_bits, 0,
                             s->geo.extended_l2 ? 0 : Q2_ZERO, Q2_BITMAP_ALL << Q2_SUBCLUSTERS);
         return rc < 0 ? error_set_errno(errp, -rc, "Failed to zero out new clusters") : 0;
     }
     return 0;
+}
+
+/* Clusters of an external data file are where they are: giving them is a matter of the tables, and
+ * to reserve room for them one of that file. */
+static void split_modes(struct resize *r)
+{
+    bool gives = r->mode != BDRV_PREALLOC_OFF || r->s->geo.data_file_raw;
+
+    if (r->s->geo.external_data) {
+        r->data_mode = r->mode == BDRV_PREALLOC_METADATA ? BDRV_PREALLOC_OFF : r->mode;
+        r->mode = gives ? BDRV_PREALLOC_METADATA : BDRV_PREALLOC_OFF;
+    }
 }
 
 static int grow(struct resize *r, Error **errp)
@@ -202,6 +259,7 @@ static int grow(struct resize *r, Error **errp)
     uint64_t to = align_up(r->now, s->geo.cluster_bytes);
     int rc = look_below(r, errp);
 
+    split_modes(r);
     rc = rc == 0 ? grow_l1(r, errp) : rc;
     if (rc < 0) {
         return rc;
@@ -231,9 +289,9 @@ static int shrink(struct resize *r, Error **errp)
     if (rc < 0) {
         return rc;
     }
-    /* The disk is smaller now, whatever becomes of the space. */
+    /* The disk is smaller now, whatever becomes of the space. Tables go whole where they can. */
     if (q2_edit_unmap_co(s, align_up(r->now, s->geo.cluster_bytes),
-                         align_up(r->old, s->geo.cluster_bytes)) == 0 &&
+                         q2_l1_get(s)->entries * q2_table_span(&s->geo)) == 0 &&
         q2_settle_co(s, NULL) == 0) {
         q2_file_trim_co(s);
     }
