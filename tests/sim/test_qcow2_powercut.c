@@ -31,11 +31,11 @@
 #include "qcow2_expect.h"
 
 #define KIB 1024u
-#define IN_FLIGHT_MAX 6
+#define PC_IN_FLIGHT 6
 #define BUSY_UNITS 64
 #define SUBSETS_OF_PENDING 6 /* all subsets up to so many pending changes */
 #define CHANCES 3            /* cuts by chance of more */
-#define SAMPLES_MAX 4096
+#define PC_SAMPLES 4096
 #if defined(__SANITIZE_ADDRESS__) || defined(__SANITIZE_THREAD__)
 #define STEPS 40
 #else
@@ -55,7 +55,7 @@ enum whole {
     WHOLE_CHECK = 1 << 6,
 };
 
-struct config {
+struct powercut_config {
     const char *name;
     const char *create; /* options besides driver and size */
     const char *open;   /* options besides driver and file */
@@ -75,7 +75,8 @@ struct config {
 
 #define SMALL_CACHES ",l2-cache-size=4k,l2-cache-entry-size=512,refcount-cache-size=2k"
 
-static const struct config configs[] = {
+static const struct powercut_config pc_configs[] = {
+    /* ends with one without a name */
     {.name = "512 bytes",
      .create = "cluster_size=512",
      .disk_bytes = 128 * KIB,
@@ -234,13 +235,14 @@ static const struct config configs[] = {
      .cluster_bytes = 1024,
      .compressed_percent = 10,
      .whole = WHOLE_SNAPSHOTS | WHOLE_RESIZE | WHOLE_VMSTATE | WHOLE_REOPEN | WHOLE_CHECK},
+    {0},
 };
 
 enum kind { READ, WRITE, ZERO, DISCARD, COMPRESS, FLUSH };
 static const char *const kind_names[] = {"read", "write", "zero", "discard", "compress", "flush"};
 
 struct request {
-    struct test *test;
+    struct powercut *test;
     enum kind kind;
     bool active;
     bool fua;
@@ -260,13 +262,13 @@ struct sample {
     bool dirty, mismatched, has_data;
 };
 
-struct test {
+struct powercut {
     struct harness h;
     struct qcow2_expect e;
-    const struct config *config;
+    const struct powercut_config *config;
     struct sim_rng rng;     /* of the workload */
     struct sim_rng cut_rng; /* of the cuts, used under the world's lock */
-    struct request requests[IN_FLIGHT_MAX];
+    struct request requests[PC_IN_FLIGHT];
     uint64_t busy; /* bit per part of the disk that a request in flight touches */
     bool flushing;
     bool drain_first; /* an operation on the image comes when nothing is in flight */
@@ -279,14 +281,14 @@ struct test {
     unsigned grew; /* refcount table or L1 table moved */
     struct sample *samples;
     size_t nsamples;
+    unsigned long opened, shown; /* samples: by the driver, to qemu-img */
     char wrong[500];
 };
 
-static unsigned long all_states, all_samples, all_qemu;
-
 /* PLATTER_TRACE=1: what goes on, for whoever looks into a failure. */
-static void trace(const struct test *t, const char *fmt, ...) __attribute__((format(printf, 2, 3)));
-static void trace(const struct test *t, const char *fmt, ...)
+static void pc_trace(const struct powercut *t, const char *fmt, ...)
+    __attribute__((format(printf, 2, 3)));
+static void pc_trace(const struct powercut *t, const char *fmt, ...)
 {
     static int wanted = -1;
     va_list ap;
@@ -301,8 +303,9 @@ static void trace(const struct test *t, const char *fmt, ...)
     }
 }
 
-static void set_wrong(struct test *t, const char *fmt, ...) __attribute__((format(printf, 2, 3)));
-static void set_wrong(struct test *t, const char *fmt, ...)
+static void pc_wrong(struct powercut *t, const char *fmt, ...)
+    __attribute__((format(printf, 2, 3)));
+static void pc_wrong(struct powercut *t, const char *fmt, ...)
 {
     va_list ap;
 
@@ -326,12 +329,12 @@ static uint8_t *copy_of(const uint8_t *from, uint64_t bytes)
     return to;
 }
 
-static void keep_sample(struct test *t)
+static void keep_sample(struct powercut *t)
 {
     const struct qv_image *im = &t->e.im;
     struct sample *s = &t->samples[t->nsamples];
 
-    if (t->nsamples == SAMPLES_MAX) {
+    if (t->nsamples == PC_SAMPLES) {
         return;
     }
     *s = (struct sample){
@@ -352,7 +355,7 @@ static void keep_sample(struct test *t)
 }
 
 /* subset < 0: by chance. */
-static int cut_one(struct test *t, struct sim_disk *disk, int64_t subset)
+static int cut_one(struct powercut *t, struct sim_disk *disk, int64_t subset)
 {
     uint8_t bits[8] = {0};
 
@@ -373,7 +376,7 @@ static int cut_one(struct test *t, struct sim_disk *disk, int64_t subset)
     return sim_disk_power_cut_subset(disk, bits);
 }
 
-static void cut(struct test *t, const struct sim_disk *file, const struct sim_disk *data,
+static void cut(struct powercut *t, const struct sim_disk *file, const struct sim_disk *data,
                 int64_t file_subset, int64_t data_subset)
 {
     struct sim_disk *f, *d;
@@ -388,8 +391,8 @@ static void cut(struct test *t, const struct sim_disk *file, const struct sim_di
         wrong = expect_judge(&t->e, f, d, EXPECT_CUT);
     }
     if (wrong) {
-        set_wrong(t, "%s (boundary %lu, subsets %lld and %lld)", wrong, t->boundaries,
-                  (long long)file_subset, (long long)data_subset);
+        pc_wrong(t, "%s (boundary %lu, subsets %lld and %lld)", wrong, t->boundaries,
+                 (long long)file_subset, (long long)data_subset);
     } else if (sim_rng_below(&t->cut_rng, 1000) < SAMPLES_OF_1000) {
         keep_sample(t);
     }
@@ -399,8 +402,8 @@ static void cut(struct test *t, const struct sim_disk *file, const struct sim_di
 }
 
 /* All subsets of what is pending, those with the newest change (bit) only when it is not 0. */
-static void cut_subsets(struct test *t, const struct sim_disk *file, const struct sim_disk *data,
-                        size_t files, size_t datas, uint64_t newest)
+static void cut_subsets(struct powercut *t, const struct sim_disk *file,
+                        const struct sim_disk *data, size_t files, size_t datas, uint64_t newest)
 {
     for (uint64_t subset = 0; subset < UINT64_C(1) << (files + datas) && !t->wrong[0]; subset++) {
         if (newest == 0 || (subset & newest)) {
@@ -411,9 +414,9 @@ static void cut_subsets(struct test *t, const struct sim_disk *file, const struc
 }
 
 /* Every change of a disk, under the world's lock, in whatever thread made it. */
-static void boundary(void *opaque, const char *path, const struct sim_disk *disk)
+static void pc_boundary(void *opaque, const char *path, const struct sim_disk *disk)
 {
-    struct test *t = opaque;
+    struct powercut *t = opaque;
     const struct sim_disk *file = sim_world_peek(t->h.world, SIM_DISK_PATH);
     const struct sim_disk *data =
         t->config->data_file ? sim_world_peek(t->h.world, EXPECT_DATA_PATH) : NULL;
@@ -422,7 +425,7 @@ static void boundary(void *opaque, const char *path, const struct sim_disk *disk
     uint64_t newest = 0;
 
     t->boundaries++;
-    trace(t, "disk %s: %zu pending", path, sim_disk_pending(disk));
+    pc_trace(t, "disk %s: %zu pending", path, sim_disk_pending(disk));
     if (t->wrong[0] || (disk != file && disk != data)) {
         return;
     }
@@ -444,7 +447,7 @@ static void boundary(void *opaque, const char *path, const struct sim_disk *disk
 
 /* ---- requests ---- */
 
-static uint64_t units_of(const struct test *t, uint64_t offset, uint64_t bytes)
+static uint64_t units_of(const struct powercut *t, uint64_t offset, uint64_t bytes)
 {
     uint64_t unit = t->h.shadow.size / BUSY_UNITS;
     uint64_t cluster = t->config->cluster_bytes;
@@ -458,7 +461,7 @@ static uint64_t units_of(const struct test *t, uint64_t offset, uint64_t bytes)
     return mask;
 }
 
-static bool flushes_itself(const struct test *t, const struct request *r)
+static bool flushes_itself(const struct powercut *t, const struct request *r)
 {
     return r->fua || t->config->write_through;
 }
@@ -466,12 +469,12 @@ static bool flushes_itself(const struct test *t, const struct request *r)
 static void completed(void *opaque, int ret)
 {
     struct request *r = opaque;
-    struct test *t = r->test;
+    struct powercut *t = r->test;
 
-    trace(t, "%s %llu done: %d", kind_names[r->kind], (unsigned long long)r->offset, ret);
+    pc_trace(t, "%s %llu done: %d", kind_names[r->kind], (unsigned long long)r->offset, ret);
     if (ret < 0) {
-        set_wrong(t, "request of kind %d at %llu + %llu: %s", (int)r->kind,
-                  (unsigned long long)r->offset, (unsigned long long)r->bytes, strerror(-ret));
+        pc_wrong(t, "request of kind %d at %llu + %llu: %s", (int)r->kind,
+                 (unsigned long long)r->offset, (unsigned long long)r->bytes, strerror(-ret));
     }
     if (r->kind == FLUSH) {
         shadow_flush_end(&t->h.shadow, ret == 0);
@@ -480,7 +483,7 @@ static void completed(void *opaque, int ret)
         int64_t at = shadow_check_now(&t->h.shadow, r->offset, r->buf, r->bytes);
 
         if (ret == 0 && at >= 0) {
-            set_wrong(t, "a read gave wrong bytes at %lld", (long long)at);
+            pc_wrong(t, "a read gave wrong bytes at %lld", (long long)at);
         }
     } else if (r->kind != DISCARD) {
         shadow_end(&t->h.shadow, r->offset, r->bytes, r->version, ret == 0, flushes_itself(t, r));
@@ -492,9 +495,9 @@ static void completed(void *opaque, int ret)
 }
 
 /* A range that no request in flight touches, or false. */
-static bool pick_range(struct test *t, struct request *r)
+static bool pick_range(struct powercut *t, struct request *r)
 {
-    const struct config *c = t->config;
+    const struct powercut_config *c = t->config;
     uint64_t disk = t->e.disk_bytes;
     uint64_t grain = r->kind == COMPRESS ? c->cluster_bytes : c->grain ? c->grain : 512;
     uint64_t longest = sim_rng_percent(&t->rng, 15) ? disk / 4 : c->cluster_bytes * 3 / 2;
@@ -514,7 +517,7 @@ static bool pick_range(struct test *t, struct request *r)
     return !(t->busy & units_of(t, r->offset, r->bytes));
 }
 
-static BlockAIOCB *submit(struct test *t, struct request *r)
+static BlockAIOCB *submit(struct powercut *t, struct request *r)
 {
     BlockBackend *blk = t->h.blk;
     int64_t offset = (int64_t)r->offset;
@@ -538,9 +541,9 @@ static BlockAIOCB *submit(struct test *t, struct request *r)
     }
 }
 
-static bool compresses(const struct test *t)
+static bool compresses(const struct powercut *t)
 {
-    for (unsigned i = 0; i < IN_FLIGHT_MAX; i++) {
+    for (unsigned i = 0; i < PC_IN_FLIGHT; i++) {
         if (t->requests[i].active && t->requests[i].kind == COMPRESS && !t->config->one_worker) {
             return true;
         }
@@ -548,7 +551,7 @@ static bool compresses(const struct test *t)
     return false;
 }
 
-static enum kind pick_kind(struct test *t)
+static enum kind pick_kind(struct powercut *t)
 {
     unsigned what = (unsigned)sim_rng_below(&t->rng, 100);
 
@@ -559,7 +562,7 @@ static enum kind pick_kind(struct test *t)
 }
 
 /* A version that the backing file's bytes cannot be taken for. */
-static unsigned begin_version(struct test *t, const struct request *r)
+static unsigned begin_version(struct powercut *t, const struct request *r)
 {
     bool zero = r->kind == ZERO || r->kind == DISCARD;
 
@@ -569,7 +572,7 @@ static unsigned begin_version(struct test *t, const struct request *r)
     return shadow_begin(&t->h.shadow, r->offset, r->bytes, zero);
 }
 
-static bool start(struct test *t, struct request *r)
+static bool pc_start(struct powercut *t, struct request *r)
 {
     *r = (struct request){.test = t, .kind = pick_kind(t), .fua = sim_rng_percent(&t->rng, 10)};
     if (r->kind == FLUSH ? t->flushing : !pick_range(t, r)) {
@@ -593,24 +596,24 @@ static bool start(struct test *t, struct request *r)
         r->view = (struct iov_view){.iov = &r->iov, .niov = 1, .bytes = r->bytes};
     }
     r->active = true;
-    trace(t, "%s %llu + %llu version %u%s", kind_names[r->kind], (unsigned long long)r->offset,
-          (unsigned long long)r->bytes, r->version, r->fua ? " fua" : "");
+    pc_trace(t, "%s %llu + %llu version %u%s", kind_names[r->kind], (unsigned long long)r->offset,
+             (unsigned long long)r->bytes, r->version, r->fua ? " fua" : "");
     assert_non_null(submit(t, r));
     return true;
 }
 
-static unsigned in_flight(const struct test *t)
+static unsigned pc_in_flight(const struct powercut *t)
 {
     unsigned n = 0;
 
-    for (unsigned i = 0; i < IN_FLIGHT_MAX; i++) {
+    for (unsigned i = 0; i < PC_IN_FLIGHT; i++) {
         n += t->requests[i].active;
     }
     return n;
 }
 
 /* What can happen without time passing has happened. */
-static void settle(struct test *t)
+static void pc_settle(struct powercut *t)
 {
     AioContext *ctx = platter_get_main_context(t->h.pl);
 
@@ -623,31 +626,31 @@ static void settle(struct test *t)
 }
 
 /* Time passes until something has come. */
-static void pass_time(struct test *t)
+static void pc_pass_time(struct powercut *t)
 {
     aio_poll(platter_get_main_context(t->h.pl), true);
-    settle(t);
+    pc_settle(t);
 }
 
-static void drain(struct test *t)
+static void pc_drain(struct powercut *t)
 {
-    while (in_flight(t) > 0) {
-        pass_time(t);
+    while (pc_in_flight(t) > 0) {
+        pc_pass_time(t);
     }
 }
 
 /* ---- operations on the image ---- */
 
-static void told(struct test *t, const char *what, int ret, Error *err)
+static void pc_told(struct powercut *t, const char *what, int ret, Error *err)
 {
-    trace(t, "%s: %d", what, ret);
+    pc_trace(t, "%s: %d", what, ret);
     if (ret < 0) {
-        set_wrong(t, "%s: %s", what, err ? error_get_pretty(err) : strerror(-ret));
+        pc_wrong(t, "%s: %s", what, err ? error_get_pretty(err) : strerror(-ret));
     }
     error_free(err);
 }
 
-static struct expect_snapshot *any_snapshot(struct test *t)
+static struct expect_snapshot *any_snapshot(struct powercut *t)
 {
     struct expect_snapshot *found[EXPECT_SNAPSHOTS];
     size_t n = 0;
@@ -660,7 +663,7 @@ static struct expect_snapshot *any_snapshot(struct test *t)
     return n > 0 ? found[sim_rng_below(&t->rng, n)] : NULL;
 }
 
-static void save_vmstate(struct test *t)
+static void save_vmstate(struct powercut *t)
 {
     uint64_t bytes = (1 + sim_rng_below(&t->rng, 40)) * 512;
     uint8_t *buf = malloc(bytes);
@@ -670,12 +673,12 @@ static void save_vmstate(struct test *t)
     t->vm_version = 1 + t->vm_version % 60;
     shadow_fill(buf, 0, bytes, t->vm_version);
     ret = blk_save_vmstate(t->h.blk, buf, 0, (int)bytes);
-    told(t, "vmstate", ret < 0 ? ret : 0, NULL);
+    pc_told(t, "vmstate", ret < 0 ? ret : 0, NULL);
     t->vm_bytes = ret < 0 ? 0 : bytes;
     free(buf);
 }
 
-static void snapshot_create(struct test *t)
+static void snapshot_create(struct powercut *t)
 {
     struct bdrv_snapshot_info info = {.date_sec = 1, .date_nsec = 2};
     struct expect_snapshot *s;
@@ -696,10 +699,10 @@ static void snapshot_create(struct test *t)
     info.vm_state_bytes = t->vm_bytes;
     ret = bdrv_snapshot_create(blk_bs(t->h.blk), &info, &err);
     expect_create_end(&t->e, s, ret == 0);
-    told(t, "snapshot create", ret, err);
+    pc_told(t, "snapshot create", ret, err);
 }
 
-static void snapshot_op(struct test *t)
+static void snapshot_op(struct powercut *t)
 {
     struct expect_snapshot *s = any_snapshot(t);
     unsigned what = (unsigned)sim_rng_below(&t->rng, 10);
@@ -715,16 +718,16 @@ static void snapshot_op(struct test *t)
         expect_apply(&t->e, s);
         ret = bdrv_snapshot_apply(blk_bs(t->h.blk), s->name, &err);
         expect_apply_end(&t->e, s, ret == 0);
-        told(t, "snapshot apply", ret, err);
+        pc_told(t, "snapshot apply", ret, err);
     } else {
         expect_delete(&t->e, s);
         ret = bdrv_snapshot_delete(blk_bs(t->h.blk), NULL, s->name, &err);
         expect_delete_end(&t->e, s, ret == 0);
-        told(t, "snapshot delete", ret, err);
+        pc_told(t, "snapshot delete", ret, err);
     }
 }
 
-static bool has_snapshots(const struct test *t)
+static bool has_snapshots(const struct powercut *t)
 {
     for (size_t i = 0; i < EXPECT_SNAPSHOTS; i++) {
         if (t->e.snapshots[i].used) {
@@ -734,7 +737,7 @@ static bool has_snapshots(const struct test *t)
     return false;
 }
 
-static void resize_op(struct test *t)
+static void resize_op(struct powercut *t)
 {
     uint64_t largest = t->h.shadow.size;
     uint64_t bytes = (1 + sim_rng_below(&t->rng, largest / 512)) * 512;
@@ -748,10 +751,10 @@ static void resize_op(struct test *t)
     expect_resize(&t->e, bytes);
     ret = blk_resize(t->h.blk, (int64_t)bytes, true, prealloc, &err);
     expect_resize_end(&t->e, bytes, ret == 0);
-    told(t, "resize", ret, err);
+    pc_told(t, "resize", ret, err);
 }
 
-static void amend_op(struct test *t)
+static void amend_op(struct powercut *t)
 {
     static const char *const what[] = {
         "refcount_bits=1",
@@ -773,19 +776,19 @@ static void amend_op(struct test *t)
     t->e.whole = true;
     ret = bdrv_amend(blk_bs(t->h.blk), block_options_parse(text, NULL, NULL), false, NULL, &err);
     t->e.whole = ret < 0;
-    told(t, text, ret, err);
+    pc_told(t, text, ret, err);
 }
 
-static void found_by_check(void *opaque, const char *text)
+static void pc_found_by_check(void *opaque, const char *text)
 {
-    trace(opaque, "check: %s", text);
+    pc_trace(opaque, "check: %s", text);
 }
 
-static void check_op(struct test *t)
+static void check_op(struct powercut *t)
 {
     struct bdrv_check_options options = {
         .size = sizeof(options),
-        .finding = found_by_check,
+        .finding = pc_found_by_check,
         .opaque = t,
         .fix = sim_rng_percent(&t->rng, 50) ? BDRV_FIX_LEAKS | BDRV_FIX_ERRORS : 0,
     };
@@ -793,16 +796,16 @@ static void check_op(struct test *t)
     Error *err = NULL;
     int ret = bdrv_check(blk_bs(t->h.blk), &options, &result, &err);
 
-    told(t, "check", ret, err);
+    pc_told(t, "check", ret, err);
     if (ret == 0 && (result.corruptions || result.check_errors || result.leaks ||
                      result.corruptions_fixed || result.leaks_fixed)) {
-        set_wrong(t, "check of an open image finds %llu corruptions, %llu leaks",
-                  (unsigned long long)(result.corruptions + result.corruptions_fixed),
-                  (unsigned long long)(result.leaks + result.leaks_fixed));
+        pc_wrong(t, "check of an open image finds %llu corruptions, %llu leaks",
+                 (unsigned long long)(result.corruptions + result.corruptions_fixed),
+                 (unsigned long long)(result.leaks + result.leaks_fixed));
     }
 }
 
-static void bitmap_op(struct test *t)
+static void bitmap_op(struct powercut *t)
 {
     BlockDriverState *bs = blk_bs(t->h.blk);
     BdrvDirtyBitmap *bm = bdrv_bitmap_find(bs, EXPECT_BITMAP);
@@ -812,12 +815,12 @@ static void bitmap_op(struct test *t)
     if (!bm) {
         expect_bitmap_new(&t->e);
         t->e.bitmap = true;
-        trace(t, "bitmap create");
+        pc_trace(t, "bitmap create");
         bm = bdrv_bitmap_create(bs, EXPECT_BITMAP, 512u << sim_rng_below(&t->rng, 5),
                                 BDRV_BITMAP_PERSISTENT, &err);
         ret = bm ? 0 : -EINVAL;
     } else if (sim_rng_percent(&t->rng, 60)) {
-        trace(t, "bitmaps store");
+        pc_trace(t, "bitmaps store");
         ret = bdrv_bitmaps_store(bs, &err);
         expect_bitmap_stored(&t->e);
     } else {
@@ -825,10 +828,10 @@ static void bitmap_op(struct test *t)
         ret = bdrv_bitmap_remove(bm, &err);
         t->e.bitmap_maybe = ret < 0;
     }
-    told(t, "bitmap", ret, err);
+    pc_told(t, "bitmap", ret, err);
 }
 
-static int open_disk(struct test *t, struct harness *h)
+static int pc_open_disk(struct powercut *t, struct harness *h)
 {
     char options[512];
     int ret;
@@ -846,13 +849,13 @@ static int open_disk(struct test *t, struct harness *h)
     if (ret == 0) {
         blk_set_enable_write_cache(h->blk, !t->config->write_through);
     } else {
-        set_wrong(t, "%s: %s", h == &t->h ? "open" : "open of a sample", h->error);
+        pc_wrong(t, "%s: %s", h == &t->h ? "open" : "open of a sample", h->error);
     }
     return ret;
 }
 
 /* What is closed must be exactly what was answered. */
-static void judge_closed(struct test *t)
+static void judge_closed(struct powercut *t)
 {
     struct sim_disk *file, *data;
     const char *wrong;
@@ -862,7 +865,7 @@ static void judge_closed(struct test *t)
     data = t->config->data_file ? sim_world_clone_disk(t->h.world, EXPECT_DATA_PATH) : NULL;
     wrong = expect_judge(&t->e, file, data, EXPECT_CLOSED);
     if (wrong) {
-        set_wrong(t, "%s", wrong);
+        pc_wrong(t, "%s", wrong);
     }
     sim_disk_free(file);
     sim_disk_free(data);
@@ -876,7 +879,7 @@ static unsigned pending_work(void *opaque)
     return workers_pending(opaque);
 }
 
-static void calls_take_time(struct test *t, bool on)
+static void pc_calls_take_time(struct powercut *t, bool on)
 {
     sim_faults_clear(sim_world_faults(t->h.world));
     sim_world_time_by_loop(t->h.world, on ? pending_work : NULL, platter_get_main_context(t->h.pl));
@@ -888,7 +891,7 @@ static void calls_take_time(struct test *t, bool on)
     }
 }
 
-static void close_disk(struct test *t)
+static void pc_close_disk(struct powercut *t)
 {
     shadow_flush_begin(&t->h.shadow);
     blk_unref(t->h.blk);
@@ -900,21 +903,21 @@ static void close_disk(struct test *t)
     }
 }
 
-static void reopen_op(struct test *t)
+static void reopen_op(struct powercut *t)
 {
-    calls_take_time(t, false);
-    close_disk(t);
-    open_disk(t, &t->h);
-    calls_take_time(t, true);
+    pc_calls_take_time(t, false);
+    pc_close_disk(t);
+    pc_open_disk(t, &t->h);
+    pc_calls_take_time(t, true);
 }
 
-static void whole_op(struct test *t)
+static void pc_whole_op(struct powercut *t)
 {
     unsigned kinds = t->config->whole;
     unsigned bit;
 
     t->operations++;
-    trace(t, "operation");
+    pc_trace(t, "operation");
     if (getenv("PLATTER_STATES_ONLY")) {
         kinds &= ~(unsigned)WHOLE_CHECK;
     }
@@ -951,31 +954,31 @@ static void whole_op(struct test *t)
 
 /* ---- the run ---- */
 
-static void workload(struct test *t)
+static void workload(struct powercut *t)
 {
     unsigned steps = STEPS * (t->config->steps_percent ? t->config->steps_percent : 100) / 100;
-    unsigned flights = t->config->alone ? 1 : IN_FLIGHT_MAX;
+    unsigned flights = t->config->alone ? 1 : PC_IN_FLIGHT;
 
     for (unsigned step = 0; step < steps && !t->wrong[0];) {
         struct request *r = &t->requests[sim_rng_below(&t->rng, flights)];
 
         if (t->config->whole && sim_rng_percent(&t->rng, 6)) {
-            drain(t);
-            whole_op(t);
+            pc_drain(t);
+            pc_whole_op(t);
             step++;
-        } else if (!r->active && start(t, r)) {
-            settle(t);
+        } else if (!r->active && pc_start(t, r)) {
+            pc_settle(t);
             step++;
-        } else if (in_flight(t) > 0) {
-            pass_time(t);
+        } else if (pc_in_flight(t) > 0) {
+            pc_pass_time(t);
         }
     }
-    drain(t);
+    pc_drain(t);
 }
 
-static void create_disk(struct test *t)
+static void pc_create_disk(struct powercut *t)
 {
-    const struct config *c = t->config;
+    const struct powercut_config *c = t->config;
     BlockOptions *options = block_options_parse(c->create, NULL, NULL);
     Error *err = NULL;
     int ret = harness_platter(&t->h);
@@ -990,13 +993,13 @@ static void create_disk(struct test *t)
     if (ret == 0) {
         ret = bdrv_create(t->h.pl, SIM_DISK_PATH, options, &err);
     }
-    told(t, "create", ret, err);
+    pc_told(t, "create", ret, err);
 }
 
-static void flush_world(struct test *t)
+static void flush_world(struct powercut *t)
 {
-    if (open_disk(t, &t->h) == 0) {
-        close_disk(t);
+    if (pc_open_disk(t, &t->h) == 0) {
+        pc_close_disk(t);
     }
 }
 
@@ -1014,27 +1017,27 @@ static struct sim_disk *disk_of(const uint8_t *bytes, uint64_t n)
 }
 
 /* Our check counts as the second reader does; with repair nothing is left. */
-static void sample_check(struct test *t, const struct sample *s, struct harness *h, bool fix,
+static void sample_check(struct powercut *t, const struct sample *s, struct harness *h, bool fix,
                          uint64_t leaks)
 {
     struct bdrv_check_options options = {.size = sizeof(options),
-                                         .finding = found_by_check,
+                                         .finding = pc_found_by_check,
                                          .opaque = t,
                                          .fix = fix ? BDRV_FIX_LEAKS | BDRV_FIX_ERRORS : 0};
     struct bdrv_check_result r = {0};
     Error *err = NULL;
     int ret = bdrv_check(blk_bs(h->blk), &options, &r, &err);
 
-    told(t, "check of a sample", ret, err);
+    pc_told(t, "check of a sample", ret, err);
     if (ret == 0 && (r.check_errors || (r.corruptions && !s->mismatched) ||
                      (fix ? r.leaks != 0 : r.leaks != leaks))) {
-        set_wrong(t, "check of a sample: %llu corruptions, %llu leaks, where there are %llu",
-                  (unsigned long long)r.corruptions, (unsigned long long)r.leaks,
-                  (unsigned long long)leaks);
+        pc_wrong(t, "check of a sample: %llu corruptions, %llu leaks, where there are %llu",
+                 (unsigned long long)r.corruptions, (unsigned long long)r.leaks,
+                 (unsigned long long)leaks);
     }
 }
 
-static void sample_by_us(struct test *t, const struct sample *s)
+static void sample_by_us(struct powercut *t, const struct sample *s)
 {
     struct harness h;
     struct qv_image im = {0};
@@ -1055,7 +1058,7 @@ static void sample_by_us(struct test *t, const struct sample *s)
                                             disk_of(t->e.backing.data, t->e.backing.bytes), NULL),
                          0);
     }
-    if (open_disk(t, &h) == 0) {
+    if (pc_open_disk(t, &h) == 0) {
         sample_check(t, s, &h, fix, s->dirty ? 0 : s->leaks);
     }
     harness_close(&h);
@@ -1069,17 +1072,17 @@ static void sample_by_us(struct test *t, const struct sample *s)
     }
     if (!t->wrong[0]) {
         if (!qv_parse(&im, fb, db, t->e.backing)) {
-            set_wrong(t, "a sample that we opened: %s", im.text);
+            pc_wrong(t, "a sample that we opened: %s", im.text);
         } else {
             qv_verify(&im);
         }
         if (qv_dirty(&im) || !qv_sound(&im) || (im.mismatched && (fix || im.h.version >= 3)) ||
             (im.leaks && (fix || s->dirty))) {
-            set_wrong(t, "a sample that we %s is not clean: %s", fix ? "repaired" : "opened",
-                      im.text);
+            pc_wrong(t, "a sample that we %s is not clean: %s", fix ? "repaired" : "opened",
+                     im.text);
         } else if (!qv_read(&im, -1, 0, disk, s->disk_bytes) ||
                    memcmp(disk, s->disk, s->disk_bytes) != 0) {
-            set_wrong(t, "a sample that we opened holds other bytes");
+            pc_wrong(t, "a sample that we opened holds other bytes");
         }
     }
     if (t->wrong[0]) {
@@ -1092,9 +1095,9 @@ static void sample_by_us(struct test *t, const struct sample *s)
     sim_disk_free(data);
     qv_fini(&im);
     if (harness_end(&h) != 0) {
-        set_wrong(t, "a descriptor was left open");
+        pc_wrong(t, "a descriptor was left open");
     }
-    all_samples++;
+    t->opened++;
 }
 
 static char folder[] = "/tmp/qcow2_powercut_XXXXXX";
@@ -1113,7 +1116,7 @@ static void write_file(const char *name, const uint8_t *bytes, uint64_t n)
 }
 
 /* Nothing but leaks for it, too; what is dirty (or version 2 amid a snapshot) it can repair. */
-static void sample_by_qemu(struct test *t, const struct sample *s)
+static void sample_by_qemu(struct powercut *t, const struct sample *s)
 {
     bool repair = s->dirty || s->mismatched;
     char line[600];
@@ -1131,15 +1134,30 @@ static void sample_by_qemu(struct test *t, const struct sample *s)
     rc = system(line);
     rc = WIFEXITED(rc) ? WEXITSTATUS(rc) : -1;
     if (rc != 0 && (rc != 3 || repair)) {
-        set_wrong(t, "qemu-img check says %d", rc);
+        pc_wrong(t, "qemu-img check says %d", rc);
         expect_keep(s->file, s->file_bytes);
         snprintf(line, sizeof(line), "cat %s/out", folder);
         (void)!system(line);
     }
-    all_qemu++;
+    t->shown++;
 }
 
-static void look_at_samples(struct test *t)
+/* The folder in which qemu-img sees them; 0 or -1. */
+static int pc_samples_begin(void)
+{
+    qemu_installed = system("qemu-img --version >/dev/null 2>&1") == 0;
+    return mkdtemp(folder) ? 0 : -1;
+}
+
+static int pc_samples_end(void)
+{
+    char line[128];
+
+    snprintf(line, sizeof(line), "rm -rf %s", folder);
+    return system(line) == 0 ? 0 : -1;
+}
+
+static void pc_look_at_samples(struct powercut *t)
 {
     bool look = !getenv("PLATTER_STATES_ONLY");
 
@@ -1157,47 +1175,51 @@ static void look_at_samples(struct test *t)
     free(t->samples);
 }
 
+static unsigned long all_states, all_opened, all_shown;
+
 /* What is wrong, or NULL. */
-static const char *run(const struct config *config, uint64_t seed)
+static const char *run(const struct powercut_config *config, uint64_t seed)
 {
-    static struct test t;
+    static struct powercut t;
     static char wrong[sizeof(t.wrong)];
     clock_t begin = clock();
 
-    t = (struct test){.config = config};
+    t = (struct powercut){.config = config};
     sim_rng_init(&t.rng, seed);
     sim_rng_init(&t.cut_rng, seed + 1);
-    t.samples = malloc(SAMPLES_MAX * sizeof(*t.samples));
+    t.samples = malloc(PC_SAMPLES * sizeof(*t.samples));
     assert_non_null(t.samples);
     harness_begin(&t.h, seed, config->largest_bytes ? config->largest_bytes : config->disk_bytes,
                   NULL);
     t.h.workers = config->one_worker ? 1 : 0;
     expect_init(&t.e, &t.h, config->disk_bytes, config->backing_bytes);
-    create_disk(&t);
+    pc_create_disk(&t);
     if (!t.wrong[0]) {
         flush_world(&t);
     }
     if (!t.wrong[0]) {
-        open_disk(&t, &t.h);
+        pc_open_disk(&t, &t.h);
     }
     if (t.h.blk && !t.wrong[0]) {
-        sim_world_on_change(t.h.world, boundary, &t);
-        calls_take_time(&t, true);
+        sim_world_on_change(t.h.world, pc_boundary, &t);
+        pc_calls_take_time(&t, true);
         workload(&t);
-        calls_take_time(&t, false);
-        close_disk(&t);
+        pc_calls_take_time(&t, false);
+        pc_close_disk(&t);
         sim_world_on_change(t.h.world, NULL, NULL);
     }
     if (harness_end(&t.h) != 0 && !t.wrong[0]) {
-        set_wrong(&t, "a descriptor was left open");
+        pc_wrong(&t, "a descriptor was left open");
     }
-    look_at_samples(&t);
+    pc_look_at_samples(&t);
     printf("%-34s %6lu boundaries %7lu states (%lu dirty, %lu leak, at most %llu clusters) "
            "%2u operations %4zu samples %.1f s\n",
            config->name, t.boundaries, t.e.states, t.e.dirty_states, t.e.leaky_states,
            (unsigned long long)t.e.leaks_max, t.operations, t.nsamples,
            (double)(clock() - begin) / CLOCKS_PER_SEC);
     all_states += t.e.states;
+    all_opened += t.opened;
+    all_shown += t.shown;
     expect_fini(&t.e);
     memcpy(wrong, t.wrong, sizeof(wrong));
     return wrong[0] ? wrong : NULL;
@@ -1211,26 +1233,26 @@ static void test_power_cuts(void **state)
     unsigned long rounds = text ? strtoul(text, NULL, 0) : only ? 1 : ROUNDS;
 
     for (unsigned long round = 0; round < rounds; round++) {
-        for (size_t i = 0; i < sizeof(configs) / sizeof(configs[0]); i++) {
-            if (!only || strcmp(only, configs[i].name) == 0) {
+        for (size_t i = 0; pc_configs[i].name; i++) {
+            if (!only || strcmp(only, pc_configs[i].name) == 0) {
                 uint64_t own = seed + round * 1000 + (only ? 0 : i);
-                const char *wrong = run(&configs[i], own);
+                const char *wrong = run(&pc_configs[i], own);
 
                 if (wrong) {
-                    fail_msg("%s: %s (PLATTER_SEED=%llu PLATTER_CONFIG='%s')", configs[i].name,
-                             wrong, (unsigned long long)own, configs[i].name);
+                    fail_msg("%s: %s (PLATTER_SEED=%llu PLATTER_CONFIG='%s')", pc_configs[i].name,
+                             wrong, (unsigned long long)own, pc_configs[i].name);
                 }
             }
         }
     }
-    printf("%lu states, %lu opened by the driver, %lu shown to qemu-img\n", all_states, all_samples,
-           all_qemu);
+    printf("%lu states, %lu opened by the driver, %lu shown to qemu-img\n", all_states, all_opened,
+           all_shown);
 }
 
 /* A stack that does not keep the promises is found out: here flushes never reach the disk. */
 static void test_the_gate_bites(void **state)
 {
-    static const struct config lying = {
+    static const struct powercut_config lying = {
         .name = "flushes that do nothing",
         .create = "cluster_size=4k",
         .open = ",cache.no-flush=on,file.cache.no-flush=on",
@@ -1245,16 +1267,12 @@ static void test_the_gate_bites(void **state)
 
 static int begin_group(void **state)
 {
-    qemu_installed = system("qemu-img --version >/dev/null 2>&1") == 0;
-    return mkdtemp(folder) ? 0 : -1;
+    return pc_samples_begin();
 }
 
 static int end_group(void **state)
 {
-    char line[128];
-
-    snprintf(line, sizeof(line), "rm -rf %s", folder);
-    return system(line) == 0 ? 0 : -1;
+    return pc_samples_end();
 }
 
 int main(void)
