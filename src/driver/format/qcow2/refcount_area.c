@@ -37,29 +37,27 @@ static uint64_t entries_in_use(const struct qcow2 *s)
     return n;
 }
 
-/* The area counts itself, so its size is a fixed point. */
+/* The area counts itself, so its size is a fixed point. Observed: it is chosen as if no block were
+ * there yet, so the last blocks may count nothing at first. */
 static int area_init(struct qcow2 *s, struct area *a)
 {
     uint64_t used = entries_in_use(s);
     uint64_t per_cluster = s->geo.cluster_bytes / sizeof(uint64_t);
     uint64_t own = 0;
+    uint64_t before;
     uint64_t total;
 
-    for (;;) {
+    do {
         uint64_t end = a->first + own + a->more;
-        uint64_t entries;
 
         total = (end + s->geo.refblock_entries - 1) >> s->geo.refblock_bits;
         if (total > Q2_REFTABLE_BYTES_MAX / sizeof(uint64_t)) {
             return -EFBIG;
         }
-        entries = max_u64(total, used);
-        a->blocks = count_missing(s, total);
-        if (own == a->blocks + (entries + per_cluster - 1) / per_cluster) {
-            break;
-        }
-        own = a->blocks + (entries + per_cluster - 1) / per_cluster;
-    }
+        before = own;
+        own = total + (max_u64(total, used) + per_cluster - 1) / per_cluster;
+    } while (own != before);
+    a->blocks = count_missing(s, total);
     return q2_reftable_init(s, max_u64(total, used), &a->t);
 }
 
