@@ -43,6 +43,14 @@ class Image:
             copy[at + 16:at + 24] = bytes(8)
         return bytes(copy)
 
+    def without_free(self):
+        """Zeroes where a cluster is free: nobody reads what it held."""
+        copy = bytearray(self.without_dates())
+        for i in range(len(copy) // self.cluster):
+            if self.refcount(i) == 0:
+                copy[i * self.cluster:(i + 1) * self.cluster] = bytes(self.cluster)
+        return bytes(copy)
+
     def refcount(self, cluster):
         bits = 1 << self.refcount_order
         per_block = self.cluster * 8 // bits
@@ -58,8 +66,14 @@ class Image:
         return int.from_bytes(self.bytes[block + at // 8:block + (at + bits) // 8], 'big')
 
 
-def differing(one, other):
-    """Offsets of the first few bytes in which two images differ, but for dates."""
-    a, b = Image(one).without_dates(), Image(other).without_dates()
+def differing(one, other, free=True):
+    """Offsets of the first few bytes in which two images differ, but for dates, and what is in free
+    clusters when that does not count."""
+    images = Image(one), Image(other)
+    a, b = [image.without_dates() for image in images]
+    if a != b and not free:
+        a, b = [image.without_free() for image in images]
+    if a == b:
+        return []
     found = [hex(i) for i, (x, y) in enumerate(zip(a, b)) if x != y][:8]
     return found if len(a) == len(b) else [f'{len(a):#x} and {len(b):#x} bytes', *found]

@@ -59,6 +59,7 @@ struct change {
     uint64_t step; /* from one's to the next one's; 0: they have none */
     uint64_t flags;
     uint64_t bitmap; /* extended L2 entries */
+    enum q2_discard discard;
 };
 
 /* Entries [first, first + count) of a pinned slice; what they referred to is given away. */
@@ -87,7 +88,7 @@ static int change_slice(struct qcow2 *s, struct q2_slice *slice, uint32_t first,
             return rc;
         }
         for (uint32_t i = 0; i < n; i++) {
-            q2_free_entry_later(s, old[i], Q2_DISCARD_REQUEST);
+            q2_free_entry_later(s, old[i], c->discard);
         }
         done += n;
     }
@@ -128,7 +129,8 @@ int q2_edit_set_co(struct qcow2 *s, uint64_t guest, uint64_t clusters, uint64_t 
     struct change c = {.host = host,
                        .step = has_host ? s->geo.cluster_bytes : 0,
                        .flags = flags,
-                       .bitmap = bitmap};
+                       .bitmap = bitmap,
+                       .discard = Q2_DISCARD_REQUEST};
 
     while (clusters > 0) {
         uint32_t first = q2_l2_index(&s->geo, guest);
@@ -191,13 +193,13 @@ static void drop_table(struct qcow2 *s, uint32_t l1_index)
             continue;
         }
         for (uint32_t i = 0; i < s->l2.slice_entries; i++) {
-            q2_free_entry_later(s, q2_slice_word(slice, i * words), Q2_DISCARD_REQUEST);
+            q2_free_entry_later(s, q2_slice_word(slice, i * words), Q2_DISCARD_ALWAYS);
         }
         q2_l2_put(s, slice);
     }
     q2_l2_drop_table(s, table);
     q2_overlap_del(s, Q2_OL_ACTIVE_L2, table);
-    q2_free_later(s, table, s->geo.cluster_bytes, Q2_DISCARD_OTHER);
+    q2_free_later(s, table, s->geo.cluster_bytes, Q2_DISCARD_ALWAYS);
 }
 
 /* Whether any of the entries is in use. */
@@ -228,7 +230,7 @@ static int is_used(struct qcow2 *s, uint64_t table, uint32_t first, uint32_t cou
 
 static int unmap_part(struct qcow2 *s, uint32_t l1_index, uint32_t first, uint32_t count)
 {
-    const struct change none = {0};
+    const struct change none = {.discard = Q2_DISCARD_ALWAYS};
     uint64_t entry = q2_l1_entry(q2_l1_get(s), l1_index);
     uint64_t table;
     bool used;

@@ -172,6 +172,7 @@ static int judge(const struct opts_node_qcow2 *o, const struct q2_header *h,
         o->has_pass_discard_request ? o->pass_discard_request : (flags & BDRV_O_UNMAP) != 0;
     ret->discard[Q2_DISCARD_SNAPSHOT] = o->pass_discard_snapshot;
     ret->discard[Q2_DISCARD_OTHER] = o->pass_discard_other;
+    ret->discard[Q2_DISCARD_ALWAYS] = true;
     return 0;
 }
 

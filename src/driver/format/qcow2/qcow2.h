@@ -407,7 +407,14 @@ bool q2_refcounts_table_dirty(const struct qcow2 *s);
 
 /* ---- free.c: clusters that nothing refers to any more ---- */
 
-enum q2_discard { Q2_DISCARD_NEVER, Q2_DISCARD_REQUEST, Q2_DISCARD_SNAPSHOT, Q2_DISCARD_OTHER };
+enum q2_discard {
+    Q2_DISCARD_NEVER,
+    Q2_DISCARD_REQUEST,
+    Q2_DISCARD_SNAPSHOT,
+    Q2_DISCARD_OTHER,
+    Q2_DISCARD_ALWAYS, /* whatever the options say */
+    Q2_DISCARD_TYPES,
+};
 
 /* The mapping no longer refers (once) to the clusters that the range touches: their refcounts fall
  * after the next commit (W4) and the grace period (W5). Never fails: out of memory leaks them
@@ -710,7 +717,8 @@ int q2_edit_set_co(struct qcow2 *s, uint64_t guest, uint64_t clusters, uint64_t 
 /* The bitmap of a cluster's extended entry, as if a compressed one were plain; 0 where there is
  * none. The L1 table reaches it. */
 int q2_edit_bitmap_co(struct qcow2 *s, uint64_t guest, uint64_t *ret);
-/* Nothing is mapped in [from, to), which begins and ends at clusters. */
+/* Nothing is mapped in [from, to), which begins and ends at clusters. What was is discarded in the
+ * file too: who cuts a disk wants the space. */
 int q2_edit_unmap_co(struct qcow2 *s, uint64_t from, uint64_t to);
 
 /* ---- prealloc.c, resize.c ---- */
@@ -843,7 +851,7 @@ struct q2_options {
     uint64_t refcount_cache_bytes;
     uint64_t cache_clean_seconds;
     bool lazy_refcounts;
-    bool discard[4]; /* by enum q2_discard */
+    bool discard[Q2_DISCARD_TYPES];
     bool discard_no_unref;
     bool compat_window;
     unsigned overlap; /* enum q2_overlap */
