@@ -10,6 +10,8 @@
 #include <errno.h>
 #include <inttypes.h>
 
+#include "l1.h"
+#include "overlap.h"
 #include "request.h"
 
 /* ---- L2 tables ---- */

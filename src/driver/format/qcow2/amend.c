@@ -15,6 +15,8 @@
 #include "util/options.h"
 
 #include "amend.h"
+#include "resize.h"
+#include "tree.h"
 
 /* What is asked for. */
 struct amend {

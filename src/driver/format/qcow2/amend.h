@@ -1,9 +1,14 @@
 /* SPDX-License-Identifier: MIT */
-/* What the files of amending share. */
+/* Amending: other options of an image that exists. */
 #ifndef PLATTER_QCOW2_AMEND_H
 #define PLATTER_QCOW2_AMEND_H
 
 #include "qcow2.h"
+
+/* ---- amend.c ---- */
+
+int q2_amend_co(BlockDriverState *bs, BlockOptions *options, bool force,
+                const struct bdrv_progress *progress, Error **errp);
 
 /* ---- amend_refcount.c ---- */
 

@@ -13,8 +13,10 @@
 #include "util/error.h"
 
 #include "amend.h"
+#include "overlap.h"
 #include "refcount_int.h"
 #include "reftable_switch.h"
+#include "tree.h"
 
 struct rebuild {
     struct qcow2 *s;

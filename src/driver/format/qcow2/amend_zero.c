@@ -18,6 +18,10 @@
 
 #include "amend.h"
 #include "entry.h"
+#include "l1.h"
+#include "overlap.h"
+#include "snapshot.h"
+#include "tree.h"
 #include "tree_walk.h"
 
 struct expand {

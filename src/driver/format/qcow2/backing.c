@@ -6,8 +6,13 @@
 
 #include "util/error.h"
 
+#include "driver.h"
 #include "entry.h"
+#include "l1.h"
+#include "overlap.h"
 #include "qcow2.h"
+#include "resize.h"
+#include "tree.h"
 
 static int check_names(const struct qcow2 *s, const char *backing_file, const char *backing_format,
                        Error **errp)

@@ -15,7 +15,9 @@
 #include <stdlib.h>
 #include <string.h>
 
+#include "bitmap.h"
 #include "bitmap_int.h"
+#include "overlap.h"
 #include "util/error.h"
 
 #define SECTOR 512

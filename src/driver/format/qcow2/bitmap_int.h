@@ -8,6 +8,7 @@
 #ifndef PLATTER_QCOW2_BITMAP_INT_H
 #define PLATTER_QCOW2_BITMAP_INT_H
 
+#include "bitmap.h"
 #include "qcow2.h"
 
 /* Of an image whose directory was read. Changes while the node is drained, and in flag_co. */

@@ -13,7 +13,9 @@
 #include <errno.h>
 #include <stdlib.h>
 
+#include "bitmap.h"
 #include "bitmap_int.h"
+#include "overlap.h"
 #include "util/bitmap.h"
 #include "util/error.h"
 

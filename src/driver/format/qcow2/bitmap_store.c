@@ -16,7 +16,9 @@
 #include <stdlib.h>
 #include <string.h>
 
+#include "bitmap.h"
 #include "bitmap_int.h"
+#include "overlap.h"
 #include "util/error.h"
 
 struct run {

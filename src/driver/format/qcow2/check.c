@@ -18,8 +18,12 @@
 
 #include "util/error.h"
 
+#include "check.h"
 #include "check_int.h"
+#include "driver.h"
 #include "refcount_int.h"
+#include "snapshot.h"
+#include "tree.h"
 
 #define FINDINGS_MAX 20000 /* that are told */
 

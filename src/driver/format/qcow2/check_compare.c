@@ -9,6 +9,8 @@
 #include <string.h>
 
 #include "check_int.h"
+#include "l1.h"
+#include "overlap.h"
 
 #define UNREADABLE_TOLD_MAX 1024 /* lines about refcounts that cannot be read */
 #define TABLES_AGAIN_MAX 64      /* L2 tables looked at once more, which no intact image has */

@@ -20,6 +20,7 @@
 #include "qcow2.h"
 #include "refbits.h"
 #include "refmap.h"
+#include "snapshot.h"
 
 struct q2_check {
     struct qcow2 *s;

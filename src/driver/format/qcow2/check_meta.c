@@ -11,7 +11,9 @@
 #include "util/error.h"
 #include "util/mem.h"
 
+#include "bitmap.h"
 #include "check_int.h"
+#include "snapshot.h"
 
 #define SNAPSHOT_EXTRA_BYTES_V3                                                                    \
     16 /* "Version 3 images must include extra data at least up to" 55 */

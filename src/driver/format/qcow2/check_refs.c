@@ -15,6 +15,9 @@
 
 #include "check_int.h"
 #include "entry.h"
+#include "l1.h"
+#include "overlap.h"
+#include "snapshot.h"
 
 #define L1_READ_BYTES 65536
 #define L1_TOTAL_BYTES_MIN (UINT64_C(64) << 20)

@@ -26,6 +26,8 @@
  */
 #include <errno.h>
 
+#include "l1.h"
+#include "overlap.h"
 #include "qcow2.h"
 
 #define COMMIT_BUFFER_BYTES (UINT32_C(256) << 10) /* neighbouring slices are one write */

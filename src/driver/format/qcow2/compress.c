@@ -29,6 +29,7 @@
 #include <zstd_errors.h>
 #endif
 
+#include "compress.h"
 #include "qcow2.h"
 
 #define LIBDEFLATE_LEVEL 3

@@ -10,7 +10,9 @@
 #include <inttypes.h>
 #include <string.h>
 
+#include "compress.h"
 #include "loop/co_group.h"
+#include "overlap.h"
 #include "request.h"
 #include "util/iov.h"
 

@@ -14,7 +14,9 @@
 #include <assert.h>
 #include <errno.h>
 
+#include "compress.h"
 #include "loop/co_group.h"
+#include "overlap.h"
 #include "request.h"
 #include "util/iov.h"
 

@@ -13,9 +13,13 @@
 #include "util/error.h"
 #include "util/options.h"
 
+#include "compress.h"
 #include "create_int.h"
+#include "driver.h"
 #include "header_int.h"
+#include "l1.h"
 #include "refbits.h"
+#include "resize.h"
 
 /* Clusters of an image without a disk. */
 enum { HEADER_AT, REFTABLE_AT, REFBLOCK_AT, CLUSTERS };

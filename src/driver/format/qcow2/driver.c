@@ -8,7 +8,11 @@
 
 #include "schema/opts.h"
 
+#include "amend.h"
+#include "bitmap.h"
+#include "driver.h"
 #include "qcow2.h"
+#include "snapshot.h"
 
 #define PROBE_SURE 100
 

@@ -7,6 +7,7 @@
 #ifndef PLATTER_QCOW2_ENTRY_H
 #define PLATTER_QCOW2_ENTRY_H
 
+#include "io.h"
 #include "qcow2.h"
 
 /* An L2 entry in host order; bitmap is 0 without extended L2 entries. */

@@ -9,7 +9,10 @@
  */
 #include <errno.h>
 
+#include "overlap.h"
 #include "refcount_int.h"
+#include "resize.h"
+#include "tree.h"
 
 #define BATCH 64
 

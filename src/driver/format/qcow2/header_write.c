@@ -27,6 +27,7 @@
 #include "util/error.h"
 
 #include "header_int.h"
+#include "overlap.h"
 
 /* Of the header in some bytes. */
 struct live {

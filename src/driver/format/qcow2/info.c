@@ -5,6 +5,8 @@
 
 #include "util/json.h"
 
+#include "bitmap.h"
+#include "driver.h"
 #include "info_int.h"
 
 /* ---- filling JSON ---- */

@@ -16,8 +16,11 @@
 #include "util/error.h"
 #include "util/json.h"
 
+#include "bitmap.h"
+#include "driver.h"
 #include "header_int.h"
 #include "info_int.h"
+#include "snapshot.h"
 
 #define LIST_BYTES_MAX (256 * 1024)
 #define LIST_ENTRIES_MAX 1000

@@ -13,6 +13,8 @@
 #include <inttypes.h>
 #include <string.h>
 
+#include "l1.h"
+#include "overlap.h"
 #include "qcow2.h"
 #include "util/budget.h"
 #include "util/error.h"

@@ -9,6 +9,7 @@
 #include <string.h>
 
 #include "l2_int.h"
+#include "overlap.h"
 #include "util/budget.h"
 
 struct q2_slice_loading {

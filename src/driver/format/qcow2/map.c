@@ -6,6 +6,8 @@
 #include <errno.h>
 #include <inttypes.h>
 
+#include "l1.h"
+#include "overlap.h"
 #include "request.h"
 
 int q2_entry_corrupt_co(struct qcow2 *s, bool fatal, const struct q2_slice *slice, uint64_t guest,

@@ -10,6 +10,9 @@
 #include <string.h>
 
 #include "entry.h"
+#include "l1.h"
+#include "map_edit.h"
+#include "overlap.h"
 #include "qcow2.h"
 
 #define STEP_WORDS 128 /* of a slice that are changed at a time */

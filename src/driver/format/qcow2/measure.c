@@ -10,7 +10,9 @@
 #include "schema/opts.h"
 #include "util/error.h"
 
+#include "bitmap.h"
 #include "create_int.h"
+#include "driver.h"
 
 struct measure {
     const struct opts_create_qcow2 *o;

@@ -21,7 +21,13 @@
 #include "util/error.h"
 #include "util/options.h"
 
+#include "bitmap.h"
+#include "check.h"
+#include "driver.h"
+#include "l1.h"
+#include "overlap.h"
 #include "qcow2.h"
+#include "snapshot.h"
 
 #define NS_PER_SECOND INT64_C(1000000000)
 

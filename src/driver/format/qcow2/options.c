@@ -11,6 +11,7 @@
 #include "schema/opts.h"
 #include "util/error.h"
 
+#include "overlap.h"
 #include "qcow2.h"
 
 #define L2_CACHE_BYTES_MAX (UINT64_C(32) << 20) /* when not told otherwise */

@@ -20,7 +20,10 @@
 #include "util/budget.h"
 
 #include "cluster_set.h"
+#include "l1.h"
+#include "overlap.h"
 #include "qcow2.h"
+#include "snapshot.h"
 
 #define OFFSET_LIMIT                                                                               \
     (UINT64_C(1) << 62) /* no file is longer; so a key leaves room for the kinds                   \

@@ -20,8 +20,12 @@
 #include "util/error.h"
 
 #include "entry.h"
+#include "io.h"
+#include "map_edit.h"
 #include "qcow2.h"
 #include "reftable_switch.h"
+#include "resize.h"
+#include "tree.h"
 
 struct prealloc {
     struct qcow2 *s;

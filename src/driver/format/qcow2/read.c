@@ -7,6 +7,8 @@
  */
 #include <errno.h>
 
+#include "compress.h"
+#include "driver.h"
 #include "loop/co_group.h"
 #include "request.h"
 #include "util/iov.h"

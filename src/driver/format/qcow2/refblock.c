@@ -12,6 +12,7 @@
 
 #include "util/budget.h"
 
+#include "overlap.h"
 #include "refcount_int.h"
 
 #define HASH_MAX 65536

@@ -19,6 +19,7 @@
 #include "util/budget.h"
 #include "util/error.h"
 
+#include "overlap.h"
 #include "refcount_int.h"
 
 #define TABLE_WRITE_BYTES 65536 /* of the table at a time */

@@ -12,6 +12,7 @@
 #include <inttypes.h>
 #include <stdlib.h>
 
+#include "overlap.h"
 #include "refcount_int.h"
 
 /* What an L1 or L2 entry can express: bits 9-55. */

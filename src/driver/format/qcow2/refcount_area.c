@@ -6,8 +6,10 @@
  */
 #include <errno.h>
 
+#include "overlap.h"
 #include "refcount_int.h"
 #include "reftable_switch.h"
+#include "resize.h"
 
 struct area {
     uint64_t first;  /* cluster */

@@ -14,6 +14,7 @@
 
 #include "util/budget.h"
 
+#include "overlap.h"
 #include "refcount_int.h"
 
 void q2_reftable_grown(const struct q2_geometry *geo, uint64_t first_block, uint64_t *ret_blocks,

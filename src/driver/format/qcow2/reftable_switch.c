@@ -12,6 +12,7 @@
 #include "util/budget.h"
 #include "util/error.h"
 
+#include "overlap.h"
 #include "refcount_int.h"
 #include "reftable_switch.h"
 

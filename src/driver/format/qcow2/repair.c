@@ -12,7 +12,9 @@
 
 #include "util/error.h"
 
+#include "check.h"
 #include "check_int.h"
+#include "overlap.h"
 #include "refcount_int.h"
 #include "reftable_switch.h"
 

@@ -16,6 +16,8 @@
 #define PLATTER_QCOW2_REQUEST_H
 
 #include "entry.h"
+#include "io.h"
+#include "l1.h"
 #include "qcow2.h"
 
 /* Entries that are changed in one step: they stand on a stack. */

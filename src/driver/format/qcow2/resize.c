@@ -15,8 +15,14 @@
 
 #include "util/error.h"
 
+#include "driver.h"
 #include "entry.h"
+#include "io.h"
+#include "l1.h"
+#include "map_edit.h"
 #include "qcow2.h"
+#include "resize.h"
+#include "tree.h"
 
 #define SIZE_UNIT 512
 

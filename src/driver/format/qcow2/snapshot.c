@@ -24,7 +24,10 @@
 
 #include "util/error.h"
 
+#include "l1.h"
 #include "qcow2.h"
+#include "snapshot.h"
+#include "tree.h"
 
 /* ---- finding ---- */
 

@@ -11,7 +11,11 @@
 
 #include "util/error.h"
 
+#include "l1.h"
+#include "overlap.h"
 #include "qcow2.h"
+#include "snapshot.h"
+#include "tree.h"
 
 /* What the active tree becomes. */
 struct target {

@@ -11,6 +11,7 @@
 #include "util/error.h"
 
 #include "qcow2.h"
+#include "snapshot.h"
 
 #define EXTRA_VM_STATE 8 /* extra data up to and with the 64-bit size of the VM state */
 #define EXTRA_DISK 16    /* ... the disk's size */

@@ -17,7 +17,10 @@
 
 #include "util/error.h"
 
+#include "l1.h"
+#include "overlap.h"
 #include "qcow2.h"
+#include "tree.h"
 #include "tree_walk.h"
 
 /* Runs given to the free queue before they are really freed: bounds its memory. */

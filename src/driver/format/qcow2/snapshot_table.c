@@ -19,7 +19,9 @@
 #include "util/error.h"
 #include "util/mem.h"
 
+#include "overlap.h"
 #include "qcow2.h"
+#include "snapshot.h"
 
 /* The longest entry that is accepted. */
 #define ENTRY_BYTES_MAX                                                                            \

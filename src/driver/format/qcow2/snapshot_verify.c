@@ -17,7 +17,10 @@
 #include "util/budget.h"
 #include "util/error.h"
 
+#include "l1.h"
 #include "qcow2.h"
+#include "snapshot.h"
+#include "tree.h"
 #include "tree_walk.h"
 
 /* A number for each cluster, in pieces that cover what a refcount block covers. */

@@ -3,6 +3,7 @@
  * What stands where: extents of the mapping, joined over slices. Holes in the L1 table are one step
  * (map.c); what must be read from the file to be joined is bounded.
  */
+#include "driver.h"
 #include "request.h"
 
 #define STATUS_STEPS_MAX 64 /* extents of the mapping joined: each may cost the read of a slice */

@@ -7,6 +7,7 @@
 
 #include "util/error.h"
 
+#include "overlap.h"
 #include "qcow2.h"
 #include "tree_walk.h"
 

@@ -5,6 +5,8 @@
  */
 #include <errno.h>
 
+#include "driver.h"
+#include "l1.h"
 #include "request.h"
 
 #define L1_GROW_ENTRIES 64 /* at least, so that a state that comes in pieces grows it rarely */

@@ -12,6 +12,8 @@
 #include <errno.h>
 #include <inttypes.h>
 
+#include "compress.h"
+#include "driver.h"
 #include "loop/co_group.h"
 #include "request.h"
 

@@ -13,6 +13,7 @@
  */
 #include <errno.h>
 
+#include "driver.h"
 #include "request.h"
 
 struct zero_job {

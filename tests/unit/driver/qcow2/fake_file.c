@@ -3,6 +3,7 @@
 #include <string.h>
 #include <sys/mman.h>
 
+#include "driver/format/qcow2/overlap.h"
 #include "fake_file.h"
 
 struct fake_file fake;

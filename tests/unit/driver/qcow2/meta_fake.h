@@ -7,6 +7,8 @@
 #ifndef PLATTER_TESTS_QCOW2_META_FAKE_H
 #define PLATTER_TESTS_QCOW2_META_FAKE_H
 
+#include "driver/format/qcow2/l1.h"
+#include "driver/format/qcow2/overlap.h"
 #include "driver/format/qcow2/qcow2.h"
 #include "fake_node.h"
 #include "util/mem.h"

@@ -6,6 +6,7 @@
 #include <stdlib.h>
 #include <string.h>
 
+#include "driver/format/qcow2/bitmap.h"
 #include "driver/format/qcow2/qcow2.h"
 #include "util/mem.h"
 

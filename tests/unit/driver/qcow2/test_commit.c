@@ -3,6 +3,7 @@
  * lazy refcounts. */
 #include "cmocka_all.h"
 
+#include "driver/format/qcow2/l1.h"
 #include "meta_fake.h"
 
 #define SLICE 4096u

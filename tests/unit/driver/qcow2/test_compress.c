@@ -7,6 +7,7 @@
 #include <stdlib.h>
 #include <string.h>
 
+#include "driver/format/qcow2/compress.h"
 #include "driver/format/qcow2/qcow2.h"
 
 static unsigned long seed;

@@ -3,6 +3,7 @@
 #include "../../cmocka_all.h"
 
 #include "driver/format/qcow2/entry.h"
+#include "driver/format/qcow2/io.h"
 
 #define CLUSTER UINT64_C(65536)
 #define GUEST (3 * CLUSTER)

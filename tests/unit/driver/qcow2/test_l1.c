@@ -2,6 +2,7 @@
 /* The L1 table: loading, bounds, its dirty sectors, growing with every step failing. */
 #include "cmocka_all.h"
 
+#include "driver/format/qcow2/l1.h"
 #include "meta_fake.h"
 #include "util/error.h"
 

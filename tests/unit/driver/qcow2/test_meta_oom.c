@@ -3,6 +3,7 @@
  * does without, nothing dirty is lost, and all memory comes back. */
 #include "cmocka_all.h"
 
+#include "driver/format/qcow2/l1.h"
 #include "meta_fake.h"
 #include "util/error.h"
 

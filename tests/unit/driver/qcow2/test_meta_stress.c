@@ -6,6 +6,7 @@
  */
 #include "cmocka_all.h"
 
+#include "driver/format/qcow2/l1.h"
 #include "meta_fake.h"
 
 #define SLICE 4096u

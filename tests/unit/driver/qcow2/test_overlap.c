@@ -6,6 +6,9 @@
 #include <string.h>
 
 #include "driver/format/qcow2/cluster_set.h"
+#include "driver/format/qcow2/l1.h"
+#include "driver/format/qcow2/overlap.h"
+#include "driver/format/qcow2/snapshot.h"
 #include "fake_file.h"
 
 static struct qcow2 s;

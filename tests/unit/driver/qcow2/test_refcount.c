@@ -7,6 +7,7 @@
 #include <inttypes.h>
 #include <string.h>
 
+#include "driver/format/qcow2/overlap.h"
 #include "driver/format/qcow2/refcount_int.h"
 #include "fake_file.h"
 

@@ -7,6 +7,8 @@
 #include <inttypes.h>
 #include <string.h>
 
+#include "driver/format/qcow2/l1.h"
+#include "driver/format/qcow2/overlap.h"
 #include "driver/format/qcow2/refcount_int.h"
 #include "fake_file.h"
 

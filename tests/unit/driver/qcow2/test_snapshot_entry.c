@@ -8,6 +8,7 @@
 #include <string.h>
 
 #include "driver/format/qcow2/qcow2.h"
+#include "driver/format/qcow2/snapshot.h"
 #include "util/mem.h"
 
 #define DISK_BYTES (UINT64_C(3) << 20)
