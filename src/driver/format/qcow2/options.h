@@ -8,6 +8,7 @@
 
 #include "block/driver.h"
 
+#include "free.h"
 #include "header.h"
 
 struct q2_options {
