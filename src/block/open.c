@@ -30,7 +30,7 @@
      BDRV_O_NO_IO)
 
 /* One node to open. */
-struct request {
+struct open_request {
     Platter *pl;
     const char *filename;  /* positional, borrowed, or NULL */
     BlockOptions *options; /* owned */
@@ -42,7 +42,7 @@ struct request {
     bool only_protocol;  /* nor may options put one there */
 };
 
-static int no_memory(Error **errp)
+static int open_no_memory(Error **errp)
 {
     return error_set(errp, ENOMEM, "out of memory while opening a node");
 }
@@ -104,12 +104,13 @@ static bool child_is_protocol(const BlockDriverState *parent, unsigned role)
     return !(role & BDRV_ROLE_COW) && !(parent->caps & BDRV_CAP_FILTER);
 }
 
-static BlockDriverState *open_request(struct request *req, Error **errp);
+static BlockDriverState *open_request_run(struct open_request *req, Error **errp);
 
-static struct request child_request(BlockDriverState *parent, const char *filename,
-                                    BlockOptions *options, unsigned role, unsigned bounds)
+static struct open_request open_request_for_child(BlockDriverState *parent, const char *filename,
+                                                  BlockOptions *options, unsigned role,
+                                                  unsigned bounds)
 {
-    return (struct request){
+    return (struct open_request){
         .pl = parent->pl,
         .filename = filename,
         .options = options,
@@ -158,18 +159,18 @@ int bdrv_child_options_take(BlockDriverState *bs, BlockOptions *options, const c
         }
         ret->options = block_options_take_prefix(options, prefix);
         if (ret->options == NULL) {
-            return no_memory(errp);
+            return open_no_memory(errp);
         }
     }
     return 0;
 }
 
-static BlockDriverState *child_node(BlockDriverState *bs, const char *filename,
-                                    struct bdrv_child_options *from, unsigned role, unsigned bounds,
-                                    Error **errp)
+static BlockDriverState *open_child_node(BlockDriverState *bs, const char *filename,
+                                         struct bdrv_child_options *from, unsigned role,
+                                         unsigned bounds, Error **errp)
 {
     struct bdrv_opening *opening = bs->opening;
-    struct request req;
+    struct open_request req;
 
     if (opening != NULL && (role & BDRV_ROLE_PRIMARY)) {
         if (opening->file != NULL) {
@@ -200,12 +201,12 @@ static BlockDriverState *child_node(BlockDriverState *bs, const char *filename,
     if (from->options == NULL) {
         from->options = block_options_new();
         if (from->options == NULL) {
-            no_memory(errp);
+            open_no_memory(errp);
             return NULL;
         }
     }
-    req = child_request(bs, filename, from->options, role, bounds);
-    return open_request(&req, errp);
+    req = open_request_for_child(bs, filename, from->options, role, bounds);
+    return open_request_run(&req, errp);
 }
 
 static bool child_is_given(const BlockDriverState *bs, const char *filename,
@@ -241,7 +242,7 @@ BdrvEdge *bdrv_open_child_within(BlockDriverState *bs, const char *filename, Blo
         }
         return NULL;
     }
-    child = child_node(bs, filename, &from, role, bounds, errp);
+    child = open_child_node(bs, filename, &from, role, bounds, errp);
     block_options_del(options, name);
     if (child == NULL) {
         return NULL;
@@ -260,7 +261,7 @@ BdrvEdge *bdrv_open_child(BlockDriverState *bs, const char *filename, BlockOptio
 /* ---- choosing the driver ---- */
 
 /* Move a leading json:{...} into the options; keys given beside it win. */
-static int unpack_json(struct request *req, Error **errp)
+static int unpack_json(struct open_request *req, Error **errp)
 {
     BlockOptions *unpacked;
     int rc;
@@ -283,7 +284,7 @@ static int unpack_json(struct request *req, Error **errp)
 }
 
 /* The driver, when options or file name decide it without looking at content. */
-static int choose_driver(struct request *req, const char *named, const BlockDriver **ret_drv,
+static int choose_driver(struct open_request *req, const char *named, const BlockDriver **ret_drv,
                          Error **errp)
 {
     const char *filename = req->filename;
@@ -312,8 +313,8 @@ static int choose_driver(struct request *req, const char *named, const BlockDriv
 
 /* A format without a driver option: raw, or a guess over the primary child, which then is already
  * open. */
-static int guess_format(struct request *req, BlockDriverState *bs, struct bdrv_opening *opening,
-                        const BlockDriver **ret_drv, Error **errp)
+static int guess_format(struct open_request *req, BlockDriverState *bs,
+                        struct bdrv_opening *opening, const BlockDriver **ret_drv, Error **errp)
 {
     struct bdrv_child_options from;
     const char *shown;
@@ -333,7 +334,8 @@ static int guess_format(struct request *req, BlockDriverState *bs, struct bdrv_o
     }
     opening->filename = req->filename;
     bs->caps = BDRV_CAP_FORMAT;
-    opening->file = child_node(bs, NULL, &from, BDRV_ROLE_FILTERED | BDRV_ROLE_PRIMARY, 0, errp);
+    opening->file =
+        open_child_node(bs, NULL, &from, BDRV_ROLE_FILTERED | BDRV_ROLE_PRIMARY, 0, errp);
     block_options_del(req->options, "file");
     if (opening->file == NULL) {
         return -EINVAL;
@@ -348,8 +350,8 @@ static int guess_format(struct request *req, BlockDriverState *bs, struct bdrv_o
 /* ---- one node ---- */
 
 /* A positional file name belongs to the protocol itself or to the child that stores the bytes. */
-static int place_filename(struct request *req, const BlockDriver *drv, struct bdrv_opening *opening,
-                          Error **errp)
+static int place_filename(struct open_request *req, const BlockDriver *drv,
+                          struct bdrv_opening *opening, Error **errp)
 {
     if (req->filename == NULL) {
         return 0;
@@ -391,7 +393,7 @@ static int settle_perms(BlockDriverState *bs, Error **errp)
 
 /* The driver's open and all that must be right after it. A failure after the driver was opened
  * closes it. */
-static int open_driver(struct request *req, BlockDriverState *bs, Error **errp)
+static int open_driver(struct open_request *req, BlockDriverState *bs, Error **errp)
 {
     struct bdrv_opening *opening = bs->opening;
     Error *err = NULL;
@@ -436,7 +438,7 @@ static int open_driver(struct request *req, BlockDriverState *bs, Error **errp)
 }
 
 /* Fill a new node in. */
-static int open_node(struct request *req, const struct opts_node_common *common,
+static int open_node(struct open_request *req, const struct opts_node_common *common,
                      BlockDriverState *bs, Error **errp)
 {
     struct bdrv_opening opening = {0};
@@ -460,7 +462,7 @@ static int open_node(struct request *req, const struct opts_node_common *common,
     if (rc == 0) {
         rc = node_set_driver(bs, drv);
         if (rc < 0) {
-            no_memory(errp);
+            open_no_memory(errp);
         }
     }
     if (rc == 0) {
@@ -473,7 +475,7 @@ static int open_node(struct request *req, const struct opts_node_common *common,
 
 /* What no option changes: below a backing edge nothing is writable (O4), and an image does not make
  * us open nodes without end. */
-static int check_bounds(const struct request *req, Error **errp)
+static int check_bounds(const struct open_request *req, Error **errp)
 {
     Platter *pl = req->pl;
 
@@ -488,7 +490,7 @@ static int check_bounds(const struct request *req, Error **errp)
     return 0;
 }
 
-static BlockDriverState *open_with_common(struct request *req,
+static BlockDriverState *open_with_common(struct open_request *req,
                                           const struct opts_node_common *common, Error **errp)
 {
     BlockDriverState *bs;
@@ -508,7 +510,7 @@ static BlockDriverState *open_with_common(struct request *req,
 }
 
 /* Without its backing file. Ends req->options. */
-static BlockDriverState *open_one(struct request *req, Error **errp)
+static BlockDriverState *open_one(struct open_request *req, Error **errp)
 {
     struct opts_node_common common;
     BlockDriverState *bs = NULL;
@@ -519,7 +521,7 @@ static BlockDriverState *open_one(struct request *req, Error **errp)
     }
     kept = block_options_copy(req->options);
     if (kept == NULL) {
-        no_memory(errp);
+        open_no_memory(errp);
         goto out;
     }
     if (opts_node_common_parse(req->options, &common, errp) < 0) {
@@ -539,7 +541,7 @@ out:
 }
 
 /* With its chain. Ends req->options. */
-static BlockDriverState *open_request(struct request *req, Error **errp)
+static BlockDriverState *open_request_run(struct open_request *req, Error **errp)
 {
     Platter *pl = req->pl;
     BlockDriverState *bs;
@@ -564,7 +566,8 @@ static BlockDriverState *open_request(struct request *req, Error **errp)
 BlockDriverState *bdrv_open_backing_node(BlockDriverState *parent, const char *filename,
                                          BlockOptions *options, unsigned bounds, Error **errp)
 {
-    struct request req = child_request(parent, filename, options, BDRV_ROLE_COW, bounds);
+    struct open_request req =
+        open_request_for_child(parent, filename, options, BDRV_ROLE_COW, bounds);
 
     return open_one(&req, errp);
 }
@@ -585,7 +588,7 @@ static BlockDriverState *open_reference(Platter *pl, const char *filename, const
 BlockDriverState *bdrv_open(Platter *pl, const char *filename, const char *reference,
                             BlockOptions *options, int flags, Error **errp)
 {
-    struct request req = {
+    struct open_request req = {
         .pl = pl,
         .filename = filename,
         .options = options,
@@ -602,18 +605,18 @@ BlockDriverState *bdrv_open(Platter *pl, const char *filename, const char *refer
     if (req.options == NULL) {
         req.options = block_options_new();
         if (req.options == NULL) {
-            no_memory(errp);
+            open_no_memory(errp);
             return NULL;
         }
     }
-    bs = open_request(&req, errp);
+    bs = open_request_run(&req, errp);
     graph_tell_sizes(pl);
     return bs;
 }
 
 BlockDriverState *bdrv_open_storage(Platter *pl, const char *filename, int flags, Error **errp)
 {
-    struct request req = {
+    struct open_request req = {
         .pl = pl,
         .filename = filename,
         .options = block_options_new(),
@@ -623,8 +626,8 @@ BlockDriverState *bdrv_open_storage(Platter *pl, const char *filename, int flags
     };
 
     if (req.options == NULL) {
-        no_memory(errp);
+        open_no_memory(errp);
         return NULL;
     }
-    return open_request(&req, errp);
+    return open_request_run(&req, errp);
 }
