@@ -115,7 +115,7 @@ int node_set_driver(BlockDriverState *bs, const BlockDriver *drv);
 /* End a node whose driver is not open. */
 void node_abandon(BlockDriverState *bs);
 
-/* ---- open.c ---- */
+/* ---- open.c, open_child.c ---- */
 
 /* What the open in progress of a node knows beyond its options. */
 struct bdrv_opening {

@@ -1,7 +1,8 @@
 /* SPDX-License-Identifier: MIT */
 /*
  * Opening. A node comes from a positional file name, from options, or both; its children come from
- * the options under their name ("file.driver", ...) or from a reference ("file": "node1").
+ * the options under their name ("file.driver", ...) or from a reference ("file": "node1"), see
+ * open_child.c.
  *
  * O1: what a caller or an image wrote is taken literally where a key names it: only positional file
  *     names have protocols ("nbd:...") and json:{...}; the option filename has not.
@@ -17,32 +18,15 @@
 #include <stdio.h>
 #include <string.h>
 
-#include "block/graph_int.h"
+#include "block/open_int.h"
 #include "schema/opts.h"
 #include "util/error.h"
 #include "util/mem.h"
 #include "util/options.h"
 
 #define JSON_PREFIX "json:"
-/* What a child inherits. */
-#define INHERITED_FLAGS                                                                            \
-    (BDRV_O_RDWR | BDRV_O_NOCACHE | BDRV_O_NO_FLUSH | BDRV_O_AUTO_RDONLY | BDRV_O_FORCE_SHARE |    \
-     BDRV_O_NO_IO)
 
-/* One node to open. */
-struct open_request {
-    Platter *pl;
-    const char *filename;  /* positional, borrowed, or NULL */
-    BlockOptions *options; /* owned */
-    int flags;
-    BlockDriverState *parent; /* borrowed: for whom it is opened, or NULL */
-    unsigned bounds;          /* BDRV_OPEN_* */
-    unsigned backing_depth;
-    bool wants_protocol; /* a child that stores bytes: no format is put on top by default */
-    bool only_protocol;  /* nor may options put one there */
-};
-
-static int open_no_memory(Error **errp)
+int open_no_memory(Error **errp)
 {
     return error_set(errp, ENOMEM, "out of memory while opening a node");
 }
@@ -83,179 +67,6 @@ static enum bdrv_detect_zeroes detect_zeroes_from_option(const struct opts_node_
     }
     return o->detect_zeroes == OPTS_DETECT_ZEROES_ON ? BDRV_DETECT_ZEROES_ON
                                                      : BDRV_DETECT_ZEROES_UNMAP;
-}
-
-/* ---- children ---- */
-
-static int child_flags(const BlockDriverState *parent, unsigned role)
-{
-    int flags = parent->open_flags & INHERITED_FLAGS;
-
-    if (role & BDRV_ROLE_COW) {
-        flags &= ~(BDRV_O_RDWR | BDRV_O_AUTO_RDONLY);
-        flags |= parent->open_flags & BDRV_O_PROBE; /* for what the backing file names in turn */
-    }
-    /* What reaches a child was let through by the parent. */
-    return flags | BDRV_O_UNMAP;
-}
-
-static bool child_is_protocol(const BlockDriverState *parent, unsigned role)
-{
-    return !(role & BDRV_ROLE_COW) && !(parent->caps & BDRV_CAP_FILTER);
-}
-
-static BlockDriverState *open_request_run(struct open_request *req, Error **errp);
-
-static struct open_request open_request_for_child(BlockDriverState *parent, const char *filename,
-                                                  BlockOptions *options, unsigned role,
-                                                  unsigned bounds)
-{
-    return (struct open_request){
-        .pl = parent->pl,
-        .filename = filename,
-        .options = options,
-        .flags = child_flags(parent, role),
-        .parent = parent,
-        .bounds = parent->open_bounds | bounds | (role & BDRV_ROLE_COW ? BDRV_OPEN_READ_ONLY : 0),
-        .backing_depth = parent->backing_depth + (role & BDRV_ROLE_COW ? 1 : 0),
-        .wants_protocol = child_is_protocol(parent, role),
-    };
-}
-
-BlockDriverState *bdrv_find_reference(Platter *pl, const char *name, Error **errp)
-{
-    BlockDriverState *bs = bdrv_find_node(pl, name);
-
-    if (bs == NULL) {
-        error_set(errp, ENOENT, "Cannot find a node named '%.*s'", BDRV_NODE_NAME_BYTES_MAX, name);
-        return NULL;
-    }
-    bdrv_ref(bs);
-    return bs;
-}
-
-int bdrv_child_options_take(BlockDriverState *bs, BlockOptions *options, const char *name,
-                            struct bdrv_child_options *ret, Error **errp)
-{
-    char prefix[64];
-
-    *ret = (struct bdrv_child_options){0};
-    assert(strlen(name) + 2 <= sizeof(prefix));
-    snprintf(prefix, sizeof(prefix), "%s.", name);
-    if (block_options_has(options, name)) {
-        ret->is_null = block_options_is_null(options, name);
-        ret->reference = block_options_get_str(options, name);
-        if (ret->reference == NULL && !ret->is_null) {
-            return error_set(errp, EINVAL,
-                             "Option '%s' of node '%s' must be the name of a node or a group of "
-                             "options",
-                             name, bs->node_name);
-        }
-    }
-    if (block_options_has_prefix(options, prefix)) {
-        if (ret->reference != NULL || ret->is_null) {
-            return error_set(errp, EINVAL, "Option '%s' of node '%s' excludes options '%s...'",
-                             name, bs->node_name, prefix);
-        }
-        ret->options = block_options_take_prefix(options, prefix);
-        if (ret->options == NULL) {
-            return open_no_memory(errp);
-        }
-    }
-    return 0;
-}
-
-static BlockDriverState *open_child_node(BlockDriverState *bs, const char *filename,
-                                         struct bdrv_child_options *from, unsigned role,
-                                         unsigned bounds, Error **errp)
-{
-    struct bdrv_opening *opening = bs->opening;
-    struct open_request req;
-
-    if (opening != NULL && (role & BDRV_ROLE_PRIMARY)) {
-        if (opening->file != NULL) {
-            BlockDriverState *file = opening->file;
-
-            assert(from->options == NULL);
-            opening->file = NULL;
-            return file;
-        }
-        if (filename == NULL) {
-            filename = opening->filename;
-            opening->filename = NULL;
-        }
-    }
-    if (from->reference != NULL) {
-        if (filename != NULL) {
-            error_set(errp, EINVAL, "A file name ('%s') and a reference ('%s') exclude each other",
-                      filename, from->reference);
-            return NULL;
-        }
-        if ((bs->open_bounds | bounds) & BDRV_OPEN_NO_REFERENCES) {
-            error_set(errp, EPERM, "An image may not refer to a node ('%.*s') of this instance",
-                      BDRV_NODE_NAME_BYTES_MAX, from->reference);
-            return NULL;
-        }
-        return bdrv_find_reference(bs->pl, from->reference, errp);
-    }
-    if (from->options == NULL) {
-        from->options = block_options_new();
-        if (from->options == NULL) {
-            open_no_memory(errp);
-            return NULL;
-        }
-    }
-    req = open_request_for_child(bs, filename, from->options, role, bounds);
-    return open_request_run(&req, errp);
-}
-
-static bool child_is_given(const BlockDriverState *bs, const char *filename,
-                           const struct bdrv_child_options *from, unsigned role)
-{
-    const struct bdrv_opening *opening = bs->opening;
-
-    if (filename != NULL || from->reference != NULL || from->options != NULL) {
-        return true;
-    }
-    return opening != NULL && (role & BDRV_ROLE_PRIMARY) &&
-           (opening->file != NULL || opening->filename != NULL);
-}
-
-BdrvEdge *bdrv_open_child_within(BlockDriverState *bs, const char *filename, BlockOptions *options,
-                                 const char *name, unsigned role, unsigned bounds, bool allow_none,
-                                 Error **errp)
-{
-    struct bdrv_child_options from;
-    BlockDriverState *child;
-    BdrvEdge *edge;
-
-    assert(instance_in_control_thread(bs->pl));
-    if (bdrv_child_options_take(bs, options, name, &from, errp) < 0) {
-        return NULL;
-    }
-    if (!child_is_given(bs, filename, &from, role)) {
-        block_options_del(options, name);
-        if (!allow_none) {
-            error_set(errp, EINVAL, "Driver '%s' needs a node as '%s'", bs->drv->format_name, name);
-            error_set_hint(errp, "Give '%s.filename', '%s.driver' or the name of a node as '%s'",
-                           name, name, name);
-        }
-        return NULL;
-    }
-    child = open_child_node(bs, filename, &from, role, bounds, errp);
-    block_options_del(options, name);
-    if (child == NULL) {
-        return NULL;
-    }
-    edge = bdrv_attach_child(bs, child, name, role, errp);
-    bdrv_unref(child); /* the edge has its own */
-    return edge;
-}
-
-BdrvEdge *bdrv_open_child(BlockDriverState *bs, const char *filename, BlockOptions *options,
-                          const char *name, unsigned role, bool allow_none, Error **errp)
-{
-    return bdrv_open_child_within(bs, filename, options, name, role, 0, allow_none, errp);
 }
 
 /* ---- choosing the driver ---- */
@@ -541,7 +352,7 @@ out:
 }
 
 /* With its chain. Ends req->options. */
-static BlockDriverState *open_request_run(struct open_request *req, Error **errp)
+BlockDriverState *open_request_run(struct open_request *req, Error **errp)
 {
     Platter *pl = req->pl;
     BlockDriverState *bs;
