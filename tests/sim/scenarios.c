@@ -1,18 +1,18 @@
 /* SPDX-License-Identifier: MIT */
-/* The scenarios of the fault gates; each is short, because each call of it is made to fail. */
+/*
+ * The scenarios of the fault gates on raw, the protocols and NBD; each is short, because each call
+ * of it is made to fail.
+ */
 #include "scenarios.h"
 
 #include <errno.h>
 #include <fcntl.h>
-#include <stdio.h>
-#include <stdlib.h>
 #include <string.h>
 
-#include <platter/coroutine.h>
 #include <platter/options.h>
 
 #define KIB 1024u
-#define DISK_BYTES (64u * KIB)
+#define DISK_BYTES SCENARIO_DISK_BYTES
 #define OP(r, call) scenario_result(r, #call, call)
 
 static const char plain[] = "driver=raw,file.driver=file,file.filename=" SIM_DISK_PATH;
@@ -20,113 +20,6 @@ static const char direct[] =
     "driver=raw,file.driver=file,file.cache.direct=on,file.filename=" SIM_DISK_PATH;
 static const char unmap[] = "driver=raw,discard=unmap,file.driver=file,file.discard=unmap,"
                             "file.filename=" SIM_DISK_PATH;
-
-void scenario_wrong(struct scenario_run *r, const char *text)
-{
-    if (!r->wrong[0]) {
-        snprintf(r->wrong, sizeof(r->wrong), "%s", text);
-    }
-}
-
-int scenario_result(struct scenario_run *r, const char *what, int rc)
-{
-    bool expected = rc >= 0 || rc == -r->injected || (rc == -EIO && r->eio_ok);
-    char text[sizeof(r->wrong)];
-
-    if (getenv("PLATTER_TRACE")) { /* for whoever looks into a failure */
-        fprintf(stderr, "%s: %d\n", what, rc);
-    }
-    if (rc < 0) {
-        r->failures++;
-    }
-    if (rc == -EBADMSG || !expected) {
-        snprintf(text, sizeof(text), "%.100s: %s", what,
-                 rc == -EBADMSG ? "wrong bytes as good" : strerror(-rc));
-        scenario_wrong(r, text);
-    }
-    return rc;
-}
-
-void scenario_begin(const struct scenario *s, struct scenario_run *r, uint64_t seed)
-{
-    uint64_t bytes = s->largest_bytes ? s->largest_bytes : s->disk_bytes;
-
-    harness_begin(&r->h, seed, bytes ? bytes : DISK_BYTES, &s->file);
-    r->h.no_flush = s->no_flush;
-    r->h.wrote_through = s->write_through;
-    if (s->prepare) {
-        harness_own++;
-        s->prepare(r, s);
-        harness_own--;
-    }
-}
-
-unsigned scenario_end(const struct scenario *s, struct scenario_run *r)
-{
-    struct sim_rng rng = {.state = 1};
-    unsigned left;
-
-    harness_close(&r->h);
-    if (r->h.judge) {
-        const char *wrong = harness_verify(&r->h, 0, &rng);
-
-        if (wrong) {
-            scenario_wrong(r, wrong);
-        }
-    }
-    left = harness_end(&r->h);
-    if (s->finish) {
-        s->finish(r);
-    }
-    return left;
-}
-
-void scenario_steps(const struct scenario *s, struct scenario_run *r)
-{
-    if (OP(r, harness_platter(&r->h)) < 0) {
-        return;
-    }
-    if (s->options) {
-        if (OP(r, harness_open(&r->h, s->options, BDRV_O_RDWR | s->flags)) < 0) {
-            return;
-        }
-        if (s->write_through) {
-            blk_set_enable_write_cache(r->h.blk, false);
-        }
-    }
-    s->steps(r);
-}
-
-/* Run fn(r) in a coroutine of the control thread. */
-struct co_call {
-    struct scenario_run *r;
-    int (*fn)(struct scenario_run *r);
-    int rc;
-    bool done;
-};
-
-static void co_entry(void *opaque)
-{
-    struct co_call *call = opaque;
-
-    call->rc = call->fn(call->r);
-    call->done = true;
-}
-
-static int in_co(struct scenario_run *r, int (*fn)(struct scenario_run *r))
-{
-    struct co_call call = {.r = r, .fn = fn};
-    Coroutine *co = coroutine_create(co_entry, &call);
-
-    if (!co) {
-        return -ENOMEM;
-    }
-    coroutine_enter(co);
-    while (!call.done) {
-        aio_poll(platter_get_main_context(r->h.pl), true);
-    }
-    return call.rc;
-}
 
 /* ---- opening ---- */
 
@@ -521,7 +414,7 @@ static void status(struct scenario_run *r)
 {
     OP(r, h_write(&r->h, 0, 4096, 0));
     OP(r, h_write(&r->h, 32 * KIB, 4096, 0));
-    OP(r, in_co(r, status_steps));
+    OP(r, scenario_in_co(r, status_steps));
 }
 
 static int copy_same_steps(struct scenario_run *r)
@@ -538,7 +431,7 @@ static int copy_same_steps(struct scenario_run *r)
 static void copy_same(struct scenario_run *r)
 {
     if (OP(r, h_write(&r->h, 0, 8192, 0)) == 0) {
-        OP(r, in_co(r, copy_same_steps));
+        OP(r, scenario_in_co(r, copy_same_steps));
         OP(r, h_read(&r->h, 32 * KIB, 8192));
     }
 }
@@ -579,7 +472,7 @@ static void copy_other(struct scenario_run *r)
     OP(r, copy_target ? 0 : -error_get_errno(err));
     error_free(err);
     if (copy_target && OP(r, h_write(&r->h, 0, 16 * KIB, 0)) == 0) {
-        OP(r, in_co(r, copy_other_steps));
+        OP(r, scenario_in_co(r, copy_other_steps));
     }
     blk_unref(copy_target);
 }
@@ -729,15 +622,3 @@ const struct scenario_list scenarios_plain = {
     .scenarios = scenarios,
     .count = sizeof(scenarios) / sizeof(scenarios[0]),
 };
-
-const struct scenario_list *scenario_list_find(const char *name)
-{
-    if (!name || strcmp(name, scenarios_plain.name) == 0) {
-        return &scenarios_plain;
-    }
-    if (strcmp(name, scenarios_qcow2.name) == 0) {
-        return &scenarios_qcow2;
-    }
-    fprintf(stderr, "no scenarios '%s'\n", name);
-    abort();
-}

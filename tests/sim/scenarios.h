@@ -5,6 +5,8 @@
 
 #include "sim_harness.h"
 
+#define SCENARIO_DISK_BYTES 65536u
+
 struct scenario_run {
     struct harness h;
     bool strict;       /* nothing is made to fail: nothing may fail */
@@ -21,7 +23,7 @@ struct scenario {
     struct sim_file_options file;
     bool write_through;
     bool no_flush;
-    uint64_t disk_bytes; /* 0: 64 KiB */
+    uint64_t disk_bytes; /* 0: SCENARIO_DISK_BYTES */
     uint64_t calls;      /* SIM_CALLS that are made to fail; 0: those of files */
     void (*prepare)(struct scenario_run *r, const struct scenario *s); /* before anything is made to
                                                                           fail; may be NULL */
@@ -49,6 +51,8 @@ unsigned scenario_end(const struct scenario *s, struct scenario_run *r);
 /* Judge a result: notes what is wrong. Returns rc. */
 int scenario_result(struct scenario_run *r, const char *what, int rc);
 void scenario_wrong(struct scenario_run *r, const char *text);
+/* Run fn(r) in a coroutine of the control thread. What it returned, or -ENOMEM. */
+int scenario_in_co(struct scenario_run *r, int (*fn)(struct scenario_run *r));
 
 /* scenario_nbd.c */
 void scenario_nbd(struct scenario_run *r);
