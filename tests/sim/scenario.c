@@ -37,6 +37,19 @@ int scenario_result(struct scenario_run *r, const char *what, int rc)
     return rc;
 }
 
+int scenario_error(struct scenario_run *r, int rc, Error **err)
+{
+    if (rc < 0 && getenv("PLATTER_TRACE")) {
+        fprintf(stderr, "%s: %s\n", strerror(-rc), *err ? error_get_pretty(*err) : "no Error");
+    }
+    if ((rc < 0) != (*err != 0)) {
+        scenario_wrong(r, "result and Error do not agree");
+    }
+    error_free(*err);
+    *err = 0;
+    return rc;
+}
+
 void scenario_begin(const struct scenario *s, struct scenario_run *r, uint64_t seed)
 {
     uint64_t bytes = s->largest_bytes ? s->largest_bytes : s->disk_bytes;

@@ -290,26 +290,31 @@ static void burst_flushed(void *opaque, int ret)
     b->left--;
 }
 
-static void burst(struct scenario_run *r)
+static void burst_send(struct burst *b, struct scenario_run *r)
 {
-    static struct burst b;
-
-    b.r = r;
+    *b = (struct burst){.r = r};
     for (unsigned i = 0; i < BURST; i++) {
-        struct burst_one *one = &b.one[i];
+        struct burst_one *one = &b->one[i];
 
-        *one = (struct burst_one){.burst = &b};
+        one->burst = b;
         one->version = shadow_begin(&r->h.shadow, i * 4096, 4096, false);
         shadow_fill(one->bytes, i * 4096, 4096, one->version);
         one->iov = (struct iovec){.iov_base = one->bytes, .iov_len = 4096};
         one->view = (struct iov_view){.iov = &one->iov, .niov = 1, .bytes = 4096};
         if (blk_aio_pwritev(r->h.blk, i * 4096, &one->view, i % 4 == 3 ? BDRV_REQ_FUA : 0,
                             burst_done, one)) {
-            b.left++;
+            b->left++;
         } else {
             OP(r, -ENOMEM);
         }
     }
+}
+
+static void burst(struct scenario_run *r)
+{
+    static struct burst b;
+
+    burst_send(&b, r);
     if (blk_aio_flush(r->h.blk, burst_flushed, &b)) {
         b.left++;
     }
@@ -324,18 +329,7 @@ static void burst_then_close(struct scenario_run *r)
 {
     static struct burst b;
 
-    b = (struct burst){.r = r};
-    for (unsigned i = 0; i < BURST; i++) {
-        struct burst_one *one = &b.one[i];
-
-        one->burst = &b;
-        one->version = shadow_begin(&r->h.shadow, i * 4096, 4096, false);
-        shadow_fill(one->bytes, i * 4096, 4096, one->version);
-        one->iov = (struct iovec){.iov_base = one->bytes, .iov_len = 4096};
-        one->view = (struct iov_view){.iov = &one->iov, .niov = 1, .bytes = 4096};
-        b.left += blk_aio_pwritev(r->h.blk, i * 4096, &one->view, i % 4 == 3 ? BDRV_REQ_FUA : 0,
-                                  burst_done, one) != 0;
-    }
+    burst_send(&b, r);
     blk_drain(r->h.blk);
     if (b.left != 0) {
         scenario_wrong(r, "a drain left requests in flight");
@@ -493,12 +487,7 @@ static void create(struct scenario_run *r, const char *driver, const char *preal
         OP(r, -ENOMEM);
         return;
     }
-    rc = bdrv_create(r->h.pl, "/sim/new", options, &err);
-    OP(r, rc);
-    if ((rc < 0) != (err != 0)) {
-        scenario_wrong(r, "result and Error do not agree");
-    }
-    error_free(err);
+    rc = OP(r, scenario_error(r, bdrv_create(r->h.pl, "/sim/new", options, &err), &err));
     harness_own++;
     made = rc == 0 ? sim_world_clone_disk(r->h.world, "/sim/new") : 0;
     if (rc == 0 && (!made || sim_disk_size(made) != 100 * KIB)) {

@@ -51,6 +51,8 @@ unsigned scenario_end(const struct scenario *s, struct scenario_run *r);
 /* Judge a result: notes what is wrong. Returns rc. */
 int scenario_result(struct scenario_run *r, const char *what, int rc);
 void scenario_wrong(struct scenario_run *r, const char *text);
+/* An Error and a result that do not agree are wrong. Frees the Error; returns rc. */
+int scenario_error(struct scenario_run *r, int rc, Error **err);
 /* Run fn(r) in a coroutine of the control thread. What it returned, or -ENOMEM. */
 int scenario_in_co(struct scenario_run *r, int (*fn)(struct scenario_run *r));
 

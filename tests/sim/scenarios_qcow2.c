@@ -12,14 +12,13 @@
 #include <string.h>
 
 #include <platter/bitmap.h>
-#include <platter/coroutine.h>
 #include <platter/image.h>
 #include <platter/options.h>
 
 #include "qcow2_expect.h"
 
 #define KIB 1024u
-#define DISK_BYTES (64u * KIB)
+#define DISK_BYTES SCENARIO_DISK_BYTES
 #define CLUSTER 4096u
 #define OP(r, call) scenario_result(r, #call, call)
 
@@ -35,7 +34,7 @@ static const char overlay[] = IMAGE ",backing.driver=raw,backing.file.driver=fil
 static const char external[] = IMAGE ",data-file.driver=file,data-file.filename=" EXPECT_DATA_PATH;
 
 static struct qcow2_expect expect; /* of the run that is on */
-static bool nothing_fails; /* in that run */
+static bool nothing_fails;         /* in that run */
 
 /* ---- begin, judge, end ---- */
 
@@ -139,20 +138,6 @@ static BlockDriverState *node(struct scenario_run *r)
     return blk_bs(r->h.blk);
 }
 
-/* An Error and a result that do not agree are wrong. */
-static int with_error(struct scenario_run *r, int rc, Error **err)
-{
-    if (rc < 0 && getenv("PLATTER_TRACE")) {
-        fprintf(stderr, "%s: %s\n", strerror(-rc), *err ? error_get_pretty(*err) : "no Error");
-    }
-    if ((rc < 0) != (*err != 0)) {
-        scenario_wrong(r, "result and Error do not agree");
-    }
-    error_free(*err);
-    *err = 0;
-    return rc;
-}
-
 static int touched(uint64_t offset, uint64_t bytes, int rc)
 {
     if (rc < 0) {
@@ -199,7 +184,7 @@ static int q_snapshot(struct scenario_run *r, const char *name, uint64_t vm_byte
     struct bdrv_snapshot_info info = {.name = name, .vm_state_bytes = vm_bytes, .date_sec = 1};
     struct expect_snapshot *s = expect_create(&expect, name, vm_bytes, 7);
     Error *err = 0;
-    int rc = with_error(r, bdrv_snapshot_create(node(r), &info, &err), &err);
+    int rc = scenario_error(r, bdrv_snapshot_create(node(r), &info, &err), &err);
 
     expect_create_end(&expect, s, rc == 0);
     return rc;
@@ -215,7 +200,7 @@ static int q_apply(struct scenario_run *r, const char *name)
         return 0;
     }
     expect_apply(&expect, s);
-    rc = with_error(r, bdrv_snapshot_apply(node(r), name, &err), &err);
+    rc = scenario_error(r, bdrv_snapshot_apply(node(r), name, &err), &err);
     expect_apply_end(&expect, s, rc == 0);
     return rc;
 }
@@ -230,7 +215,7 @@ static int q_delete(struct scenario_run *r, const char *name)
         return 0;
     }
     expect_delete(&expect, s);
-    rc = with_error(r, bdrv_snapshot_delete(node(r), 0, name, &err), &err);
+    rc = scenario_error(r, bdrv_snapshot_delete(node(r), 0, name, &err), &err);
     expect_delete_end(&expect, s, rc == 0);
     return rc;
 }
@@ -244,7 +229,7 @@ static int q_resize(struct scenario_run *r, uint64_t bytes, enum bdrv_prealloc p
         return 0; /* what size it has after a failure is not known */
     }
     expect_resize(&expect, bytes);
-    rc = with_error(r, blk_resize(r->h.blk, (int64_t)bytes, true, prealloc, &err), &err);
+    rc = scenario_error(r, blk_resize(r->h.blk, (int64_t)bytes, true, prealloc, &err), &err);
     expect_resize_end(&expect, bytes, rc == 0);
     return rc;
 }
@@ -259,7 +244,7 @@ static int q_amend(struct scenario_run *r, const char *text)
         return -ENOMEM;
     }
     expect.whole = true;
-    rc = with_error(r, bdrv_amend(node(r), options, false, 0, &err), &err);
+    rc = scenario_error(r, bdrv_amend(node(r), options, false, 0, &err), &err);
     expect.whole = rc < 0;
     return rc;
 }
@@ -269,7 +254,7 @@ static int q_check(struct scenario_run *r, unsigned fix)
     struct bdrv_check_options options = {.size = sizeof(options), .fix = fix};
     struct bdrv_check_result result = {0};
     Error *err = 0;
-    int rc = with_error(r, bdrv_check(node(r), &options, &result, &err), &err);
+    int rc = scenario_error(r, bdrv_check(node(r), &options, &result, &err), &err);
 
     if (rc == 0 && result.corruptions > 0 && r->strict) {
         scenario_wrong(r, "check finds corruption");
@@ -464,14 +449,14 @@ static void snapshot_facts(struct scenario_run *r)
     char *text;
 
     OP(r, q_snapshot(r, "one", 0));
-    if (OP(r, with_error(r, bdrv_snapshot_list(node(r), &list, &err), &err)) == 0) {
+    if (OP(r, scenario_error(r, bdrv_snapshot_list(node(r), &list, &err), &err)) == 0) {
         bdrv_snapshot_list_free(&list);
     }
     text = bdrv_get_specific_info(node(r), &err);
-    OP(r, err ? with_error(r, -error_get_errno(err), &err) : 0);
+    OP(r, err ? scenario_error(r, -error_get_errno(err), &err) : 0);
     free(text);
     text = bdrv_inspect(r->h.pl, SIM_DISK_PATH, "qcow2", &err);
-    OP(r, err ? with_error(r, -error_get_errno(err), &err) : text ? 0 : -EBADMSG);
+    OP(r, err ? scenario_error(r, -error_get_errno(err), &err) : text ? 0 : -EBADMSG);
     free(text);
 }
 
@@ -512,9 +497,10 @@ static void backing_name(struct scenario_run *r)
 {
     Error *err = 0;
 
-    OP(r, with_error(r, bdrv_change_backing_file(node(r), "elsewhere", "raw", &err), &err));
+    OP(r, scenario_error(r, bdrv_change_backing_file(node(r), "elsewhere", "raw", &err), &err));
     OP(r, q_write(r, 0, 512, 0));
-    OP(r, with_error(r, bdrv_change_backing_file(node(r), EXPECT_BACKING_PATH, "raw", &err), &err));
+    OP(r, scenario_error(r, bdrv_change_backing_file(node(r), EXPECT_BACKING_PATH, "raw", &err),
+                         &err));
 }
 
 static void bitmaps(struct scenario_run *r)
@@ -524,12 +510,12 @@ static void bitmaps(struct scenario_run *r)
 
     expect_bitmap_new(&expect);
     bm = bdrv_bitmap_create(node(r), EXPECT_BITMAP, 4096, BDRV_BITMAP_PERSISTENT, &err);
-    if (OP(r, bm ? 0 : with_error(r, -error_get_errno(err), &err)) < 0) {
+    if (OP(r, bm ? 0 : scenario_error(r, -error_get_errno(err), &err)) < 0) {
         return;
     }
     expect.bitmap = r->strict;
     OP(r, q_write(r, 4096, 4096, 0));
-    if (OP(r, with_error(r, bdrv_bitmaps_store(node(r), &err), &err)) == 0) {
+    if (OP(r, scenario_error(r, bdrv_bitmaps_store(node(r), &err), &err)) == 0) {
         expect_bitmap_stored(&expect);
     }
     OP(r, q_write(r, 20 * KIB, 512, 0));
@@ -586,37 +572,11 @@ static int status_steps(struct scenario_run *r)
     return 0;
 }
 
-struct co_call {
-    struct scenario_run *r;
-    int rc;
-    bool done;
-};
-
-static void status_entry(void *opaque)
-{
-    struct co_call *call = opaque;
-
-    call->rc = status_steps(call->r);
-    call->done = true;
-}
-
 static void status(struct scenario_run *r)
 {
-    struct co_call call = {.r = r};
-    Coroutine *co;
-
     OP(r, q_write(r, 4096, 4096, 0));
     OP(r, q_zero(r, 16 * KIB, 4096, 0));
-    co = coroutine_create(status_entry, &call);
-    if (!co) {
-        OP(r, -ENOMEM);
-        return;
-    }
-    coroutine_enter(co);
-    while (!call.done) {
-        aio_poll(platter_get_main_context(r->h.pl), true);
-    }
-    OP(r, call.rc);
+    OP(r, scenario_in_co(r, status_steps));
 }
 
 /* ---- create ---- */
@@ -636,7 +596,7 @@ static void create(struct scenario_run *r, const char *text)
         OP(r, -ENOMEM);
         return;
     }
-    rc = OP(r, with_error(r, bdrv_create(r->h.pl, "/sim/new", options, &err), &err));
+    rc = OP(r, scenario_error(r, bdrv_create(r->h.pl, "/sim/new", options, &err), &err));
     if (rc < 0) {
         return;
     }
@@ -686,7 +646,7 @@ static void measures(struct scenario_run *r)
         OP(r, -ENOMEM);
         return;
     }
-    OP(r, with_error(r, bdrv_measure(r->h.pl, "qcow2", options, node(r), &result, &err), &err));
+    OP(r, scenario_error(r, bdrv_measure(r->h.pl, "qcow2", options, node(r), &result, &err), &err));
 }
 
 #define QCOW2(text, open_options, prepared, run)                                                   \
