@@ -33,8 +33,8 @@ static const char overlay[] = IMAGE ",backing.driver=raw,backing.file.driver=fil
                                     "backing.file.filename=" EXPECT_BACKING_PATH;
 static const char external[] = IMAGE ",data-file.driver=file,data-file.filename=" EXPECT_DATA_PATH;
 
-static struct qcow2_expect expect; /* of the run that is on */
-static bool nothing_fails;         /* in that run */
+static struct qcow2_expect q_expect; /* of the run that is on */
+static bool nothing_fails;           /* in that run */
 
 /* ---- begin, judge, end ---- */
 
@@ -51,12 +51,12 @@ static const char *judge(struct harness *h, const struct sim_disk *disk, bool af
 
         sim_disk_power_cut_subset(data, none);
     }
-    wrong = expect_judge(&expect, disk, data, exact ? EXPECT_CLOSED : EXPECT_CUT);
+    wrong = expect_judge(&q_expect, disk, data, exact ? EXPECT_CLOSED : EXPECT_CUT);
     sim_disk_free(data);
     return wrong;
 }
 
-static void must(bool ok, const char *what)
+static void q_must(bool ok, const char *what)
 {
     if (!ok) {
         fprintf(stderr, "scenarios_qcow2: %s\n", what);
@@ -71,29 +71,29 @@ static void make_image(struct scenario_run *r, const struct scenario *s, uint64_
     Error *err = 0;
 
     nothing_fails = r->strict;
-    expect_init(&expect, &r->h, bytes, backing_bytes);
-    must(options && block_options_set_str(options, "driver", "qcow2") == 0 &&
-             block_options_set_u64(options, "size", bytes) == 0,
-         "options");
+    expect_init(&q_expect, &r->h, bytes, backing_bytes);
+    q_must(options && block_options_set_str(options, "driver", "qcow2") == 0 &&
+               block_options_set_u64(options, "size", bytes) == 0,
+           "options");
     if (backing_bytes > 0) {
-        must(block_options_set_str(options, "backing_file", EXPECT_BACKING_PATH) == 0 &&
-                 block_options_set_str(options, "backing_fmt", "raw") == 0,
-             "options");
+        q_must(block_options_set_str(options, "backing_file", EXPECT_BACKING_PATH) == 0 &&
+                   block_options_set_str(options, "backing_fmt", "raw") == 0,
+               "options");
     }
-    must(harness_platter(&r->h) == 0, "no Platter");
+    q_must(harness_platter(&r->h) == 0, "no Platter");
     if (bdrv_create(r->h.pl, SIM_DISK_PATH, options, &err) < 0) {
-        must(false, error_get_pretty(err));
+        q_must(false, error_get_pretty(err));
     }
     harness_close(&r->h);
     r->h.judge = judge;
 }
 
-static void fresh(struct scenario_run *r, const struct scenario *s)
+static void q_fresh(struct scenario_run *r, const struct scenario *s)
 {
     make_image(r, s, 0);
 }
 
-static void over_backing(struct scenario_run *r, const struct scenario *s)
+static void q_over_backing(struct scenario_run *r, const struct scenario *s)
 {
     make_image(r, s, 40 * KIB);
 }
@@ -104,13 +104,13 @@ static void poke(struct scenario_run *r, uint64_t offset, const void *bytes, siz
     int fd = os->open(SIM_DISK_PATH, 2 /* O_RDWR */, 0);
     struct iovec iov = {.iov_base = (void *)(uintptr_t)bytes, .iov_len = n};
 
-    must(fd >= 0 && os->pwritev(fd, &iov, 1, offset, 0) == (int64_t)n && os->fdatasync(fd) == 0,
-         "poke");
+    q_must(fd >= 0 && os->pwritev(fd, &iov, 1, offset, 0) == (int64_t)n && os->fdatasync(fd) == 0,
+           "poke");
     os->close(fd);
 }
 
 /* Refcounts of an image of 4 KiB clusters begin at 2 * 4 KiB. */
-static void dirty(struct scenario_run *r, const struct scenario *s)
+static void q_dirty(struct scenario_run *r, const struct scenario *s)
 {
     make_image(r, s, 0);
     poke(r, 79, "\1", 1);                       /* the dirty bit */
@@ -119,21 +119,21 @@ static void dirty(struct scenario_run *r, const struct scenario *s)
     poke(r, 20 * CLUSTER + CLUSTER - 1, "", 1); /* in the file */
 }
 
-static void leaky(struct scenario_run *r, const struct scenario *s)
+static void q_leaky(struct scenario_run *r, const struct scenario *s)
 {
     make_image(r, s, 0);
     poke(r, 2 * CLUSTER + 2 * 20, "\0\1\0\2", 4);
     poke(r, 21 * CLUSTER + CLUSTER - 1, "", 1);
 }
 
-static void finish(struct scenario_run *r)
+static void q_finish(struct scenario_run *r)
 {
-    expect_fini(&expect);
+    expect_fini(&q_expect);
 }
 
 /* ---- calls that tell the expectation ---- */
 
-static BlockDriverState *node(struct scenario_run *r)
+static BlockDriverState *q_node(struct scenario_run *r)
 {
     return blk_bs(r->h.blk);
 }
@@ -141,14 +141,14 @@ static BlockDriverState *node(struct scenario_run *r)
 static int touched(uint64_t offset, uint64_t bytes, int rc)
 {
     if (rc < 0) {
-        expect_touch_failed(&expect, offset, bytes);
+        expect_touch_failed(&q_expect, offset, bytes);
     }
     return rc;
 }
 
 static int q_write(struct scenario_run *r, uint64_t offset, size_t bytes, int flags)
 {
-    expect_touch(&expect, offset, bytes);
+    expect_touch(&q_expect, offset, bytes);
     return touched(offset, bytes, h_write(&r->h, offset, bytes, flags));
 }
 
@@ -159,21 +159,21 @@ static int q_compress(struct scenario_run *r, uint64_t offset, size_t bytes)
 
 static int q_zero(struct scenario_run *r, uint64_t offset, uint64_t bytes, int flags)
 {
-    expect_touch(&expect, offset, bytes);
+    expect_touch(&q_expect, offset, bytes);
     return touched(offset, bytes, h_zero(&r->h, offset, bytes, flags));
 }
 
 static int q_discard(struct scenario_run *r, uint64_t offset, uint64_t bytes)
 {
-    expect_touch(&expect, offset, bytes);
+    expect_touch(&q_expect, offset, bytes);
     return touched(offset, bytes, h_discard(&r->h, offset, bytes));
 }
 
 static struct expect_snapshot *named(const char *name)
 {
     for (size_t i = 0; i < EXPECT_SNAPSHOTS; i++) {
-        if (expect.snapshots[i].used && strcmp(expect.snapshots[i].name, name) == 0) {
-            return &expect.snapshots[i];
+        if (q_expect.snapshots[i].used && strcmp(q_expect.snapshots[i].name, name) == 0) {
+            return &q_expect.snapshots[i];
         }
     }
     return 0;
@@ -182,11 +182,11 @@ static struct expect_snapshot *named(const char *name)
 static int q_snapshot(struct scenario_run *r, const char *name, uint64_t vm_bytes)
 {
     struct bdrv_snapshot_info info = {.name = name, .vm_state_bytes = vm_bytes, .date_sec = 1};
-    struct expect_snapshot *s = expect_create(&expect, name, vm_bytes, 7);
+    struct expect_snapshot *s = expect_create(&q_expect, name, vm_bytes, 7);
     Error *err = 0;
-    int rc = scenario_error(r, bdrv_snapshot_create(node(r), &info, &err), &err);
+    int rc = scenario_error(r, bdrv_snapshot_create(q_node(r), &info, &err), &err);
 
-    expect_create_end(&expect, s, rc == 0);
+    expect_create_end(&q_expect, s, rc == 0);
     return rc;
 }
 
@@ -199,9 +199,9 @@ static int q_apply(struct scenario_run *r, const char *name)
     if (!s || s->maybe) {
         return 0;
     }
-    expect_apply(&expect, s);
-    rc = scenario_error(r, bdrv_snapshot_apply(node(r), name, &err), &err);
-    expect_apply_end(&expect, s, rc == 0);
+    expect_apply(&q_expect, s);
+    rc = scenario_error(r, bdrv_snapshot_apply(q_node(r), name, &err), &err);
+    expect_apply_end(&q_expect, s, rc == 0);
     return rc;
 }
 
@@ -214,9 +214,9 @@ static int q_delete(struct scenario_run *r, const char *name)
     if (!s || s->maybe) {
         return 0;
     }
-    expect_delete(&expect, s);
-    rc = scenario_error(r, bdrv_snapshot_delete(node(r), 0, name, &err), &err);
-    expect_delete_end(&expect, s, rc == 0);
+    expect_delete(&q_expect, s);
+    rc = scenario_error(r, bdrv_snapshot_delete(q_node(r), 0, name, &err), &err);
+    expect_delete_end(&q_expect, s, rc == 0);
     return rc;
 }
 
@@ -225,12 +225,12 @@ static int q_resize(struct scenario_run *r, uint64_t bytes, enum bdrv_prealloc p
     Error *err = 0;
     int rc;
 
-    if (expect.other_bytes) {
+    if (q_expect.other_bytes) {
         return 0; /* what size it has after a failure is not known */
     }
-    expect_resize(&expect, bytes);
+    expect_resize(&q_expect, bytes);
     rc = scenario_error(r, blk_resize(r->h.blk, (int64_t)bytes, true, prealloc, &err), &err);
-    expect_resize_end(&expect, bytes, rc == 0);
+    expect_resize_end(&q_expect, bytes, rc == 0);
     return rc;
 }
 
@@ -243,9 +243,9 @@ static int q_amend(struct scenario_run *r, const char *text)
     if (!options) {
         return -ENOMEM;
     }
-    expect.whole = true;
-    rc = scenario_error(r, bdrv_amend(node(r), options, false, 0, &err), &err);
-    expect.whole = rc < 0;
+    q_expect.whole = true;
+    rc = scenario_error(r, bdrv_amend(q_node(r), options, false, 0, &err), &err);
+    q_expect.whole = rc < 0;
     return rc;
 }
 
@@ -254,7 +254,7 @@ static int q_check(struct scenario_run *r, unsigned fix)
     struct bdrv_check_options options = {.size = sizeof(options), .fix = fix};
     struct bdrv_check_result result = {0};
     Error *err = 0;
-    int rc = scenario_error(r, bdrv_check(node(r), &options, &result, &err), &err);
+    int rc = scenario_error(r, bdrv_check(q_node(r), &options, &result, &err), &err);
 
     if (rc == 0 && result.corruptions > 0 && r->strict) {
         scenario_wrong(r, "check finds corruption");
@@ -274,7 +274,7 @@ static int q_vmstate(struct scenario_run *r, size_t bytes)
 
 /* With direct I/O: what a page cache lost when a sync failed, and shows until the end, cannot be
  * known by who opens the file anew. */
-static void reopen(struct scenario_run *r, const char *options)
+static void q_reopen(struct scenario_run *r, const char *options)
 {
     if (r->h.blk) {
         blk_unref(r->h.blk);
@@ -449,10 +449,10 @@ static void snapshot_facts(struct scenario_run *r)
     char *text;
 
     OP(r, q_snapshot(r, "one", 0));
-    if (OP(r, scenario_error(r, bdrv_snapshot_list(node(r), &list, &err), &err)) == 0) {
+    if (OP(r, scenario_error(r, bdrv_snapshot_list(q_node(r), &list, &err), &err)) == 0) {
         bdrv_snapshot_list_free(&list);
     }
-    text = bdrv_get_specific_info(node(r), &err);
+    text = bdrv_get_specific_info(q_node(r), &err);
     OP(r, err ? scenario_error(r, -error_get_errno(err), &err) : 0);
     free(text);
     text = bdrv_inspect(r->h.pl, SIM_DISK_PATH, "qcow2", &err);
@@ -497,9 +497,9 @@ static void backing_name(struct scenario_run *r)
 {
     Error *err = 0;
 
-    OP(r, scenario_error(r, bdrv_change_backing_file(node(r), "elsewhere", "raw", &err), &err));
+    OP(r, scenario_error(r, bdrv_change_backing_file(q_node(r), "elsewhere", "raw", &err), &err));
     OP(r, q_write(r, 0, 512, 0));
-    OP(r, scenario_error(r, bdrv_change_backing_file(node(r), EXPECT_BACKING_PATH, "raw", &err),
+    OP(r, scenario_error(r, bdrv_change_backing_file(q_node(r), EXPECT_BACKING_PATH, "raw", &err),
                          &err));
 }
 
@@ -508,19 +508,19 @@ static void bitmaps(struct scenario_run *r)
     BdrvDirtyBitmap *bm;
     Error *err = 0;
 
-    expect_bitmap_new(&expect);
-    bm = bdrv_bitmap_create(node(r), EXPECT_BITMAP, 4096, BDRV_BITMAP_PERSISTENT, &err);
+    expect_bitmap_new(&q_expect);
+    bm = bdrv_bitmap_create(q_node(r), EXPECT_BITMAP, 4096, BDRV_BITMAP_PERSISTENT, &err);
     if (OP(r, bm ? 0 : scenario_error(r, -error_get_errno(err), &err)) < 0) {
         return;
     }
-    expect.bitmap = r->strict;
+    q_expect.bitmap = r->strict;
     OP(r, q_write(r, 4096, 4096, 0));
-    if (OP(r, scenario_error(r, bdrv_bitmaps_store(node(r), &err), &err)) == 0) {
-        expect_bitmap_stored(&expect);
+    if (OP(r, scenario_error(r, bdrv_bitmaps_store(q_node(r), &err), &err)) == 0) {
+        expect_bitmap_stored(&q_expect);
     }
     OP(r, q_write(r, 20 * KIB, 512, 0));
     OP(r, h_flush(&r->h));
-    reopen(r, direct);
+    q_reopen(r, direct);
     if (r->h.blk) {
         OP(r, q_write(r, 30 * KIB, 512, 0));
     }
@@ -530,7 +530,7 @@ static void lazy(struct scenario_run *r)
 {
     OP(r, q_write(r, 0, 16 * KIB, 0));
     OP(r, h_flush(&r->h));
-    reopen(r, direct);
+    q_reopen(r, direct);
     if (r->h.blk) {
         OP(r, q_write(r, 30 * KIB, 4096, 0));
         OP(r, q_discard(r, 0, 8192));
@@ -602,7 +602,7 @@ static void create(struct scenario_run *r, const char *text)
     }
     harness_own++;
     made = sim_world_clone_disk(r->h.world, "/sim/new");
-    must(made, "no disk was made");
+    q_must(made, "no disk was made");
     bytes = (struct qv_bytes){calloc(1, sim_disk_size(made) + 1), sim_disk_size(made)};
     sim_disk_read(made, 0, (uint8_t *)(uintptr_t)bytes.data, bytes.bytes);
     if (!qv_parse(&im, bytes, (struct qv_bytes){0}, (struct qv_bytes){0})) {
@@ -646,83 +646,84 @@ static void measures(struct scenario_run *r)
         OP(r, -ENOMEM);
         return;
     }
-    OP(r, scenario_error(r, bdrv_measure(r->h.pl, "qcow2", options, node(r), &result, &err), &err));
+    OP(r,
+       scenario_error(r, bdrv_measure(r->h.pl, "qcow2", options, q_node(r), &result, &err), &err));
 }
 
 #define QCOW2(text, open_options, prepared, run)                                                   \
     {                                                                                              \
         .name = text, .options = open_options, .flags = BDRV_O_UNMAP, .prepare = prepared,         \
-        .finish = finish, .steps = run                                                             \
+        .finish = q_finish, .steps = run                                                           \
     }
 #define QCOW2_MADE(text, open_options, prepared, run, create_options)                              \
     {                                                                                              \
         .name = text, .options = open_options, .flags = BDRV_O_UNMAP, .prepare = prepared,         \
-        .finish = finish, .steps = run, .create = create_options                                   \
+        .finish = q_finish, .steps = run, .create = create_options                                 \
     }
 
 static const struct scenario scenarios[] = {
-    QCOW2("open and close", plain, fresh, nothing),
-    QCOW2("allocate", plain, fresh, allocate),
-    QCOW2("allocate direct", direct, fresh, allocate),
-    QCOW2("unaligned", plain, fresh, unaligned),
-    QCOW2("copy on write", overlay, over_backing, unaligned),
-    QCOW2("zeroes", unmap, fresh, zeroes),
-    QCOW2("zeroes over backing", overlay, over_backing, zeroes),
-    QCOW2("discard", unmap, fresh, discards),
-    QCOW2("compressed", plain, fresh, compressed),
-    QCOW2_MADE("compressed zstd", plain, fresh, compressed,
+    QCOW2("open and close", plain, q_fresh, nothing),
+    QCOW2("allocate", plain, q_fresh, allocate),
+    QCOW2("allocate direct", direct, q_fresh, allocate),
+    QCOW2("unaligned", plain, q_fresh, unaligned),
+    QCOW2("copy on write", overlay, q_over_backing, unaligned),
+    QCOW2("zeroes", unmap, q_fresh, zeroes),
+    QCOW2("zeroes over backing", overlay, q_over_backing, zeroes),
+    QCOW2("discard", unmap, q_fresh, discards),
+    QCOW2("compressed", plain, q_fresh, compressed),
+    QCOW2_MADE("compressed zstd", plain, q_fresh, compressed,
                "cluster_size=4k,compression_type=zstd"),
-    QCOW2_MADE("burst", plain, fresh, burst, "cluster_size=512"),
-    QCOW2_MADE("small caches", small, fresh, small_caches, "cluster_size=512"),
+    QCOW2_MADE("burst", plain, q_fresh, burst, "cluster_size=512"),
+    QCOW2_MADE("small caches", small, q_fresh, small_caches, "cluster_size=512"),
     {.name = "tables grow",
      .options = plain,
-     .prepare = fresh,
-     .finish = finish,
+     .prepare = q_fresh,
+     .finish = q_finish,
      .steps = tables_grow,
      .create = "cluster_size=512,refcount_bits=64",
      .disk_bytes = 256 * KIB},
-    QCOW2_MADE("extended L2", plain, fresh, unaligned, "cluster_size=16k,extended_l2=on"),
-    QCOW2_MADE("extended L2 zeroes over backing", overlay, over_backing, zeroes,
+    QCOW2_MADE("extended L2", plain, q_fresh, unaligned, "cluster_size=16k,extended_l2=on"),
+    QCOW2_MADE("extended L2 zeroes over backing", overlay, q_over_backing, zeroes,
                "cluster_size=16k,extended_l2=on"),
-    QCOW2_MADE("version 2", plain, fresh, zeroes, "cluster_size=4k,compat=0.10"),
-    QCOW2_MADE("data file", external, fresh, allocate,
+    QCOW2_MADE("version 2", plain, q_fresh, zeroes, "cluster_size=4k,compat=0.10"),
+    QCOW2_MADE("data file", external, q_fresh, allocate,
                "cluster_size=4k,data_file=" EXPECT_DATA_PATH),
-    QCOW2_MADE("raw data file", external, fresh, zeroes,
+    QCOW2_MADE("raw data file", external, q_fresh, zeroes,
                "cluster_size=4k,data_file=" EXPECT_DATA_PATH ",data_file_raw=on"),
-    QCOW2("snapshots", plain, fresh, snapshots),
-    QCOW2_MADE("snapshots of version 2", plain, fresh, snapshots, "cluster_size=4k,compat=0.10"),
-    QCOW2("VM state", plain, fresh, vm_state),
-    QCOW2("facts", plain, fresh, snapshot_facts),
+    QCOW2("snapshots", plain, q_fresh, snapshots),
+    QCOW2_MADE("snapshots of version 2", plain, q_fresh, snapshots, "cluster_size=4k,compat=0.10"),
+    QCOW2("VM state", plain, q_fresh, vm_state),
+    QCOW2("facts", plain, q_fresh, snapshot_facts),
     {.name = "resize",
      .options = plain,
-     .prepare = fresh,
-     .finish = finish,
+     .prepare = q_fresh,
+     .finish = q_finish,
      .steps = resizes,
      .largest_bytes = 96 * KIB},
     {.name = "grow over backing",
      .options = overlay,
-     .prepare = over_backing,
-     .finish = finish,
+     .prepare = q_over_backing,
+     .finish = q_finish,
      .steps = grows_over_backing,
      .disk_bytes = 24 * KIB,
      .largest_bytes = 64 * KIB},
-    QCOW2("amend", plain, fresh, amends),
-    QCOW2("backing file's name", overlay, over_backing, backing_name),
-    QCOW2("bitmaps", direct, fresh, bitmaps),
-    QCOW2_MADE("lazy refcounts", direct, fresh, lazy, "cluster_size=4k,lazy_refcounts=on"),
-    QCOW2("opened dirty", plain, dirty, opened_dirty),
-    QCOW2("check", plain, leaky, checks),
-    QCOW2("block status", overlay, over_backing, status),
+    QCOW2("amend", plain, q_fresh, amends),
+    QCOW2("backing file's name", overlay, q_over_backing, backing_name),
+    QCOW2("bitmaps", direct, q_fresh, bitmaps),
+    QCOW2_MADE("lazy refcounts", direct, q_fresh, lazy, "cluster_size=4k,lazy_refcounts=on"),
+    QCOW2("opened dirty", plain, q_dirty, opened_dirty),
+    QCOW2("check", plain, q_leaky, checks),
+    QCOW2("block status", overlay, q_over_backing, status),
     {.name = "write-through",
      .options = plain,
-     .prepare = fresh,
-     .finish = finish,
+     .prepare = q_fresh,
+     .finish = q_finish,
      .write_through = true,
      .steps = allocate},
     {.name = "create", .steps = create_plain},
     {.name = "create with metadata", .steps = create_metadata},
     {.name = "create full", .steps = create_full},
-    QCOW2("measure", plain, fresh, measures),
+    QCOW2("measure", plain, q_fresh, measures),
 };
 
 const struct scenario_list scenarios_qcow2 = {
