@@ -9,8 +9,6 @@
 
 #include <platter/coroutine.h>
 
-#define OP(r, call) scenario_result(r, #call, call)
-
 void scenario_wrong(struct scenario_run *r, const char *text)
 {
     if (!r->wrong[0]) {

@@ -15,7 +15,6 @@
 
 #define KIB 1024u
 #define CLUSTER 4096u
-#define OP(r, call) scenario_result(r, #call, call)
 
 struct qcow2_expect q_expect; /* of the run that is on */
 static bool nothing_fails;    /* in that run */

@@ -13,7 +13,6 @@
 
 #define KIB 1024u
 #define DISK_BYTES SCENARIO_DISK_BYTES
-#define OP(r, call) scenario_result(r, #call, call)
 
 static const char plain[] = "driver=raw,file.driver=file,file.filename=" SIM_DISK_PATH;
 static const char direct[] =

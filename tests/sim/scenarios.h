@@ -50,6 +50,7 @@ void scenario_steps(const struct scenario *s, struct scenario_run *r);
 unsigned scenario_end(const struct scenario *s, struct scenario_run *r);
 /* Judge a result: notes what is wrong. Returns rc. */
 int scenario_result(struct scenario_run *r, const char *what, int rc);
+#define OP(r, call) scenario_result(r, #call, call)
 void scenario_wrong(struct scenario_run *r, const char *text);
 /* An Error and a result that do not agree are wrong. Frees the Error; returns rc. */
 int scenario_error(struct scenario_run *r, int rc, Error **err);

@@ -17,7 +17,6 @@
 
 #define KIB 1024u
 #define DISK_BYTES SCENARIO_DISK_BYTES
-#define OP(r, call) scenario_result(r, #call, call)
 
 #define IMAGE "driver=qcow2,file.driver=file,file.filename=" SIM_DISK_PATH
 
