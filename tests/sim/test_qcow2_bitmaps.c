@@ -61,7 +61,7 @@ struct directory {
     struct stored maps[MAPS];
 };
 
-struct test {
+struct bitmaps_test {
     struct harness h;
     const char *name;
     struct sim_rng rng;
@@ -79,10 +79,11 @@ struct test {
     char wrong[256]; /* the first thing; empty: none */
 };
 
-static const char *const names[MAPS] = {"one", "two", "a third name"};
+static const char *const bm_names[MAPS] = {"one", "two", "a third name"};
 
-static void wrong(struct test *t, const char *fmt, ...) __attribute__((format(printf, 2, 3)));
-static void wrong(struct test *t, const char *fmt, ...)
+static void bm_wrong(struct bitmaps_test *t, const char *fmt, ...)
+    __attribute__((format(printf, 2, 3)));
+static void bm_wrong(struct bitmaps_test *t, const char *fmt, ...)
 {
     va_list ap;
 
@@ -95,7 +96,7 @@ static void wrong(struct test *t, const char *fmt, ...)
 
 /* ---- what an image has ---- */
 
-static bool same_bits(struct test *t, const struct qv_bitmap *b, const struct stored *s)
+static bool same_bits(struct bitmaps_test *t, const struct qv_bitmap *b, const struct stored *s)
 {
     uint64_t count = (s->disk_bytes + (1u << s->granularity_bits) - 1) >> s->granularity_bits;
 
@@ -108,7 +109,7 @@ static bool same_bits(struct test *t, const struct qv_bitmap *b, const struct st
 }
 
 /* Whether all that is clean is as it was. */
-static bool clean_is_unchanged(struct test *t, const struct stored *s)
+static bool clean_is_unchanged(struct bitmaps_test *t, const struct stored *s)
 {
     uint8_t buf[GRANULE];
 
@@ -123,7 +124,8 @@ static bool clean_is_unchanged(struct test *t, const struct stored *s)
     return true;
 }
 
-static const char *map_fault(struct test *t, const struct qv_bitmap *b, const struct stored *s)
+static const char *map_fault(struct bitmaps_test *t, const struct qv_bitmap *b,
+                             const struct stored *s)
 {
     if (b->granularity_bits != s->granularity_bits) {
         return "another granularity";
@@ -147,12 +149,12 @@ static const char *map_fault(struct test *t, const struct qv_bitmap *b, const st
 }
 
 /* Why t->im does not have this directory; NULL: it has. */
-static const char *directory_fault(struct test *t, const struct directory *d)
+static const char *directory_fault(struct bitmaps_test *t, const struct directory *d)
 {
     uint32_t count = 0;
 
     for (int m = 0; m < MAPS; m++) {
-        const struct qv_bitmap *b = qv_bitmap_find(&t->im, names[m]);
+        const struct qv_bitmap *b = qv_bitmap_find(&t->im, bm_names[m]);
         const char *fault;
 
         if (!d->maps[m].exists) {
@@ -168,7 +170,7 @@ static const char *directory_fault(struct test *t, const struct directory *d)
 }
 
 /* The bytes of a disk as an image in t->im, its structure judged. */
-static bool image_of(struct test *t, const struct sim_disk *disk)
+static bool bm_image_of(struct bitmaps_test *t, const struct sim_disk *disk)
 {
     size_t bytes = sim_disk_size(disk);
 
@@ -178,25 +180,25 @@ static bool image_of(struct test *t, const struct sim_disk *disk)
         t->buf_room = t->buf != NULL ? bytes : 0;
     }
     if (t->buf == NULL) {
-        wrong(t, "no memory");
+        bm_wrong(t, "no memory");
         return false;
     }
     sim_disk_read(disk, 0, t->buf, bytes);
     if (!qv_parse(&t->im, (struct qv_bytes){t->buf, bytes}, (struct qv_bytes){0},
                   (struct qv_bytes){0})) {
-        wrong(t, "cannot be opened: %s", t->im.text);
+        bm_wrong(t, "cannot be opened: %s", t->im.text);
         return false;
     }
     qv_verify(&t->im);
     if (!qv_sound(&t->im)) {
-        wrong(t, "structure: %s", t->im.text);
+        bm_wrong(t, "structure: %s", t->im.text);
         return false;
     }
     return true;
 }
 
 /* The newest candidate that t->im has, or -1. */
-static int candidate_of(struct test *t, const char **ret_fault)
+static int bm_candidate_of(struct bitmaps_test *t, const char **ret_fault)
 {
     *ret_fault = "no candidate";
     for (int i = CANDIDATES - 1; i >= 0; i--) {
@@ -212,18 +214,18 @@ static int candidate_of(struct test *t, const char **ret_fault)
     return -1;
 }
 
-static void judge(struct test *t, const struct sim_disk *disk)
+static void judge(struct bitmaps_test *t, const struct sim_disk *disk)
 {
     const char *fault = "no image";
 
     harness_own++;
-    if (image_of(t, disk) && candidate_of(t, &fault) < 0) {
-        wrong(t, "%s", fault);
+    if (bm_image_of(t, disk) && bm_candidate_of(t, &fault) < 0) {
+        bm_wrong(t, "%s", fault);
     }
     harness_own--;
 }
 
-static void cut_copy(struct test *t, const struct sim_disk *disk, int subset)
+static void cut_copy(struct bitmaps_test *t, const struct sim_disk *disk, int subset)
 {
     struct sim_disk *copy = sim_disk_clone(disk);
     static const uint8_t none[SIM_PENDING_MAX / 8];
@@ -237,15 +239,15 @@ static void cut_copy(struct test *t, const struct sim_disk *disk, int subset)
     if (rc == 0) {
         judge(t, copy);
     } else {
-        wrong(t, "no memory");
+        bm_wrong(t, "no memory");
     }
     t->cuts++;
     sim_disk_free(copy);
 }
 
-static void boundary(void *opaque, const char *path, const struct sim_disk *disk)
+static void bm_boundary(void *opaque, const char *path, const struct sim_disk *disk)
 {
-    struct test *t = opaque;
+    struct bitmaps_test *t = opaque;
     size_t pending = sim_disk_pending(disk);
     int subsets = pending <= SUBSETS_OF_PENDING ? 1 << pending : 1;
 
@@ -262,13 +264,13 @@ static void boundary(void *opaque, const char *path, const struct sim_disk *disk
 
 /* ---- the node's bitmaps and the model ---- */
 
-static BdrvDirtyBitmap *map_of(struct test *t, int m)
+static BdrvDirtyBitmap *map_of(struct bitmaps_test *t, int m)
 {
-    return bdrv_bitmap_find(blk_bs(t->h.blk), names[m]);
+    return bdrv_bitmap_find(blk_bs(t->h.blk), bm_names[m]);
 }
 
 /* The state of the node's bitmap, as a store would put it into the image. */
-static void capture(struct test *t, int m, struct stored *s)
+static void capture(struct bitmaps_test *t, int m, struct stored *s)
 {
     BdrvDirtyBitmap *bitmap = map_of(t, m);
     struct bdrv_bitmap_info info;
@@ -289,7 +291,7 @@ static void capture(struct test *t, int m, struct stored *s)
 }
 
 /* A directory may be in the image from now on; returns it to be filled. */
-static struct directory *candidate_new(struct test *t)
+static struct directory *candidate_new(struct bitmaps_test *t)
 {
     struct directory *d = &t->known[1];
 
@@ -301,7 +303,7 @@ static struct directory *candidate_new(struct test *t)
 }
 
 /* The operation that was to write d has ended. After a failure any of them may be the image's. */
-static void candidate_end(struct test *t, const struct directory *d, int rc)
+static void candidate_end(struct bitmaps_test *t, const struct directory *d, int rc)
 {
     if (rc == 0) {
         memmove(&t->known[0], d, sizeof(*d));
@@ -312,7 +314,8 @@ static void candidate_end(struct test *t, const struct directory *d, int rc)
 }
 
 /* What a change left behind: ok: value at each byte; else nobody knows. */
-static void changed(struct test *t, uint64_t offset, uint64_t bytes, const uint8_t *value, bool ok)
+static void changed(struct bitmaps_test *t, uint64_t offset, uint64_t bytes, const uint8_t *value,
+                    bool ok)
 {
     if (ok) {
         memcpy(t->content + offset, value, bytes);
@@ -336,7 +339,7 @@ static void changed(struct test *t, uint64_t offset, uint64_t bytes, const uint8
     }
 }
 
-static void map_begins(struct test *t, int m)
+static void map_begins(struct bitmaps_test *t, int m)
 {
     memcpy(t->now[m].base, t->content, DISK_MAX);
     memcpy(t->now[m].tainted, t->tainted, sizeof(t->tainted));
@@ -345,15 +348,15 @@ static void map_begins(struct test *t, int m)
 
 /* ---- steps ---- */
 
-static int done(struct test *t, const char *what, int rc)
+static int done(struct bitmaps_test *t, const char *what, int rc)
 {
     if (rc < 0 && !t->faults) {
-        wrong(t, "%s: %s", what, strerror(-rc));
+        bm_wrong(t, "%s: %s", what, strerror(-rc));
     }
     return rc;
 }
 
-static void step_change(struct test *t)
+static void step_change(struct bitmaps_test *t)
 {
     uint8_t *buf = calloc(1, DISK_MAX);
     uint64_t granules = t->disk_bytes / GRANULE;
@@ -384,7 +387,7 @@ static void step_change(struct test *t)
     free(buf);
 }
 
-static void step_make(struct test *t, int m)
+static void step_make(struct bitmaps_test *t, int m)
 {
     static const uint64_t granularities[] = {512, 512, 4096, 65536};
     unsigned flags =
@@ -394,7 +397,7 @@ static void step_make(struct test *t, int m)
     if (map_of(t, m) != NULL) {
         return;
     }
-    if (bdrv_bitmap_create(blk_bs(t->h.blk), names[m], granularities[sim_rng_below(&t->rng, 4)],
+    if (bdrv_bitmap_create(blk_bs(t->h.blk), bm_names[m], granularities[sim_rng_below(&t->rng, 4)],
                            flags, &err) == NULL) {
         (void)done(t, "create", -error_get_errno(err));
         error_free(err);
@@ -403,7 +406,7 @@ static void step_make(struct test *t, int m)
     map_begins(t, m);
 }
 
-static void step_remove(struct test *t, int m)
+static void step_remove(struct bitmaps_test *t, int m)
 {
     BdrvDirtyBitmap *bitmap = map_of(t, m);
     struct directory *d;
@@ -417,7 +420,7 @@ static void step_remove(struct test *t, int m)
     candidate_end(t, d, done(t, "remove", bdrv_bitmap_remove(bitmap, NULL)));
 }
 
-static void step_alter(struct test *t, int m)
+static void step_alter(struct bitmaps_test *t, int m)
 {
     BdrvDirtyBitmap *bitmap = map_of(t, m);
     BdrvDirtyBitmap *other = map_of(t, (int)sim_rng_below(&t->rng, MAPS));
@@ -437,7 +440,7 @@ static void step_alter(struct test *t, int m)
     }
 }
 
-static struct directory *about_to_store(struct test *t)
+static struct directory *about_to_store(struct bitmaps_test *t)
 {
     struct directory *d = candidate_new(t);
 
@@ -448,7 +451,7 @@ static struct directory *about_to_store(struct test *t)
     return d;
 }
 
-static void step_store(struct test *t)
+static void step_store(struct bitmaps_test *t)
 {
     const struct directory *d = about_to_store(t);
 
@@ -459,7 +462,7 @@ static const char disk_options[] =
     "driver=qcow2,discard=unmap,file.driver=file,file.discard=unmap,file.filename=" SIM_DISK_PATH;
 
 /* An image that was left dirty (lazy refcounts, and a close that failed) is repaired first. */
-static int open_repaired(struct test *t)
+static int open_repaired(struct bitmaps_test *t)
 {
     const struct bdrv_check_options fix = {.size = sizeof(fix),
                                            .fix = BDRV_FIX_LEAKS | BDRV_FIX_ERRORS};
@@ -478,7 +481,7 @@ static int open_repaired(struct test *t)
     return rc == 0 ? harness_open(&t->h, disk_options, BDRV_O_RDWR | BDRV_O_UNMAP) : rc;
 }
 
-static void open_disk(struct test *t)
+static void bm_open_disk(struct bitmaps_test *t)
 {
     int rc = open_repaired(t);
 
@@ -487,34 +490,34 @@ static void open_disk(struct test *t)
         rc = open_repaired(t);
     }
     if (rc < 0) {
-        wrong(t, "open: %s", strerror(-rc));
+        bm_wrong(t, "open: %s", strerror(-rc));
     }
 }
 
 /* The model follows what was loaded. */
-static void loaded(struct test *t, const struct directory *d)
+static void loaded(struct bitmaps_test *t, const struct directory *d)
 {
     for (int m = 0; m < MAPS; m++) {
         const struct stored *want = &d->maps[m];
-        const struct qv_bitmap *b = qv_bitmap_find(&t->im, names[m]);
+        const struct qv_bitmap *b = qv_bitmap_find(&t->im, bm_names[m]);
         struct stored got;
 
         capture(t, m, &got);
         if (got.exists != want->exists) {
-            wrong(t, "bitmap '%s' was %s", names[m], got.exists ? "made up" : "not loaded");
+            bm_wrong(t, "bitmap '%s' was %s", bm_names[m], got.exists ? "made up" : "not loaded");
         } else if (got.exists && got.lost != (b != NULL && (b->flags & 1))) {
-            wrong(t, "bitmap '%s' is %s", names[m], got.lost ? "inconsistent" : "believed");
+            bm_wrong(t, "bitmap '%s' is %s", bm_names[m], got.lost ? "inconsistent" : "believed");
         } else if (got.exists && !got.lost &&
                    (got.automatic != want->automatic ||
                     memcmp(got.bits, want->bits, sizeof(got.bits)) != 0)) {
-            wrong(t, "bitmap '%s' was loaded with other bits", names[m]);
+            bm_wrong(t, "bitmap '%s' was loaded with other bits", bm_names[m]);
         }
         t->now[m] = *want;
         t->now[m].lost = got.lost;
     }
 }
 
-static void learn_content(struct test *t)
+static void learn_content(struct bitmaps_test *t)
 {
     struct iovec iov = {.iov_base = t->content, .iov_len = t->disk_bytes};
     struct iov_view view = {.iov = &iov, .niov = 1, .bytes = t->disk_bytes};
@@ -529,7 +532,7 @@ static void learn_content(struct test *t)
     }
 }
 
-static void step_reopen(struct test *t)
+static void bm_step_reopen(struct bitmaps_test *t)
 {
     struct sim_disk *disk;
     const char *fault = "no image";
@@ -538,7 +541,7 @@ static void step_reopen(struct test *t)
     about_to_store(t)->valid = true;
     blk_unref(t->h.blk);
     t->h.blk = NULL;
-    open_disk(t);
+    bm_open_disk(t);
     if (t->h.blk == NULL) {
         return;
     }
@@ -546,30 +549,30 @@ static void step_reopen(struct test *t)
         t->disk_bytes = (uint64_t)blk_getlength(t->h.blk);
     }
     disk = sim_world_clone_disk(t->h.world, SIM_DISK_PATH);
-    i = disk != NULL && image_of(t, disk) ? candidate_of(t, &fault) : -1;
+    i = disk != NULL && bm_image_of(t, disk) ? bm_candidate_of(t, &fault) : -1;
     sim_disk_free(disk);
     if (i < 0) {
-        wrong(t, "after closing: %s", t->wrong[0] ? t->wrong : fault);
+        bm_wrong(t, "after closing: %s", t->wrong[0] ? t->wrong : fault);
         return;
     }
     t->loads++;
     if (i == 0 && !t->faults) {
-        wrong(t, "closing stored nothing");
+        bm_wrong(t, "closing stored nothing");
     }
     candidate_end(t, &t->known[i], 0);
     for (int m = 0; m < MAPS; m++) {
-        const struct qv_bitmap *b = qv_bitmap_find(&t->im, names[m]);
+        const struct qv_bitmap *b = qv_bitmap_find(&t->im, bm_names[m]);
 
         t->known[0].maps[m].lost = b != NULL && (b->flags & 1);
         if (t->known[0].maps[m].lost && !t->faults) {
-            wrong(t, "a bitmap was lost without a failure");
+            bm_wrong(t, "a bitmap was lost without a failure");
         }
     }
     loaded(t, &t->known[0]);
     learn_content(t);
 }
 
-static void step_resize(struct test *t)
+static void step_resize(struct bitmaps_test *t)
 {
     uint64_t bytes = (16 + sim_rng_below(&t->rng, GRANULES - 16)) * GRANULE;
     uint64_t old = t->disk_bytes;
@@ -593,7 +596,7 @@ static void step_resize(struct test *t)
     }
 }
 
-static void step(struct test *t)
+static void bm_step(struct bitmaps_test *t)
 {
     int m = (int)sim_rng_below(&t->rng, MAPS);
     unsigned what = (unsigned)sim_rng_below(&t->rng, 100);
@@ -611,7 +614,7 @@ static void step(struct test *t)
     } else if (what < 91) {
         step_store(t);
     } else if (what < 96) {
-        step_reopen(t);
+        bm_step_reopen(t);
     } else {
         step_resize(t);
     }
@@ -619,13 +622,13 @@ static void step(struct test *t)
 
 /* ---- runs ---- */
 
-static void begin(struct test *t, const char *options, uint64_t seed)
+static void begin(struct bitmaps_test *t, const char *options, uint64_t seed)
 {
     BlockOptions *create;
     Error *err = NULL;
     char text[128];
 
-    *t = (struct test){.name = options, .disk_bytes = DISK_MAX / 2};
+    *t = (struct bitmaps_test){.name = options, .disk_bytes = DISK_MAX / 2};
     sim_rng_init(&t->rng, seed);
     sim_rng_init(&t->cut_rng, seed + 1);
     harness_begin(&t->h, seed, 0, NULL);
@@ -638,11 +641,11 @@ static void begin(struct test *t, const char *options, uint64_t seed)
         fail_msg("create: %s", error_get_pretty(err));
     }
     t->known[0].valid = true;
-    open_disk(t);
+    bm_open_disk(t);
     assert_string_equal(t->wrong, "");
 }
 
-static void end(struct test *t, uint64_t seed)
+static void end(struct bitmaps_test *t, uint64_t seed)
 {
     sim_world_on_change(t->h.world, NULL, NULL);
     qv_fini(&t->im);
@@ -670,7 +673,7 @@ static unsigned long rounds(void)
 
 static void test_power_cuts(void **state)
 {
-    static struct test t;
+    static struct bitmaps_test t;
     uint64_t seed = harness_seed(20240620);
 
     (void)state;
@@ -679,12 +682,12 @@ static void test_power_cuts(void **state)
             uint64_t s = seed + round * 1000 + i;
 
             begin(&t, images[i], s);
-            sim_world_on_change(t.h.world, boundary, &t);
+            sim_world_on_change(t.h.world, bm_boundary, &t);
             for (unsigned n = 0; n < STEPS && t.wrong[0] == '\0'; n++) {
-                step(&t);
+                bm_step(&t);
             }
             if (t.wrong[0] == '\0') {
-                step_reopen(&t);
+                bm_step_reopen(&t);
             }
             printf("%-40s %6u boundaries %7u cuts %3u loads\n", images[i], t.boundaries, t.cuts,
                    t.loads);
@@ -694,8 +697,8 @@ static void test_power_cuts(void **state)
 }
 
 /* A short program, with call number nth (0: none) failing. Returns the calls made. */
-static uint64_t program(struct test *t, size_t image, uint64_t seed, uint64_t nth, bool forever,
-                        int error)
+static uint64_t program(struct bitmaps_test *t, size_t image, uint64_t seed, uint64_t nth,
+                        bool forever, int error)
 {
     const uint64_t calls = SIM_CALLS_DATA | SIM_CALLS(SIM_CALL_TRUNCATE);
     struct sim_faults *faults;
@@ -710,16 +713,16 @@ static uint64_t program(struct test *t, size_t image, uint64_t seed, uint64_t nt
                                    .calls = calls, .nth = nth, .forever = forever, .error = error});
     }
     for (unsigned n = 0; n < 40 && t->wrong[0] == '\0' && t->h.blk != NULL; n++) {
-        step(t);
+        bm_step(t);
         if (t->h.blk != NULL && bdrv_broken_reason(blk_bs(t->h.blk)) != NULL) {
             sim_faults_clear(faults); /* a file whose fsync failed is of no use until reopened */
-            step_reopen(t);
+            bm_step_reopen(t);
         }
     }
     count = sim_faults_count(faults, calls);
     sim_faults_clear(faults);
     if (t->wrong[0] == '\0' && t->h.blk != NULL) {
-        step_reopen(t);
+        bm_step_reopen(t);
     }
     end(t, seed);
     return count;
@@ -727,7 +730,7 @@ static uint64_t program(struct test *t, size_t image, uint64_t seed, uint64_t nt
 
 static void test_errors(void **state)
 {
-    static struct test t;
+    static struct bitmaps_test t;
     uint64_t seed = harness_seed(20240621);
     unsigned long runs = 0;
 
