@@ -92,6 +92,7 @@ static const struct drive drives[] = {
     {"sim-cut",          "driver=raw,file.driver=file,file.filename=@",      "/sim",     D_PERSISTS | D_SIM | D_CUT,                               MIB, 0},
     {"sim-direct-cut",   "driver=file,filename=@,cache.direct=on",           "/sim",     D_PERSISTS | D_SIM | D_CUT,                               MIB, 0},
     {"sim-cut-errors",   "driver=file,filename=@",                           "/sim",     D_PERSISTS | D_SIM | D_CUT | D_ERRORS | D_PAGE_CACHE,     MIB, 0},
+    {0},
 };
 /* clang-format on */
 
@@ -116,7 +117,7 @@ static uint64_t file_size(const struct drive *drive)
     return drive->file_size_bytes != 0 ? drive->file_size_bytes : drive->size_bytes;
 }
 
-static bool is_sim(const struct run *run)
+static bool run_is_sim(const struct run *run)
 {
     return (run->drive->facts & D_SIM) != 0;
 }
@@ -151,7 +152,7 @@ static const char *file_dir(const struct drive *drive)
 }
 
 /* NULL, or why the line is skipped. */
-static const char *file_make(struct run *run)
+static const char *disk_file_make(struct run *run)
 {
     const struct drive *drive = run->drive;
     char file[150];
@@ -163,7 +164,7 @@ static const char *file_make(struct run *run)
     snprintf(file, sizeof(file), "%s/platter-property-%ld-%s", file_dir(drive), (long)getpid(),
              drive->name);
     snprintf(run->path, sizeof(run->path), "%s", file);
-    if (is_sim(run)) {
+    if (run_is_sim(run)) {
         struct sim_file_options opts = {0};
 
         if (strstr(drive->options, "cache.direct=on") != NULL) {
@@ -195,11 +196,11 @@ static const char *file_make(struct run *run)
     return NULL;
 }
 
-static void file_remove(struct run *run)
+static void disk_file_remove(struct run *run)
 {
     char line[300];
 
-    if (run->path[0] == '\0' || is_sim(run)) {
+    if (run->path[0] == '\0' || run_is_sim(run)) {
         return;
     }
     if ((run->drive->facts & D_LOOP) != 0) {
@@ -615,13 +616,13 @@ static const char *run_drive(struct run *run)
     Error *err = NULL;
     const char *skip;
 
-    if (is_sim(run)) {
+    if (run_is_sim(run)) {
         run->world = sim_world_new(run->seed);
         assert(run->world != NULL);
         os_replace(sim_os_table(run->world));
         run->faults = (run->drive->facts & D_ERRORS) != 0 ? sim_world_faults(run->world) : NULL;
     }
-    skip = file_make(run);
+    skip = disk_file_make(run);
     if (skip == NULL) {
         ctx_opts.engine =
             (run->drive->facts & D_THREADS) != 0 ? AIO_ENGINE_THREADS : AIO_ENGINE_AUTO;
@@ -653,7 +654,7 @@ static const char *run_drive(struct run *run)
         for (unsigned i = 0; i < SNAPSHOTS_MAX; i++) {
             model_fini(&run->snapshots[i]);
         }
-        file_remove(run);
+        disk_file_remove(run);
     }
     if (run->world != NULL) {
         if (sim_world_open_fds(run->world) != 0) {
@@ -692,13 +693,13 @@ int main(int argc, char **argv)
 
     setvbuf(stdout, NULL, _IOLBF, 0);
     if (argc == 2 && strcmp(argv[1], "--list") == 0) {
-        for (size_t i = 0; i < ARRAY_SIZE(drives); i++) {
+        for (size_t i = 0; drives[i].name != NULL; i++) {
             printf("%s\n", drives[i].name);
         }
         return 0;
     }
     printf("seed: PLATTER_SEED=%" PRIu64 " PLATTER_OPS=%u\n", seed, ops);
-    for (size_t i = 0; i < ARRAY_SIZE(drives); i++) {
+    for (size_t i = 0; drives[i].name != NULL; i++) {
         struct run run = {.drive = &drives[i],
                           .seed = seed,
                           .ops = ops,
