@@ -1,7 +1,7 @@
 /* SPDX-License-Identifier: MIT */
 /*
  * The property suite: every driver, in every setting of the table, does what a plain array of bytes
- * does. A new driver joins by one line of the table.
+ * does. A new driver joins by one line of the table (drives.c).
  *
  * usage: property [--list] [NAME...]      (all when no name is given)
  * PLATTER_SEED  the seed; a random one when not set
@@ -15,7 +15,6 @@
 
 #include <assert.h>
 #include <errno.h>
-#include <fcntl.h>
 #include <inttypes.h>
 #include <stdarg.h>
 #include <stdio.h>
@@ -29,72 +28,11 @@
 
 #include "os/os.h"
 #include "os/sim/sim_os.h"
-#include "util/mem.h"
 
 #define KIB UINT64_C(1024)
 #define MIB (UINT64_C(1024) * KIB)
 #define OPS_DEFAULT 1500
 #define WORKERS_MAX 8
-#define ODD (3 * MIB + 1000)
-#define QCOW2 (3 * MIB + 1536)
-#define Q_USUAL (D_PERSISTS | D_TWO | D_SECTORS)
-#define Q_SIM (D_PERSISTS | D_SIM | D_SECTORS)
-
-/* clang-format off */
-static const struct drive drives[] = {
-    /* name              options (@: file, #: size)                          dir         facts                                                    size, file size */
-    {"null-co",          "driver=null-co,size=#",                            NULL,       D_UNTOUCHED | D_TWO,                                      MIB, 0},
-    {"null-aio-zeroes",  "driver=null-aio,size=#,read-zeroes=on",            NULL,       D_ZEROES | D_TWO,                                         MIB, 0},
-    {"mem",              "driver=mem,size=#",                                NULL,       D_RESIZE | D_TWO,                                         ODD, 0},
-    {"raw-mem",          "driver=raw,file.driver=mem,file.size=#",           NULL,       D_RESIZE | D_TWO,                                         ODD, 0},
-    {"raw-window-mem",   "driver=raw,offset=777,size=1048576,file.driver=mem,file.size=#", NULL, D_TWO,                                            MIB, ODD},
-    {"file-ring",        "driver=file,filename=@",                           "/tmp",     D_RESIZE | D_PERSISTS | D_TWO,                            ODD, 0},
-    {"file-threads",     "driver=file,filename=@,aio=threads",               "/tmp",     D_RESIZE | D_PERSISTS | D_TWO | D_THREADS,                ODD, 0},
-    {"file-in-memory",   "driver=file,filename=@",                           "/dev/shm", D_RESIZE | D_PERSISTS | D_TWO,                            ODD, 0},
-    {"file-direct",      "driver=file,filename=@,cache.direct=on",           "/var/tmp", D_RESIZE | D_PERSISTS | D_TWO | D_DIRECT,                 ODD, 0},
-    {"file-native",      "driver=file,filename=@,cache.direct=on,aio=native", "/var/tmp", D_RESIZE | D_PERSISTS | D_TWO | D_DIRECT,                3 * MIB, 0},
-    {"file-detect-zeroes", "driver=file,filename=@,detect-zeroes=unmap",     "/tmp",     D_RESIZE | D_PERSISTS | D_TWO,                            ODD, 0},
-    {"raw-file",         "driver=raw,file.driver=file,file.filename=@",      "/tmp",     D_RESIZE | D_PERSISTS | D_TWO,                            ODD, 0},
-    {"raw-offset-file",  "driver=raw,offset=1048576,file.driver=file,file.filename=@", "/tmp", D_RESIZE | D_PERSISTS | D_TWO,                      2 * MIB, 3 * MIB},
-    {"raw-odd-direct",   "driver=raw,offset=1500,size=1048576,file.driver=file,file.filename=@,cache.direct=on", "/var/tmp", D_PERSISTS | D_TWO | D_DIRECT, MIB, ODD},
-    {"loop-4k",          "driver=host_device,filename=@",                    "/var/tmp", D_PERSISTS | D_TWO | D_LOOP,                              3 * MIB, 3 * MIB + 1536},
-    {"loop-4k-direct",   "driver=host_device,filename=@,cache.direct=on",    "/var/tmp", D_PERSISTS | D_TWO | D_LOOP | D_DIRECT,                   3 * MIB, 3 * MIB + 1536},
-    {"qcow2",            "driver=qcow2,file.driver=file,file.filename=@",    "/tmp",     Q_USUAL | D_RESIZE | D_COMPRESSED,                        QCOW2, 0, "driver=qcow2,size=#", 65536, NULL},
-    {"qcow2-threads",    "driver=qcow2,file.driver=file,file.filename=@,file.aio=threads", "/tmp", Q_USUAL | D_RESIZE | D_THREADS,                    QCOW2, 0, "driver=qcow2,size=#,cluster_size=16384", 16384, NULL},
-    {"qcow2-tiny",       "driver=qcow2,l2-cache-size=1024,refcount-cache-size=2048,file.driver=file,file.filename=@", "/tmp", Q_USUAL | D_RESIZE | D_COMPRESSED | D_SNAPSHOTS, QCOW2, 0, "driver=qcow2,size=#,cluster_size=512,refcount_bits=64", 512, NULL},
-    {"qcow2-v2",         "driver=qcow2,file.driver=file,file.filename=@",    "/tmp",     Q_USUAL | D_COMPRESSED | D_SNAPSHOTS,                     QCOW2, 0, "driver=qcow2,size=#,compat=0.10,cluster_size=4096", 4096, NULL},
-    {"qcow2-lazy",       "driver=qcow2,file.driver=file,file.filename=@",    "/dev/shm", Q_USUAL | D_RESIZE,                                       QCOW2, 0, "driver=qcow2,size=#,lazy_refcounts=on,cluster_size=4096,refcount_bits=1", 4096, NULL},
-    {"qcow2-lazy-snapshots", "driver=qcow2,file.driver=file,file.filename=@", "/dev/shm", Q_USUAL | D_COMPRESSED | D_SNAPSHOTS,                    QCOW2, 0, "driver=qcow2,size=#,lazy_refcounts=on,cluster_size=4096", 4096, NULL},
-    {"qcow2-zstd",       "driver=qcow2,file.driver=file,file.filename=@",    "/dev/shm", Q_USUAL | D_RESIZE | D_COMPRESSED,                        QCOW2, 0, "driver=qcow2,size=#,compression_type=zstd,cluster_size=8192", 8192, NULL},
-    {"qcow2-subclusters", "driver=qcow2,file.driver=file,file.filename=@",   "/dev/shm", Q_USUAL | D_RESIZE | D_COMPRESSED | D_SNAPSHOTS,          QCOW2, 0, "driver=qcow2,size=#,extended_l2=on,cluster_size=16384", 16384, NULL},
-    {"qcow2-subclusters-large", "driver=qcow2,file.driver=file,file.filename=@", "/dev/shm", Q_USUAL | D_RESIZE | D_COMPRESSED,                   QCOW2, 0, "driver=qcow2,size=#,extended_l2=on,cluster_size=131072", 131072, NULL},
-    {"qcow2-keep",       "driver=qcow2,discard-no-unref=on,file.driver=file,file.filename=@", "/dev/shm", Q_USUAL | D_RESIZE | D_COMPRESSED | D_SNAPSHOTS, QCOW2, 0, "driver=qcow2,size=#,cluster_size=4096", 4096, NULL},
-    {"qcow2-direct",     "driver=qcow2,cache.direct=on,file.driver=file,file.filename=@", "/var/tmp", Q_USUAL | D_RESIZE | D_DIRECT,                QCOW2, 0, "driver=qcow2,size=#,cluster_size=4096", 4096, NULL},
-    {"qcow2-backing",    "driver=qcow2,file.driver=file,file.filename=@",    "/tmp",     Q_USUAL | D_RESIZE | D_COMPRESSED | D_SNAPSHOTS,          QCOW2, 0, "driver=qcow2,size=#,cluster_size=16384,backing_file=@.base,backing_fmt=qcow2", 16384, "driver=qcow2,cluster_size=4096"},
-    {"qcow2-backing-raw", "driver=qcow2,file.driver=file,file.filename=@",   "/dev/shm", Q_USUAL | D_RESIZE,                                       QCOW2, 0, "driver=qcow2,size=#,backing_file=@.base,backing_fmt=raw", 65536, "driver=raw"},
-    {"qcow2-backing-subclusters", "driver=qcow2,file.driver=file,file.filename=@", "/dev/shm", Q_USUAL | D_RESIZE | D_COMPRESSED | D_SNAPSHOTS,   QCOW2, 0, "driver=qcow2,size=#,extended_l2=on,cluster_size=65536,backing_file=@.base,backing_fmt=qcow2", 65536, "driver=qcow2"},
-    {"qcow2-data-file",  "driver=qcow2,file.driver=file,file.filename=@",    "/dev/shm", Q_USUAL | D_RESIZE,                                       QCOW2, 0, "driver=qcow2,size=#,cluster_size=4096,data_file=@.data", 4096, NULL},
-    {"qcow2-data-raw",   "driver=qcow2,file.driver=file,file.filename=@",    "/dev/shm", Q_USUAL | D_RESIZE,                                       QCOW2, 0, "driver=qcow2,size=#,data_file=@.data,data_file_raw=on", 65536, NULL},
-    {"sim",              "driver=file,filename=@",                           "/sim",     D_RESIZE | D_PERSISTS | D_SIM,                            ODD, 0},
-    {"sim-direct",       "driver=file,filename=@,cache.direct=on",           "/sim",     D_RESIZE | D_PERSISTS | D_SIM,                            ODD, 0},
-    {"sim-errors",       "driver=file,filename=@",                           "/sim",     D_PERSISTS | D_SIM | D_ERRORS | D_PAGE_CACHE,             ODD, 0},
-    {"sim-direct-errors", "driver=file,filename=@,cache.direct=on",          "/sim",     D_PERSISTS | D_SIM | D_ERRORS,                            ODD, 0},
-    {"sim-qcow2",        "driver=qcow2,file.driver=file,file.filename=@",    "/sim",     Q_SIM | D_RESIZE | D_COMPRESSED,                          QCOW2, 0, "driver=qcow2,size=#,cluster_size=4096", 4096, NULL},
-    {"sim-qcow2-errors", "driver=qcow2,cache.direct=on,file.driver=file,file.filename=@", "/sim", Q_SIM | D_ERRORS,                            QCOW2, 0, "driver=qcow2,size=#,cluster_size=4096", 4096, NULL},
-    {"sim-qcow2-backing-errors", "driver=qcow2,cache.direct=on,file.driver=file,file.filename=@", "/sim", Q_SIM | D_ERRORS | D_COMPRESSED,     QCOW2, 0, "driver=qcow2,size=#,cluster_size=16384,extended_l2=on,backing_file=@.base,backing_fmt=qcow2", 16384, "driver=qcow2"},
-    {"sim-qcow2-data-errors", "driver=qcow2,cache.direct=on,file.driver=file,file.filename=@", "/sim", Q_SIM | D_ERRORS,                       QCOW2, 0, "driver=qcow2,size=#,cluster_size=4096,data_file=@.data", 4096, NULL},
-    {"sim-qcow2-lazy-errors", "driver=qcow2,cache.direct=on,file.driver=file,file.filename=@", "/sim", Q_SIM | D_ERRORS,                       QCOW2, 0, "driver=qcow2,size=#,cluster_size=512,lazy_refcounts=on", 512, NULL},
-    {"sim-qcow2-cut",    "driver=qcow2,file.driver=file,file.filename=@",    "/sim",     Q_SIM | D_CUT | D_COMPRESSED,                             MIB, 0, "driver=qcow2,size=#,cluster_size=4096", 4096, NULL},
-    {"sim-qcow2-lazy-cut", "driver=qcow2,file.driver=file,file.filename=@",  "/sim",     Q_SIM | D_CUT,                                            MIB, 0, "driver=qcow2,size=#,cluster_size=512,lazy_refcounts=on", 512, NULL},
-    {"sim-qcow2-backing-cut", "driver=qcow2,file.driver=file,file.filename=@", "/sim",   Q_SIM | D_CUT | D_COMPRESSED,                             MIB, 0, "driver=qcow2,size=#,cluster_size=65536,extended_l2=on,backing_file=@.base,backing_fmt=qcow2", 65536, "driver=qcow2"},
-    {"sim-qcow2-data-cut", "driver=qcow2,file.driver=file,file.filename=@",  "/sim",     Q_SIM | D_CUT,                                            MIB, 0, "driver=qcow2,size=#,cluster_size=4096,data_file=@.data", 4096, NULL},
-    {"sim-qcow2-cut-errors", "driver=qcow2,cache.direct=on,file.driver=file,file.filename=@", "/sim", Q_SIM | D_CUT | D_ERRORS,                MIB, 0, "driver=qcow2,size=#,cluster_size=4096", 4096, NULL},
-    {"sim-cut",          "driver=raw,file.driver=file,file.filename=@",      "/sim",     D_PERSISTS | D_SIM | D_CUT,                               MIB, 0},
-    {"sim-direct-cut",   "driver=file,filename=@,cache.direct=on",           "/sim",     D_PERSISTS | D_SIM | D_CUT,                               MIB, 0},
-    {"sim-cut-errors",   "driver=file,filename=@",                           "/sim",     D_PERSISTS | D_SIM | D_CUT | D_ERRORS | D_PAGE_CACHE,     MIB, 0},
-    {0},
-};
-/* clang-format on */
 
 void run_fail(struct run *run, const char *fmt, ...)
 {
@@ -108,239 +46,6 @@ void run_fail(struct run *run, const char *fmt, ...)
            run->drive->name);
     fflush(stdout);
     abort();
-}
-
-/* ---- files ---- */
-
-static uint64_t file_size(const struct drive *drive)
-{
-    return drive->file_size_bytes != 0 ? drive->file_size_bytes : drive->size_bytes;
-}
-
-static bool run_is_sim(const struct run *run)
-{
-    return (run->drive->facts & D_SIM) != 0;
-}
-
-/* Run a command and give the first line that it prints. */
-static bool command(char *out, size_t size, const char *fmt, ...)
-{
-    char line[512];
-    va_list ap;
-    FILE *p;
-    bool ok;
-
-    va_start(ap, fmt);
-    vsnprintf(line, sizeof(line), fmt, ap);
-    va_end(ap);
-    p = popen(line, "r");
-    if (p == NULL) {
-        return false;
-    }
-    ok = fgets(out, (int)size, p) != NULL;
-    while (ok && fgetc(p) != EOF) {
-    }
-    out[ok ? strcspn(out, "\n") : 0] = '\0';
-    return pclose(p) == 0 && ok;
-}
-
-static const char *file_dir(const struct drive *drive)
-{
-    const char *dir = getenv("PLATTER_DIR");
-
-    return dir != NULL && (drive->facts & D_SIM) == 0 ? dir : drive->dir;
-}
-
-/* NULL, or why the line is skipped. */
-static const char *disk_file_make(struct run *run)
-{
-    const struct drive *drive = run->drive;
-    char file[150];
-    int fd;
-
-    if (drive->dir == NULL) {
-        return NULL;
-    }
-    snprintf(file, sizeof(file), "%s/platter-property-%ld-%s", file_dir(drive), (long)getpid(),
-             drive->name);
-    snprintf(run->path, sizeof(run->path), "%s", file);
-    if (run_is_sim(run)) {
-        struct sim_file_options opts = {0};
-
-        if (strstr(drive->options, "cache.direct=on") != NULL) {
-            opts.dio_mem_align = opts.dio_offset_align = run->seed % 2 == 0 ? 512 : 4096;
-        }
-        assert(sim_world_add_file(run->world, run->path, file_size(drive), &opts) == 0);
-        return NULL;
-    }
-    fd = open(file, O_RDWR | O_CREAT | O_EXCL, 0600);
-    if (fd < 0) {
-        return "its folder cannot be written to";
-    }
-    assert(ftruncate(fd, (off_t)file_size(drive)) == 0);
-    close(fd);
-    if ((drive->facts & D_LOOP) != 0 &&
-        !command(run->path, sizeof(run->path), "losetup -b 4096 -f --show %s 2>/dev/null", file)) {
-        unlink(file);
-        run->path[0] = '\0';
-        return "there is no loop device";
-    }
-    if ((drive->facts & D_DIRECT) != 0) {
-        fd = open(run->path, O_RDONLY | O_DIRECT);
-        if (fd < 0) {
-            unlink(file);
-            return "the file system has no direct I/O";
-        }
-        close(fd);
-    }
-    return NULL;
-}
-
-static void disk_file_remove(struct run *run)
-{
-    char line[300];
-
-    if (run->path[0] == '\0' || run_is_sim(run)) {
-        return;
-    }
-    if ((run->drive->facts & D_LOOP) != 0) {
-        command(line, sizeof(line), "losetup -d %s", run->path);
-        snprintf(run->path, sizeof(run->path), "%s/platter-property-%ld-%s", file_dir(run->drive),
-                 (long)getpid(), run->drive->name);
-    }
-    unlink(run->path);
-    snprintf(line, sizeof(line), "%s.base", run->path);
-    unlink(line);
-    snprintf(line, sizeof(line), "%s.data", run->path);
-    unlink(line);
-}
-
-/* ---- opening ---- */
-
-static void options_text(const struct run *run, const char *text, char *out, size_t size)
-{
-    size_t n = 0;
-
-    for (const char *p = text; *p != '\0' && n < size; p++) {
-        if (*p == '@') {
-            n += (size_t)snprintf(out + n, size - n, "%s", run->path);
-        } else if (*p == '#') {
-            n += (size_t)snprintf(out + n, size - n, "%" PRIu64, file_size(run->drive));
-        } else {
-            out[n++] = *p;
-        }
-    }
-    assert(n < size);
-    out[n] = '\0';
-}
-
-static BlockOptions *options_of(struct run *run, const char *drive_text)
-{
-    char text[512];
-    Error *err = NULL;
-    BlockOptions *options;
-
-    options_text(run, drive_text, text, sizeof(text));
-    options = block_options_parse(text, NULL, &err);
-    if (options == NULL) {
-        run_fail(run, "options '%s': %s", text, error_get_pretty(err));
-    }
-    return options;
-}
-
-static void image_create(struct run *run, const char *path, const char *text)
-{
-    Error *err = NULL;
-
-    if (bdrv_create(run->pl, path, options_of(run, text), &err) < 0) {
-        run_fail(run, "create '%s': %s", text, error_get_pretty(err));
-    }
-}
-
-/* A backing file that is shorter or longer than the disk, with something in it: the disk begins
- * with that. */
-static void base_create(struct run *run, struct rng *rng)
-{
-    struct model *model = &run->model;
-    uint64_t bytes = (model->size_bytes / 2 + rng_below(rng, model->size_bytes)) / SECTOR * SECTOR;
-    char path[220];
-    char text[300];
-    Error *err = NULL;
-    BlockBackend *blk;
-
-    snprintf(path, sizeof(path), "%s.base", run->path);
-    snprintf(text, sizeof(text), "%s,size=%" PRIu64, run->drive->base, bytes);
-    image_create(run, path, text);
-    snprintf(text, sizeof(text), "driver=%s,file.driver=file,file.filename=%s",
-             strncmp(run->drive->base, "driver=raw", 10) == 0 ? "raw" : "qcow2", path);
-    blk = blk_new_open(run->pl, "base", NULL, NULL, block_options_parse(text, NULL, NULL),
-                       BDRV_O_RDWR, &err);
-    if (blk == NULL) {
-        run_fail(run, "open '%s': %s", text, error_get_pretty(err));
-    }
-    for (int i = 0; i < 20; i++) {
-        uint8_t buf[20000];
-        uint64_t offset = rng_below(rng, bytes - sizeof(buf));
-
-        memset(buf, 1 + i, sizeof(buf));
-        assert(blk_pwrite(blk, (int64_t)offset, buf, sizeof(buf)) == sizeof(buf));
-        if (offset < model->size_bytes) {
-            uint64_t n = model->size_bytes - offset;
-
-            memcpy(model->now + offset, buf, n < sizeof(buf) ? n : sizeof(buf));
-        }
-    }
-    blk_unref(blk);
-    model_flushed(model);
-}
-
-static void disk_create(struct run *run, struct rng *rng)
-{
-    if (run->drive->base != NULL) {
-        base_create(run, rng);
-    }
-    if (run->drive->create != NULL) {
-        image_create(run, run->path, run->drive->create);
-    }
-}
-
-/* What was just opened is consistent; leaks only where something went wrong. */
-static void disk_check(struct run *run)
-{
-    const struct bdrv_check_options options = {.size = sizeof(options)};
-    struct bdrv_check_result result;
-    Error *err = NULL;
-
-    if (bdrv_check(blk_bs(run->blk), &options, &result, &err) < 0) {
-        run_fail(run, "check: %s", error_get_pretty(err));
-    }
-    if (result.corruptions > 0 || result.check_errors > 0 ||
-        (result.leaks > 0 && (run->drive->facts & (D_CUT | D_ERRORS)) == 0)) {
-        run_fail(run, "check: %" PRIu64 " corruptions, %" PRIu64 " leaks, %" PRIu64 " check errors",
-                 result.corruptions, result.leaks, result.check_errors);
-    }
-}
-
-static void disk_open(struct run *run)
-{
-    BlockOptions *options = options_of(run, run->drive->options);
-    Error *err = NULL;
-
-    run->blk = blk_new_open(run->pl, "disk", NULL, NULL, options, BDRV_O_RDWR | BDRV_O_UNMAP, &err);
-    if (run->blk == NULL) {
-        run_fail(run, "open '%s': %s", run->drive->options, error_get_pretty(err));
-    }
-    atomic_store(&run->flush_failed, false);
-    run->flush_final = false;
-    if (run->drive->create != NULL) {
-        disk_check(run);
-    }
-}
-
-static void disk_close(struct run *run)
-{
-    blk_unref(run->blk);
-    run->blk = NULL;
 }
 
 /* ---- running ---- */

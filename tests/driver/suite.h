@@ -12,7 +12,7 @@
 
 #include <platter/backend.h>
 
-/* ---- what a drive is; one line of the table in property.c ---- */
+/* ---- what a drive is; one line of the table in drives.c ---- */
 
 enum drive_facts {
     D_RESIZE = 1 << 0,      /* truncate works */
@@ -44,6 +44,7 @@ struct drive {
     const char *base;         /* options to make a backing file with, "@.base"; NULL: none */
 };
 #define SNAPSHOTS_MAX 3
+extern const struct drive drives[]; /* ends with one without a name */
 
 /* ---- random numbers ---- */
 
@@ -113,6 +114,19 @@ struct run {
 /* Print what went wrong and how to see it again; ends the process. */
 void run_fail(struct run *run, const char *fmt, ...)
     __attribute__((format(printf, 2, 3), noreturn));
+
+/* ---- disk.c ---- */
+
+bool run_is_sim(const struct run *run);
+const char *disk_file_make(struct run *run); /* NULL, or why the line is skipped */
+void disk_file_remove(struct run *run);
+/* The image, and its backing file, where the line has them. */
+void disk_create(struct run *run, struct rng *rng);
+/* What was just opened is consistent; leaks only where something went wrong. */
+void disk_open(struct run *run);
+void disk_close(struct run *run);
+
+/* ---- ops.c ---- */
 
 /* One worker: a coroutine that owns [lo, hi) of the disk. */
 struct worker {
