@@ -78,6 +78,38 @@ def test_growing_from_inside_a_cluster(tmp_path, options, mode):
     clean(ours)
 
 
+STEPS = {
+    'the area ends where a block ends': (
+        'cluster_size=512,refcount_bits=64', 512000, [(667648, 'falloc')]),
+    'blocks in front of the area are missing': (
+        'cluster_size=512,refcount_bits=64', 1219584,
+        ['write -q -P 5 483328 154624', (1507328, 'metadata'), 'write -q -P 7 448512 154624',
+         (3620864, 'metadata'), (65536, 'off'), (712704, 'falloc')]),
+    'the last cluster is where the next one should go on': (
+        'cluster_size=4k,compat=0.10', 515584,
+        ['write -q -P 5 175104 251392', 'write -q -P 5 498688 16896', (3845120, 'falloc'),
+         'write -q -P 7 3771392 61952', (4380160, 'metadata')]),
+    'clusters go on behind a table that lies elsewhere': (
+        'cluster_size=4k', '1M',
+        ['write -q -P 1 0 1M', (1278464, 'off'), 'write -q -P 1 1277952 512', 'discard -q 256k 256k',
+         (4358144, 'metadata')]),
+}
+
+
+@pytest.mark.parametrize('case', STEPS)
+def test_steps_write_the_same_bytes(tmp_path, case):
+    options, size, steps = STEPS[case]
+    ours, theirs = pair(tmp_path, options, size)
+    for step in steps:
+        if isinstance(step, str):
+            qemu_io(ours, step)
+            qemu_io(theirs, step)
+        else:
+            resize(ours, theirs, *step)
+        assert different(ours, theirs) == []
+    clean(ours)
+
+
 @pytest.mark.parametrize('mode', MODES)
 @pytest.mark.parametrize('options', ['cluster_size=64k', 'cluster_size=512',
                                      'cluster_size=64k,compat=0.10'])

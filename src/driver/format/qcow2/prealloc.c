@@ -2,8 +2,8 @@
 /*
  * Preallocation: the new part of the disk gets its clusters ahead of time.
  *
- *   metadata      tables and refcounts; clusters are chosen in the order of the disk, as writes
- *                 would; the file is made long enough, sparse
+ *   metadata      tables and refcounts; clusters are chosen in the order of the disk, each behind
+ * the one before it while that is free, as one write would; the file is made long enough, sparse
  *   falloc, full  refcount blocks, table and data in one piece behind everything (refcount_area.c),
  *                 the data reserved or written by the protocol below; then the L2 tables
  *
@@ -20,10 +20,9 @@
 #include "util/error.h"
 
 #include "entry.h"
-#include "io.h"
 #include "map_edit.h"
-#include "qcow2.h"
 #include "reftable_switch.h"
+#include "request.h"
 #include "resize.h"
 #include "tree.h"
 
@@ -33,6 +32,7 @@ struct prealloc {
     uint64_t file_bytes;
     uint64_t first;  /* cluster that may have a bitmap already */
     uint64_t bitmap; /* it: what the disk shows of that cluster stays as it is */
+    uint64_t near;   /* where the next cluster should lie; 0: anywhere */
     uint64_t end;    /* of the clusters that were allocated, in the data file */
 };
 
@@ -55,31 +55,30 @@ static int entry_of_empty(struct prealloc *p, uint64_t host, uint64_t bytes, uin
     return used_before ? bdrv_edge_write_zeroes_co(s->data, host, bytes, 0) : 0;
 }
 
-/* New clusters for [guest, to), a part of one L2 table's range. */
-static int alloc_part(struct prealloc *p, uint64_t guest, uint64_t to)
+/* New clusters for a first part of [guest, to), which lies in one L2 table's range; *ret_end: where
+ * that part ends. */
+static int alloc_part(struct prealloc *p, uint64_t guest, uint64_t to, uint64_t *ret_end)
 {
     struct qcow2 *s = p->s;
-    uint64_t bytes = align_up(to, s->geo.cluster_bytes) - guest;
-    uint64_t clusters = bytes >> s->geo.cluster_bits;
-    uint64_t host = guest;
+    uint64_t clusters = (align_up(to, s->geo.cluster_bytes) - guest) >> s->geo.cluster_bits;
+    uint64_t host;
     uint64_t table;
     uint64_t flags;
     uint64_t bitmap;
     int rc = q2_edit_table_co(s, (uint32_t)q2_l1_index(&s->geo, guest), &table);
 
-    if (rc == 0 && !s->geo.external_data) {
-        rc = q2_alloc_clusters_co(s, clusters, &host);
-    }
+    rc = rc == 0 ? q2_alloc_data_co(s, guest, clusters, p->near, &host, &clusters) : rc;
     if (rc < 0) {
         return rc;
     }
-    rc = entry_of_empty(p, host, bytes, &flags, &bitmap);
+    p->near = host + (clusters << s->geo.cluster_bits);
+    rc = entry_of_empty(p, host, clusters << s->geo.cluster_bits, &flags, &bitmap);
     if (rc < 0) {
-        if (!s->geo.external_data) {
-            q2_unalloc_co(s, host, bytes);
-        }
+        q2_unalloc_data_co(s, host, clusters);
         return rc;
     }
+    to = min_u64(to, guest + (clusters << s->geo.cluster_bits));
+    *ret_end = to;
     p->end = max_u64(p->end, host + align_up(to, s->geo.subcluster_bytes) - guest);
     if (guest == p->first && p->bitmap != 0) {
         rc = q2_edit_set_co(s, guest, 1, host, flags, p->bitmap);
@@ -99,10 +98,9 @@ static int alloc_all(struct prealloc *p, uint64_t from, uint64_t to)
     int rc = 0;
 
     while (rc == 0 && from < to) {
-        uint64_t end = min_u64(to, align_down(from, span) + span);
+        uint64_t table_end = min_u64(to, align_down(from, span) + span);
 
-        rc = alloc_part(p, from, end);
-        from = end;
+        rc = alloc_part(p, from, table_end, &from);
     }
     return rc;
 }
@@ -119,8 +117,8 @@ static int begin(struct qcow2 *s, struct prealloc *p, bool over_backing, Error *
     return 0;
 }
 
-int q2_prealloc_metadata_co(struct qcow2 *s, uint64_t from, uint64_t to, bool over_backing,
-                            Error **errp)
+int q2_prealloc_metadata_co(struct qcow2 *s, uint64_t from, uint64_t to, uint64_t near,
+                            bool over_backing, Error **errp)
 {
     struct prealloc p = {0};
     int64_t data_bytes;
@@ -130,6 +128,7 @@ int q2_prealloc_metadata_co(struct qcow2 *s, uint64_t from, uint64_t to, bool ov
         return rc;
     }
     p.first = from;
+    p.near = near;
     rc = q2_edit_bitmap_co(s, from, &p.bitmap);
     rc = rc == 0 ? alloc_all(&p, from, to) : rc;
     if (rc < 0) {

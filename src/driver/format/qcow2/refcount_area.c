@@ -18,12 +18,13 @@ struct area {
     struct q2_reftable t;
 };
 
-/* Missing blocks among the first blocks_total. */
-static uint64_t count_missing(const struct qcow2 *s, uint64_t blocks_total)
+/* Missing blocks from that of the area on, among the first blocks_total. Those in front of it count
+ * nothing. */
+static uint64_t count_missing(const struct qcow2 *s, const struct area *a, uint64_t blocks_total)
 {
     uint64_t missing = 0;
 
-    for (uint64_t i = 0; i < blocks_total; i++) {
+    for (uint64_t i = q2_refblock_index(s, a->first); i < blocks_total; i++) {
         missing += i >= s->refs.table_entries || s->refs.table[i] == 0;
     }
     return missing;
@@ -40,7 +41,7 @@ static uint64_t entries_in_use(const struct qcow2 *s)
 }
 
 /* The area counts itself, so its size is a fixed point. Observed: it is chosen as if no block were
- * there yet, so the last blocks may count nothing at first. */
+ * there yet and one more cluster came behind, so the last blocks may count nothing at first. */
 static int area_init(struct qcow2 *s, struct area *a)
 {
     uint64_t used = entries_in_use(s);
@@ -52,14 +53,14 @@ static int area_init(struct qcow2 *s, struct area *a)
     do {
         uint64_t end = a->first + own + a->more;
 
-        total = (end + s->geo.refblock_entries - 1) >> s->geo.refblock_bits;
+        total = (end >> s->geo.refblock_bits) + 1;
         if (total > Q2_REFTABLE_BYTES_MAX / sizeof(uint64_t)) {
             return -EFBIG;
         }
         before = own;
         own = total + (max_u64(total, used) + per_cluster - 1) / per_cluster;
     } while (own != before);
-    a->blocks = count_missing(s, total);
+    a->blocks = count_missing(s, a, total);
     return q2_reftable_init(s, max_u64(total, used), &a->t);
 }
 
@@ -71,7 +72,7 @@ static void fill_table(struct qcow2 *s, struct area *a)
     for (uint64_t i = 0; i < a->t.entries; i++) {
         uint64_t old = i < s->refs.table_entries ? s->refs.table[i] : 0;
 
-        if (old == 0 && next < a->first + a->blocks) {
+        if (old == 0 && i >= q2_refblock_index(s, a->first) && next < a->first + a->blocks) {
             old = next++ << s->geo.cluster_bits;
         }
         a->t.table[i] = old;

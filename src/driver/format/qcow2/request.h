@@ -1,7 +1,8 @@
 /* SPDX-License-Identifier: MIT */
 /*
  * What the files of the request path share: map.c, read.c, write.c, alloc.c, cow.c, zero.c,
- * status.c, compressed_io.c, vmstate.c. Private to them.
+ * status.c, compressed_io.c, vmstate.c. Private to them, and to prealloc.c, which takes clusters as
+ * they do.
  *
  * A request is inside (q2_enter_co) from its first look at the mapping to its end. One that changes
  * the mapping goes on like this, for one slice of an L2 table at a time:

@@ -185,34 +185,32 @@ static int grow_data_file(struct resize *r, Error **errp)
     return bdrv_edge_truncate_co(s->data, new_bytes, false, r->data_mode, 0, errp);
 }
 
-/* Where clusters are given from: the old end's cluster, if it has no place yet. */
-static int first_to_give(struct resize *r, uint64_t *ret)
-{
-    uint64_t start = align_down(r->old, r->s->geo.cluster_bytes);
-    struct q2_extent extent;
-    int rc;
-
-    *ret = r->old;
-    if (start == r->old) {
-        return 0;
-    }
-    rc = q2_map_co(r->s, start, 1, &extent);
-    if (rc == 0 && (extent.kind == Q2_COMPRESSED_DATA || extent.host != UINT64_MAX)) {
-        start += r->s->geo.cluster_bytes;
-    }
-    *ret = start;
-    return rc;
-}
-
+/* From the old end's cluster on, if it has no place yet; else from the one behind it, in the file
+ * too where that is free. */
 static int give_metadata(struct resize *r, Error **errp)
 {
-    uint64_t from;
-    int rc = first_to_give(r, &from);
+    uint64_t cluster = r->s->geo.cluster_bytes;
+    uint64_t from = align_down(r->old, cluster);
+    uint64_t near = 0;
 
-    if (rc < 0) {
-        return error_set_errno(errp, -rc, "cannot tell where the last cluster is");
+    if (from < r->old) {
+        struct q2_extent extent;
+        int rc = q2_map_co(r->s, from, 1, &extent);
+
+        if (rc < 0) {
+            return error_set_errno(errp, -rc, "cannot tell where the last cluster is");
+        }
+        if (extent.kind == Q2_COMPRESSED_DATA) {
+            from += cluster;
+        } else if (extent.host != UINT64_MAX) {
+            from += cluster;
+            near = extent.host + cluster;
+        }
     }
-    return from < r->now ? q2_prealloc_metadata_co(r->s, from, r->now, r->over_backing, errp) : 0;
+    if (from >= r->now) {
+        return 0;
+    }
+    return q2_prealloc_metadata_co(r->s, from, r->now, near, r->over_backing, errp);
 }
 
 static int map_new(struct resize *r, Error **errp)

@@ -13,9 +13,10 @@ struct qcow2;
 /* ---- prealloc.c, resize.c ---- */
 
 /* Clusters for [from, to), which nothing is mapped in, in an exclusive section; from is aligned for
- * metadata. over_backing: zeroes must be marked, since a backing file is below. */
-int q2_prealloc_metadata_co(struct qcow2 *s, uint64_t from, uint64_t to, bool over_backing,
-                            Error **errp);
+ * metadata. near: where the first one should lie, if it is free there; 0: anywhere. over_backing:
+ * zeroes must be marked, since a backing file is below. */
+int q2_prealloc_metadata_co(struct qcow2 *s, uint64_t from, uint64_t to, uint64_t near,
+                            bool over_backing, Error **errp);
 int q2_prealloc_data_co(struct qcow2 *s, uint64_t from, uint64_t to, bool over_backing,
                         enum bdrv_prealloc mode, Error **errp);
 /* Coroutine, outside. */
