@@ -23,112 +23,12 @@
 #include <platter/coroutine.h>
 #include <platter/image.h>
 
+#include "fixture.h"
 #include "os/os.h"
 #include "os/sim/sim_os.h"
 #include "util/mem.h"
 
 #define MIB (INT64_C(1) << 20)
-
-static char dir[] = "/tmp/platter-drivers-XXXXXX";
-static char text_buf[512];
-
-/* "fmt" with the folder's path and a name in it. */
-static const char *text(const char *fmt, ...)
-{
-    va_list ap;
-
-    va_start(ap, fmt);
-    vsnprintf(text_buf, sizeof(text_buf), fmt, ap);
-    va_end(ap);
-    return text_buf;
-}
-
-static void make_file(const char *name, int64_t size)
-{
-    char path[256];
-    int fd;
-
-    snprintf(path, sizeof(path), "%s/%s", dir, name);
-    fd = open(path, O_RDWR | O_CREAT | O_TRUNC, 0600);
-    assert_true(fd >= 0);
-    assert_int_equal(ftruncate(fd, size), 0);
-    close(fd);
-}
-
-static BlockBackend *try_open(Platter *pl, const char *options, int flags, Error **errp)
-{
-    BlockOptions *opts = block_options_parse(options, NULL, errp);
-
-    return opts != NULL ? blk_new_open(pl, "d", NULL, NULL, opts, flags, errp) : NULL;
-}
-
-static BlockBackend *must_open(Platter *pl, const char *options)
-{
-    Error *err = NULL;
-    BlockBackend *blk = try_open(pl, options, BDRV_O_RDWR | BDRV_O_UNMAP, &err);
-
-    if (blk == NULL) {
-        fail_msg("open %s: %s", options, error_get_pretty(err));
-    }
-    return blk;
-}
-
-/* Refused, with all these words in the text. */
-static void refused(Platter *pl, const char *options, int err_no, const char *words)
-{
-    Error *err = NULL;
-    BlockBackend *blk = try_open(pl, options, BDRV_O_RDWR, &err);
-
-    if (blk != NULL) {
-        fail_msg("%s must be refused", options);
-    }
-    if (strstr(error_get_pretty(err), words) == NULL) {
-        fail_msg("%s: \"%s\" has no \"%s\"", options, error_get_pretty(err), words);
-    }
-    if (err_no != 0) {
-        assert_int_equal(error_get_errno(err), err_no);
-    }
-    error_free(err);
-}
-
-static Platter *new_platter(void)
-{
-    Platter *pl = platter_new(NULL, NULL);
-
-    assert_non_null(pl);
-    return pl;
-}
-
-struct resize {
-    BlockBackend *blk;
-    int64_t size;
-    enum bdrv_prealloc prealloc;
-    Error **errp;
-    int rc;
-};
-
-static void resize_entry(void *opaque)
-{
-    struct resize *r = opaque;
-
-    r->rc = blk_co_truncate(r->blk, r->size, true, r->prealloc, 0, r->errp);
-}
-
-static int resize(BlockBackend *blk, int64_t size, enum bdrv_prealloc prealloc, Error **errp)
-{
-    struct resize r = {blk, size, prealloc, errp, 1};
-    AioContext *ctx = platter_get_main_context(blk_get_platter(blk));
-    Coroutine *co;
-
-    aio_context_set_current(ctx);
-    co = coroutine_create(resize_entry, &r);
-    assert_non_null(co);
-    coroutine_enter(co);
-    while (r.rc == 1) {
-        aio_poll(ctx, true);
-    }
-    return r.rc;
-}
 
 /* ---- null ---- */
 
@@ -715,12 +615,12 @@ static void every_failing_call_of_open(void **state)
 
 static int group_setup(void **state)
 {
-    return mkdtemp(dir) != NULL ? 0 : -1;
+    return folder_begin("/tmp/platter-drivers-XXXXXX");
 }
 
 static int group_teardown(void **state)
 {
-    return system(text("rm -rf '%s'", dir));
+    return folder_end();
 }
 
 int main(int argc, char **argv)

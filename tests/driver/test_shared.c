@@ -20,6 +20,7 @@
 #include <platter/backend.h>
 #include <platter/coroutine.h>
 
+#include "fixture.h"
 #include "os/os.h"
 #include "os/sim/sim_os.h"
 #include "util/mem.h"
@@ -27,74 +28,16 @@
 #define KIB INT64_C(1024)
 #define MIB (INT64_C(1) << 20)
 
-static char dir[] = "/var/tmp/platter-shared-XXXXXX";
-static char text_buf[512];
-
-static const char *text(const char *fmt, ...)
+static int make_and_open(const char *name, int64_t size, int oflags)
 {
-    va_list ap;
-
-    va_start(ap, fmt);
-    vsnprintf(text_buf, sizeof(text_buf), fmt, ap);
-    va_end(ap);
-    return text_buf;
-}
-
-static int make_file(const char *name, int64_t size, int oflags)
-{
-    char path[256];
-    int fd;
-
-    snprintf(path, sizeof(path), "%s/%s", dir, name);
-    fd = open(path, O_RDWR | O_CREAT | O_TRUNC | O_CLOEXEC, 0600);
-    assert_true(fd >= 0);
-    assert_int_equal(ftruncate(fd, size), 0);
-    close(fd);
-    return open(path, oflags | O_CLOEXEC);
-}
-
-static BlockBackend *open_as(Platter *pl, const char *name, const char *options, int flags,
-                             Error **errp)
-{
-    BlockOptions *opts = block_options_parse(options, NULL, errp);
-
-    return opts != NULL ? blk_new_open(pl, name, NULL, NULL, opts, flags, errp) : NULL;
-}
-
-static BlockBackend *must_open(Platter *pl, const char *name, const char *options, int flags)
-{
-    Error *err = NULL;
-    BlockBackend *blk = open_as(pl, name, options, flags, &err);
-
-    if (blk == NULL) {
-        fail_msg("open %s: %s", options, error_get_pretty(err));
-    }
-    return blk;
-}
-
-static void refused(Platter *pl, const char *options, int flags, const char *words)
-{
-    Error *err = NULL;
-
-    assert_null(open_as(pl, "refused", options, flags, &err));
-    if (strstr(error_get_pretty(err), words) == NULL) {
-        fail_msg("%s: \"%s\" has no \"%s\"", options, error_get_pretty(err), words);
-    }
-    error_free(err);
-}
-
-static Platter *new_platter(void)
-{
-    Platter *pl = platter_new(NULL, NULL);
-
-    assert_non_null(pl);
-    return pl;
+    make_file(name, size);
+    return open(text("%s/%s", dir, name), oflags | O_CLOEXEC);
 }
 
 /* Whether the folder's file system has direct I/O. */
 static bool has_direct(void)
 {
-    int fd = make_file("direct", 4096, O_RDWR | O_DIRECT);
+    int fd = make_and_open("direct", 4096, O_RDWR | O_DIRECT);
 
     if (fd >= 0) {
         close(fd);
@@ -212,14 +155,14 @@ static void nodes_over_one_file(void **state)
     if (!has_direct()) {
         skip();
     }
-    close(make_file("blocks", 2 * MIB, O_RDONLY));
+    make_file("blocks", 2 * MIB);
     pl = new_platter();
-    file =
-        must_open(pl, "f0", text("driver=file,filename=%s/blocks,cache.direct=on,node-name=f", dir),
-                  BDRV_O_RDWR);
+    file = must_open_as(pl, "f0",
+                        text("driver=file,filename=%s/blocks,cache.direct=on,node-name=f", dir),
+                        BDRV_O_RDWR);
     for (size_t i = 0; i < ARRAY_SIZE(above); i++) {
-        BlockBackend *a = must_open(pl, "a", above[i][0], BDRV_O_RDWR);
-        BlockBackend *b = must_open(pl, "b", above[i][1], BDRV_O_RDWR);
+        BlockBackend *a = must_open_as(pl, "a", above[i][0], BDRV_O_RDWR);
+        BlockBackend *b = must_open_as(pl, "b", above[i][1], BDRV_O_RDWR);
 
         assert_int_equal(blk_pwrite_zeroes(file, 0, 2 * MIB, 0), 0);
         run_writers(a, b, first[i][0], first[i][1], i == 1);
@@ -241,7 +184,7 @@ static bool is_direct(int fd)
 static void one_descriptor_two_nodes(void **state)
 {
     Platter *pl = new_platter();
-    int fd = make_file("fdset", MIB, O_RDWR);
+    int fd = make_and_open("fdset", MIB, O_RDWR);
     int mine = dup(fd);
     BlockBackend *a, *b;
 
@@ -249,8 +192,8 @@ static void one_descriptor_two_nodes(void **state)
         skip();
     }
     assert_int_equal(platter_add_fd(pl, 1, fd, NULL), 0);
-    a = must_open(pl, "a", "driver=file,filename=/dev/fdset/1,cache.direct=on", BDRV_O_RDWR);
-    b = must_open(pl, "b", "driver=file,filename=/dev/fdset/1", BDRV_O_RDWR);
+    a = must_open_as(pl, "a", "driver=file,filename=/dev/fdset/1,cache.direct=on", BDRV_O_RDWR);
+    b = must_open_as(pl, "b", "driver=file,filename=/dev/fdset/1", BDRV_O_RDWR);
     assert_true(blk_get_request_alignment(a) > 1);
     assert_int_equal(blk_get_request_alignment(b), 1);
     assert_false(is_direct(mine));
@@ -261,10 +204,11 @@ static void one_descriptor_two_nodes(void **state)
     assert_int_equal(blk_set_perm(a, BDRV_PERM_CONSISTENT_READ | BDRV_PERM_WRITE,
                                   BDRV_PERM_ALL & ~BDRV_PERM_WRITE, NULL),
                      0);
-    refused(pl, "driver=file,filename=/dev/fdset/1", BDRV_O_RDWR, "Failed to get \"write\" lock");
+    refused_as(pl, "driver=file,filename=/dev/fdset/1", BDRV_O_RDWR, 0,
+               "Failed to get \"write\" lock");
     /* the end of the node is the end of its locks, though the descriptor stays */
     blk_unref(a);
-    b = must_open(pl, "b", "driver=file,filename=/dev/fdset/1", BDRV_O_RDWR);
+    b = must_open_as(pl, "b", "driver=file,filename=/dev/fdset/1", BDRV_O_RDWR);
     blk_unref(b);
     close(mine);
     platter_free(pl);
@@ -278,44 +222,44 @@ static void two_nodes_of_one_instance(void **state)
     Platter *pl = new_platter();
     BlockBackend *a, *b;
 
-    close(make_file("twice", MIB, O_RDONLY));
+    make_file("twice", MIB);
     /* readers that share nothing but reading get along */
-    a = must_open(pl, "a", text(options, dir), 0);
-    b = must_open(pl, "b", text(options, dir), 0);
+    a = must_open_as(pl, "a", text(options, dir), 0);
+    b = must_open_as(pl, "b", text(options, dir), 0);
     assert_int_equal(blk_set_perm(a, BDRV_PERM_CONSISTENT_READ, BDRV_PERM_CONSISTENT_READ, NULL),
                      0);
     assert_int_equal(blk_set_perm(b, BDRV_PERM_CONSISTENT_READ, BDRV_PERM_CONSISTENT_READ, NULL),
                      0);
-    refused(pl, text(options, dir), BDRV_O_RDWR, "Failed to get \"write\" lock");
+    refused_as(pl, text(options, dir), BDRV_O_RDWR, 0, "Failed to get \"write\" lock");
     blk_unref(b);
     blk_unref(a);
 
     /* a writer that shares no writing keeps the second one out, and readers that demand peace */
-    a = must_open(pl, "a", text(options, dir), BDRV_O_RDWR);
+    a = must_open_as(pl, "a", text(options, dir), BDRV_O_RDWR);
     assert_int_equal(blk_set_perm(a, BDRV_PERM_CONSISTENT_READ | BDRV_PERM_WRITE,
                                   BDRV_PERM_CONSISTENT_READ, NULL),
                      0);
-    refused(pl, text(options, dir), BDRV_O_RDWR, "Failed to get \"write\" lock");
-    b = must_open(pl, "b", text(options, dir), 0);
+    refused_as(pl, text(options, dir), BDRV_O_RDWR, 0, "Failed to get \"write\" lock");
+    b = must_open_as(pl, "b", text(options, dir), 0);
     assert_int_equal(blk_set_perm(b, BDRV_PERM_CONSISTENT_READ, BDRV_PERM_CONSISTENT_READ, NULL),
                      -EAGAIN);
     blk_unref(b);
 
     /* force-share demands nothing of others, but is refused where nobody may read */
-    b = must_open(pl, "b", text("driver=file,filename=%s/twice,force-share=on", dir), 0);
+    b = must_open_as(pl, "b", text("driver=file,filename=%s/twice,force-share=on", dir), 0);
     assert_int_equal(blk_set_perm(b, BDRV_PERM_CONSISTENT_READ, BDRV_PERM_CONSISTENT_READ, NULL),
                      0);
     blk_unref(b);
-    b = must_open(
+    b = must_open_as(
         pl, "b", text("driver=raw,force-share=on,file.driver=file,file.filename=%s/twice", dir), 0);
     assert_int_equal(blk_set_perm(b, BDRV_PERM_CONSISTENT_READ, BDRV_PERM_CONSISTENT_READ, NULL),
                      0);
     blk_unref(b);
     assert_int_equal(blk_set_perm(a, BDRV_PERM_CONSISTENT_READ | BDRV_PERM_WRITE, 0, NULL), 0);
-    refused(pl, text("driver=file,filename=%s/twice,force-share=on", dir), 0,
-            "Failed to get \"consistent read\" lock");
-    refused(pl, text("driver=file,filename=%s/twice,force-share=on", dir), BDRV_O_RDWR,
-            "force-share=on can only be used with read-only images");
+    refused_as(pl, text("driver=file,filename=%s/twice,force-share=on", dir), 0, 0,
+               "Failed to get \"consistent read\" lock");
+    refused_as(pl, text("driver=file,filename=%s/twice,force-share=on", dir), BDRV_O_RDWR, 0,
+               "force-share=on can only be used with read-only images");
     blk_unref(a);
     platter_free(pl);
 }
@@ -327,10 +271,10 @@ static void read_only_goes_down(void **state)
     BlockDriverState *file;
     BlockBackend *blk;
 
-    close(make_file("ro", MIB, O_RDONLY));
-    blk = must_open(pl, "a",
-                    text("driver=raw,read-only=on,file.driver=file,file.filename=%s/ro", dir),
-                    BDRV_O_RDWR);
+    make_file("ro", MIB);
+    blk = must_open_as(pl, "a",
+                       text("driver=raw,read-only=on,file.driver=file,file.filename=%s/ro", dir),
+                       BDRV_O_RDWR);
     file = bdrv_get_child(blk_bs(blk), "file");
     assert_true(blk_is_read_only(blk));
     assert_true(bdrv_is_read_only(file));
@@ -342,7 +286,7 @@ static void read_only_goes_down(void **state)
     assert_true(blk_set_perm(blk, BDRV_PERM_WRITE, BDRV_PERM_ALL, NULL) < 0);
     blk_unref(blk);
     /* a child that its own options make writable serves no writes of a read-only parent */
-    blk = must_open(
+    blk = must_open_as(
         pl, "a",
         text("driver=raw,read-only=on,file.driver=file,file.filename=%s/ro,file.read-only=off",
              dir),
@@ -376,8 +320,8 @@ static void cut_underneath(void **state)
         if (i >= 2 && !direct) {
             break;
         }
-        close(make_file("cut", MIB, O_RDONLY));
-        blk = must_open(pl, "cut", text(disks[i], dir), BDRV_O_RDWR);
+        make_file("cut", MIB);
+        blk = must_open_as(pl, "cut", text(disks[i], dir), BDRV_O_RDWR);
         memset(buf, 1, MIB);
         assert_int_equal(blk_pwrite(blk, 0, buf, (int)(MIB - shift)), MIB - shift);
         assert_int_equal(truncate(text("%s/cut", dir), now + shift), 0);
@@ -409,7 +353,7 @@ static void refused_create_touches_nothing(void **state)
     Platter *pl = new_platter();
     struct stat st;
 
-    close(make_file("keep", 12345, O_RDONLY));
+    make_file("keep", 12345);
     for (size_t i = 0; i < ARRAY_SIZE(bad) * 2; i++) {
         const char *name = i % 2 == 0 ? "keep" : "never";
         Error *err = NULL;
@@ -452,34 +396,6 @@ static void create_polls(void **state)
 
 /* ---- sizes that cannot be told ---- */
 
-struct resize {
-    BlockBackend *blk;
-    int64_t size;
-    int rc;
-};
-
-static void resize_entry(void *opaque)
-{
-    struct resize *r = opaque;
-
-    r->rc = blk_co_truncate(r->blk, r->size, true, BDRV_PREALLOC_OFF, 0, NULL);
-}
-
-static int resize(BlockBackend *blk, int64_t size)
-{
-    struct resize r = {blk, size, 1};
-    AioContext *ctx = platter_get_main_context(blk_get_platter(blk));
-    Coroutine *co;
-
-    aio_context_set_current(ctx);
-    co = coroutine_create(resize_entry, &r);
-    coroutine_enter(co);
-    while (r.rc == 1) {
-        aio_poll(ctx, true);
-    }
-    return r.rc;
-}
-
 /* The disk stays, as large as is sure; the next answer puts it right. */
 static void size_not_told_after_resize(void **state)
 {
@@ -495,19 +411,19 @@ static void size_not_told_after_resize(void **state)
     assert_int_equal(sim_world_add_file(world, "/sim/disk", MIB, NULL), 0);
     pl = new_platter();
     for (size_t i = 0; i < ARRAY_SIZE(wish); i++) {
-        BlockBackend *blk =
-            must_open(pl, "d", "driver=raw,file.driver=file,file.filename=/sim/disk", BDRV_O_RDWR);
+        BlockBackend *blk = must_open_as(
+            pl, "d", "driver=raw,file.driver=file,file.filename=/sim/disk", BDRV_O_RDWR);
         int64_t old = blk_getlength(blk);
         int64_t sure = wish[i] < old ? wish[i] : old;
 
         sim_faults_add(sim_world_faults(world), &rule);
-        assert_int_equal(resize(blk, wish[i]), -EIO);
+        assert_int_equal(resize(blk, wish[i], BDRV_PREALLOC_OFF, NULL), -EIO);
         sim_faults_clear(sim_world_faults(world));
         assert_int_equal(blk_getlength(blk), sure);
         assert_int_equal(blk_pwrite(blk, sure - 1, &byte, 1), 1);
         assert_int_equal(blk_pread(blk, sure - 1, &byte, 1), 1);
         assert_int_equal(blk_pread(blk, sure, &byte, 1), -EIO);
-        assert_int_equal(resize(blk, wish[i]), 0);
+        assert_int_equal(resize(blk, wish[i], BDRV_PREALLOC_OFF, NULL), 0);
         assert_int_equal(blk_getlength(blk), wish[i]);
         blk_unref(blk);
     }
@@ -531,9 +447,9 @@ static void shared_descriptor(void **state)
     assert_true(fd >= 0);
     pl = new_platter();
     assert_int_equal(platter_add_fd(pl, 3, fd, NULL), 0);
-    refused(pl, "driver=file,filename=/dev/fdset/3,cache.direct=on", BDRV_O_RDWR,
-            "cannot be opened anew");
-    blk = must_open(pl, "d", "driver=file,filename=/dev/fdset/3", BDRV_O_RDWR);
+    refused_as(pl, "driver=file,filename=/dev/fdset/3,cache.direct=on", BDRV_O_RDWR, 0,
+               "cannot be opened anew");
+    blk = must_open_as(pl, "d", "driver=file,filename=/dev/fdset/3", BDRV_O_RDWR);
     assert_int_equal(blk_pwrite(blk, 1, "x", 1), 1);
     blk_unref(blk);
     platter_free(pl);
@@ -544,12 +460,12 @@ static void shared_descriptor(void **state)
 
 static int group_setup(void **state)
 {
-    return mkdtemp(dir) != NULL ? 0 : -1;
+    return folder_begin("/var/tmp/platter-shared-XXXXXX");
 }
 
 static int group_teardown(void **state)
 {
-    return system(text("rm -rf '%s'", dir));
+    return folder_end();
 }
 
 int main(void)
