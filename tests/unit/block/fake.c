@@ -86,7 +86,7 @@ static bool file_get_file_id(BlockDriverState *bs, struct bdrv_file_id *ret_id)
     return true;
 }
 
-static int64_t file_getlength(BlockDriverState *bs)
+static int64_t fake_getlength(BlockDriverState *bs)
 {
     return fake.size;
 }
@@ -194,7 +194,7 @@ static const BlockDriver bdrv_fake_file = {
     .discard_co = file_discard_co,
     .truncate_co = file_truncate_co,
     .flush_co = file_flush_co,
-    .getlength = file_getlength,
+    .getlength = fake_getlength,
     .get_file_id = file_get_file_id,
 };
 
@@ -228,11 +228,12 @@ static const BlockDriver bdrv_fake_net = {
     .open = net_open,
     .close = fake_close,
     .read_co = file_rw_co,
-    .getlength = file_getlength,
+    .getlength = fake_getlength,
     .strong_options = net_strong,
 };
 
-static int one_child_open(BlockDriverState *bs, BlockOptions *options, unsigned role, Error **errp)
+static int fake_one_child_open(BlockDriverState *bs, BlockOptions *options, unsigned role,
+                               Error **errp)
 {
     if (bdrv_open_child(bs, NULL, options, "file", role | BDRV_ROLE_PRIMARY, false, errp) == NULL) {
         return -EINVAL;
@@ -252,13 +253,13 @@ static int raw_open(BlockDriverState *bs, BlockOptions *options, int flags, Erro
     if (rc == 0) {
         bdrv_set_caps(bs, BDRV_CAP_FORMAT | BDRV_CAP_PASSTHROUGH);
     }
-    return one_child_open(bs, options, BDRV_ROLE_FILTERED, errp);
+    return fake_one_child_open(bs, options, BDRV_ROLE_FILTERED, errp);
 }
 
 static int fmt_open(BlockDriverState *bs, BlockOptions *options, int flags, Error **errp)
 {
     Error *err = NULL;
-    int rc = one_child_open(bs, options, BDRV_ROLE_DATA | BDRV_ROLE_METADATA, errp);
+    int rc = fake_one_child_open(bs, options, BDRV_ROLE_DATA | BDRV_ROLE_METADATA, errp);
 
     if (rc < 0) {
         return rc;
@@ -274,7 +275,7 @@ static int fmt_open(BlockDriverState *bs, BlockOptions *options, int flags, Erro
 
 static int pass_open(BlockDriverState *bs, BlockOptions *options, int flags, Error **errp)
 {
-    return one_child_open(bs, options, BDRV_ROLE_FILTERED, errp);
+    return fake_one_child_open(bs, options, BDRV_ROLE_FILTERED, errp);
 }
 
 static int two_open(BlockDriverState *bs, BlockOptions *options, int flags, Error **errp)
@@ -288,7 +289,7 @@ static int two_open(BlockDriverState *bs, BlockOptions *options, int flags, Erro
     return 0;
 }
 
-static int forward_co(BlockDriverState *bs, const struct bdrv_req *req)
+static int fake_forward_co(BlockDriverState *bs, const struct bdrv_req *req)
 {
     return bdrv_edge_request_co(bdrv_primary_child(bs), req);
 }
@@ -311,8 +312,8 @@ static const BlockDriver bdrv_fake_raw = {
     .probe = raw_probe,
     .open = raw_open,
     .close = fake_close,
-    .read_co = forward_co,
-    .write_co = forward_co,
+    .read_co = fake_forward_co,
+    .write_co = fake_forward_co,
     .strong_options = raw_strong,
 };
 
@@ -322,8 +323,8 @@ static const BlockDriver bdrv_fake_fmt = {
     .probe = fmt_probe,
     .open = fmt_open,
     .close = fake_close,
-    .read_co = forward_co,
-    .write_co = forward_co,
+    .read_co = fake_forward_co,
+    .write_co = fake_forward_co,
 };
 
 static const BlockDriver bdrv_fake_pass = {
@@ -338,7 +339,7 @@ static const BlockDriver bdrv_fake_two = {
     .caps = BDRV_CAP_FORMAT,
     .open = two_open,
     .close = fake_close,
-    .read_co = forward_co,
+    .read_co = fake_forward_co,
 };
 
 /* ---- "cow": names other files ---- */
@@ -376,7 +377,7 @@ static int cow_open(BlockDriverState *bs, BlockOptions *options, int flags, Erro
 {
     struct cow_state *s = bdrv_opaque(bs);
     struct fake_cow header;
-    int rc = one_child_open(bs, options, BDRV_ROLE_DATA | BDRV_ROLE_METADATA, errp);
+    int rc = fake_one_child_open(bs, options, BDRV_ROLE_DATA | BDRV_ROLE_METADATA, errp);
 
     if (rc < 0) {
         return rc;
@@ -405,9 +406,9 @@ static const BlockDriver bdrv_fake_cow = {
     .probe = cow_probe,
     .open = cow_open,
     .close = fake_close,
-    .read_co = forward_co,
-    .write_co = forward_co,
-    .getlength = file_getlength,
+    .read_co = fake_forward_co,
+    .write_co = fake_forward_co,
+    .getlength = fake_getlength,
 };
 
 /* ---- "img": says what was asked of it ---- */
@@ -611,7 +612,7 @@ static int img_truncate_co(BlockDriverState *bs, uint64_t size_bytes, bool exact
 
 static int img_open(BlockDriverState *bs, BlockOptions *options, int flags, Error **errp)
 {
-    int rc = one_child_open(bs, options, BDRV_ROLE_DATA | BDRV_ROLE_METADATA, errp);
+    int rc = fake_one_child_open(bs, options, BDRV_ROLE_DATA | BDRV_ROLE_METADATA, errp);
     char name[16];
 
     for (unsigned i = 0; rc == 0 && i < fake.stored_bitmaps; i++) {
@@ -639,11 +640,11 @@ static const BlockDriver bdrv_fake_img = {
     .probe = img_probe,
     .open = img_open,
     .close = fake_close,
-    .read_co = forward_co,
-    .write_co = forward_co,
+    .read_co = fake_forward_co,
+    .write_co = fake_forward_co,
     .flush_co = img_flush_co,
     .truncate_co = img_truncate_co,
-    .getlength = file_getlength,
+    .getlength = fake_getlength,
     .create_keys = img_amend_keys,
     .image = &img_image_ops,
     .snapshot = &img_snapshot_ops,
