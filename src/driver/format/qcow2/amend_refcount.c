@@ -124,35 +124,53 @@ static int table_resize(struct rebuild *r, uint64_t entries)
     return 0;
 }
 
+static int place_block(struct rebuild *r, uint64_t index, bool *ret_changed)
+{
+    int rc = index >= r->t.entries ? table_resize(r, index + 1) : 0;
+
+    if (rc == 0 && r->t.table[index] == 0) {
+        rc = q2_alloc_clusters_co(r->s, 1, &r->t.table[index]);
+        *ret_changed = true;
+    }
+    progress(r, 0);
+    return rc;
+}
+
+static bool is_counted(const struct qcow2 *s, uint64_t cluster)
+{
+    uint64_t index = q2_refblock_index(s, cluster);
+
+    return index < s->refs.table_entries && s->refs.table[index] != 0;
+}
+
 /* One round: blocks for all that is counted and has none. *ret_changed: clusters were allocated, so
- * there may be more to count. */
+ * there may be more to count. Observed order: a block is placed when the next one begins; whether
+ * there are counts of that one is looked at before, so an old block that is made by the placing is
+ * the next round's. */
 static int place_blocks(struct rebuild *r, bool *ret_changed)
 {
     struct qcow2 *s = r->s;
+    uint64_t index = UINT64_MAX;
     uint64_t at = 0;
     int rc = 0;
 
-    while (rc == 0) {
-        uint64_t end = clusters_counted(s);
+    for (;;) {
+        bool counted = is_counted(s, at);
+        uint64_t end;
         uint64_t count;
-        uint64_t index;
 
-        rc = find_counted(s, at, end, &at, &count);
+        rc = index != UINT64_MAX ? place_block(r, index, ret_changed) : 0;
+        if (!counted) {
+            at = (q2_refblock_index(s, at) + 1) << s->geo.refblock_bits;
+        }
+        end = clusters_counted(s);
+        rc = rc == 0 ? find_counted(s, at, end, &at, &count) : rc;
         if (rc < 0 || at >= end) {
-            break;
+            return rc;
         }
         index = at >> r->geo.refblock_bits;
-        if (index >= r->t.entries) {
-            rc = table_resize(r, index + 1);
-        }
-        if (rc == 0 && r->t.table[index] == 0) {
-            rc = q2_alloc_clusters_co(s, 1, &r->t.table[index]);
-            *ret_changed = true;
-        }
         at = (index + 1) << r->geo.refblock_bits;
-        progress(r, 0);
     }
-    return rc;
 }
 
 static int place_all(struct rebuild *r)
