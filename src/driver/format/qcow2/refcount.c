@@ -305,6 +305,20 @@ void q2_refcounts_tell_dirty(struct qcow2 *s)
                           memory_order_release);
 }
 
+void q2_refcounts_take_table(struct qcow2 *s, uint64_t **table, uint64_t entries)
+{
+    struct q2_refcounts *refs = &s->refs;
+
+    mem_budget_give(bdrv_budget(s->bs), refs->table_entries * sizeof(uint64_t));
+    free(refs->table);
+    refs->table = *table;
+    refs->table_entries = entries;
+    refs->table_dirty_from = refs->table_dirty_to = 0;
+    refs->fresh_count = 0; /* all blocks are durable */
+    *table = NULL;
+    q2_refcounts_tell_dirty(s);
+}
+
 bool q2_refcounts_dirty(const struct qcow2 *s)
 {
     return atomic_load_explicit(&s->refs.any_dirty, memory_order_acquire);

@@ -39,6 +39,9 @@ static inline uint64_t q2_refblock_index(const struct qcow2 *s, uint64_t cluster
  * of storage part of it is done. */
 int q2_refcounts_raise_co(struct qcow2 *s, uint64_t first, uint64_t count);
 int q2_refcounts_lower_co(struct qcow2 *s, uint64_t first, uint64_t count);
+/* Another table, charged to the budget, in place of the one in memory; it and its blocks are
+ * durable. *table is NULL afterwards. */
+void q2_refcounts_take_table(struct qcow2 *s, uint64_t **table, uint64_t entries);
 /* What any_dirty and table_dirty say follows from the rest. */
 void q2_refcounts_tell_dirty(struct qcow2 *s);
 

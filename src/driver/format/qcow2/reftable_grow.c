@@ -146,21 +146,6 @@ static void protect_area(struct qcow2 *s, const struct growth *g, bool on, int *
     }
 }
 
-/* The table of the growth is the table. */
-static void take_over(struct qcow2 *s, struct growth *g)
-{
-    struct q2_refcounts *refs = &s->refs;
-
-    mem_budget_give(bdrv_budget(s->bs), refs->table_entries * sizeof(uint64_t));
-    free(refs->table);
-    refs->table = g->table;
-    refs->table_entries = g->entries;
-    refs->table_dirty_from = refs->table_dirty_to = 0;
-    refs->fresh_count = 0; /* all blocks are durable */
-    g->table = NULL;
-    q2_refcounts_tell_dirty(s);
-}
-
 int q2_reftable_grow_co(struct qcow2 *s, uint64_t index, uint64_t offset)
 {
     struct q2_refcounts *refs = &s->refs;
@@ -205,7 +190,7 @@ int q2_reftable_grow_co(struct qcow2 *s, uint64_t index, uint64_t offset)
         free(g.table);
         return ret;
     }
-    take_over(s, &g);
+    q2_refcounts_take_table(s, &g.table, g.entries);
     for (uint32_t i = 0; i < old_clusters; i++) {
         q2_overlap_del(s, Q2_OL_REFCOUNT_TABLE, (old_first + i) << s->geo.cluster_bits);
     }

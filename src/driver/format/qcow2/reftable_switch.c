@@ -101,13 +101,6 @@ int q2_reftable_switch_co(struct qcow2 *s, struct q2_reftable *t)
         (void)q2_reftable_settle_co(s);
         return rc;
     }
-    mem_budget_give(bdrv_budget(s->bs), refs->table_entries * sizeof(uint64_t));
-    free(refs->table);
-    refs->table = t->table;
-    refs->table_entries = t->entries;
-    refs->table_dirty_from = refs->table_dirty_to = 0;
-    refs->fresh_count = 0; /* all blocks are durable */
-    t->table = NULL;
-    q2_refcounts_tell_dirty(s);
+    q2_refcounts_take_table(s, &t->table, t->entries);
     return 0;
 }
