@@ -16,8 +16,7 @@
 
 /* ---- L2 tables ---- */
 
-/* The range lock on the table's clusters is held. */
-static int table_make_co(struct qcow2 *s, uint32_t index, uint64_t old)
+int q2_l1_new_table_co(struct qcow2 *s, uint32_t index, uint64_t old, uint64_t *ret_table)
 {
     uint64_t table;
     int ret = q2_alloc_clusters_co(s, 1, &table);
@@ -41,6 +40,7 @@ static int table_make_co(struct qcow2 *s, uint32_t index, uint64_t old)
         q2_overlap_del(s, Q2_OL_ACTIVE_L2, old);
         q2_free_later(s, old, s->geo.cluster_bytes, Q2_DISCARD_OTHER);
     }
+    *ret_table = table;
     return 0;
 }
 
@@ -77,7 +77,7 @@ int q2_table_own_co(struct qcow2 *s, uint64_t guest)
     q2_range_lock_co(s, &range, index << s->geo.l2_bits, ((index + 1) << s->geo.l2_bits) - 1);
     ret = table_state_co(s, index, &table);
     if (ret == 0) {
-        ret = table_make_co(s, (uint32_t)index, table);
+        ret = q2_l1_new_table_co(s, (uint32_t)index, table, &table);
     }
     q2_range_unlock(s, &range);
     return ret < 0 ? ret : 0;

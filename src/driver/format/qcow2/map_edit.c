@@ -21,8 +21,6 @@ int q2_edit_table_co(struct qcow2 *s, uint32_t l1_index, uint64_t *ret_offset)
 {
     uint64_t entry = q2_l1_entry(q2_l1_get(s), l1_index);
     uint64_t old = q2_l1_table(entry);
-    uint64_t offset;
-    int rc;
 
     if (q2_l1_wrong(&s->geo, entry) != NULL) {
         return -EIO;
@@ -31,29 +29,7 @@ int q2_edit_table_co(struct qcow2 *s, uint32_t l1_index, uint64_t *ret_offset)
         *ret_offset = old;
         return 0;
     }
-    rc = q2_alloc_clusters_co(s, 1, &offset);
-    if (rc < 0) {
-        return rc;
-    }
-    rc = q2_overlap_add(s, Q2_OL_ACTIVE_L2, offset);
-    if (rc < 0) {
-        q2_unalloc_co(s, offset, s->geo.cluster_bytes);
-        return rc;
-    }
-    rc = q2_l2_new_table_co(s, offset, old);
-    if (rc < 0) {
-        q2_overlap_del(s, Q2_OL_ACTIVE_L2, offset);
-        q2_l2_drop_table(s, offset);
-        q2_free_later(s, offset, s->geo.cluster_bytes, Q2_DISCARD_OTHER);
-        return rc;
-    }
-    q2_l1_set(s, l1_index, offset | Q2_COPIED);
-    if (old != 0) {
-        q2_overlap_del(s, Q2_OL_ACTIVE_L2, old);
-        q2_free_later(s, old, s->geo.cluster_bytes, Q2_DISCARD_OTHER);
-    }
-    *ret_offset = offset;
-    return 0;
+    return q2_l1_new_table_co(s, l1_index, old, ret_offset);
 }
 
 /* What entries become. */
