@@ -377,6 +377,7 @@ void *bdrv_buffer_alloc(BlockDriverState *bs, size_t bytes);
 void bdrv_buffer_free(BlockDriverState *bs, void *buf, size_t bytes);
 
 /* ---- the build list ---- */
-extern const BlockDriver *const bdrv_drivers[]; /* src/driver/list.c; NULL ends */
+extern const BlockDriver *const bdrv_drivers[];               /* src/driver/list.c; NULL ends */
+const BlockDriver *bdrv_find_driver(const char *format_name); /* NULL: not in this build */
 
 #endif

@@ -195,7 +195,6 @@ int bdrv_refuse_unknown_keys(const BlockDriver *drv, const char *doing, const st
 
 /* ---- protocol.c: which driver a name asks for ---- */
 
-const BlockDriver *bdrv_find_driver(const char *format_name);
 /* EINVAL naming it, with a hint. */
 int bdrv_unknown_driver(const char *format_name, Error **errp);
 /* "nbd:..." gives the length of "nbd"; 0 when the name has no protocol. */

@@ -322,6 +322,23 @@ int cli_next(struct cli_args *args)
     return CLI_OPERAND;
 }
 
+bool cli_take_all(struct cli *cli, int argc, char **argv,
+                  int (*take)(void *opaque, int id, const struct cli_args *a), void *opaque,
+                  int *ret_code)
+{
+    struct cli_args a = cli_args_begin(cli, argc, argv);
+    int id;
+
+    *ret_code = CLI_EXIT_OK;
+    while (*ret_code == CLI_EXIT_OK && (id = cli_next(&a)) != CLI_END) {
+        if (id == CLI_HELP) {
+            return false;
+        }
+        *ret_code = id == CLI_BAD ? CLI_EXIT_USAGE : take(opaque, id, &a);
+    }
+    return *ret_code == CLI_EXIT_OK;
+}
+
 /* "-c", "--count", for messages about the current option. */
 static const char *option_shown(const struct cli_args *args, char *buf, size_t size)
 {

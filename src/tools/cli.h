@@ -78,6 +78,11 @@ struct cli_args {
 struct cli_args cli_args_begin(struct cli *cli, int argc, char **argv);
 /* The next option or operand, in any order; "--" ends the options. */
 int cli_next(struct cli_args *args);
+/* Give each of them to take, which answers CLI_EXIT_*, until one is refused. False: the command
+ * ends with *ret_code. */
+bool cli_take_all(struct cli *cli, int argc, char **argv,
+                  int (*take)(void *opaque, int id, const struct cli_args *a), void *opaque,
+                  int *ret_code);
 
 /* Run the command that argv names; returns the exit code. */
 int cli_run(struct cli *cli, int argc, char **argv);

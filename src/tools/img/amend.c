@@ -39,20 +39,10 @@ struct amend_args {
     bool quiet;
 };
 
-static const BlockDriver *find_driver(const char *format)
-{
-    for (size_t i = 0; bdrv_drivers[i]; i++) {
-        if (strcmp(bdrv_drivers[i]->format_name, format) == 0) {
-            return bdrv_drivers[i];
-        }
-    }
-    return NULL;
-}
-
 /* NULL after printing. */
 static const struct opts_key *amend_keys(struct cli *cli, const char *format)
 {
-    const BlockDriver *drv = find_driver(format);
+    const BlockDriver *drv = bdrv_find_driver(format);
 
     if (!drv) {
         cli_error(cli, "Unknown file format '%s'", format);
@@ -88,7 +78,7 @@ static int check_keys(struct cli *cli, const char *format, const BlockOptions *o
     while ((key = block_options_next_key(options, key)) != NULL) {
         if (!option_list_has_key(keys, key)) {
             cli_error(cli, "Invalid parameter '%s'", key);
-            if (option_list_has_key(find_driver(format)->create_keys, key)) {
+            if (option_list_has_key(bdrv_find_driver(format)->create_keys, key)) {
                 cli_hint(cli, "This option is only supported for image creation");
             }
             return CLI_EXIT_FAILED;
@@ -129,8 +119,10 @@ static int amend_run(struct cli *cli, BlockBackend *blk, void *opaque)
 /* ---- arguments ---- */
 
 /* CLI_EXIT_*, after printing. */
-static int amend_take(struct amend_args *args, int id, const struct cli_args *a)
+static int amend_take(void *opaque, int id, const struct cli_args *a)
 {
+    struct amend_args *args = opaque;
+
     switch (id) {
     case AMEND_FORCE:
         args->force = true;
@@ -171,18 +163,9 @@ static int amend_start(struct cli *cli, struct amend_args *args)
 static int amend_command(struct cli *cli, int argc, char **argv)
 {
     struct amend_args args = {0};
-    struct cli_args a = cli_args_begin(cli, argc, argv);
-    int code = CLI_EXIT_OK;
-    int id;
+    int code;
 
-    while (code == CLI_EXIT_OK && (id = cli_next(&a)) != CLI_END) {
-        if (id == CLI_HELP) {
-            option_list_fini(&args.list);
-            return CLI_EXIT_OK;
-        }
-        code = id == CLI_BAD ? CLI_EXIT_USAGE : amend_take(&args, id, &a);
-    }
-    if (code == CLI_EXIT_OK) {
+    if (cli_take_all(cli, argc, argv, amend_take, &args, &code)) {
         code = amend_start(cli, &args);
     }
     option_list_fini(&args.list);

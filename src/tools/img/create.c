@@ -45,20 +45,10 @@ struct create_args {
     bool unsafe;
 };
 
-static const BlockDriver *find_driver(const char *format)
-{
-    for (size_t i = 0; bdrv_drivers[i]; i++) {
-        if (strcmp(bdrv_drivers[i]->format_name, format) == 0) {
-            return bdrv_drivers[i];
-        }
-    }
-    return NULL;
-}
-
 /* NULL after printing. */
 static const BlockDriver *known_driver(struct cli *cli, const char *format)
 {
-    const BlockDriver *drv = find_driver(format);
+    const BlockDriver *drv = bdrv_find_driver(format);
 
     if (!drv) {
         cli_error(cli, "no format '%s'", format);
@@ -277,8 +267,11 @@ static int create_run(struct cli *cli, struct create_args *args)
 }
 
 /* CLI_EXIT_*, after printing. */
-static int create_take(struct cli *cli, struct create_args *args, int id, const char *value)
+static int create_take(void *opaque, int id, const struct cli_args *a)
 {
+    struct create_args *args = opaque;
+    const char *value = a->value;
+
     switch (id) {
     case CREATE_BACKING:
         args->backing = value;
@@ -290,7 +283,7 @@ static int create_take(struct cli *cli, struct create_args *args, int id, const 
         args->format = value;
         return CLI_EXIT_OK;
     case CREATE_OPTIONS:
-        return option_list_add(cli, &args->list, value);
+        return option_list_add(a->cli, &args->list, value);
     case CREATE_QUIET:
         args->quiet = true;
         return CLI_EXIT_OK;
@@ -301,7 +294,7 @@ static int create_take(struct cli *cli, struct create_args *args, int id, const 
         break;
     }
     if (args->file && args->size) {
-        return cli_usage_error(cli, "FILE and SIZE are wanted, '%s' is too much", value);
+        return cli_usage_error(a->cli, "FILE and SIZE are wanted, '%s' is too much", value);
     }
     *(args->file ? &args->size : &args->file) = value;
     return CLI_EXIT_OK;
@@ -324,18 +317,9 @@ static int create_start(struct cli *cli, struct create_args *args)
 static int create_command(struct cli *cli, int argc, char **argv)
 {
     struct create_args args = {.format = "raw"};
-    struct cli_args a = cli_args_begin(cli, argc, argv);
-    int code = CLI_EXIT_OK;
-    int id;
+    int code;
 
-    while (code == CLI_EXIT_OK && (id = cli_next(&a)) != CLI_END) {
-        if (id == CLI_HELP) {
-            option_list_fini(&args.list);
-            return CLI_EXIT_OK;
-        }
-        code = id == CLI_BAD ? CLI_EXIT_USAGE : create_take(cli, &args, id, a.value);
-    }
-    if (code == CLI_EXIT_OK) {
+    if (cli_take_all(cli, argc, argv, create_take, &args, &code)) {
         code = create_start(cli, &args);
     }
     option_list_fini(&args.list);

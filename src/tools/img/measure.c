@@ -109,8 +109,10 @@ static int measure_size(struct cli *cli, struct measure_args *args)
 /* ---- arguments ---- */
 
 /* CLI_EXIT_*, after printing. */
-static int measure_take(struct measure_args *args, int id, const struct cli_args *a)
+static int measure_take(void *opaque, int id, const struct cli_args *a)
 {
+    struct measure_args *args = opaque;
+
     switch (id) {
     case MEASURE_OPTIONS:
         return option_list_add(a->cli, &args->list, a->value);
@@ -160,18 +162,9 @@ static int measure_start(struct cli *cli, struct measure_args *args)
 static int measure_command(struct cli *cli, int argc, char **argv)
 {
     struct measure_args args = {.format = "raw"};
-    struct cli_args a = cli_args_begin(cli, argc, argv);
-    int code = CLI_EXIT_OK;
-    int id;
+    int code;
 
-    while (code == CLI_EXIT_OK && (id = cli_next(&a)) != CLI_END) {
-        if (id == CLI_HELP) {
-            option_list_fini(&args.list);
-            return CLI_EXIT_OK;
-        }
-        code = id == CLI_BAD ? CLI_EXIT_USAGE : measure_take(&args, id, &a);
-    }
-    if (code == CLI_EXIT_OK) {
+    if (cli_take_all(cli, argc, argv, measure_take, &args, &code)) {
         code = measure_start(cli, &args);
     }
     option_list_fini(&args.list);

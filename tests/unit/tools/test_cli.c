@@ -307,12 +307,39 @@ static void signed_operands(void **state)
     end(f);
 }
 
+/* Counts what it gets; refuses the operand "no". */
+static int count_all(void *opaque, int id, const struct cli_args *a)
+{
+    ++*(int *)opaque;
+    return id == CLI_OPERAND && strcmp(a->value, "no") == 0 ? CLI_EXIT_FAILED : CLI_EXIT_OK;
+}
+
+static void all_are_taken(void **state)
+{
+    struct fixture *f = begin();
+    int code = -1, count = 0;
+
+    assert_true(cli_take_all(&f->cli, 3, ARGV("-a", "x"), count_all, &count, &code));
+    assert_int_equal(code, CLI_EXIT_OK);
+    assert_int_equal(count, 2);
+    assert_false(cli_take_all(&f->cli, 4, ARGV("-a", "no", "-a"), count_all, &count, &code));
+    assert_int_equal(code, CLI_EXIT_FAILED);
+    assert_int_equal(count, 4);
+    assert_false(cli_take_all(&f->cli, 3, ARGV("--help", "x"), count_all, &count, &code));
+    assert_int_equal(code, CLI_EXIT_OK);
+    assert_false(cli_take_all(&f->cli, 3, ARGV("--nosuch", "x"), count_all, &count, &code));
+    assert_int_equal(code, CLI_EXIT_USAGE);
+    assert_int_equal(count, 4);
+    end(f);
+}
+
 int main(void)
 {
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(signed_operands),
         cmocka_unit_test(forms_of_options),
         cmocka_unit_test(operands_anywhere),
+        cmocka_unit_test(all_are_taken),
         cmocka_unit_test(bad_options),
         cmocka_unit_test(help_comes_from_the_table),
         cmocka_unit_test(values),
