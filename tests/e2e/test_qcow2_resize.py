@@ -1,6 +1,7 @@
 # SPDX-License-Identifier: MIT
 """Resizing qcow2: the same bytes as the reference, and content that is right where it is not."""
 import os
+import random
 import shutil
 
 import pytest
@@ -60,7 +61,8 @@ def resize(ours, theirs, size, mode='off'):
 @pytest.mark.parametrize('mode', MODES)
 @pytest.mark.parametrize('options', KINDS)
 def test_growing_writes_the_same_bytes(tmp_path, options, mode):
-    ours, theirs = pair(tmp_path, options, '1M', 'write -q -P 1 64k 200k', 'write -q -P 2 1000k 24k')
+    ours, theirs = pair(tmp_path, options, '1M', 'write -q -P 1 64k 200k',
+                        'write -q -P 2 1000k 24k')
     for size in ('1536k', '3M', '9M'):
         resize(ours, theirs, size, mode)
         assert different(ours, theirs) == []
@@ -91,8 +93,8 @@ STEPS = {
          'write -q -P 7 3771392 61952', (4380160, 'metadata')]),
     'clusters go on behind a table that lies elsewhere': (
         'cluster_size=4k', '1M',
-        ['write -q -P 1 0 1M', (1278464, 'off'), 'write -q -P 1 1277952 512', 'discard -q 256k 256k',
-         (4358144, 'metadata')]),
+        ['write -q -P 1 0 1M', (1278464, 'off'), 'write -q -P 1 1277952 512',
+         'discard -q 256k 256k', (4358144, 'metadata')]),
 }
 
 
@@ -260,3 +262,49 @@ def test_large_and_sparse(tmp_path):
     assert Image(ours).size == 1 << 20
     assert os.path.getsize(ours) <= before
     clean(ours)
+
+
+SEED = int(os.environ.get('PLATTER_SEED', '7301'))
+
+
+def random_write(rng, options, model):
+    """A request of the reference, and what it does to the disk."""
+    verbs = ['write -P 5', 'write -P 6', 'discard']
+    if 'compat=0.10' not in options:
+        verbs += ['write -z', 'write -z -u']
+    verb = rng.choice(verbs)
+    unit = 65536 if verb == 'discard' and len(model) >= 65536 else 512
+    verb = 'write -P 7' if verb == 'discard' and unit == 512 else verb
+    offset = rng.randrange(0, len(model) // unit * unit, unit)
+    most = min(len(model) - offset, 600 << 10)
+    count = rng.randrange(unit, most // unit * unit + 1, unit)
+    fill = int(verb.split()[-1]) if '-P' in verb else 0
+    model[offset:offset + count] = bytes([fill]) * count
+    return f'{verb} {offset} {count}'
+
+
+@pytest.mark.parametrize('number', range(12))
+def test_random_steps_show_the_right_disk(tmp_path, number):
+    """Beside bytes in memory: in the reference, what was cut off can be seen again after growing."""
+    print('seed', SEED + number)
+    rng = random.Random(SEED + number)
+    options = rng.choice([*KINDS, 'cluster_size=1k,refcount_bits=32'])
+    image, raw, base = [tmp_path / name for name in ('d.qcow2', 'd.raw', 'base.raw')]
+    base.write_bytes(rng.randbytes(512) * rng.randrange(1, 8000))
+    backing = rng.random() < .4 and 'compat=0.10' not in options
+    below = ['-b', base, '-F', 'raw'] if backing else []
+    size = rng.randrange(1, 8000) * 512
+    model = bytearray((base.read_bytes() if backing else b'')[:size].ljust(size, b'\0'))
+    ok(qemu_img('create', '-q', '-f', 'qcow2', '-o', options, *below, image, size))
+    for step in range(6):
+        request = random_write(rng, options, model)
+        ok(qemu('qemu-io', '-d', 'unmap', '-c', request, image))
+        old, size = size, rng.choice([512, 65536]) * rng.randrange(1, 100) * rng.choice([1, 1, 50])
+        size = min(size, 6 << 20)
+        mode = rng.choice(MODES) if size > old else 'off'
+        print(options, backing, step, request, old, size, mode)
+        ok(platter('resize', '-q', '--shrink', f'--preallocation={mode}', image, size))
+        model = model[:size].ljust(size, b'\0')
+        raw.write_bytes(model)
+        ok(qemu_img('compare', '-f', 'qcow2', '-F', 'raw', image, raw))
+        clean(image)
