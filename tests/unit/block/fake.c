@@ -477,6 +477,22 @@ Platter *fake_platter(void)
     return pl;
 }
 
+int fake_setup(void **state)
+{
+    fake_reset();
+    *state = fake_platter();
+    return 0;
+}
+
+int fake_teardown(void **state)
+{
+    platter_free(*state);
+    assert_int_equal(fake.live, 0);
+    assert_int_equal(fake.checks, 0);
+    assert_int_equal(fake.reopens, 0);
+    return 0;
+}
+
 BlockDriverState *fake_open(Platter *pl, const char *text)
 {
     Error *err = NULL;

@@ -63,6 +63,9 @@ extern struct fake_counters fake;
 
 void fake_reset(void);
 Platter *fake_platter(void);
+/* For cmocka: *state is an instance; afterwards nothing of a test may be left. */
+int fake_setup(void **state);
+int fake_teardown(void **state);
 
 /* A user that is no node. */
 struct fake_user {

@@ -15,21 +15,6 @@
 #define WRITE BDRV_PERM_WRITE
 #define ALL BDRV_PERM_ALL
 
-static int setup(void **state)
-{
-    fake_reset();
-    *state = fake_platter();
-    return 0;
-}
-
-static int teardown(void **state)
-{
-    platter_free(*state);
-    assert_int_equal(fake.live, 0);
-    assert_int_equal(fake.checks, 0);
-    return 0;
-}
-
 /* Overlays over overlays, each holding the one below by reference. */
 static BlockDriverState *chain(Platter *pl, const char *driver, const char *child)
 {
@@ -148,10 +133,10 @@ static void test_failed_opens(void **state)
 int main(void)
 {
     const struct CMUnitTest tests[] = {
-        cmocka_unit_test_setup_teardown(test_filters, setup, teardown),
-        cmocka_unit_test_setup_teardown(test_backing_chain, setup, teardown),
-        cmocka_unit_test_setup_teardown(test_forgotten, setup, teardown),
-        cmocka_unit_test_setup_teardown(test_failed_opens, setup, teardown),
+        cmocka_unit_test_setup_teardown(test_filters, fake_setup, fake_teardown),
+        cmocka_unit_test_setup_teardown(test_backing_chain, fake_setup, fake_teardown),
+        cmocka_unit_test_setup_teardown(test_forgotten, fake_setup, fake_teardown),
+        cmocka_unit_test_setup_teardown(test_failed_opens, fake_setup, fake_teardown),
     };
 
     return cmocka_run_group_tests(tests, NULL, NULL);

@@ -5,20 +5,6 @@
 #define READ BDRV_PERM_CONSISTENT_READ
 #define ALL BDRV_PERM_ALL
 
-static int setup(void **state)
-{
-    fake_reset();
-    *state = fake_platter();
-    return 0;
-}
-
-static int teardown(void **state)
-{
-    platter_free(*state);
-    assert_int_equal(fake.live, 0);
-    return 0;
-}
-
 static BdrvEdge *attach(BlockDriverState *bs, struct fake_user *user)
 {
     BdrvEdge *edge = bdrv_root_attach(bs, "root", &fake_user_class, user, READ, ALL, NULL);
@@ -133,10 +119,10 @@ static void test_all(void **state)
 int main(void)
 {
     const struct CMUnitTest tests[] = {
-        cmocka_unit_test_setup_teardown(test_nested, setup, teardown),
-        cmocka_unit_test_setup_teardown(test_new_parents, setup, teardown),
-        cmocka_unit_test_setup_teardown(test_diamond, setup, teardown),
-        cmocka_unit_test_setup_teardown(test_all, setup, teardown),
+        cmocka_unit_test_setup_teardown(test_nested, fake_setup, fake_teardown),
+        cmocka_unit_test_setup_teardown(test_new_parents, fake_setup, fake_teardown),
+        cmocka_unit_test_setup_teardown(test_diamond, fake_setup, fake_teardown),
+        cmocka_unit_test_setup_teardown(test_all, fake_setup, fake_teardown),
     };
 
     return cmocka_run_group_tests(tests, NULL, NULL);

@@ -16,22 +16,6 @@
 #define UNCHANGED BDRV_PERM_WRITE_UNCHANGED
 #define ALL BDRV_PERM_ALL
 
-static int setup(void **state)
-{
-    fake_reset();
-    *state = fake_platter();
-    return 0;
-}
-
-static int teardown(void **state)
-{
-    platter_free(*state);
-    assert_int_equal(fake.live, 0);
-    assert_int_equal(fake.checks, 0);
-    assert_int_equal(fake.reopens, 0);
-    return 0;
-}
-
 static BdrvEdge *attach(BlockDriverState *bs, struct fake_user *user, uint64_t perm,
                         uint64_t shared)
 {
@@ -635,28 +619,28 @@ static void test_two_instances(void **state)
 int main(void)
 {
     const struct CMUnitTest tests[] = {
-        cmocka_unit_test_setup_teardown(test_conflict, setup, teardown),
-        cmocka_unit_test_setup_teardown(test_pass_down, setup, teardown),
-        cmocka_unit_test_setup_teardown(test_roles, setup, teardown),
-        cmocka_unit_test_setup_teardown(test_read_only, setup, teardown),
-        cmocka_unit_test_setup_teardown(test_replace, setup, teardown),
-        cmocka_unit_test_setup_teardown(test_insert_filter, setup, teardown),
-        cmocka_unit_test_setup_teardown(test_cycle, setup, teardown),
-        cmocka_unit_test_setup_teardown(test_abort, setup, teardown),
-        cmocka_unit_test_setup_teardown(test_frozen, setup, teardown),
-        cmocka_unit_test_setup_teardown(test_limits_and_sizes, setup, teardown),
-        cmocka_unit_test_setup_teardown(test_broken, setup, teardown),
-        cmocka_unit_test_setup_teardown(test_unref_elsewhere, setup, teardown),
-        cmocka_unit_test_setup_teardown(test_unref_in_coroutine, setup, teardown),
-        cmocka_unit_test_setup_teardown(test_threads, setup, teardown),
-        cmocka_unit_test_setup_teardown(test_add_child, setup, teardown),
-        cmocka_unit_test_setup_teardown(test_empty_root, setup, teardown),
-        cmocka_unit_test_setup_teardown(test_names, setup, teardown),
-        cmocka_unit_test_setup_teardown(test_two_instances, setup, teardown),
-        cmocka_unit_test_setup_teardown(test_alignment_stays_below, setup, teardown),
-        cmocka_unit_test_setup_teardown(test_size_not_told, setup, teardown),
-        cmocka_unit_test_setup_teardown(test_flush_before_read_only, setup, teardown),
-        cmocka_unit_test_setup_teardown(test_children_end_unseen, setup, teardown),
+        cmocka_unit_test_setup_teardown(test_conflict, fake_setup, fake_teardown),
+        cmocka_unit_test_setup_teardown(test_pass_down, fake_setup, fake_teardown),
+        cmocka_unit_test_setup_teardown(test_roles, fake_setup, fake_teardown),
+        cmocka_unit_test_setup_teardown(test_read_only, fake_setup, fake_teardown),
+        cmocka_unit_test_setup_teardown(test_replace, fake_setup, fake_teardown),
+        cmocka_unit_test_setup_teardown(test_insert_filter, fake_setup, fake_teardown),
+        cmocka_unit_test_setup_teardown(test_cycle, fake_setup, fake_teardown),
+        cmocka_unit_test_setup_teardown(test_abort, fake_setup, fake_teardown),
+        cmocka_unit_test_setup_teardown(test_frozen, fake_setup, fake_teardown),
+        cmocka_unit_test_setup_teardown(test_limits_and_sizes, fake_setup, fake_teardown),
+        cmocka_unit_test_setup_teardown(test_broken, fake_setup, fake_teardown),
+        cmocka_unit_test_setup_teardown(test_unref_elsewhere, fake_setup, fake_teardown),
+        cmocka_unit_test_setup_teardown(test_unref_in_coroutine, fake_setup, fake_teardown),
+        cmocka_unit_test_setup_teardown(test_threads, fake_setup, fake_teardown),
+        cmocka_unit_test_setup_teardown(test_add_child, fake_setup, fake_teardown),
+        cmocka_unit_test_setup_teardown(test_empty_root, fake_setup, fake_teardown),
+        cmocka_unit_test_setup_teardown(test_names, fake_setup, fake_teardown),
+        cmocka_unit_test_setup_teardown(test_two_instances, fake_setup, fake_teardown),
+        cmocka_unit_test_setup_teardown(test_alignment_stays_below, fake_setup, fake_teardown),
+        cmocka_unit_test_setup_teardown(test_size_not_told, fake_setup, fake_teardown),
+        cmocka_unit_test_setup_teardown(test_flush_before_read_only, fake_setup, fake_teardown),
+        cmocka_unit_test_setup_teardown(test_children_end_unseen, fake_setup, fake_teardown),
     };
 
     return cmocka_run_group_tests(tests, NULL, NULL);

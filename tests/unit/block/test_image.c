@@ -11,20 +11,6 @@
 
 static const char img[] = "driver=img,node-name=i,file.driver=file,file.filename=f";
 
-static int setup(void **state)
-{
-    fake_reset();
-    *state = fake_platter();
-    return 0;
-}
-
-static int teardown(void **state)
-{
-    platter_free(*state);
-    assert_int_equal(fake.live, 0);
-    return 0;
-}
-
 static void did(const char *what)
 {
     assert_string_equal(fake.image_done, what);
@@ -348,7 +334,7 @@ static void test_corruption_is_told_once(void **state)
 int main(void)
 {
     const struct CMUnitTest tests[] = {
-#define T(f) cmocka_unit_test_setup_teardown(f, setup, teardown)
+#define T(f) cmocka_unit_test_setup_teardown(f, fake_setup, fake_teardown)
         T(test_every_call_reaches_the_driver),
         T(test_refusals),
         T(test_flush_comes_first),

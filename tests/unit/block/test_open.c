@@ -8,21 +8,6 @@
 
 #define RW BDRV_O_RDWR
 
-static int setup(void **state)
-{
-    fake_reset();
-    *state = fake_platter();
-    return 0;
-}
-
-static int teardown(void **state)
-{
-    platter_free(*state);
-    assert_int_equal(fake.live, 0);
-    assert_int_equal(fake.checks, 0);
-    return 0;
-}
-
 static BlockDriverState *open_name(Platter *pl, const char *filename, int flags)
 {
     Error *err = NULL;
@@ -315,18 +300,18 @@ static void test_filename_json(void **state)
 int main(void)
 {
     const struct CMUnitTest tests[] = {
-        cmocka_unit_test_setup_teardown(test_names, setup, teardown),
-        cmocka_unit_test_setup_teardown(test_protocol_alone, setup, teardown),
-        cmocka_unit_test_setup_teardown(test_reference, setup, teardown),
-        cmocka_unit_test_setup_teardown(test_json_and_options, setup, teardown),
-        cmocka_unit_test_setup_teardown(test_refusals, setup, teardown),
-        cmocka_unit_test_setup_teardown(test_hints, setup, teardown),
-        cmocka_unit_test_setup_teardown(test_driver_error, setup, teardown),
-        cmocka_unit_test_setup_teardown(test_inheritance, setup, teardown),
-        cmocka_unit_test_setup_teardown(test_auto_read_only, setup, teardown),
-        cmocka_unit_test_setup_teardown(test_nesting, setup, teardown),
-        cmocka_unit_test_setup_teardown(test_create, setup, teardown),
-        cmocka_unit_test_setup_teardown(test_filename_json, setup, teardown),
+        cmocka_unit_test_setup_teardown(test_names, fake_setup, fake_teardown),
+        cmocka_unit_test_setup_teardown(test_protocol_alone, fake_setup, fake_teardown),
+        cmocka_unit_test_setup_teardown(test_reference, fake_setup, fake_teardown),
+        cmocka_unit_test_setup_teardown(test_json_and_options, fake_setup, fake_teardown),
+        cmocka_unit_test_setup_teardown(test_refusals, fake_setup, fake_teardown),
+        cmocka_unit_test_setup_teardown(test_hints, fake_setup, fake_teardown),
+        cmocka_unit_test_setup_teardown(test_driver_error, fake_setup, fake_teardown),
+        cmocka_unit_test_setup_teardown(test_inheritance, fake_setup, fake_teardown),
+        cmocka_unit_test_setup_teardown(test_auto_read_only, fake_setup, fake_teardown),
+        cmocka_unit_test_setup_teardown(test_nesting, fake_setup, fake_teardown),
+        cmocka_unit_test_setup_teardown(test_create, fake_setup, fake_teardown),
+        cmocka_unit_test_setup_teardown(test_filename_json, fake_setup, fake_teardown),
     };
 
     return cmocka_run_group_tests(tests, NULL, NULL);

@@ -10,20 +10,6 @@
 
 #define FLAGS (BDRV_O_RDWR | BDRV_O_PROBE)
 
-static int setup(void **state)
-{
-    fake_reset();
-    *state = fake_platter();
-    return 0;
-}
-
-static int teardown(void **state)
-{
-    platter_free(*state);
-    assert_int_equal(fake.live, 0);
-    return 0;
-}
-
 static void expect_guess(Platter *pl, const char *format, bool probed, int flags)
 {
     Error *err = NULL;
@@ -162,11 +148,11 @@ static void test_guard(void **state)
 int main(void)
 {
     const struct CMUnitTest tests[] = {
-        cmocka_unit_test_setup_teardown(test_guess, setup, teardown),
-        cmocka_unit_test_setup_teardown(test_unsupported, setup, teardown),
-        cmocka_unit_test_setup_teardown(test_ambiguous, setup, teardown),
-        cmocka_unit_test_setup_teardown(test_read_error, setup, teardown),
-        cmocka_unit_test_setup_teardown(test_guard, setup, teardown),
+        cmocka_unit_test_setup_teardown(test_guess, fake_setup, fake_teardown),
+        cmocka_unit_test_setup_teardown(test_unsupported, fake_setup, fake_teardown),
+        cmocka_unit_test_setup_teardown(test_ambiguous, fake_setup, fake_teardown),
+        cmocka_unit_test_setup_teardown(test_read_error, fake_setup, fake_teardown),
+        cmocka_unit_test_setup_teardown(test_guard, fake_setup, fake_teardown),
     };
 
     return cmocka_run_group_tests(tests, NULL, NULL);
