@@ -5,57 +5,9 @@
  * be used and ended.
  */
 #include "fake.h"
+#include "oom.h"
 
 #include <stdlib.h>
-
-static long fail_at = -1; /* which allocation fails; < 0: none */
-static long allocations;
-static bool fail_forever;
-
-static bool fails(void)
-{
-    long n = allocations++;
-
-    return fail_at >= 0 && (n == fail_at || (fail_forever && n > fail_at));
-}
-
-void *__real_malloc(size_t size);
-void *__real_calloc(size_t n, size_t size);
-void *__real_realloc(void *p, size_t size);
-void *__real_aligned_alloc(size_t align, size_t size);
-int __real_posix_memalign(void **ret, size_t align, size_t size);
-char *__real_strdup(const char *s);
-void *__wrap_malloc(size_t size);
-void *__wrap_calloc(size_t n, size_t size);
-void *__wrap_realloc(void *p, size_t size);
-void *__wrap_aligned_alloc(size_t align, size_t size);
-int __wrap_posix_memalign(void **ret, size_t align, size_t size);
-char *__wrap_strdup(const char *s);
-
-void *__wrap_malloc(size_t size)
-{
-    return fails() ? NULL : __real_malloc(size);
-}
-void *__wrap_calloc(size_t n, size_t size)
-{
-    return fails() ? NULL : __real_calloc(n, size);
-}
-void *__wrap_realloc(void *p, size_t size)
-{
-    return fails() ? NULL : __real_realloc(p, size);
-}
-void *__wrap_aligned_alloc(size_t align, size_t size)
-{
-    return fails() ? NULL : __real_aligned_alloc(align, size);
-}
-int __wrap_posix_memalign(void **ret, size_t align, size_t size)
-{
-    return fails() ? ENOMEM : __real_posix_memalign(ret, align, size);
-}
-char *__wrap_strdup(const char *s)
-{
-    return fails() ? NULL : __real_strdup(s);
-}
 
 static BlockDriverState *try_open(Platter *pl, const char *text)
 {
@@ -136,23 +88,18 @@ static void life(Platter *pl)
 static void test_oom(void **state)
 {
     for (int forever = 0; forever < 2; forever++) {
-        bool reached;
         long n = 0;
 
-        fail_forever = forever;
         do {
             Platter *pl = platter_new(NULL, NULL);
 
             assert_non_null(pl);
-            allocations = 0;
-            fail_at = n;
+            oom_arm(n++, forever);
             life(pl);
-            reached = allocations > n;
-            fail_at = -1;
-            n++;
+            oom_disarm();
             life(pl); /* it works again, names included */
             platter_free(pl);
-        } while (reached);
+        } while (oom_struck());
         assert_true(n > 40);
         print_message("%ld allocations\n", n - 1);
     }

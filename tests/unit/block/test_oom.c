@@ -8,56 +8,9 @@
 #include <jansson.h>
 
 #include "fake.h"
+#include "oom.h"
 
 #include "util/error.h"
-
-static struct {
-    long left; /* allocations until one fails; < 0: none fails */
-    bool forever;
-    bool failed;
-} oom = {.left = -1};
-
-static bool oom_now(void)
-{
-    if (oom.left < 0) {
-        return false;
-    }
-    if (oom.left > 0) {
-        oom.left--;
-        return false;
-    }
-    oom.failed = true;
-    if (!oom.forever) {
-        oom.left = -1;
-    }
-    return true;
-}
-
-void *__real_malloc(size_t size);
-void *__real_calloc(size_t n, size_t size);
-void *__real_realloc(void *p, size_t size);
-char *__real_strdup(const char *s);
-void *__wrap_malloc(size_t size);
-void *__wrap_calloc(size_t n, size_t size);
-void *__wrap_realloc(void *p, size_t size);
-char *__wrap_strdup(const char *s);
-
-void *__wrap_malloc(size_t size)
-{
-    return oom_now() ? NULL : __real_malloc(size);
-}
-void *__wrap_calloc(size_t n, size_t size)
-{
-    return oom_now() ? NULL : __real_calloc(n, size);
-}
-void *__wrap_realloc(void *p, size_t size)
-{
-    return oom_now() ? NULL : __real_realloc(p, size);
-}
-char *__wrap_strdup(const char *s)
-{
-    return oom_now() ? NULL : __real_strdup(s);
-}
 
 /* A step that failed must have said why. */
 static bool said_why(Error *err)
@@ -223,14 +176,13 @@ static void run_all(bool (*scenario)(void), bool forever)
 
     fake_reset();
     do {
-        oom.failed = false;
-        oom.forever = forever;
-        oom.left = n++;
-        bool ok = scenario();
+        bool ok;
 
-        oom.left = -1;
-        assert_true(ok || oom.failed);
-    } while (oom.failed);
+        oom_arm(n++, forever);
+        ok = scenario();
+        oom_disarm();
+        assert_true(ok || oom_struck());
+    } while (oom_struck());
     assert_true(n > 100); /* that many allocations there are at least */
 }
 
@@ -253,6 +205,6 @@ int main(void)
         cmocka_unit_test(test_forever),
     };
 
-    json_set_alloc_funcs(__wrap_malloc, free);
+    json_set_alloc_funcs(malloc, free);
     return cmocka_run_group_tests(tests, NULL, NULL);
 }

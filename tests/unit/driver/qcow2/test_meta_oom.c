@@ -5,53 +5,12 @@
 
 #include "driver/format/qcow2/l1.h"
 #include "meta_fake.h"
+#include "oom.h"
 #include "util/error.h"
 
 #define NEW_TABLE (8 * META_CLUSTER)
 
 static struct qcow2 *const s = &meta.s;
-
-static struct {
-    long left; /* allocations until one fails; < 0: none fails */
-    bool forever;
-    bool failed;
-} oom = {.left = -1};
-
-static bool oom_now(void)
-{
-    if (oom.left < 0) {
-        return false;
-    }
-    if (oom.left > 0) {
-        oom.left--;
-        return false;
-    }
-    oom.failed = true;
-    if (!oom.forever) {
-        oom.left = -1;
-    }
-    return true;
-}
-
-void *__real_malloc(size_t size);
-void *__real_calloc(size_t n, size_t size);
-int __real_posix_memalign(void **ret, size_t align, size_t size);
-void *__wrap_malloc(size_t size);
-void *__wrap_calloc(size_t n, size_t size);
-int __wrap_posix_memalign(void **ret, size_t align, size_t size);
-
-void *__wrap_malloc(size_t size)
-{
-    return oom_now() ? NULL : __real_malloc(size);
-}
-void *__wrap_calloc(size_t n, size_t size)
-{
-    return oom_now() ? NULL : __real_calloc(n, size);
-}
-int __wrap_posix_memalign(void **ret, size_t align, size_t size)
-{
-    return oom_now() ? ENOMEM : __real_posix_memalign(ret, align, size);
-}
 
 /* What the steps reached. */
 struct reached {
@@ -97,7 +56,7 @@ static int steps_run(void *opaque)
     ok(q2_l1_grow_co(s, 10000, &err));
     q2_exclusive_end(s);
     r->l1_offset = s->header.l1_offset;
-    oom.left = -1;
+    oom_disarm();
     error_free(err);
     return 0;
 }
@@ -110,22 +69,20 @@ static bool scenario(long nth, bool forever)
     for (unsigned i = 20; i < 31; i++) {
         meta.refcount[i] = 1;
     }
-    oom.failed = false;
-    oom.forever = forever;
-    oom.left = nth;
+    oom_arm(nth, forever);
     fake_do(steps_run, &r);
-    oom.left = -1;
+    oom_disarm();
     assert_int_equal(meta_commit(true), 0);
     assert_int_equal(meta_file_word(META_L2_OFFSET + 8), r.word);
     assert_int_equal(meta_file_word(r.l1_offset + 70 * 8), r.linked ? Q2_COPIED | NEW_TABLE : 0);
     assert_int_equal(meta_file_word(r.l1_offset), Q2_COPIED | META_L2_OFFSET);
-    if (!oom.failed) {
+    if (!oom_struck()) {
         assert_int_equal(q2_l1_get(s)->entries, 10000);
         assert_int_equal(meta.refcount[20], 0);
         assert_int_equal(meta.refcount[30], 0);
     }
     meta_fini(); /* the budget is whole again */
-    return oom.failed;
+    return oom_struck();
 }
 
 static void run_all(bool forever)
