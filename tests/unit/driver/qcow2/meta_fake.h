@@ -414,4 +414,59 @@ static inline int meta_get(uint64_t key, uint32_t index, uint64_t *ret_word)
     return ret;
 }
 
+/* ---- many coroutines in several threads ---- */
+
+#define META_THREADS 3
+#define META_COROUTINES 4 /* in each */
+
+static _Atomic int meta_running;
+
+struct meta_stress {
+    CoroutineEntry *entry;
+    void *opaque;
+};
+static inline void meta_stress_start(void *opaque)
+{
+    struct meta_stress *one = opaque;
+    Coroutine *co = coroutine_create(one->entry, one->opaque);
+
+    CHECK(co != NULL);
+    free(one);
+    coroutine_enter(co);
+}
+
+/* The end of an entry. */
+static inline void meta_stress_done(void)
+{
+    atomic_fetch_sub(&meta_running, 1);
+    aio_notify(fake_ctx);
+}
+
+/* Run entry in all of them, each with a seed of its own as its argument, to the end. */
+static inline void meta_stress(uint64_t *rng, CoroutineEntry *entry)
+{
+    IOThread *threads[META_THREADS];
+
+    for (int i = 0; i < META_THREADS; i++) {
+        threads[i] = iothread_new("stress", NULL, NULL);
+        assert_non_null(threads[i]);
+        for (int k = 0; k < META_COROUTINES; k++) {
+            struct meta_stress *one = malloc(sizeof(*one));
+
+            assert_non_null(one);
+            *one = (struct meta_stress){entry, (void *)(uintptr_t)(fake_rand(rng) | 1)};
+            atomic_fetch_add(&meta_running, 1);
+            assert_int_equal(aio_bh_schedule_oneshot(iothread_get_aio_context(threads[i]),
+                                                     meta_stress_start, one),
+                             0);
+        }
+    }
+    while (atomic_load(&meta_running) > 0) {
+        aio_poll(fake_ctx, true);
+    }
+    for (int i = 0; i < META_THREADS; i++) {
+        iothread_free(threads[i]);
+    }
+}
+
 #endif

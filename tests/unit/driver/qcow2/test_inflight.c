@@ -222,8 +222,6 @@ static void test_exclusive(void **state)
 #else
 #define STRESS_ROUNDS 3000
 #endif
-#define STRESS_THREADS 3
-#define STRESS_COROUTINES 4 /* in each */
 
 #define ALIVE 0x616c6976u
 
@@ -235,7 +233,6 @@ struct object {
 
 static _Atomic(struct object *) shared;
 static _Atomic int section_open; /* an exclusive section runs */
-static _Atomic int running;
 static _Atomic unsigned ends;
 
 static struct object *object_new(unsigned number)
@@ -310,42 +307,15 @@ static void stress_entry(void *opaque)
             stress_section();
         }
     }
-    atomic_fetch_sub(&running, 1);
-    aio_notify(fake_ctx);
-}
-
-static void stress_start(void *opaque)
-{
-    Coroutine *co = coroutine_create(stress_entry, opaque);
-
-    CHECK(co != NULL);
-    coroutine_enter(co);
+    meta_stress_done();
 }
 
 static void test_threads(void **state)
 {
-    IOThread *threads[STRESS_THREADS];
     uint64_t rng = fake_seed("inflight");
 
     atomic_store(&shared, object_new(0));
-    for (int i = 0; i < STRESS_THREADS; i++) {
-        threads[i] = iothread_new("stress", NULL, NULL);
-        assert_non_null(threads[i]);
-        for (int k = 0; k < STRESS_COROUTINES; k++) {
-            uintptr_t seed = (uintptr_t)(fake_rand(&rng) | 1);
-
-            atomic_fetch_add(&running, 1);
-            assert_int_equal(aio_bh_schedule_oneshot(iothread_get_aio_context(threads[i]),
-                                                     stress_start, (void *)seed),
-                             0);
-        }
-    }
-    while (atomic_load(&running) > 0) {
-        aio_poll(fake_ctx, true);
-    }
-    for (int i = 0; i < STRESS_THREADS; i++) {
-        iothread_free(threads[i]);
-    }
+    meta_stress(&rng, stress_entry);
     assert_int_equal(meta.s.inflight.attention, 0); /* all has ended */
     free(atomic_load(&shared));
     assert_true(atomic_load(&ends) > 0);

@@ -21,14 +21,11 @@
 #else
 #define ROUNDS 4000
 #endif
-#define THREADS 3
-#define COROUTINES 4 /* in each */
 
 static struct qcow2 *const s = &meta.s;
 static uint64_t model[PAIRS]; /* plain: each is its range lock's */
 static _Atomic unsigned freed;
 static _Atomic unsigned linked;
-static _Atomic int running;
 /* of the tables: bytes that were written, and whether all were durable once */
 static _Atomic uint64_t table_written[TABLES];
 static _Atomic bool table_durable[TABLES];
@@ -198,40 +195,7 @@ static void worker_entry(void *opaque)
             q2_free_run_co(s);
         }
     }
-    atomic_fetch_sub(&running, 1);
-    aio_notify(fake_ctx);
-}
-
-static void worker_start(void *opaque)
-{
-    Coroutine *co = coroutine_create(worker_entry, opaque);
-
-    CHECK(co != NULL);
-    coroutine_enter(co);
-}
-
-static void run_threads(uint64_t *rng)
-{
-    IOThread *threads[THREADS];
-
-    for (int i = 0; i < THREADS; i++) {
-        threads[i] = iothread_new("stress", NULL, NULL);
-        assert_non_null(threads[i]);
-        for (int k = 0; k < COROUTINES; k++) {
-            uintptr_t seed = (uintptr_t)(fake_rand(rng) | 1);
-
-            atomic_fetch_add(&running, 1);
-            assert_int_equal(aio_bh_schedule_oneshot(iothread_get_aio_context(threads[i]),
-                                                     worker_start, (void *)seed),
-                             0);
-        }
-    }
-    while (atomic_load(&running) > 0) {
-        aio_poll(fake_ctx, true);
-    }
-    for (int i = 0; i < THREADS; i++) {
-        iothread_free(threads[i]);
-    }
+    meta_stress_done();
 }
 
 static int finish_run(void *opaque)
@@ -264,7 +228,7 @@ static void stress(uint32_t slices)
         meta.refcount[FREED_FIRST + i] = 1;
     }
     meta.file.f.drv.discard_co = NULL; /* the clusters are not there */
-    run_threads(&rng);
+    meta_stress(&rng, worker_entry);
     assert_int_equal(fake_do(finish_run, NULL), 0);
     for (uint32_t i = 0; i < PAIRS; i++) {
         assert_int_equal(meta_file_word(META_L2_OFFSET + i * 16), model[i]);

@@ -128,12 +128,9 @@ static void test_waits_for_all(void **state)
 #else
 #define STRESS_ROUNDS 2000
 #endif
-#define STRESS_THREADS 2
-#define STRESS_COROUTINES 6
 #define CELLS 16
 
 static unsigned cells[CELLS]; /* plain: each is its range's */
-static _Atomic int running;
 
 static void stress_entry(void *opaque)
 {
@@ -157,41 +154,14 @@ static void stress_entry(void *opaque)
         }
         q2_range_unlock(&meta.s, &range);
     }
-    atomic_fetch_sub(&running, 1);
-    aio_notify(fake_ctx);
-}
-
-static void stress_start(void *opaque)
-{
-    Coroutine *co = coroutine_create(stress_entry, opaque);
-
-    CHECK(co != NULL);
-    coroutine_enter(co);
+    meta_stress_done();
 }
 
 static void test_threads(void **state)
 {
-    IOThread *threads[STRESS_THREADS];
     uint64_t rng = fake_seed("ranges");
 
-    for (int i = 0; i < STRESS_THREADS; i++) {
-        threads[i] = iothread_new("stress", NULL, NULL);
-        assert_non_null(threads[i]);
-        for (int k = 0; k < STRESS_COROUTINES; k++) {
-            uintptr_t seed = (uintptr_t)(fake_rand(&rng) | 1);
-
-            atomic_fetch_add(&running, 1);
-            assert_int_equal(aio_bh_schedule_oneshot(iothread_get_aio_context(threads[i]),
-                                                     stress_start, (void *)seed),
-                             0);
-        }
-    }
-    while (atomic_load(&running) > 0) {
-        aio_poll(fake_ctx, true);
-    }
-    for (int i = 0; i < STRESS_THREADS; i++) {
-        iothread_free(threads[i]);
-    }
+    meta_stress(&rng, stress_entry);
 }
 
 int main(void)
