@@ -134,8 +134,19 @@ const struct scenario_list *scenario_list_find(const char *name)
         return &scenarios_plain;
     }
     if (strcmp(name, scenarios_qcow2.name) == 0) {
-        return &scenarios_qcow2;
+        return harness_has_driver("qcow2") ? &scenarios_qcow2 : NULL;
     }
     fprintf(stderr, "no scenarios '%s'\n", name);
     abort();
+}
+
+void scenario_list_run(const struct scenario_list *list, void (*fn)(const struct scenario *s))
+{
+    const char *only = getenv("PLATTER_SCENARIO");
+
+    for (size_t i = 0; i < list->count; i++) {
+        if (!only || strcmp(only, list->scenarios[i].name) == 0) {
+            fn(&list->scenarios[i]);
+        }
+    }
 }

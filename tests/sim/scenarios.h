@@ -40,8 +40,11 @@ struct scenario_list {
 };
 extern const struct scenario_list scenarios_plain; /* raw and protocols, NBD */
 extern const struct scenario_list scenarios_qcow2;
-/* The list of that name; NULL gives the first. Aborts when there is none. */
+/* The list of that name; NULL gives the first. NULL when the build lacks its driver. Aborts when
+ * there is no such list. */
 const struct scenario_list *scenario_list_find(const char *name);
+/* fn for all of them; only for PLATTER_SCENARIO when that is set. */
+void scenario_list_run(const struct scenario_list *list, void (*fn)(const struct scenario *s));
 
 /* World, Platter, disk, steps. All stays open. */
 void scenario_begin(const struct scenario *s, struct scenario_run *r, uint64_t seed);

@@ -139,16 +139,10 @@ static void run_scenario(const struct scenario *s)
 
 static void test_every_allocation_fails(void **state)
 {
-    const char *only = getenv("PLATTER_SCENARIO");
-
     signal(SIGALRM, hung);
     signal(SIGABRT, hung);
     oom_init();
-    for (size_t i = 0; i < list->count; i++) {
-        if (!only || strcmp(only, list->scenarios[i].name) == 0) {
-            run_scenario(&list->scenarios[i]);
-        }
-    }
+    scenario_list_run(list, run_scenario);
     printf("%zu scenarios, %lu runs, %lu with a failed operation\n", list->count, runs,
            failed_runs);
     assert_int_equal(wrong_runs, 0);
@@ -159,7 +153,7 @@ int main(int argc, char **argv)
     const struct CMUnitTest tests[] = {cmocka_unit_test(test_every_allocation_fails)};
 
     list = scenario_list_find(argc > 1 ? argv[1] : 0);
-    if (list == &scenarios_qcow2 && !harness_has_driver("qcow2")) {
+    if (!list) {
         return 77;
     }
     setvbuf(stdout, 0, _IOLBF, 0);
