@@ -6,7 +6,7 @@ import resource
 
 import pytest
 
-from test_qcow2_rebase import content, make, write
+from qemu_image import content, make, write
 from tools_common import needs, platter, qemu
 
 pytestmark = needs('qcow2')

@@ -7,7 +7,7 @@ import subprocess
 
 import pytest
 
-from test_qcow2_rebase import CLUSTER, SIZE, allocated, clean, content, info, make, write
+from qemu_image import CLUSTER, SIZE, allocated, clean, content, info, make, scribble, write
 from tools_common import needs, platter, qemu
 
 pytestmark = needs('qcow2')
@@ -145,20 +145,10 @@ def test_random(tmp_path, options):
     rng = random.Random(seed)
     sizes = [2 * 1024 * 1024 + 512 * rng.randrange(3000) for _ in range(3)]
 
-    def scribble(name, size):
-        commands = []
-        for _ in range(rng.randrange(1, 10)):
-            at = 512 * rng.randrange(size // 512)
-            n = min(512 * rng.randrange(1, 400), size - at)
-            kind = rng.choice(['write -P {p} {a} {n}', 'write -P {p} {a} {n}', 'write -z {a} {n}',
-                               'discard {a} {n}'])
-            commands.append(kind.format(p=rng.randrange(1, 5), a=at, n=n))
-        write(tmp_path, name, *commands)
-
     below = None
     for name, size in zip(NAMES, sizes):
         make(tmp_path, name, size, backing=below, options=options)
-        scribble(name, size)
+        scribble(tmp_path, name, size, rng)
         below = name
     before = content(tmp_path, 'top.qcow2')
     deep = rng.random() < 0.5

@@ -1,63 +1,15 @@
 # SPDX-License-Identifier: MIT
 """platter rebase beside qemu-img: what the disk reads, what the header says, what is allocated."""
-import json
 import os
 import random
 import shutil
 
 import pytest
 
+from qemu_image import CLUSTER, SIZE, allocated, clean, content, info, make, qemu_img, scribble, write
 from tools_common import needs, platter, qemu
 
 pytestmark = needs('qcow2')
-
-CLUSTER = 65536
-SIZE = 16 * CLUSTER
-
-
-def qemu_img(*arguments, cwd):
-    done = qemu('qemu-img', *arguments, cwd=cwd)
-    return done
-
-
-def make(cwd, name, size=SIZE, backing=None, backing_format='qcow2', options=()):
-    over = ('-b', backing, '-F', backing_format) if backing else ()
-    done = qemu_img('create', '-q', '-f', 'qcow2', *options, *over, name, str(size), cwd=cwd)
-    assert done.returncode == 0, done.stderr
-
-
-def write(cwd, name, *commands, fmt='qcow2'):
-    done = qemu('qemu-io', '-f', fmt, *(x for c in commands for x in ('-c', c)), name, cwd=cwd)
-    assert done.returncode == 0, done.stdout + done.stderr
-
-
-def content(cwd, name):
-    out = os.path.join(cwd, name + '.content')
-    done = qemu_img('convert', '-O', 'raw', name, out, cwd=cwd)
-    assert done.returncode == 0, done.stderr
-    with open(out, 'rb') as f:
-        return f.read()
-
-
-def allocated(cwd, name):
-    """(offset, length, decided by this layer) as the reference maps it, without kinds of zeroes."""
-    rows = json.loads(qemu_img('map', '--output=json', name, cwd=cwd).stdout)
-    units = set()
-    for row in rows:
-        if row['depth'] == 0 and row['present']:
-            units.update(range(row['start'] // CLUSTER, -(-(row['start'] + row['length']) // CLUSTER)))
-    return units
-
-
-def info(cwd, name):
-    return json.loads(qemu_img('info', '--output=json', name, cwd=cwd).stdout)
-
-
-def clean(cwd, name):
-    done = qemu_img('check', name, cwd=cwd)
-    assert done.returncode == 0, done.stdout
-    done = platter('check', name, cwd=cwd)
-    assert done.returncode == 0, done.stdout + done.stderr
 
 
 def chain(cwd):
@@ -213,23 +165,13 @@ def test_random(tmp_path, options):
     rng = random.Random(seed)
     size = 3 * 1024 * 1024 + 512 * rng.randrange(100)
 
-    def scribble(name):
-        commands = []
-        for _ in range(rng.randrange(1, 12)):
-            at = 512 * rng.randrange(size // 512)
-            n = min(512 * rng.randrange(1, 400), size - at)
-            kind = rng.choice(['write -P {p} {a} {n}', 'write -P {p} {a} {n}', 'write -z {a} {n}',
-                               'discard {a} {n}'])
-            commands.append(kind.format(p=rng.randrange(1, 5), a=at, n=n))
-        write(tmp_path, name, *commands)
-
     make(tmp_path, 'a.qcow2', size)
-    scribble('a.qcow2')
+    scribble(tmp_path, 'a.qcow2', size, rng)
     make(tmp_path, 'b.qcow2', size + 512 * rng.randrange(-1000, 1000), backing='a.qcow2')
     make(tmp_path, 'c.qcow2', size)
-    scribble('c.qcow2')
+    scribble(tmp_path, 'c.qcow2', size, rng)
     make(tmp_path, 'o.qcow2', size, backing='b.qcow2', options=options)
-    scribble('o.qcow2')
+    scribble(tmp_path, 'o.qcow2', size, rng)
     before = content(tmp_path, 'o.qcow2')
     for target in rng.sample(['a.qcow2', 'b.qcow2', 'c.qcow2', ''], 4):
         done = platter('rebase', '-b', target, *(['-F', 'qcow2'] if target else []), 'o.qcow2',
