@@ -139,6 +139,21 @@ def test_short_layer_in_the_middle(tmp_path):
     clean(tmp_path, 'top.qcow2')
 
 
+@pytest.mark.parametrize('compat', ['0.10', '1.1'])
+def test_zeroes_over_nothing(tmp_path, compat):
+    """Version 2 has no clusters of zeroes: what an overlay without a backing file reads as zeroes
+    must be written when it gets one. (The reference shows the new file's content there.)"""
+    make(tmp_path, 'base.qcow2')
+    write(tmp_path, 'base.qcow2', f'write -P 4 {CLUSTER // 2} {4 * CLUSTER}')
+    make(tmp_path, 'top.qcow2', options=('-o', f'compat={compat}'))
+    write(tmp_path, 'top.qcow2', f'write -P 1 {2 * CLUSTER} 512')
+    before = content(tmp_path, 'top.qcow2')
+    done = platter('rebase', '-b', 'base.qcow2', '-F', 'qcow2', 'top.qcow2', cwd=tmp_path)
+    assert done.returncode == 0, done.stderr
+    assert content(tmp_path, 'top.qcow2') == before
+    clean(tmp_path, 'top.qcow2')
+
+
 def test_relative_to_the_image(tmp_path):
     (tmp_path / 'sub').mkdir()
     make(tmp_path, 'base.qcow2')

@@ -82,17 +82,39 @@ static int read_co(BlockBackend *blk, uint64_t offset, void *buf, uint64_t bytes
     return blk_co_preadv(blk, (int64_t)offset, &view, 0);
 }
 
-static int write_run_co(struct loop *l, uint64_t offset, uint8_t *buf, uint64_t bytes)
+static int write_data_co(struct loop *l, uint64_t offset, uint8_t *buf, uint64_t bytes)
 {
     struct iovec iov = {buf, bytes};
     struct iov_view view = iov_view_of(&iov, 1);
-    int ret;
 
-    if (buffer_is_zero(buf, bytes)) {
-        ret = blk_co_pwrite_zeroes(l->r->overlay, (int64_t)offset, (int64_t)bytes, 0);
-    } else {
-        ret = blk_co_pwritev(l->r->overlay, (int64_t)offset, &view, 0);
+    return blk_co_pwritev(l->r->overlay, (int64_t)offset, &view, 0);
+}
+
+/* buf is zeroes. An overlay that is over nothing yet may read as zeroes without holding them, and a
+ * format may have no way to say more (qcow2, version 2): there they are written as data. */
+static int write_zeroes_co(struct loop *l, uint64_t offset, uint8_t *buf, uint64_t bytes)
+{
+    int ret = blk_co_pwrite_zeroes(l->r->overlay, (int64_t)offset, (int64_t)bytes, 0);
+
+    for (uint64_t done = 0; ret == 0 && done < bytes;) {
+        int64_t n;
+        int depth;
+
+        ret = blk_co_block_status(l->r->overlay, (int64_t)(offset + done), (int64_t)(bytes - done),
+                                  &n, NULL, &depth);
+        if (ret >= 0) {
+            ret = depth == 1 ? 0 : write_data_co(l, offset + done, buf + done, (uint64_t)n);
+            done += (uint64_t)n;
+        }
     }
+    return ret;
+}
+
+static int write_run_co(struct loop *l, uint64_t offset, uint8_t *buf, uint64_t bytes)
+{
+    int ret = buffer_is_zero(buf, bytes) ? write_zeroes_co(l, offset, buf, bytes)
+                                         : write_data_co(l, offset, buf, bytes);
+
     if (ret < 0) {
         l->r->failed = "writing to the image";
     }
