@@ -79,7 +79,7 @@ static bool file_get_file_id(BlockDriverState *bs, struct bdrv_file_id *ret_id)
 {
     struct stat st;
 
-    if (os->stat(bs->filename, &st) < 0) {
+    if (bs->filename == NULL || os->stat(bs->filename, &st) < 0) { /* NULL: no memory */
         return false;
     }
     *ret_id = (struct bdrv_file_id){.dev = st.st_dev, .ino = st.st_ino};
