@@ -177,13 +177,6 @@ static int base_grow(struct commit *c)
 
 /* ---- the work ---- */
 
-static void copy_report(void *opaque, uint64_t done, uint64_t total)
-{
-    struct commit *c = opaque;
-
-    progress_set(&c->progress, done, total);
-}
-
 static void copy_run_co(void *opaque)
 {
     struct commit *c = opaque;
@@ -207,8 +200,7 @@ static int commit_content(struct commit *c)
         .count = c->count - 1,
         .base = c->members[c->count - 1].blk,
         .bytes_per_s = c->args->bytes_per_s,
-        .report = copy_report,
-        .opaque = c,
+        .progress = &c->progress.calls,
     };
     ret = disk_run_co(c->pl, copy_run_co, c);
     ret = ret < 0 ? ret : c->ret;

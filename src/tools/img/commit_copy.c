@@ -133,7 +133,7 @@ static int loop_run_co(struct commit_copy *c, uint64_t total, void *buf)
             return ret;
         }
         offset += d.bytes;
-        c->report(c->opaque, offset, total);
+        c->progress->report(c->progress->opaque, offset, total);
     }
     return 0;
 }

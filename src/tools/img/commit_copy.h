@@ -3,6 +3,7 @@
 #define PLATTER_TOOLS_COMMIT_COPY_H
 
 #include <platter/backend.h>
+#include <platter/image.h>
 
 /* Write what layers hold down to the file that they stand on. */
 struct commit_copy {
@@ -10,8 +11,7 @@ struct commit_copy {
     unsigned count;
     BlockBackend *base;   /* at least as large as the uppermost layer */
     uint64_t bytes_per_s; /* 0: no limit */
-    void (*report)(void *opaque, uint64_t done, uint64_t total);
-    void *opaque;
+    const struct bdrv_progress *progress;
     const char *failed; /* what failed, when it did */
 };
 

@@ -75,13 +75,6 @@ static bool format_is_known(const char *name)
 
 /* ---- the copy ---- */
 
-static void copy_report(void *opaque, uint64_t done, uint64_t total)
-{
-    struct rebase *r = opaque;
-
-    progress_set(&r->progress, done, total);
-}
-
 static void copy_run_co(void *opaque)
 {
     struct rebase *r = opaque;
@@ -135,8 +128,7 @@ static int rebase_content(struct rebase *r)
     }
     r->copy.overlay = r->blk;
     r->copy.unit_bytes = unit_bytes(blk_bs(r->blk));
-    r->copy.report = copy_report;
-    r->copy.opaque = r;
+    r->copy.progress = &r->progress.calls;
     ret = disk_run_co(blk_get_platter(r->blk), copy_run_co, r);
     ret = ret < 0 ? ret : r->ret;
     if (ret < 0) {

@@ -186,7 +186,7 @@ static int loop_run_co(struct loop *l)
             return ret;
         }
         offset += e.bytes;
-        l->r->report(l->r->opaque, offset, l->total);
+        l->r->progress->report(l->r->progress->opaque, offset, l->total);
     }
     return 0;
 }

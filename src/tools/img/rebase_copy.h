@@ -3,6 +3,7 @@
 #define PLATTER_TOOLS_REBASE_COPY_H
 
 #include <platter/backend.h>
+#include <platter/image.h>
 
 #define REBASE_UNIT_BYTES_MAX (UINT64_C(2) << 20)
 
@@ -14,8 +15,7 @@ struct rebase_copy {
      * itself); what it or those below it decide is the same. 0: not in it */
     int shared_depth;
     uint64_t unit_bytes; /* written as a whole: the overlay's clusters; a power of two */
-    void (*report)(void *opaque, uint64_t done, uint64_t total);
-    void *opaque;
+    const struct bdrv_progress *progress;
     const char *failed; /* what failed, when it did */
 };
 
