@@ -19,6 +19,7 @@ struct work {
     void *arg;
     int64_t ret;
     Coroutine *co;
+    uint64_t number;
     STAILQ_ENTRY(work) entry;
 };
 
@@ -37,11 +38,14 @@ struct workers {
     struct os_cond gone; /* running fell */
     STAILQ_HEAD(, work) queue;
     unsigned queued;
+    uint64_t submitted; /* ever; numbers the work */
     unsigned running;
     unsigned idle;
     bool stopping;
     LIST_HEAD(, worker) ended; /* to be joined */
 };
+
+static _Thread_local uint64_t current_number; /* of the work that this worker does */
 
 static struct work *work_wait(struct workers *pool)
 {
@@ -76,6 +80,7 @@ static void *worker_main(void *arg)
         Coroutine *co = work->co;
 
         os_mutex_unlock(&pool->lock);
+        current_number = work->number;
         work->ret = work->fn(work->arg);
         aio_co_wake(co);
         os_mutex_lock(&pool->lock);
@@ -152,6 +157,11 @@ void workers_free(struct workers *pool)
     free(pool);
 }
 
+uint64_t workers_current(void)
+{
+    return current_number;
+}
+
 unsigned workers_pending(const AioContext *ctx)
 {
     struct workers *pool = ctx->workers;
@@ -185,6 +195,7 @@ static bool workers_submit(struct workers *pool, struct work *work)
     if (queued) {
         STAILQ_INSERT_TAIL(&pool->queue, work, entry);
         pool->queued++;
+        work->number = ++pool->submitted;
         os_cond_signal(&pool->more);
     }
     os_mutex_unlock(&pool->lock);

@@ -293,5 +293,6 @@ void workers_free(struct workers *workers);
 /* Pieces of work that are under way, or that a thread is about to take up. In ctx's thread; for
  * tests that decide when time passes. */
 unsigned workers_pending(const AioContext *ctx);
+uint64_t workers_current(void); /* in a worker: its work is the so manieth that was submitted */
 
 #endif

@@ -253,7 +253,8 @@ static unsigned pending_work(void *opaque)
 void pc_calls_take_time(struct powercut *t, bool on)
 {
     sim_faults_clear(sim_world_faults(t->h.world));
-    sim_world_time_by_loop(t->h.world, on ? pending_work : NULL, platter_get_main_context(t->h.pl));
+    sim_world_time_by_loop(t->h.world, on ? pending_work : NULL, workers_current,
+                           platter_get_main_context(t->h.pl));
     if (on) {
         sim_faults_add(sim_world_faults(t->h.world),
                        &(struct sim_rule){.calls = SIM_CALLS_DATA | SIM_CALLS(SIM_CALL_TRUNCATE),

@@ -61,9 +61,13 @@ void sim_world_busy_begin(struct sim_world *world);
 void sim_world_busy_end(struct sim_world *world);
 /* With slow calls (sim_fault.h): time passes only when a loop has nothing to do and every piece of
  * work under way elsewhere, of which pending tells the number, is in a slow call. So delays alone
- * decide what comes when, and a seed replays it. For one loop. NULL: off, before the loop ends. */
+ * decide what comes when, and a seed replays it. For one loop. number tells calls that are the same
+ * and begin at the same time apart: that of the work in this thread, as the loop gave it out. NULL:
+ * off, before the loop ends. */
 typedef unsigned sim_pending_func(void *opaque);
-void sim_world_time_by_loop(struct sim_world *world, sim_pending_func *pending, void *opaque);
+typedef uint64_t sim_number_func(void);
+void sim_world_time_by_loop(struct sim_world *world, sim_pending_func *pending,
+                            sim_number_func *number, void *opaque);
 /* With it: whether everything under way is in a slow call. */
 bool sim_world_settled(struct sim_world *world);
 int64_t sim_world_now_ns(struct sim_world *world);

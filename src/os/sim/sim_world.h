@@ -68,6 +68,7 @@ struct sim_world {
     bool sleeper[SIM_WAITERS_MAX];    /* of waiters: a slow call */
     unsigned nloops;                  /* threads in epoll_wait */
     sim_pending_func *pending;        /* sim_world_time_by_loop; NULL: off */
+    sim_number_func *number;
     void *pending_opaque;
     struct sim_timer timers[SIM_TIMERS_MAX];
 };
