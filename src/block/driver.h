@@ -83,6 +83,8 @@ enum bdrv_driver_caps {
                                       node are its primary child's, unchanged; it is folded away */
     BDRV_CAP_COMPRESSED = 1 << 10, /* write_co honours BDRV_REQ_WRITE_COMPRESSED; such a request
                                       comes whole, whatever the limits say */
+    BDRV_CAP_FULL_NAME = 1 << 11,  /* the name that open set with bdrv_set_filename says all that
+                                      strong_options would; parse_filename understands it */
 };
 
 /* Internal snapshots. The node is drained and flushed; coroutine. As the calls of platter/image.h.
@@ -156,6 +158,7 @@ struct bdrv_image_ops {
 struct BlockDriver {
     const char *format_name;   /* required: "raw", "file" */
     const char *protocol_name; /* prefix of file names ("nbd" in nbd:...), or NULL */
+    const char *const *protocol_aliases; /* further ones ("nbd+unix"); NULL ends, NULL: none */
     size_t instance_size;      /* node->opaque, zeroed */
     unsigned caps;
 

@@ -25,12 +25,18 @@ static bool key_is_strong(const BlockDriver *drv, const char *key)
     return false;
 }
 
+/* Whether the plain name says what the options say. */
+static bool name_is_full(const BlockDriverState *bs)
+{
+    return (bs->caps & BDRV_CAP_FULL_NAME) && bs->filename != NULL;
+}
+
 /* Whether options other than the file name decide the content. */
 static bool has_strong_options(const BlockDriverState *bs)
 {
     const char *key = NULL;
 
-    if (bs->options == NULL) {
+    if (bs->options == NULL || name_is_full(bs)) {
         return false;
     }
     while ((key = block_options_next_key(bs->options, key)) != NULL) {
@@ -76,7 +82,8 @@ static BlockOptions *own_options(const BlockDriverState *bs)
     BlockOptions *given;
     const char *key, *next;
 
-    given = bs->options != NULL ? block_options_copy(bs->options) : block_options_new();
+    given = bs->options != NULL && !name_is_full(bs) ? block_options_copy(bs->options)
+                                                     : block_options_new();
     if (own == NULL || given == NULL) {
         goto fail;
     }
@@ -92,6 +99,9 @@ static BlockOptions *own_options(const BlockDriverState *bs)
     }
     if ((bs->caps & BDRV_CAP_PROTOCOL) && bs->filename != NULL && bs->drv->parse_filename == NULL &&
         block_options_set_str(own, "filename", bs->filename) < 0) {
+        goto fail;
+    }
+    if (name_is_full(bs) && bdrv_filename_to_options(bs->drv, bs->filename, own, NULL) < 0) {
         goto fail;
     }
     block_options_free(given);

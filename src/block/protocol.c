@@ -5,6 +5,7 @@
  */
 #include <assert.h>
 #include <errno.h>
+#include <stdbool.h>
 #include <stdio.h>
 #include <string.h>
 
@@ -62,12 +63,29 @@ size_t bdrv_protocol_prefix(const char *filename)
     return filename[len] == ':' ? len : 0;
 }
 
+static bool is_word(const char *word, const char *text, size_t len)
+{
+    return word != NULL && strlen(word) == len && memcmp(word, text, len) == 0;
+}
+
+/* Whether the first len bytes of filename are a protocol of drv. */
+static bool speaks_protocol(const BlockDriver *drv, const char *filename, size_t len)
+{
+    if (is_word(drv->protocol_name, filename, len)) {
+        return true;
+    }
+    for (size_t i = 0; drv->protocol_aliases != NULL && drv->protocol_aliases[i] != NULL; i++) {
+        if (is_word(drv->protocol_aliases[i], filename, len)) {
+            return true;
+        }
+    }
+    return false;
+}
+
 static const BlockDriver *find_by_protocol_name(const char *name, size_t len)
 {
     for (size_t i = 0; bdrv_drivers[i] != NULL; i++) {
-        const char *p = bdrv_drivers[i]->protocol_name;
-
-        if (p != NULL && strlen(p) == len && memcmp(p, name, len) == 0) {
+        if (speaks_protocol(bdrv_drivers[i], name, len)) {
             return bdrv_drivers[i];
         }
     }
@@ -127,8 +145,7 @@ int bdrv_filename_to_options(const BlockDriver *drv, const char *filename, Block
                              Error **errp)
 {
     size_t len = bdrv_protocol_prefix(filename);
-    bool ours = len > 0 && drv->protocol_name != NULL && strlen(drv->protocol_name) == len &&
-                memcmp(drv->protocol_name, filename, len) == 0;
+    bool ours = len > 0 && speaks_protocol(drv, filename, len);
     int rc;
 
     if (ours && drv->parse_filename != NULL) {

@@ -162,7 +162,8 @@ static int status_extent(struct status_place *p, bool want_zero, struct bdrv_sta
     }
     if (st->flags & (BDRV_BLOCK_DATA | BDRV_BLOCK_ZERO)) {
         st->flags |= BDRV_BLOCK_ALLOCATED;
-    } else if (!(st->flags & BDRV_BLOCK_ALLOCATED) && bdrv_backing(p->bs) == NULL) {
+    } else if (!(st->flags & BDRV_BLOCK_ALLOCATED) && bdrv_backing(p->bs) == NULL &&
+               !(p->bs->caps & BDRV_CAP_PROTOCOL)) { /* storage that means zeroes says so */
         st->flags |= BDRV_BLOCK_ZERO;
     }
     st->flags &= ~(BDRV_BLOCK_RAW | BDRV_BLOCK_RECURSE | BDRV_BLOCK_EOF);
