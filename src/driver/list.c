@@ -5,11 +5,18 @@
 
 #include "block/driver.h"
 
+#ifdef PLATTER_HAVE_LIBNBD
+#define DRIVERS_NBD(X) X(nbd, "nbd")
+#else
+#define DRIVERS_NBD(X)
+#endif
+
 /* clang-format off */
 #define DRIVERS(X)                                                                                 \
     X(file, "file")                                                                                \
     X(host_device, "host_device")                                                                  \
     X(mem, "mem")                                                                                  \
+    DRIVERS_NBD(X)                                                                                 \
     X(null_aio, "null-aio")                                                                        \
     X(null_co, "null-co")                                                                          \
     X(qcow2, "qcow2")                                                                              \
