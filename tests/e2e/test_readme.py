@@ -9,13 +9,15 @@ import subprocess
 
 import pytest
 
+from tools_common import formats
+
 TOP = os.path.dirname(os.path.dirname(os.path.dirname(os.path.abspath(__file__))))
 
 
 def recipe(title):
     """The indented commands under the bold sentence that begins with title, comments taken off."""
     with open(os.path.join(TOP, 'README.md'), encoding='utf-8') as f:
-        text = f.read().split('## Three recipes')[1].split('\n## ')[0]
+        text = f.read().split('## Recipes')[1].split('\n## ')[0]
     part = text.split(f'**{title}')[1].split('\n**')[0]
     lines = re.findall(r'^    (\S.*)$', part, re.M)
     assert lines, title
@@ -69,6 +71,21 @@ def test_serve_a_disk(folder):
 def test_try_a_disk(folder):
     out = [good(line, folder) for line in recipe('Try a disk')]
     assert 'wrote 65536/65536' in out[0] and 'Run completed' in out[1] and 'virtual-size' in out[2]
+
+
+def test_work_on_an_export(folder):
+    lines = recipe('Work on a disk')
+    if 'nbd' not in formats():
+        pytest.skip('this build has no nbd')
+    with subprocess.Popen(['platter', 'serve', '-f', 'raw', '-k', 's', 'disk.raw'], cwd=folder,
+                          stdout=subprocess.PIPE, text=True, stdin=subprocess.DEVNULL) as process:
+        try:
+            assert process.stdout.readline().startswith('nbd+unix:')
+            out = [good([w.replace('SOCKET', 's') for w in line], folder) for line in lines]
+        finally:
+            process.send_signal(signal.SIGTERM)
+        assert process.wait(30) == 0
+    assert 'No errors' in out[1] and 'read 4096/4096' in out[2]
 
 
 def test_link_the_library(folder):

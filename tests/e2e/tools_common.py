@@ -48,7 +48,7 @@ def serving(*arguments, end=signal.SIGTERM):
 @functools.cache
 def formats():
     """The formats that the program under test was built with."""
-    return platter('create', '-f', '?', 'nowhere', '1M').stderr.split('This build has:')[-1].split()
+    return platter('create', '-f', '?', 'nowhere', '1M').stderr.split('This build has:')[-1].replace(',', ' ').split()
 
 
 def needs(fmt):
