@@ -35,7 +35,7 @@ enum bdrv_fix {
 };
 
 struct bdrv_check_result {
-    uint64_t corruptions;
+    uint64_t corruptions; /* that are still there; what was mended counts below */
     uint64_t leaks;
     uint64_t check_errors; /* what could not be looked at */
     uint64_t corruptions_fixed;

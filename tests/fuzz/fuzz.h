@@ -40,5 +40,7 @@ char *fuzz_text(struct fuzz_in *in);
 Platter *fuzz_platter(uint64_t memory_limit_bytes);
 /* Put a table in force in which no file can be opened, looked at or removed and no socket made. */
 void fuzz_close_world(void);
+/* But this: fd (the caller's, as long as it may be opened) under the name path; NULL: none. */
+void fuzz_let_open(const char *path, int fd);
 
 #endif

@@ -32,7 +32,10 @@ static bool part_is_used(const struct qcow2_shape *shape, unsigned part)
     if (part >= QCOW2_PART_BITMAPS) {
         return shape->bitmap;
     }
-    return part != QCOW2_PART_COMPRESSED || !shape->zstd;
+    if (part == QCOW2_PART_DATA || part == QCOW2_PART_DATA2) {
+        return !shape->data_file;
+    }
+    return part != QCOW2_PART_COMPRESSED || (!shape->zstd && !shape->data_file);
 }
 
 /* How often a part is referred to: what a snapshot shares counts twice. */
@@ -82,9 +85,10 @@ static void put_header(uint8_t *image, const struct qcow2_shape *shape)
     }
     at = image + 72;
     if (!shape->version2) {
-        store_be64(image + 72, (shape->extended_l2 ? 1 << 4 : 0) | (shape->zstd ? 1 << 3 : 0));
+        store_be64(image + 72, (shape->extended_l2 ? 1 << 4 : 0) | (shape->zstd ? 1 << 3 : 0) |
+                                   (shape->data_file ? 1 << 2 : 0));
         store_be64(image + 80, shape->lazy);
-        store_be64(image + 88, shape->bitmap);
+        store_be64(image + 88, shape->bitmap | (shape->data_file && shape->data_file_raw ? 2 : 0));
         store_be32(image + 96, shape->refcount_order);
         store_be32(image + 100, 112);
         image[104] = shape->zstd;
@@ -97,6 +101,9 @@ static void put_header(uint8_t *image, const struct qcow2_shape *shape)
         store_be64(ext + 8, 32); /* the one entry */
         store_be64(ext + 16, QCOW2_PART_BITMAPS * cluster);
         at = put_extension(at, 0x23852875, ext, sizeof(ext));
+    }
+    if (shape->data_file) {
+        at = put_extension(at, 0x44415441, "data.raw", 8);
     }
     at = put_extension(at, 0x12345678, "unknown", 7);
     if (shape->backing_name) {
@@ -121,17 +128,17 @@ static void put_tables(uint8_t *image, const struct qcow2_shape *shape)
                      part_references(shape, part));
     }
     store_be64(image + QCOW2_PART_L1 * cluster, QCOW2_PART_L2 * cluster | copied);
-    store_be64(l2, QCOW2_PART_DATA * cluster | copied);
-    store_be64(l2 + 3 * entry, QCOW2_PART_DATA2 * cluster | copied);
+    store_be64(l2, (shape->data_file ? 0 : QCOW2_PART_DATA * cluster) | copied);
+    store_be64(l2 + 3 * entry, (shape->data_file ? 3 : QCOW2_PART_DATA2) * cluster | copied);
     if (shape->extended_l2) {
         store_be64(l2 + 8, UINT32_MAX);
         store_be64(l2 + 3 * entry + 8, UINT64_C(0xff00) << 32 | 0xff);
     } else if (!shape->version2) {
         store_be64(l2 + entry, 1); /* zeroes */
     }
-    if (!shape->zstd) {
+    if (part_is_used(shape, QCOW2_PART_COMPRESSED)) {
         store_be64(l2 + 2 * entry, COMPRESSED | QCOW2_PART_COMPRESSED * cluster |
-                                       ((cluster / 512 + 1) / 2 - (cluster > 512))
+                                       ((cluster / 512 + 1) / 2 - 1)
                                            << (62 - (shape->cluster_bits - 8)));
         put_deflate(image + QCOW2_PART_COMPRESSED * cluster, cluster);
     }

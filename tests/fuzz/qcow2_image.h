@@ -18,6 +18,8 @@ struct qcow2_shape {
     bool bitmap;
     bool lazy;
     bool backing_name;
+    bool data_file; /* external; neither a compressed cluster nor a snapshot is made then */
+    bool data_file_raw;
 };
 
 /* Parts of the image, in clusters. */
