@@ -15,6 +15,7 @@ def pytest_configure(config):
         build = os.path.dirname(os.path.dirname(os.path.dirname(os.path.abspath(program))))
     if not build:
         pytest.exit('which build? set PLATTER_BUILD to its folder', returncode=4)
+    os.environ['PLATTER_BUILD'] = os.path.abspath(build)
     for variable, path in PROGRAMS.items():
         full = os.environ.setdefault(variable, os.path.join(os.path.abspath(build), path))
         if not os.access(full, os.X_OK):

@@ -1,9 +1,7 @@
 # SPDX-License-Identifier: MIT
 """Malformed qcow2 images: each is looked at, checked, read and written; nothing crashes, hangs or takes
 memory that the file does not warrant, and what must be refused is refused with a text that says why."""
-import os
 import re
-import resource
 import shutil
 import struct
 import subprocess
@@ -11,27 +9,43 @@ import subprocess
 import pytest
 
 from qcow2_maker import COMPRESSED, COPIED, ZERO, Image
+from tools_common import bounded
 
 TIMEOUT = 20
 MEMORY = 512 << 20
 OK, REFUSED = 'ok', 'refused'
 
 
-def limited():
-    """Not under a sanitizer, which reserves terabytes of addresses."""
-    if 'ASAN_OPTIONS' not in os.environ:
-        resource.setrlimit(resource.RLIMIT_AS, (MEMORY, MEMORY))
+def start(*arguments):
+    command, environment = bounded(MEMORY, *arguments)
+    return subprocess.Popen(command, env=environment, stdin=subprocess.DEVNULL, stdout=subprocess.PIPE,
+                            stderr=subprocess.STDOUT, text=True, errors='replace')
+
+
+def answer(process):
+    try:
+        text = process.communicate(timeout=TIMEOUT)[0]
+    finally:
+        process.kill()
+    assert 0 <= process.returncode < 100, (process.args, process.returncode, text)
+    assert len(text) < 2000000
+    assert not re.search(r'[\x00-\x08\x0b-\x1f\x7f]', text), 'control characters reach the terminal'
+    return process.returncode, text
 
 
 def run(*arguments):
-    done = subprocess.run([os.environ['PLATTER_BIN'], *map(str, arguments)], capture_output=True, text=True,
-                          check=False, timeout=TIMEOUT, preexec_fn=limited, stdin=subprocess.DEVNULL,
-                          errors='replace')
-    text = done.stdout + done.stderr
-    assert 0 <= done.returncode < 100, (arguments, done.returncode, text)
-    assert len(text) < 2000000
-    assert not re.search(r'[\x00-\x08\x0b-\x1f\x7f]', text), 'control characters reach the terminal'
-    return done.returncode, text
+    return answer(start(*arguments))
+
+
+def run_all(commands):
+    """All at one time: what they cost is above all to start."""
+    processes = [start(*command) for command in commands]
+    try:
+        return [answer(process) for process in processes]
+    finally:
+        for process in processes:
+            process.kill()
+            process.wait()
 
 
 CASES = []
@@ -501,20 +515,36 @@ def expect(state, code, text, what):
     return got
 
 
-def exercise(path, size):
-    """Whatever it answers, it answers."""
-    run('inspect', '-f', 'qcow2', path)
-    run('info', '-f', 'qcow2', path)
-    run('info', '--output=json', '-f', 'qcow2', path)
-    run('map', '-f', 'qcow2', path)
-    run('snapshot', '-l', path)
-    run('io', '-r', '-f', 'qcow2', '-c', f'read 0 {min(size, 1 << 20)}', '-c', 'map', path)
-    for arguments in (['io', '-f', 'qcow2', '-d', 'unmap', '-c', 'write -P 1 100 70000', '-c', 'write -z 0 128k',
-                       '-c', 'discard 0 192k', '-c', 'write -c 64k 64k', '-c', 'flush'],
-                      ['check', '-q', '-r', 'all', '-f', 'qcow2'], ['snapshot', '-a', '1'], ['snapshot', '-d', '1'],
-                      ['snapshot', '-c', 'new'], ['resize', '-q', '-f', 'qcow2']):
-        copy = shutil.copyfile(path, path + '.copy')
-        run(*arguments, copy, *(['2M'] if arguments[0] == 'resize' else []))
+def looks(path, size, opened):
+    """What only reads; whatever it answers, it answers."""
+    yield 'inspect', '-f', 'qcow2', path
+    yield 'info', '-f', 'qcow2', path
+    if opened:
+        yield 'map', '-f', 'qcow2', path
+        yield 'snapshot', '-l', path
+        yield 'io', '-r', '-f', 'qcow2', '-c', f'read 0 {min(size, 1 << 20)}', '-c', 'map', path
+
+
+def changes(opened):
+    """What writes, each to a copy. An image that cannot be opened refuses all of it in one place, but for
+    check, which opens more."""
+    yield 'check', '-q', '-r', 'all', '-f', 'qcow2'
+    yield ('io', '-f', 'qcow2', '-d', 'unmap', '-c', 'write -P 1 100 70000', '-c', 'write -z 0 128k',
+           '-c', 'discard 0 192k', '-c', 'write -c 64k 64k', '-c', 'flush')
+    if opened:
+        yield 'snapshot', '-a', '1'
+        yield 'snapshot', '-d', '1'
+        yield 'snapshot', '-c', 'new'
+        yield 'resize', '-q', '-f', 'qcow2'
+
+
+def run_copies(path, commands):
+    """Each command on a copy of the image of its own."""
+    full = []
+    for i, command in enumerate(commands):
+        copy = shutil.copyfile(path, f'{path}.copy{i}')
+        full.append([*command, copy, *(['2M'] if command[0] == 'resize' else [])])
+    return run_all(full)
 
 
 @pytest.mark.parametrize('function, shape, opens, says, check, read, write', CASES)
@@ -522,24 +552,24 @@ def test_malformed(tmp_path, function, shape, opens, says, check, read, write):
     image = plain(**shape)
     function(image)
     path = image.write(str(tmp_path / 'image.qcow2'))
-    size = 8 * image.cluster
     before = open(path, 'rb').read()
 
     code, text = run('io', '-r', '-f', 'qcow2', '-c', 'length', path)
-    if expect(opens, code, text, 'open') == REFUSED:
+    opened = expect(opens, code, text, 'open') == OK
+    if not opened:
         assert re.search(says, text), f'{says!r} is not in {text!r}'
+    reads = [('io', '-r', '-f', 'qcow2', '-c', f'read {offset} {length}', path) for offset, length, _ in read]
+    answers = run_all([('check', '-f', 'qcow2', path), *reads, *looks(path, 8 * image.cluster, opened)])
+    code, text = answers[0]
     if check is not None:
-        code, text = run('check', '-f', 'qcow2', path)
         assert code in (check if isinstance(check, set) else {check}), (code, text)
-    for offset, length, state in read:
-        code, text = run('io', '-r', '-f', 'qcow2', '-c', f'read {offset} {length}', path)
+    for (offset, _, state), (code, text) in zip(read, answers[1:]):
         expect(state, code, text, f'read at {offset}')
     assert open(path, 'rb').read() == before, 'looking at it has changed it'
-    for offset, length, state in write:
-        copy = shutil.copyfile(path, path + '.copy')
-        code, text = run('io', '-f', 'qcow2', '-c', f'write -P 9 {offset} {length}', '-c', 'flush', copy)
+    writes = [('io', '-f', 'qcow2', '-c', f'write -P 9 {offset} {length}', '-c', 'flush')
+              for offset, length, _ in write]
+    for (offset, _, state), (code, text) in zip(write, run_copies(path, [*writes, *changes(opened)])):
         expect(state, code, text, f'write at {offset}')
-    exercise(path, size)
 
 
 def test_many_failed_opens(tmp_path):

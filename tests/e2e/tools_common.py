@@ -22,6 +22,27 @@ def platter(*arguments, cwd=None, stdin=None):
     return run([os.environ['PLATTER_BIN'], *arguments], cwd, stdin)
 
 
+@functools.cache
+def sanitizers():
+    """What the build under test is instrumented with: 'address,undefined', 'none', ..."""
+    with open(os.path.join(os.environ['PLATTER_BUILD'], 'meson-info/intro-buildoptions.json'),
+              encoding='utf-8') as options:
+        return next((o['value'] for o in json.load(options) if o['name'] == 'b_sanitize'), 'none')
+
+
+def bounded(limit_bytes, *arguments):
+    """(command, environment) of platter with a limit of memory, above which it fails. A sanitizer
+    reserves terabytes of addresses: where there is one, memory that is really used is limited, and
+    is allowed the sanitizer's own part of it."""
+    command = [os.environ['PLATTER_BIN'], *map(str, arguments)]
+    if sanitizers() == 'none':
+        return ['prlimit', f'--as={limit_bytes}', '--', *command], dict(os.environ)
+    options = os.environ.get('ASAN_OPTIONS', '')
+    limit_mb = (3 * limit_bytes) >> 20
+    return command, dict(os.environ, ASAN_OPTIONS=':'.join(filter(None, [
+        options, f'hard_rss_limit_mb={limit_mb}', 'quarantine_size_mb=16'])))
+
+
 def qemu(program, *arguments, cwd=None, stdin=None):
     if not shutil.which(program):
         pytest.skip(f'{program} is not installed')
