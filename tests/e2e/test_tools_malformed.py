@@ -120,7 +120,7 @@ info ''|1|
 info nosuchfile|1|nosuchfile
 info ./no/such/folder/x|1|No such file
 info NAME/x|1|Not a directory
-info nbd://localhost:1/|1|nbd
+info nbd://localhost:1/|1|localhost:1
 info http://localhost/x|1|http
 info unknown:thing|1|unknown
 info file:|1|

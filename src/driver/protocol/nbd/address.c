@@ -1,7 +1,6 @@
 /* SPDX-License-Identifier: MIT */
 /* The address of an export between its three shapes: a name, options, struct nbdc_address. */
 #include <errno.h>
-#include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 

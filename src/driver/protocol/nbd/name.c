@@ -9,7 +9,6 @@
  * In URIs, %XX stands for a byte; a host in brackets is an IPv6 address.
  */
 #include <errno.h>
-#include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 
@@ -202,11 +201,17 @@ static bool is_plain(unsigned char c)
 
 static char *percent_encode(char *out, const char *text)
 {
+    static const char digits[] = "0123456789ABCDEF";
+
     for (; *text != '\0'; text++) {
-        if (is_plain((unsigned char)*text)) {
+        unsigned char c = (unsigned char)*text;
+
+        if (is_plain(c)) {
             *out++ = *text;
         } else {
-            out += sprintf(out, "%%%02X", (unsigned char)*text);
+            *out++ = '%';
+            *out++ = digits[c >> 4];
+            *out++ = digits[c & 15];
         }
     }
     *out = '\0';
@@ -225,19 +230,18 @@ char *nbdc_name_build(const struct nbdc_address *a)
         return NULL;
     }
     if (a->path != NULL) {
-        out += sprintf(out, "nbd+unix://");
-    } else if (strchr(a->host, ':') != NULL) {
-        out += sprintf(out, "nbd://[%s]:%s", a->host, a->port);
+        out = stpcpy(out, "nbd+unix://");
     } else {
-        out += sprintf(out, "nbd://%s:%s", a->host, a->port);
+        bool brackets = strchr(a->host, ':') != NULL;
+
+        out = stpcpy(stpcpy(out, brackets ? "nbd://[" : "nbd://"), a->host);
+        out = stpcpy(stpcpy(out, brackets ? "]:" : ":"), a->port);
     }
     if (a->export_name[0] != '\0') {
-        *out++ = '/';
-        out = percent_encode(out, a->export_name);
+        out = percent_encode(stpcpy(out, "/"), a->export_name);
     }
     if (a->path != NULL) {
-        out += sprintf(out, "?socket=");
-        percent_encode(out, a->path);
+        percent_encode(stpcpy(out, "?socket="), a->path);
     }
     return name;
 }
