@@ -12,6 +12,16 @@
 
 #define WORDS_MAX 64
 
+const struct cli_spelling *cli_spelling(const struct cli *cli)
+{
+    return cli->program->spelling ? cli->program->spelling : &spelling_native;
+}
+
+bool cli_stands_in(const struct cli *cli)
+{
+    return cli_spelling(cli)->try_line != NULL;
+}
+
 /* ---- messages ---- */
 
 /* Text that may hold what a user or a file name put there, on one line and without a byte that a
@@ -60,7 +70,7 @@ void cli_put_line(FILE *to, const char *fmt, ...)
 static void print_prefix(struct cli *cli, const char *kind)
 {
     fprintf(cli->err, "%s: ", cli->program->name);
-    if (cli->command) {
+    if (cli->command && cli_spelling(cli)->names_command) {
         fprintf(cli->err, "%s: ", cli->command->name);
     }
     fputs(kind, cli->err);
@@ -86,12 +96,25 @@ int cli_usage_error(struct cli *cli, const char *fmt, ...)
     va_start(ap, fmt);
     vput_line(cli->err, fmt, ap);
     va_end(ap);
-    if (cli->command) {
+    cli->usage_told = true;
+    if (cli_stands_in(cli)) {
+        fprintf(cli->err, "%s\n", cli_spelling(cli)->try_line);
+    } else if (cli->command) {
         fprintf(cli->err, "Try '%s %s --help'\n", cli->program->name, cli->command->name);
     } else {
         fprintf(cli->err, "Try '%s --help'\n", cli->program->name);
     }
     return CLI_EXIT_USAGE;
+}
+
+int cli_misfit(struct cli *cli, const char *message)
+{
+    if (cli_stands_in(cli)) {
+        cli->usage_told = true;
+        cli_error(cli, "%s", message);
+        return CLI_EXIT_USAGE;
+    }
+    return cli_usage_error(cli, "%s", message);
 }
 
 void cli_warning(struct cli *cli, const char *fmt, ...)
@@ -108,6 +131,9 @@ void cli_hint(struct cli *cli, const char *fmt, ...)
 {
     va_list ap;
 
+    if (!cli_spelling(cli)->hints) {
+        return;
+    }
     va_start(ap, fmt);
     vput_line(cli->err, fmt, ap);
     va_end(ap);
@@ -117,7 +143,7 @@ int cli_report(struct cli *cli, Error *err)
 {
     cli_error(cli, "%s", error_get_pretty(err));
     if (error_get_hint(err)) {
-        cli_hint(cli, "%s", error_get_hint(err));
+        cli_put_line(cli->err, "%s", error_get_hint(err));
     }
     error_free(err);
     return CLI_EXIT_FAILED;
@@ -192,6 +218,10 @@ static int unknown_option(struct cli_args *args, const char *text, size_t len)
     char typed[WORD_MAX + 2];
     size_t n = 0;
 
+    if (cli_stands_in(args->cli)) {
+        cli_usage_error(args->cli, "unrecognized option '--%s'", text);
+        return CLI_BAD;
+    }
     for (const struct cli_option *o = args->cli->command->options; o->id && n < WORDS_MAX; o++) {
         if (o->name) {
             words[n++] = o->name;
@@ -222,8 +252,11 @@ static int take_value(struct cli_args *args, const char *attached, const char *s
         args->value = attached;
     } else if (args->index < args->argc) {
         args->value = args->argv[args->index++];
-    } else {
+    } else if (!cli_stands_in(args->cli)) {
         cli_usage_error(args->cli, "option '%s' needs a value: %s", shown, args->option->arg);
+        return CLI_BAD;
+    } else {
+        cli_usage_error(args->cli, "missing argument for option '%s'", shown);
         return CLI_BAD;
     }
     return args->option->id;
@@ -275,7 +308,9 @@ static int next_short(struct cli_args *args)
         if (letter == 'h') {
             return show_help(args);
         }
-        cli_usage_error(args->cli, "no option '%s'", shown);
+        cli_usage_error(args->cli,
+                        !cli_stands_in(args->cli) ? "no option '%s'" : "unrecognized option '%s'",
+                        shown);
         return CLI_BAD;
     }
     args->option = o;
@@ -418,7 +453,8 @@ static void print_option(struct cli *cli, const struct cli_option *o)
 
 static void print_command_help(struct cli *cli, const struct cli_command *command)
 {
-    fprintf(cli->out, "usage: %s %s [OPTION]... %s\n%s.\n\n", cli->program->name, command->name,
+    fprintf(cli->out, "usage: %s%s%s [OPTION]... %s\n%s.\n\n", cli->program->name,
+            cli->program->only ? "" : " ", cli->program->only ? "" : command->name,
             command->operands, command->summary);
     for (const struct cli_option *o = command->options; o->id; o++) {
         print_option(cli, o);
@@ -464,6 +500,9 @@ static int no_command(struct cli *cli, const char *name)
     const char *nearest;
     size_t n = 0;
 
+    if (cli_stands_in(cli)) {
+        return cli_usage_error(cli, "Command not found: %s", name);
+    }
     for (; cli->program->commands[n] && n < WORDS_MAX; n++) {
         words[n] = cli->program->commands[n]->name;
     }
@@ -487,19 +526,27 @@ static int run_help(struct cli *cli, int argc, char **argv)
 static int dispatch(struct cli *cli, int argc, char **argv)
 {
     const char *name = argc > 1 ? argv[1] : NULL;
+    bool native = !cli_stands_in(cli);
 
-    if (!name) {
-        return cli_usage_error(cli, "which command?");
-    }
-    if (strcmp(name, "--version") == 0 || strcmp(name, "-V") == 0) {
-        fprintf(cli->out, "%s %s\n", cli->program->name, platter_version());
+    if (name && (strcmp(name, "--version") == 0 || strcmp(name, "-V") == 0)) {
+        fprintf(cli->out, "%s %s%s%s\n", cli->program->name, cli_spelling(cli)->version_word,
+                platter_version(), native ? "" : " (Platter)");
         return CLI_EXIT_OK;
+    }
+    if (cli->program->only) {
+        cli->command = cli->program->only;
+        return cli->command->run(cli, argc, argv);
+    }
+    if (!name) {
+        return cli_usage_error(cli, native ? "which command?" : "Not enough arguments");
     }
     if (strcmp(name, "help") == 0 || strcmp(name, "--help") == 0 || strcmp(name, "-h") == 0) {
         return run_help(cli, argc - 1, argv + 1);
     }
     if (name[0] == '-') {
-        return cli_usage_error(cli, "a command comes first, not the option '%s'", name);
+        return cli_usage_error(
+            cli, native ? "a command comes first, not the option '%s'" : "unrecognized option '%s'",
+            name);
     }
     cli->command = find_command(cli, name);
     if (!cli->command) {
@@ -512,6 +559,9 @@ int cli_run(struct cli *cli, int argc, char **argv)
 {
     int code = dispatch(cli, argc, argv);
 
+    if (code == CLI_EXIT_USAGE && cli->usage_told) {
+        code = cli_spelling(cli)->usage_exit;
+    }
     /* A full disk or closed pipe behind stdout must not look like success. */
     errno = 0;
     if ((fflush(cli->out) != 0 || ferror(cli->out)) && code == CLI_EXIT_OK) {

@@ -14,6 +14,8 @@
 
 #include <platter/error.h>
 
+#include "tools/spelling.h"
+
 enum {
     CLI_EXIT_OK = 0,
     CLI_EXIT_FAILED = 1, /* what was asked for could not be done */
@@ -44,6 +46,8 @@ struct cli_program {
     const char *name;                          /* "platter": stands before messages */
     const char *summary;                       /* what --help begins with */
     const struct cli_command *const *commands; /* NULL ends */
+    const struct cli_command *only;            /* the program is this command; then no list */
+    const struct cli_spelling *spelling;       /* NULL: the native one */
 };
 
 /* One run of a program. */
@@ -53,7 +57,12 @@ struct cli {
     FILE *in;
     FILE *out;
     FILE *err;
+    bool usage_told; /* an error in the command line was printed */
 };
+
+const struct cli_spelling *cli_spelling(const struct cli *cli);
+/* Whether it speaks in the words of the tool whose name it carries. */
+bool cli_stands_in(const struct cli *cli);
 
 /* ids that cli_next returns besides those of a table, which are > 0 */
 enum {
@@ -92,6 +101,8 @@ void cli_print_help(struct cli *cli, const struct cli_command *command);
 /* "platter: CMD: message" on err. All return what a command can return at once. */
 int cli_error(struct cli *cli, const char *fmt, ...) __attribute__((format(printf, 2, 3)));
 int cli_usage_error(struct cli *cli, const char *fmt, ...) __attribute__((format(printf, 2, 3)));
+/* What fits its table but not together, in words that need no line that says what to try. */
+int cli_misfit(struct cli *cli, const char *message);
 void cli_warning(struct cli *cli, const char *fmt, ...) __attribute__((format(printf, 2, 3)));
 /* A line that says what to try. */
 void cli_hint(struct cli *cli, const char *fmt, ...) __attribute__((format(printf, 2, 3)));

@@ -83,10 +83,24 @@ bool disk_take_option(struct disk_args *args, int id, const struct cli_args *a)
     }
 }
 
+static const char one_file[] = "Expecting one image file name";
+
+int disk_no_file(struct cli *cli)
+{
+    return cli_usage_error(cli, "%s", cli_stands_in(cli) ? one_file : "which FILE?");
+}
+
+int disk_extra_file(const struct cli_args *a)
+{
+    return cli_spelling(a->cli)->try_line
+               ? cli_usage_error(a->cli, "%s", one_file)
+               : cli_usage_error(a->cli, "one FILE is wanted, '%s' is too much", a->value);
+}
+
 bool disk_take_file(struct disk_args *args, const struct cli_args *a)
 {
     if (args->file) {
-        cli_usage_error(a->cli, "one FILE is wanted, '%s' is too much", a->value);
+        disk_extra_file(a);
         return false;
     }
     args->file = a->value;
@@ -234,10 +248,33 @@ static BlockOptions *disk_options(const struct disk_args *args, Error **errp)
 
 /* A guessed raw disk is safe, because its first sector cannot be made to look like another format,
  * but somebody should know. */
+static bool is_probed_raw(BlockDriverState *bs)
+{
+    return bs && bdrv_format_probed(bs) && strcmp(bdrv_get_format_name(bs), "raw") == 0;
+}
+
+/* The same in the words that scripts know. */
+static void warn_as_reference(struct cli *cli, const struct disk_args *args, BlockDriverState *bs)
+{
+    if (args->writable && is_probed_raw(bs)) {
+        cli_put_line(cli->err,
+                     "WARNING: Image format was not specified for '%s' and probing guessed raw.",
+                     args->file);
+        fputs("         Automatically detecting the format is dangerous for raw images, write "
+              "operations on block 0 will be restricted.\n"
+              "         Specify the 'raw' format explicitly to remove the restrictions.\n",
+              cli->err);
+    }
+}
+
 static void warn_if_probed(struct cli *cli, const struct disk_args *args, BlockDriverState *bs)
 {
     const BlockDriverState *backing;
 
+    if (cli_spelling(cli)->warns_of_guessed) {
+        warn_as_reference(cli, args, bs);
+        return;
+    }
     for (backing = bs; args->writable && backing != NULL;
          backing = bdrv_get_child(backing, "backing")) {
         if (backing != bs && bdrv_format_probed(backing)) {
@@ -247,8 +284,7 @@ static void warn_if_probed(struct cli *cli, const struct disk_args *args, BlockD
                      bdrv_get_format_name(backing));
         }
     }
-    if (!args->writable || !bs || !bdrv_format_probed(bs) ||
-        strcmp(bdrv_get_format_name(bs), "raw") != 0) {
+    if (!args->writable || !is_probed_raw(bs)) {
         return;
     }
     cli_warning(cli,
@@ -319,6 +355,18 @@ int disk_allow_resize(BlockBackend *blk, Error **errp)
     return blk_set_perm(blk, perm | BDRV_PERM_RESIZE, shared, errp);
 }
 
+/* Print err (owned), which kept a disk from being opened. */
+static void report_open(struct cli *cli, const struct disk_args *args, Error *err)
+{
+    const struct cli_spelling *spelling = cli_spelling(cli);
+
+    if (spelling->open_failed) {
+        error_prepend(&err, "%s%s%s%s: ", spelling->open_failed, spelling->open_quote, args->file,
+                      spelling->open_quote);
+    }
+    cli_report(cli, err);
+}
+
 BlockBackend *disk_open(struct cli *cli, Platter *pl, const struct disk_args *args)
 {
     const struct cache_mode *cache = find_cache_mode(args->cache);
@@ -351,7 +399,7 @@ BlockBackend *disk_open(struct cli *cli, Platter *pl, const struct disk_args *ar
     }
     blk = bs ? backend_new(pl, bs, args, &err) : NULL;
     if (!blk) {
-        cli_report(cli, err);
+        report_open(cli, args, err);
         return NULL;
     }
     if (cache->write_through) {

@@ -94,6 +94,9 @@ enum disk_option {
 bool disk_take_option(struct disk_args *args, int id, const struct cli_args *a);
 /* The one operand of a command that works on one disk; false after printing that it is too much. */
 bool disk_take_file(struct disk_args *args, const struct cli_args *a);
+/* There is none, or one more. Both return CLI_EXIT_USAGE after printing so. */
+int disk_no_file(struct cli *cli);
+int disk_extra_file(const struct cli_args *a);
 
 /* Check the words in args without opening anything; false after printing. */
 bool disk_args_check(struct cli *cli, const struct disk_args *args);

@@ -27,10 +27,12 @@ static const struct policy policies[] = {
     {"follow", PLATTER_REFS_FOLLOW},
 };
 
-static const struct policy *find_policy(const char *name)
+/* NULL: the one of the program. */
+static const struct policy *find_policy(const struct cli *cli, const char *name)
 {
+    name = name ? name : cli_spelling(cli)->image_refs;
     for (size_t i = 0; i < ARRAY_SIZE(policies); i++) {
-        if (strcmp(policies[i].name, name ? name : "listed") == 0) {
+        if (strcmp(policies[i].name, name) == 0) {
             return &policies[i];
         }
     }
@@ -55,7 +57,7 @@ bool disk_refs_check(struct cli *cli, const struct disk_args *args)
     Error *err = NULL;
     uint32_t depth;
 
-    if (!find_policy(args->image_refs)) {
+    if (!find_policy(cli, args->image_refs)) {
         cli_usage_error(cli, "no policy '%s': there are none, listed and follow", args->image_refs);
         return false;
     }
@@ -79,7 +81,7 @@ Platter *disk_platter_new(struct cli *cli, const struct disk_args *args)
     Platter *pl = NULL;
 
     args = args ? args : &usual;
-    options.image_refs = find_policy(args->image_refs)->refs;
+    options.image_refs = find_policy(cli, args->image_refs)->refs;
     if (take_depth(args, &options.backing_depth_max, &err)) {
         pl = platter_new(&options, &err);
     }

@@ -1,12 +1,14 @@
 /* SPDX-License-Identifier: MIT */
-/* The program `platter`: its list of commands, and the process it runs in. */
+/* The program `platter` and its other names: their commands, and the process they run in. */
 #include <errno.h>
 #include <fcntl.h>
 #include <signal.h>
+#include <string.h>
 
 #include "os/os.h"
 #include "tools/cli.h"
 #include "tools/commands.h"
+#include "util/mem.h"
 
 static const struct cli_command *const commands[] = {
     &command_create,
@@ -28,11 +30,47 @@ static const struct cli_command *const commands[] = {
     NULL,
 };
 
-static const struct cli_program program = {
+static const struct cli_command *const img_commands[] = {
+    &command_amend,   &command_bench,  &command_bitmap,   &command_check, &command_commit,
+    &command_compare, &command_create, &command_info,     &command_map,   &command_measure,
+    &command_rebase,  &command_resize, &command_snapshot, NULL,
+};
+
+static const struct cli_program platter = {
     .name = "platter",
     .summary = "Virtual disks: create, inspect, serve, measure, exercise.",
     .commands = commands,
+    .spelling = &spelling_native,
 };
+
+/* Programs by the names of the tools that they stand in for. */
+static const struct cli_program compat_programs[] = {
+    {
+        .name = "qemu-img",
+        .summary = "Virtual disks, with the command lines of qemu-img.",
+        .commands = img_commands,
+        .spelling = &spelling_qemu_img,
+    },
+    {
+        .name = "qemu-io",
+        .only = &command_io,
+        .spelling = &spelling_qemu_io,
+    },
+};
+
+/* The one that was called by its name, with or without a folder; else platter. */
+static const struct cli_program *find_program(const char *called)
+{
+    const char *slash = called ? strrchr(called, '/') : NULL;
+    const char *base = slash ? slash + 1 : called;
+
+    for (size_t i = 0; base && i < ARRAY_SIZE(compat_programs); i++) {
+        if (strcmp(compat_programs[i].name, base) == 0) {
+            return &compat_programs[i];
+        }
+    }
+    return &platter;
+}
 
 /* A descriptor 0, 1 or 2 that was closed would be given to the next file that is opened, and what
  * is printed would be written into a disk. The empty ones are filled so that using them fails, as
@@ -56,7 +94,7 @@ static void signals_begin(void)
 
 int main(int argc, char **argv)
 {
-    struct cli cli = {.program = &program, .in = stdin, .out = stdout, .err = stderr};
+    struct cli cli = {.program = find_program(argv[0]), .in = stdin, .out = stdout, .err = stderr};
 
     descriptors_begin();
     signals_begin();

@@ -151,7 +151,7 @@ static int amend_start(struct cli *cli, struct amend_args *args)
         return cli_usage_error(cli, "Must specify options (-o)");
     }
     if (!args->disk.file) {
-        return cli_usage_error(cli, "which FILE?");
+        return disk_no_file(cli);
     }
     if (!disk_args_check(cli, &args->disk)) {
         return CLI_EXIT_USAGE;

@@ -311,7 +311,7 @@ static bool bench_option(struct bench_args *args, int id, const struct cli_args 
 static bool bench_args_check(struct cli *cli, struct bench_args *args)
 {
     if (!args->disk.file) {
-        cli_usage_error(cli, "which FILE?");
+        disk_no_file(cli);
         return false;
     }
     if (args->size_bytes > 0 && args->depth > BENCH_MEMORY_MAX / args->size_bytes) {

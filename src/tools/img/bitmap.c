@@ -252,7 +252,7 @@ static int bitmap_command(struct cli *cli, int argc, char **argv)
     }
     misfit = bitmap_misfit(&args);
     if (misfit) {
-        return cli_usage_error(cli, "%s", misfit);
+        return cli_misfit(cli, misfit);
     }
     if (!disk_args_check(cli, &args.disk)) {
         return CLI_EXIT_USAGE;

@@ -262,7 +262,7 @@ static int check_command(struct cli *cli, int argc, char **argv)
         }
     }
     if (!args.disk.file) {
-        cli_usage_error(cli, "which FILE?");
+        disk_no_file(cli);
         return CHECK_EXIT_FAILED;
     }
     if (!disk_args_check(cli, &args.disk)) {

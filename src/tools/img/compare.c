@@ -342,7 +342,8 @@ static int compare_command(struct cli *cli, int argc, char **argv)
         }
     }
     if (!args.disks[1].file) {
-        cli_usage_error(cli, "two FILEs are wanted");
+        cli_usage_error(cli, cli_stands_in(cli) ? "Expecting two image file names"
+                                                : "two FILEs are wanted");
         return COMPARE_EXIT_OPEN;
     }
     if (!disk_args_check(cli, &args.disks[0]) || !disk_args_check(cli, &args.disks[1])) {

@@ -46,11 +46,13 @@ struct create_args {
 };
 
 /* NULL after printing. */
-static const BlockDriver *known_driver(struct cli *cli, const char *format)
+static const BlockDriver *known_driver(struct cli *cli, const char *file, const char *format)
 {
     const BlockDriver *drv = bdrv_find_driver(format);
 
-    if (!drv) {
+    if (!drv && cli_stands_in(cli)) {
+        cli_error(cli, "%s%sUnknown file format '%s'", file ? file : "", file ? ": " : "", format);
+    } else if (!drv) {
         cli_error(cli, "no format '%s'", format);
         fputs("This build has:", cli->err);
         for (size_t i = 0; bdrv_drivers[i]; i++) {
@@ -63,7 +65,7 @@ static const BlockDriver *known_driver(struct cli *cli, const char *format)
 
 static int print_option_list(struct cli *cli, const char *format)
 {
-    const BlockDriver *drv = known_driver(cli, format);
+    const BlockDriver *drv = known_driver(cli, NULL, format);
 
     if (!drv) {
         return CLI_EXIT_FAILED;
@@ -160,6 +162,9 @@ static int settle_size(struct cli *cli, Platter *pl, struct create_args *args, u
     if (!text && args->backing && !args->backing_format) {
         return cli_error(cli, "Backing file specified without backing format");
     }
+    if (!text && !looks && cli_stands_in(cli)) {
+        return cli_error(cli, "%s: Image creation needs a size parameter", args->file);
+    }
     if (!text && !looks) {
         return cli_usage_error(cli, "'%s' needs a size, like 10G", args->file);
     }
@@ -191,7 +196,7 @@ static void print_formatting(struct cli *cli, const struct create_args *args, ui
 /* A bad option is told before anything is said or done. */
 static int check_options(struct cli *cli, const struct create_args *args)
 {
-    const BlockDriver *drv = known_driver(cli, args->format);
+    const BlockDriver *drv = known_driver(cli, args->file, args->format);
     BlockOptions *copy = block_options_copy(args->list.options);
     const char *key = NULL;
     struct opts_create_raw opts;
@@ -306,7 +311,8 @@ static int create_start(struct cli *cli, struct create_args *args)
         return print_option_list(cli, args->format);
     }
     if (!args->file) {
-        return cli_usage_error(cli, "which FILE?");
+        return cli_usage_error(cli,
+                               cli_stands_in(cli) ? "Expecting image file name" : "which FILE?");
     }
     if (!args->list.options) {
         args->list.options = block_options_new();

@@ -191,6 +191,9 @@ static void print_human(struct cli *cli, const struct disk_facts *f)
         fputs("Format specific information:\n", cli->out);
         print_members(cli->out, json_object_get(f->specific, "data"), 1);
     }
+    if (!cli_spelling(cli)->more_facts) {
+        return;
+    }
     if (f->probed) {
         fputs("format probed: yes\n", cli->out);
     }
@@ -277,8 +280,10 @@ static int print_json(struct cli *cli, const struct disk_facts *f)
     if (f->has_info) {
         json_text_add(object, "dirty-flag", json_boolean(f->info.is_dirty), &ret);
     }
-    json_text_add(object, "format-probed", json_boolean(f->probed), &ret);
-    if (f->engine) {
+    if (cli_spelling(cli)->more_facts) {
+        json_text_add(object, "format-probed", json_boolean(f->probed), &ret);
+    }
+    if (cli_spelling(cli)->more_facts && f->engine) {
         json_text_add(object, "engine", json_string(f->engine), &ret);
     }
     return json_text_print(cli, object, ret);
@@ -332,13 +337,13 @@ static int info_command(struct cli *cli, int argc, char **argv)
         } else if (id == INFO_OUTPUT) {
             output = a.value;
         } else if (args.file) {
-            return cli_usage_error(cli, "one FILE is shown, '%s' is too much", a.value);
+            return disk_extra_file(&a);
         } else {
             args.file = a.value;
         }
     }
     if (!args.file) {
-        return cli_usage_error(cli, "which FILE?");
+        return disk_no_file(cli);
     }
     if (strcmp(output, "human") != 0 && strcmp(output, "json") != 0) {
         return cli_usage_error(cli, "no output form '%s': there are human and json", output);

@@ -209,7 +209,7 @@ static int map_command(struct cli *cli, int argc, char **argv)
         }
     }
     if (!args.disk.file) {
-        return cli_usage_error(cli, "which FILE?");
+        return disk_no_file(cli);
     }
     if (!disk_args_check(cli, &args.disk)) {
         return CLI_EXIT_USAGE;

@@ -136,13 +136,13 @@ static int measure_start(struct cli *cli, struct measure_args *args)
     const struct disk_args *disk = &args->disk;
 
     if (args->size && disk->file) {
-        return cli_usage_error(cli, "--size N cannot be used together with a filename.");
+        return cli_misfit(cli, "--size N cannot be used together with a filename.");
     }
     if (!args->size && !disk->file) {
-        return cli_usage_error(cli, "Either --size N or one filename must be specified.");
+        return cli_misfit(cli, "Either --size N or one filename must be specified.");
     }
     if (args->size && (disk->image_opts || disk->format || disk->snapshot)) {
-        return cli_usage_error(cli, "--image-opts, -f, and -l require a filename argument.");
+        return cli_misfit(cli, "--image-opts, -f, and -l require a filename argument.");
     }
     if (args->list.help) {
         return cli_usage_error(cli, "'create -f %s -o help' lists the options", args->format);

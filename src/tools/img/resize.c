@@ -140,7 +140,8 @@ static int resize_size(struct cli *cli, struct resize_args *args)
     Error *err = NULL;
 
     if (!args->disk.file || !text) {
-        return cli_usage_error(cli, "FILE and SIZE are wanted");
+        return cli_usage_error(cli, cli_stands_in(cli) ? "Not enough arguments"
+                                                       : "FILE and SIZE are wanted");
     }
     args->relative = *text == '+' ? 1 : *text == '-' ? -1 : 0;
     if (size_parse(text + (args->relative != 0), 'b', "size", &args->bytes, &err) < 0) {

@@ -135,7 +135,7 @@ static int snapshot_command(struct cli *cli, int argc, char **argv)
         }
     }
     if (!args.disk.file) {
-        return cli_usage_error(cli, "which FILE?");
+        return disk_no_file(cli);
     }
     if (args.action != 0 && args.action != SNAPSHOT_LIST) {
         args.disk.writable = true;

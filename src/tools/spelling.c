@@ -1,0 +1,32 @@
+/* SPDX-License-Identifier: MIT */
+/* The spellings of the programs. */
+#include "tools/cli.h"
+
+const struct cli_spelling spelling_native = {
+    .names_command = true,
+    .hints = true,
+    .more_facts = true,
+    .usage_exit = CLI_EXIT_USAGE,
+    .image_refs = "listed",
+    .version_word = "",
+};
+
+const struct cli_spelling spelling_qemu_img = {
+    .warns_of_guessed = true,
+    .usage_exit = CLI_EXIT_FAILED,
+    .image_refs = "follow",
+    .try_line = "Try 'qemu-img --help' for more information",
+    .open_failed = "Could not open ",
+    .open_quote = "'",
+    .version_word = "version ",
+};
+
+const struct cli_spelling spelling_qemu_io = {
+    .warns_of_guessed = true,
+    .usage_exit = CLI_EXIT_FAILED,
+    .image_refs = "follow",
+    .try_line = "Try 'qemu-io --help' for more information",
+    .open_failed = "can't open device ",
+    .open_quote = "",
+    .version_word = "version ",
+};

@@ -1,0 +1,26 @@
+/* SPDX-License-Identifier: MIT */
+/* What a program says and does in its own way: the native program, and those that stand in for the
+ * tools whose names they carry. Everything that differs by the name of the program is here. */
+#ifndef PLATTER_TOOLS_SPELLING_H
+#define PLATTER_TOOLS_SPELLING_H
+
+#include <stdbool.h>
+
+struct cli_spelling {
+    bool names_command;       /* "platter: info: message", not "qemu-img: message" */
+    bool hints;               /* what to try with the native program stands below a message */
+    bool more_facts;          /* answers have members that the reference does not know */
+    bool warns_of_guessed;    /* ... in the words of the reference, where it warns */
+    int usage_exit;           /* of a command line that makes no sense */
+    const char *image_refs;   /* what images may open by naming it, when nothing says so */
+    const char *try_line;     /* below such a command line; NULL: the native one */
+    const char *open_failed;  /* stands before the name of a disk that cannot be opened; or NULL */
+    const char *open_quote;   /* on both sides of that name */
+    const char *version_word; /* "NAME version 1.2" */
+};
+
+extern const struct cli_spelling spelling_native;
+extern const struct cli_spelling spelling_qemu_img;
+extern const struct cli_spelling spelling_qemu_io;
+
+#endif

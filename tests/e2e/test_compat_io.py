@@ -1,0 +1,71 @@
+# SPDX-License-Identifier: MIT
+"""The link named qemu-io beside the installed qemu-io: what is printed on either stream, the exit code
+and the bytes of the disk. The commands themselves are compared in test_tools_io.py."""
+import os
+import re
+import shutil
+
+import pytest
+
+from tools_common import run
+
+PROGRAM = 'qemu-io'
+
+LINES = [
+    ['plain.raw', '-c', 'length'],
+    ['-f', 'raw', 'plain.raw', '-c', 'length'],
+    ['-f', 'raw', 'plain.raw', '-c', 'write -P 3 64k 4k', '-c', 'read -P 3 64k 4k'],
+    ['-f', 'raw', 'plain.raw', '-c', 'read -P 3 64k 4k'],
+    ['-f', 'raw', 'plain.raw', '-c', 'read 1M 1'],
+    ['-f', 'raw', 'plain.raw', '-c', 'nosuch'],
+    ['-f', 'raw', '-r', 'plain.raw', '-c', 'write 0 512'],
+    ['-r', 'plain.raw', '-c', 'map'],
+    ['-f', 'nosuchformat', 'missing.raw'],
+    ['missing.raw'],
+    ['missing.raw', '-c', 'length'],
+    ['-c', 'quit'],
+    ['-f', 'raw', '-U', '-r', 'plain.raw', '-c', 'length'],
+    ['--image-opts', 'driver=raw,file.driver=file,file.filename=plain.raw', '-c', 'length'],
+    ['-f', 'raw', '-n', '-k', 'plain.raw', '-c', 'length'],
+    ['-f', 'raw', '-t', 'unsafe', 'plain.raw', '-c', 'write -q 0 512'],
+]
+
+DIFFERS = {
+    "-f nosuchformat missing.raw": 'a line below the message lists the formats of this build',
+}
+
+
+def timeless(text):
+    return re.sub(r'\d\d\.\d\d sec \(.*/sec\)', 'TIME', text)
+
+
+def outcome(program, arguments, folder, stdin=None):
+    folder.mkdir()
+    with open(folder / 'plain.raw', 'wb') as f:
+        f.write(bytes(range(256)) * 32)
+        f.truncate(1 << 20)
+    done = run([program, *arguments], cwd=folder, stdin=stdin)
+    held = (folder / 'plain.raw').read_bytes()
+    shutil.rmtree(folder)
+    return timeless(done.stdout), timeless(done.stderr), done.returncode, held
+
+
+@pytest.fixture(scope='module')
+def link(tmp_path_factory):
+    if not shutil.which(PROGRAM):
+        pytest.skip(f'{PROGRAM} is not installed')
+    path = tmp_path_factory.mktemp('compat') / PROGRAM
+    os.symlink(os.environ['PLATTER_BIN'], path)
+    return path
+
+
+@pytest.mark.parametrize('arguments', [a for a in LINES if ' '.join(a) not in DIFFERS],
+                         ids=' '.join)
+def test_same(arguments, link, tmp_path):
+    assert outcome(link, arguments, tmp_path / 'work') == \
+        outcome(PROGRAM, arguments, tmp_path / 'work')
+
+
+def test_version_names_program(link):
+    done = run([link, '--version'])
+    assert done.returncode == 0 and re.match(r'qemu-io version \d+\.\d+', done.stdout)
