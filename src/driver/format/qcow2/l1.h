@@ -40,9 +40,10 @@ void q2_l1_free(struct qcow2 *s);
 /* Change an entry in memory; the commit writes its sector (W3). The table it refers to is in the
  * cache (q2_l2_new_table_co) or durable already. Takes the L2 cache lock. Any context, inside. */
 void q2_l1_set(struct qcow2 *s, uint32_t index, uint64_t entry);
-/* A new L2 table, empty or a copy of old (0: there is none), takes its place at index; old is freed.
- * Nobody else does so at the same time: the caller holds the range lock on all that the table
- * describes, or an exclusive section. After a failure nothing has changed. Coroutine (alloc.c). */
+/* A new L2 table, empty or a copy of old (0: there is none), takes its place at index; old is
+ * freed. Nobody else does so at the same time: the caller holds the range lock on all that the
+ * table describes, or an exclusive section. After a failure nothing has changed. Coroutine
+ * (alloc.c). */
 int q2_l1_new_table_co(struct qcow2 *s, uint32_t index, uint64_t old, uint64_t *ret_table);
 /* A larger active table: new clusters, written, the header switched, the old ones freed. entries
  * as the caller wants them (rounding is the caller's). Exclusive section or drained. Coroutine. */
