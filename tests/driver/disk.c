@@ -11,6 +11,7 @@
 #include <string.h>
 #include <unistd.h>
 
+#include <platter/export.h>
 #include <platter/image.h>
 
 #include "os/sim/sim_os.h"
@@ -195,6 +196,41 @@ static void base_create(struct run *run, struct rng *rng)
     }
     blk_unref(blk);
     model_flushed(model);
+}
+
+void disk_serve_begin(struct run *run, AioContext *ctx)
+{
+    const struct nbd_server_options server_opts = {
+        .size = sizeof(server_opts),
+        .contexts = &ctx,
+        .context_count = 1,
+    };
+    const struct nbd_export_options export_opts = {.size = sizeof(export_opts), .writable = true};
+    struct nbd_address address = {.kind = NBD_ADDRESS_UNIX};
+    char sock[220], text[300];
+    BlockBackend *blk;
+    Error *err = NULL;
+
+    if ((run->drive->facts & D_EXPORT) == 0) {
+        return;
+    }
+    snprintf(sock, sizeof(sock), "%s.nbd", run->path);
+    snprintf(text, sizeof(text), "driver=raw,file.driver=file,file.filename=%s", run->path);
+    address.path = sock;
+    blk = blk_new_open(run->pl, "served", NULL, NULL, block_options_parse(text, NULL, NULL),
+                       BDRV_O_RDWR | BDRV_O_UNMAP, &err);
+    run->server = blk != NULL ? nbd_server_new(run->pl, &server_opts, &err) : NULL;
+    if (run->server == NULL || nbd_server_add_export(run->server, blk, &export_opts, &err) < 0 ||
+        nbd_server_listen(run->server, &address, &err) < 0) {
+        run_fail(run, "serve '%s': %s", text, error_get_pretty(err));
+    }
+    blk_unref(blk); /* the server has its own */
+}
+
+void disk_serve_end(struct run *run)
+{
+    nbd_server_free(run->server);
+    run->server = NULL;
 }
 
 void disk_create(struct run *run, struct rng *rng)

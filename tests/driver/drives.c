@@ -47,6 +47,11 @@ const struct drive drives[] = {
     {"qcow2-backing-subclusters", "driver=qcow2,file.driver=file,file.filename=@", "/dev/shm", Q_USUAL | D_RESIZE | D_COMPRESSED | D_SNAPSHOTS,   QCOW2, 0, "driver=qcow2,size=#,extended_l2=on,cluster_size=65536,backing_file=@.base,backing_fmt=qcow2", 65536, "driver=qcow2"},
     {"qcow2-data-file",  "driver=qcow2,file.driver=file,file.filename=@",    "/dev/shm", Q_USUAL | D_RESIZE,                                       QCOW2, 0, "driver=qcow2,size=#,cluster_size=4096,data_file=@.data", 4096, NULL},
     {"qcow2-data-raw",   "driver=qcow2,file.driver=file,file.filename=@",    "/dev/shm", Q_USUAL | D_RESIZE,                                       QCOW2, 0, "driver=qcow2,size=#,data_file=@.data,data_file_raw=on", 65536, NULL},
+#ifdef PLATTER_HAVE_LIBNBD
+    {"nbd",              "driver=nbd,server.type=unix,server.path=@.nbd",    "/tmp",     D_PERSISTS | D_TWO | D_EXPORT,                            3 * MIB, 0},
+    {"nbd-connections",  "driver=nbd,server.type=unix,server.path=@.nbd,connections=4", "/dev/shm", D_PERSISTS | D_TWO | D_EXPORT,                 ODD, 0},
+    {"nbd-threads",      "driver=nbd,server.type=unix,server.path=@.nbd,connections=2", "/tmp", D_PERSISTS | D_TWO | D_EXPORT | D_THREADS,         ODD, 0},
+#endif
     {"sim",              "driver=file,filename=@",                           "/sim",     D_RESIZE | D_PERSISTS | D_SIM,                            ODD, 0},
     {"sim-direct",       "driver=file,filename=@,cache.direct=on",           "/sim",     D_RESIZE | D_PERSISTS | D_SIM,                            ODD, 0},
     {"sim-errors",       "driver=file,filename=@",                           "/sim",     D_PERSISTS | D_SIM | D_ERRORS | D_PAGE_CACHE,             ODD, 0},

@@ -317,7 +317,7 @@ static const char *run_drive(struct run *run)
     struct aio_context_options ctx_opts = {.size = sizeof(ctx_opts)};
     struct platter_options pl_opts = {.size = sizeof(pl_opts), .image_refs = PLATTER_REFS_FOLLOW};
     struct rng rng = {run->seed};
-    IOThread *other = NULL;
+    IOThread *other = NULL, *serving = NULL;
     Error *err = NULL;
     const char *skip;
 
@@ -343,6 +343,11 @@ static const char *run_drive(struct run *run)
         run->single = (run->drive->facts & D_CUT) != 0;
         model_init(&run->model, run->drive->size_bytes, run->drive->size_bytes + MIB,
                    (run->drive->facts & D_CUT) != 0);
+        if ((run->drive->facts & D_EXPORT) != 0) {
+            serving = iothread_new("serving", &ctx_opts, &err);
+            assert(serving != NULL);
+            disk_serve_begin(run, iothread_get_aio_context(serving));
+        }
         disk_create(run, &rng);
         disk_open(run);
         while (atomic_load(&run->done_ops) < run->ops) {
@@ -350,6 +355,10 @@ static const char *run_drive(struct run *run)
         }
         run_alone(run, &rng, check_fn);
         disk_close(run);
+        disk_serve_end(run);
+        if (serving != NULL) {
+            iothread_free(serving);
+        }
         if (other != NULL) {
             iothread_free(other);
         }

@@ -30,6 +30,7 @@ enum drive_facts {
     D_SECTORS = 1 << 12,    /* sizes are whole sectors */
     D_COMPRESSED = 1 << 13, /* whole clusters may be written compressed */
     D_SNAPSHOTS = 1 << 14,  /* internal snapshots come, are gone back to, and go */
+    D_EXPORT = 1 << 15,     /* the file is behind our NBD server, at the socket "@.nbd" */
 };
 
 struct drive {
@@ -99,6 +100,7 @@ struct run {
     bool trace; /* print each change */
     char path[200];
     Platter *pl;
+    struct NbdServer *server; /* D_EXPORT */
     BlockBackend *blk;
     struct model model;
     struct model snapshots[SNAPSHOTS_MAX]; /* now NULL: not there */
@@ -120,6 +122,9 @@ void run_fail(struct run *run, const char *fmt, ...)
 bool run_is_sim(const struct run *run);
 const char *disk_file_make(struct run *run); /* NULL, or why the line is skipped */
 void disk_file_remove(struct run *run);
+/* The server of D_EXPORT, served in ctx; nothing for other drives. */
+void disk_serve_begin(struct run *run, AioContext *ctx);
+void disk_serve_end(struct run *run);
 /* The image, and its backing file, where the line has them. */
 void disk_create(struct run *run, struct rng *rng);
 /* What was just opened is consistent; leaks only where something went wrong. */
