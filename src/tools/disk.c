@@ -92,7 +92,7 @@ int disk_no_file(struct cli *cli)
 
 int disk_extra_file(const struct cli_args *a)
 {
-    return cli_spelling(a->cli)->try_line
+    return cli_stands_in(a->cli)
                ? cli_usage_error(a->cli, "%s", one_file)
                : cli_usage_error(a->cli, "one FILE is wanted, '%s' is too much", a->value);
 }

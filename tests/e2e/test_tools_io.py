@@ -109,6 +109,22 @@ SESSIONS = [
     ['truncate x'],
     ['truncate'],
     ['info'],
+    ['close'],
+    ['close x', 'length'],
+    ['write -P 5 0 512', 'close'],
+    ['sleep 1', 'length'],
+    ['sleep 0x1'],
+    ['sleep'],
+    ['sleep x'],
+    ['sleep -1'],
+    ['sleep 1k'],
+    ['sigraise'],
+    ['sigraise x'],
+    ['sigraise 0', 'length'],
+    ['sigraise 1k', 'length'],
+    ['length', 'sigraise 15', 'length'],
+    ['help sleep'],
+    ['help close'],
     ['quit', 'length'],
     ['q', 'length'],
     [''],
@@ -165,6 +181,11 @@ def test_help_needs_no_disk():
         assert f'\n{command} ' in '\n' + done.stdout
         assert platter('io', '-c', f'help {command}').returncode == 0
     assert platter('io', '-c', 'length').returncode == 1
+
+
+def test_closed_disk_is_gone(disks):
+    done = platter('io', '-f', 'raw', '-c', 'close', '-c', 'length', '-c', 'close', disks[0])
+    assert (done.returncode, done.stdout, done.stderr) == (1, '', 'no file open\n' * 2)
 
 
 def test_too_many_words(disks):

@@ -22,7 +22,7 @@ static const struct io_command own_commands[] = {
 };
 
 static const struct io_command *const groups[] = {io_data_commands, io_facts_commands,
-                                                  own_commands};
+                                                  io_process_commands, own_commands};
 
 static const struct io_command *find_command(const char *name)
 {

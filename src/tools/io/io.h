@@ -33,8 +33,9 @@ struct io_command {
     int (*run)(struct io_session *s, const struct io_command *command, int argc, char **argv);
 };
 
-extern const struct io_command io_data_commands[];  /* data.c; a NULL name ends */
-extern const struct io_command io_facts_commands[]; /* facts.c */
+extern const struct io_command io_data_commands[];    /* data.c; a NULL name ends */
+extern const struct io_command io_facts_commands[];   /* facts.c */
+extern const struct io_command io_process_commands[]; /* process.c */
 
 /* Run one line. 0, or -errno after printing. */
 int io_run_line(struct io_session *s, const char *line);
