@@ -24,3 +24,12 @@ def pytest_configure(config):
 # A shell that starts us in the background makes us ignore SIGINT, and so would every program that
 # we start: tests that end one with it need the default back.
 signal.signal(signal.SIGINT, signal.default_int_handler)
+
+
+def pytest_assertrepr_compare(op, left, right):
+    """Where bytes differ, not a diff of megabytes, which takes for ever."""
+    if op != '==' or not (isinstance(left, bytes) and isinstance(right, bytes)):
+        return None
+    at = next((i for i, (a, b) in enumerate(zip(left, right)) if a != b), min(len(left), len(right)))
+    return [f'{len(left)} and {len(right)} bytes, different from {at:#x}:',
+            f'  {left[at:at + 32].hex(" ")}', f'  {right[at:at + 32].hex(" ")}']
