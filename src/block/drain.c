@@ -7,6 +7,8 @@
  * D2: a root edge has seen exactly one drained_begin more than drained_end while its node is held,
  *     and as many of both otherwise. Edges that come or go keep this (edge.c calls drain_update).
  * D3: waiting happens only in drained_begin, after D2 is true again.
+ * D4: then, too, each driver below a held node that wants to know (drained_begin of its table) has
+ *     been told: a request that is waited for may be anywhere below the roots.
  */
 #include <assert.h>
 
@@ -42,6 +44,36 @@ void drain_update_root(BdrvEdge *edge)
         edge->quiesced--;
         if (edge->klass->drained_end != NULL) {
             edge->klass->drained_end(edge);
+        }
+    }
+}
+
+/* D4. Without such drivers it costs nothing. */
+void drain_update_drivers(Platter *pl)
+{
+    struct node_walk walk;
+    BlockDriverState *bs;
+
+    if (pl->drain_hooks == 0) {
+        return;
+    }
+    walk = node_walk_begin(pl);
+    TAILQ_FOREACH (bs, &pl->nodes, in_instance) {
+        if (bs->held) {
+            node_walk_add_below(&walk, bs);
+        }
+    }
+    TAILQ_FOREACH (bs, &pl->nodes, in_instance) {
+        bool pass = node_walk_has(&walk, bs);
+
+        if (!bs->drain_hook || pass == bs->passing) {
+            continue;
+        }
+        bs->passing = pass;
+        if (pass) {
+            bs->drv->drained_begin(bs);
+        } else {
+            bs->drv->drained_end(bs);
         }
     }
 }
@@ -97,6 +129,7 @@ void bdrv_drained_begin(BlockDriverState *bs)
     instance_control(bs->pl);
     bs->quiesce_count++;
     drain_update(bs);
+    drain_update_drivers(bs->pl);
     if (node_busy(bs)) {
         bdrv_ref(bs); /* what runs meanwhile may drop the last user */
         aio_wait_while(bs->pl->main_ctx, node_busy, bs);
@@ -110,6 +143,7 @@ void bdrv_drained_end(BlockDriverState *bs)
     assert(bs->quiesce_count > 0);
     bs->quiesce_count--;
     drain_update(bs);
+    drain_update_drivers(bs->pl);
 }
 
 static bool instance_busy(void *opaque)
@@ -134,6 +168,7 @@ void bdrv_drain_all_begin(Platter *pl)
         bs->quiesce_count++;
         drain_update(bs);
     }
+    drain_update_drivers(pl);
     if (instance_busy(pl)) {
         aio_wait_while(pl->main_ctx, instance_busy, pl);
     }
@@ -150,4 +185,5 @@ void bdrv_drain_all_end(Platter *pl)
         bs->quiesce_count--;
         drain_update(bs);
     }
+    drain_update_drivers(pl);
 }

@@ -23,6 +23,7 @@
 typedef struct BdrvEdge BdrvEdge; /* parent -> child */
 typedef struct BlockDriver BlockDriver;
 struct mem_budget;
+struct throttle_member;
 struct opts_key; /* schema/opts.h */
 
 enum bdrv_op {
@@ -226,6 +227,10 @@ struct BlockDriver {
     void (*lock_medium)(BlockDriverState *bs, bool locked);
     void (*eject)(BlockDriverState *bs, bool eject_flag);
     void (*invalidate_cache)(BlockDriverState *bs, Error **errp);
+    /* A drain waits for requests that may be in this driver: from begin to end none is to be held
+     * back. Control thread; not nested. Both or neither. */
+    void (*drained_begin)(BlockDriverState *bs);
+    void (*drained_end)(BlockDriverState *bs);
 
     /* Make an image. options: what the caller gave, without "driver"; leftovers are refused by
      * block/. NULL: "cannot create". May poll. */
@@ -292,6 +297,18 @@ int bdrv_os_open(Platter *pl, const char *path, int flags, int mode, Error **err
  * thread. */
 void bdrv_grow_size(BlockDriverState *bs, uint64_t new_size_bytes);
 
+/* ---- throttle groups, for a filter that is a member; platter/throttle.h is the rest ---- */
+
+/* bs joins the group of that name; NULL with errp when there is none (ENOENT) or no memory. Control
+ * thread. */
+struct throttle_member *bdrv_throttle_join(BlockDriverState *bs, const char *group_name,
+                                           Error **errp);
+void bdrv_throttle_leave(struct throttle_member *member); /* NULL allowed; no request under way */
+void bdrv_throttle_drained_begin(struct throttle_member *member);
+void bdrv_throttle_drained_end(struct throttle_member *member);
+/* Wait for the turn and count the request. Coroutine, any context. */
+int bdrv_throttle_wait_co(struct throttle_member *member, bool is_write, uint64_t bytes);
+
 /* ---- dirty bitmaps, for drivers that store them; platter/bitmap.h is the rest ---- */
 
 enum bdrv_bitmap_state {
@@ -346,6 +363,9 @@ int bdrv_backing_read_co(BdrvEdge *edge, const struct bdrv_req *req);
  * of it): then it reads as zeroes. */
 int bdrv_backing_status_co(BdrvEdge *edge, bool want_zero, uint64_t offset, uint64_t bytes,
                            struct bdrv_status *ret_status, int *ret_depth);
+/* How far down the chain below edge the node of that name is: 1, edge's own layer; 0: it is not in
+ * the chain. A depth as above. Graph unchanged meanwhile; any context. */
+int bdrv_backing_depth(const BdrvEdge *edge, const char *node_name);
 int bdrv_edge_read_co(BdrvEdge *edge, uint64_t offset, void *buf, size_t bytes);
 int bdrv_edge_write_co(BdrvEdge *edge, uint64_t offset, const void *buf, size_t bytes,
                        unsigned flags);

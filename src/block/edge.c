@@ -87,6 +87,7 @@ void edge_link(BdrvEdge *edge, BlockDriverState *bs)
     } else {
         drain_update_root(edge);
     }
+    drain_update_drivers(bs->pl);
 }
 
 BlockDriverState *edge_unlink(BdrvEdge *edge)
@@ -106,6 +107,7 @@ BlockDriverState *edge_unlink(BdrvEdge *edge)
         }
     }
     edge->bs = NULL;
+    drain_update_drivers(bs->pl);
     return bs;
 }
 
@@ -123,6 +125,7 @@ BlockDriverState *edge_move(BdrvEdge *edge, BlockDriverState *bs)
     } else {
         drain_update_root(edge);
     }
+    drain_update_drivers(bs->pl);
     return old;
 }
 

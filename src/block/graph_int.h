@@ -80,6 +80,8 @@ void perm_loosen(BlockDriverState *bs);
 
 /* bs has another child or drained section now: tell the roots above. */
 void drain_update(BlockDriverState *bs);
+/* After any change of what is held or of the graph: D4 of drain.c. Walks. */
+void drain_update_drivers(Platter *pl);
 /* The same for one edge of a user that is no node. */
 void drain_update_root(BdrvEdge *edge);
 

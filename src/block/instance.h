@@ -59,6 +59,7 @@ struct Platter {
     uint64_t walk_gen; /* walk.c */
     bool sizes_untold; /* settle.c: some node has resize_untold */
     int drain_all_count;
+    unsigned drain_hooks; /* nodes whose driver is told of drains */
     struct {
         void *data;
         void (*fini)(Platter *pl, void *data);

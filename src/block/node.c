@@ -195,6 +195,10 @@ static void node_flush(BlockDriverState *bs)
 static void node_close(BlockDriverState *bs)
 {
     bs->refcnt = 1; /* what flush and close do with it must not end it again */
+    if (bs->drain_hook) {
+        bs->drain_hook = false;
+        bs->pl->drain_hooks--;
+    }
     if (bs->drv != NULL) {
         if (!bs->read_only) {
             node_flush(bs);

@@ -108,6 +108,8 @@ struct BlockDriverState {
     bool has_engine;
     int quiesce_count; /* drained sections on this very node */
     bool held;         /* one on this node or below it: roots above are quiesced (drain.c) */
+    bool drain_hook;   /* open, and its driver wants to be told of drains */
+    bool passing;      /* its driver was told drained_begin (drain.c) */
     bool closing;
     bool resize_untold;                    /* roots have not been told of the present size */
     struct bdrv_opening *opening;          /* open.c; borrowed, while it is being opened */

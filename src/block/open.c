@@ -245,6 +245,11 @@ static int open_driver(struct open_request *req, BlockDriverState *bs, Error **e
     if (rc < 0 && bs->drv->close != NULL) {
         bs->drv->close(bs);
     }
+    if (rc == 0 && bs->drv->drained_begin != NULL) {
+        bs->drain_hook = true;
+        bs->pl->drain_hooks++;
+        drain_update_drivers(bs->pl);
+    }
     return rc;
 }
 

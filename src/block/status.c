@@ -9,6 +9,7 @@
  */
 #include <assert.h>
 #include <errno.h>
+#include <string.h>
 
 #include "block/request.h"
 #include "util/checked.h"
@@ -266,6 +267,27 @@ int bdrv_edge_status_above_co(BdrvEdge *edge, bool want_zero, uint64_t offset, u
     status_mark_end(edge, offset, ret_status);
     if (ret_depth != NULL) {
         *ret_depth = depth;
+    }
+    return 0;
+}
+
+int bdrv_backing_depth(const BdrvEdge *edge, const char *node_name)
+{
+    BlockDriverState *bs = edge->bs;
+    int depth = 1;
+
+    while (bs != NULL) {
+        BlockDriverState *backing = bdrv_backing(bs);
+
+        if (strcmp(bs->node_name, node_name) == 0) {
+            return depth;
+        }
+        if (backing == NULL && bs->file != NULL && (bs->file->role & BDRV_ROLE_FILTERED)) {
+            bs = bs->file->bs; /* the same layer */
+        } else {
+            bs = backing;
+            depth++;
+        }
     }
     return 0;
 }

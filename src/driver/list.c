@@ -13,6 +13,7 @@
 
 /* clang-format off */
 #define DRIVERS(X)                                                                                 \
+    X(copy_on_read, "copy-on-read")                                                                \
     X(file, "file")                                                                                \
     X(host_device, "host_device")                                                                  \
     X(mem, "mem")                                                                                  \
@@ -20,7 +21,8 @@
     X(null_aio, "null-aio")                                                                        \
     X(null_co, "null-co")                                                                          \
     X(qcow2, "qcow2")                                                                              \
-    X(raw, "raw")
+    X(raw, "raw")                                                                                  \
+    X(throttle, "throttle")
 /* clang-format on */
 
 #define DRIVER_DECLARE(id, name) extern const BlockDriver bdrv_##id;

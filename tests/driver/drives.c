@@ -52,6 +52,9 @@ const struct drive drives[] = {
     {"nbd-connections",  "driver=nbd,server.type=unix,server.path=@.nbd,connections=4", "/dev/shm", D_PERSISTS | D_TWO | D_EXPORT,                 ODD, 0},
     {"nbd-threads",      "driver=nbd,server.type=unix,server.path=@.nbd,connections=2", "/tmp", D_PERSISTS | D_TWO | D_EXPORT | D_THREADS,         ODD, 0},
 #endif
+    {"throttle",         "driver=throttle,throttle-group=limits,file.driver=mem,file.size=#", NULL, D_RESIZE | D_TWO,                              ODD, 0},
+    {"copy-on-read",     "driver=copy-on-read,file.driver=qcow2,file.file.driver=file,file.file.filename=@", "/dev/shm", Q_USUAL | D_RESIZE,      QCOW2, 0, "driver=qcow2,size=#,cluster_size=16384,backing_file=@.base,backing_fmt=qcow2", 16384, "driver=qcow2,cluster_size=4096"},
+    {"copy-on-read-raw", "driver=copy-on-read,file.driver=qcow2,file.file.driver=file,file.file.filename=@", "/tmp", Q_USUAL,                     QCOW2, 0, "driver=qcow2,size=#,extended_l2=on,backing_file=@.base,backing_fmt=raw", 65536, "driver=raw"},
     {"sim",              "driver=file,filename=@",                           "/sim",     D_RESIZE | D_PERSISTS | D_SIM,                            ODD, 0},
     {"sim-direct",       "driver=file,filename=@,cache.direct=on",           "/sim",     D_RESIZE | D_PERSISTS | D_SIM,                            ODD, 0},
     {"sim-errors",       "driver=file,filename=@",                           "/sim",     D_PERSISTS | D_SIM | D_ERRORS | D_PAGE_CACHE,             ODD, 0},

@@ -25,6 +25,7 @@
 
 #include <platter/coroutine.h>
 #include <platter/image.h>
+#include <platter/throttle.h>
 
 #include "os/os.h"
 #include "os/sim/sim_os.h"
@@ -311,6 +312,18 @@ static void one_round(struct run *run, struct rng *rng, IOThread *other)
     }
 }
 
+/* The group of the lines that name one: requests do wait, but not for long. */
+static ThrottleGroup *limits_make(Platter *pl)
+{
+    struct throttle_config config = {.size = sizeof(config)};
+    ThrottleGroup *group = throttle_group_get(pl, "limits", NULL);
+
+    config.limits[THROTTLE_OPS_TOTAL].avg = 20000;
+    config.limits[THROTTLE_BPS_WRITE].avg = UINT64_C(1) << 30;
+    assert(group != NULL && throttle_group_set_config(group, &config, NULL) == 0);
+    return group;
+}
+
 /* NULL when it passed, or why it was skipped. Failures do not return. */
 static const char *run_drive(struct run *run)
 {
@@ -318,6 +331,7 @@ static const char *run_drive(struct run *run)
     struct platter_options pl_opts = {.size = sizeof(pl_opts), .image_refs = PLATTER_REFS_FOLLOW};
     struct rng rng = {run->seed};
     IOThread *other = NULL, *serving = NULL;
+    ThrottleGroup *limits;
     Error *err = NULL;
     const char *skip;
 
@@ -348,6 +362,7 @@ static const char *run_drive(struct run *run)
             assert(serving != NULL);
             disk_serve_begin(run, iothread_get_aio_context(serving));
         }
+        limits = limits_make(run->pl);
         disk_create(run, &rng);
         disk_open(run);
         while (atomic_load(&run->done_ops) < run->ops) {
@@ -362,6 +377,7 @@ static const char *run_drive(struct run *run)
         if (other != NULL) {
             iothread_free(other);
         }
+        throttle_group_unref(limits);
         platter_free(run->pl);
         aio_context_unref(pl_opts.main_context);
         model_fini(&run->model);

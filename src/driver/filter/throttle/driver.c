@@ -1,0 +1,100 @@
+/* SPDX-License-Identifier: MIT */
+/*
+ * throttle: a member of a throttle group. Reads, writes and write zeroes wait for their turn, then
+ * go to the child as they are; discards and flushes are not limited, as at a backend's own group.
+ */
+#include <errno.h>
+
+#include "block/driver.h"
+#include "schema/opts.h"
+
+/* Set at open, then constant. */
+struct throttle_node {
+    struct throttle_member *member; /* owned */
+};
+
+static struct throttle_member *member_of(BlockDriverState *bs)
+{
+    const struct throttle_node *s = bdrv_opaque(bs);
+
+    return s->member;
+}
+
+static int throttle_open(BlockDriverState *bs, BlockOptions *options, int flags, Error **errp)
+{
+    struct throttle_node *s = bdrv_opaque(bs);
+    struct opts_node_throttle opts;
+    int rc = opts_node_throttle_parse(options, &opts, errp);
+
+    if (rc < 0) {
+        return rc;
+    }
+    if (bdrv_open_child(bs, NULL, options, "file", BDRV_ROLE_FILTERED | BDRV_ROLE_PRIMARY, false,
+                        errp) == NULL) {
+        opts_node_throttle_fini(&opts);
+        return -EINVAL;
+    }
+    s->member = bdrv_throttle_join(bs, opts.throttle_group, errp);
+    opts_node_throttle_fini(&opts);
+    return s->member != NULL ? 0 : -EINVAL;
+}
+
+static void throttle_close(BlockDriverState *bs)
+{
+    bdrv_throttle_leave(member_of(bs));
+}
+
+static void throttle_drained_begin(BlockDriverState *bs)
+{
+    bdrv_throttle_drained_begin(member_of(bs));
+}
+
+static void throttle_drained_end(BlockDriverState *bs)
+{
+    bdrv_throttle_drained_end(member_of(bs));
+}
+
+static int throttle_rw_co(BlockDriverState *bs, const struct bdrv_req *req)
+{
+    int ret = bdrv_throttle_wait_co(member_of(bs), req->op == BDRV_OP_WRITE, req->bytes);
+
+    return ret < 0 ? ret : bdrv_edge_request_co(bdrv_primary_child(bs), req);
+}
+
+static int throttle_write_zeroes_co(BlockDriverState *bs, uint64_t offset, uint64_t bytes,
+                                    unsigned flags)
+{
+    int ret = bdrv_throttle_wait_co(member_of(bs), true, bytes);
+
+    return ret < 0 ? ret : bdrv_edge_write_zeroes_co(bdrv_primary_child(bs), offset, bytes, flags);
+}
+
+static int throttle_discard_co(BlockDriverState *bs, uint64_t offset, uint64_t bytes)
+{
+    return bdrv_edge_discard_co(bdrv_primary_child(bs), offset, bytes);
+}
+
+static int64_t throttle_getlength(BlockDriverState *bs)
+{
+    return bdrv_edge_getlength(bdrv_primary_child(bs));
+}
+
+static const char *const throttle_strong_options[] = {"throttle-group", NULL};
+
+const BlockDriver bdrv_throttle = {
+    .format_name = "throttle",
+    .option_keys = opts_node_throttle_keys,
+    .instance_size = sizeof(struct throttle_node),
+    .caps = BDRV_CAP_FILTER | BDRV_CAP_FUA | BDRV_CAP_ZERO_FUA | BDRV_CAP_ZERO_UNMAP |
+            BDRV_CAP_ZERO_NO_FALLBACK | BDRV_CAP_COMPRESSED,
+    .open = throttle_open,
+    .close = throttle_close,
+    .drained_begin = throttle_drained_begin,
+    .drained_end = throttle_drained_end,
+    .read_co = throttle_rw_co,
+    .write_co = throttle_rw_co,
+    .write_zeroes_co = throttle_write_zeroes_co,
+    .discard_co = throttle_discard_co,
+    .getlength = throttle_getlength,
+    .strong_options = throttle_strong_options,
+};
