@@ -116,6 +116,18 @@ def test_chosen_options_give_the_same_bytes(tmp_path, options, size):
     compare(tmp_path, options, size)
 
 
+def test_a_data_file_is_where_the_image_looks_for_it(tmp_path):
+    """In the image's folder, as a backing file; the reference takes both from the folder it runs in."""
+    folder = tmp_path / 'images'
+    folder.mkdir()
+    for command in (('create', '-f', 'qcow2', '-o', 'data_file=d.raw,data_file_raw=on', 'images/d.qcow2', '1M'),
+                    ('io', '-f', 'qcow2', '-c', 'write -P 7 64k 4k', 'images/d.qcow2')):
+        done = platter(*command, cwd=tmp_path)
+        assert done.returncode == 0, done.stderr
+    assert not (tmp_path / 'd.raw').exists()
+    assert (folder / 'd.raw').read_bytes()[65536:65536 + 4096] == b'\7' * 4096
+
+
 @pytest.mark.parametrize('options, size, message', [
     ('cluster_size=256', '1M', 'Cluster size must be a power of two between 512 and 2048k'),
     ('cluster_size=513', '1M', 'Cluster size must be a power of two'),

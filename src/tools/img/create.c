@@ -9,7 +9,7 @@
 #include "schema/opts.h"
 #include "tools/commands.h"
 #include "tools/disk.h"
-#include "tools/name_beside.h"
+#include "util/name_beside.h"
 #include "tools/option_list.h"
 #include "util/error.h"
 #include "util/options.h"

@@ -14,7 +14,7 @@
 #include "tools/disk.h"
 #include "tools/img/json_text.h"
 #include "tools/img/snapshot_list.h"
-#include "tools/name_beside.h"
+#include "util/name_beside.h"
 #include "util/size.h"
 
 #define INDENT 4 /* of "Format specific information" */

@@ -8,9 +8,11 @@
  */
 #include <errno.h>
 #include <inttypes.h>
+#include <stdlib.h>
 
 #include "schema/opts.h"
 #include "util/error.h"
+#include "util/name_beside.h"
 #include "util/options.h"
 
 #include "compress.h"
@@ -179,12 +181,13 @@ static int judge(struct opts_create_qcow2 *o, uint64_t *ret_disk_bytes, Error **
     return rc;
 }
 
-static int judge_names(const char *filename, const struct opts_create_qcow2 *o, Error **errp)
+static int judge_names(const char *filename, const char *data_path,
+                       const struct opts_create_qcow2 *o, Error **errp)
 {
     if (!o->has_size) {
         return error_set(errp, EINVAL, "Image creation needs a size parameter");
     }
-    if (o->data_file != NULL && strcmp(o->data_file, filename) == 0) {
+    if (o->data_file != NULL && strcmp(data_path, filename) == 0) {
         return error_set(errp, EINVAL, "The data file cannot be the image itself");
     }
     if (o->data_file != NULL && strlen(o->data_file) > Q2_DATA_FILE_NAME_BYTES_MAX) {
@@ -352,8 +355,8 @@ static int grow_co(void *opaque)
     return rc < 0 ? error_set_errno(g->errp, -rc, "Could not write the new image") : 0;
 }
 
-static int grow(Platter *pl, const char *filename, const struct opts_create_qcow2 *o,
-                uint64_t disk_bytes, Error **errp)
+static int grow(Platter *pl, const char *filename, const char *data_path,
+                const struct opts_create_qcow2 *o, uint64_t disk_bytes, Error **errp)
 {
     static const enum bdrv_prealloc preallocs[] = {
         [OPTS_PREALLOC_OFF] = BDRV_PREALLOC_OFF,
@@ -369,8 +372,8 @@ static int grow(Platter *pl, const char *filename, const struct opts_create_qcow
     };
     int rc = options == NULL ? -ENOMEM : block_options_set_str(options, "driver", "qcow2");
 
-    if (rc == 0 && o->data_file != NULL) {
-        rc = block_options_set_str(options, "data-file.filename", o->data_file);
+    if (rc == 0 && data_path != NULL) {
+        rc = block_options_set_str(options, "data-file.filename", data_path);
     }
     if (rc < 0) {
         block_options_free(options);
@@ -387,7 +390,9 @@ static int grow(Platter *pl, const char *filename, const struct opts_create_qcow
 
 /* ---- all ---- */
 
-static int create(Platter *pl, const char *filename, struct opts_create_qcow2 *o, Error **errp)
+/* data_path: where the data file is, seen from here; NULL: none. */
+static int create(Platter *pl, const char *filename, const char *data_path,
+                  struct opts_create_qcow2 *o, Error **errp)
 {
     struct q2_header h;
     uint64_t disk_bytes;
@@ -395,7 +400,7 @@ static int create(Platter *pl, const char *filename, struct opts_create_qcow2 *o
     int rc = judge(o, &disk_bytes, errp);
 
     if (rc == 0) {
-        rc = judge_names(filename, o, errp);
+        rc = judge_names(filename, data_path, o, errp);
     }
     if (rc < 0) {
         return rc;
@@ -405,8 +410,8 @@ static int create(Platter *pl, const char *filename, struct opts_create_qcow2 *o
     if (rc == 0) {
         rc = make_file(pl, filename, o, errp);
     }
-    if (rc == 0 && o->data_file != NULL) {
-        rc = make_file(pl, o->data_file, o, errp);
+    if (rc == 0 && data_path != NULL) {
+        rc = make_file(pl, data_path, o, errp);
     }
     if (rc < 0) {
         return rc;
@@ -417,18 +422,27 @@ static int create(Platter *pl, const char *filename, struct opts_create_qcow2 *o
     }
     rc = write_empty(file, &h, errp);
     bdrv_create_close(file);
-    return rc == 0 ? grow(pl, filename, o, disk_bytes, errp) : rc;
+    return rc == 0 ? grow(pl, filename, data_path, o, disk_bytes, errp) : rc;
 }
 
 int q2_driver_create(Platter *pl, const char *filename, BlockOptions *options, Error **errp)
 {
     struct opts_create_qcow2 o;
+    char *data_path = NULL;
     int rc = opts_create_qcow2_parse(options, &o, errp);
 
     if (rc < 0) {
         return rc;
     }
-    rc = create(pl, filename, &o, errp);
+    if (o.data_file != NULL) {
+        /* where every later open looks for it */
+        data_path = name_beside(filename, o.data_file);
+        rc = data_path != NULL ? 0 : error_set(errp, ENOMEM, "out of memory");
+    }
+    if (rc == 0) {
+        rc = create(pl, filename, data_path, &o, errp);
+    }
+    free(data_path);
     opts_create_qcow2_fini(&o);
     return rc;
 }

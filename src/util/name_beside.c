@@ -4,7 +4,7 @@
 #include <stdlib.h>
 #include <string.h>
 
-#include "tools/name_beside.h"
+#include "util/name_beside.h"
 
 char *name_beside(const char *image, const char *name)
 {
