@@ -73,6 +73,18 @@ def test_try_a_disk(folder):
     assert 'wrote 65536/65536' in out[0] and 'Run completed' in out[1] and 'virtual-size' in out[2]
 
 
+def test_keep_the_changes_apart(folder):
+    if 'qcow2' not in formats():
+        pytest.skip('this build has no qcow2')
+    out = dict(zip((line[1] for line in recipe('Keep the changes')),
+                   [good(line, folder) for line in recipe('Keep the changes')]))
+    assert 'No errors' in out['check'] and 'work.qcow2' in out['map'] and 'required size' in out['measure']
+    assert 'since-before' in out['inspect'] and 'Image committed' in out['commit']
+    with open(folder / 'disk.raw', 'rb') as f:
+        f.seek(1 << 20)
+        assert f.read(65536) == b'\7' * 65536
+
+
 def test_work_on_an_export(folder):
     lines = recipe('Work on a disk')
     if 'nbd' not in formats():
