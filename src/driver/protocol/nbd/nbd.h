@@ -26,9 +26,8 @@
 #include "os/thread.h"
 
 #define NBD_PORT_DEFAULT "10809"
-#define NBD_STRING_BYTES_MAX                                                                       \
-    4096 /* of an export's or a metadata context's name, by the protocol                           \
-          */
+/* Of an export's or a metadata context's name, by the protocol. */
+#define NBD_STRING_BYTES_MAX 4096
 #define NBD_CONNECTIONS_MAX 16
 #define NBD_NS_PER_S INT64_C(1000000000)
 
