@@ -26,6 +26,7 @@ static void jobs_fini(Platter *pl, void *data)
     struct jobs *jobs = data;
     Job *job;
 
+    pl->rooms[INSTANCE_ROOM_JOBS].data = jobs; /* a job that ends leaves it, so it must be found */
     while ((job = TAILQ_FIRST(&jobs->list)) != NULL) {
         if (job->status == JOB_STATUS_CONCLUDED) {
             job_conclude_and_forget(job);
@@ -35,6 +36,7 @@ static void jobs_fini(Platter *pl, void *data)
             aio_poll(pl->main_ctx, true);
         }
     }
+    pl->rooms[INSTANCE_ROOM_JOBS].data = NULL;
     free(jobs);
 }
 
