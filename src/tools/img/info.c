@@ -12,6 +12,7 @@
 
 #include "tools/commands.h"
 #include "tools/disk.h"
+#include "tools/img/chain.h"
 #include "tools/img/json_text.h"
 #include "tools/img/snapshot_list.h"
 #include "util/name_beside.h"
@@ -20,19 +21,24 @@
 #define INDENT 4 /* of "Format specific information" */
 
 enum info_option {
-    INFO_FORCE_SHARE = 1,
-    INFO_FORMAT,
-    INFO_IMAGE_OPTS,
+    INFO_CHAIN = 1,
     INFO_OUTPUT,
 };
 
 static const struct cli_option info_options[] = {
-    {INFO_FORMAT, 'f', "format", "FMT", "format of the disk; guessed when not given"},
-    {INFO_IMAGE_OPTS, 0, "image-opts", NULL, "FILE is a list of options"},
+    DISK_ROW_FORMAT,
+    DISK_ROW_IMAGE_OPTS,
+    {INFO_CHAIN, 0, "backing-chain", NULL, "show each backing file too"},
     {INFO_OUTPUT, 0, "output", "human|json", "form of the answer; human when not given"},
-    {INFO_FORCE_SHARE, 'U', "force-share", NULL, "take no locks: look at a disk in use"},
+    DISK_ROW_FORCE_SHARE,
     DISK_ROWS_REFS,
     {0},
+};
+
+struct info_args {
+    struct disk_args disk;
+    bool chain;
+    bool json;
 };
 
 struct disk_facts {
@@ -252,7 +258,8 @@ static void add_backing(json_t *object, const struct disk_facts *f, int *ret)
     }
 }
 
-static int print_json(struct cli *cli, const struct disk_facts *f)
+/* NULL: out of memory. */
+static json_t *facts_value(struct cli *cli, const struct disk_facts *f)
 {
     json_t *object = json_object();
     int ret = object ? 0 : -ENOMEM;
@@ -286,72 +293,104 @@ static int print_json(struct cli *cli, const struct disk_facts *f)
     if (cli_spelling(cli)->more_facts && f->engine) {
         json_text_add(object, "engine", json_string(f->engine), &ret);
     }
-    return json_text_print(cli, object, ret);
+    if (ret < 0) {
+        json_decref(object);
+        return NULL;
+    }
+    return object;
 }
 
-static int info_run(struct cli *cli, const struct disk_args *args, bool json)
+/* ---- the layers ---- */
+
+/* One layer is printed, or put into list. */
+static int show_layer(struct cli *cli, BlockDriverState *bs, json_t *list)
 {
-    Platter *pl = disk_platter_new(cli, args);
-    BlockBackend *blk = pl ? disk_open(cli, pl, args) : NULL;
     struct disk_facts facts;
     Error *err = NULL;
-    int code = CLI_EXIT_FAILED;
+    int code = CLI_EXIT_OK;
 
-    if (blk) {
-        facts_get(&facts, blk_bs(blk));
-        if (facts_of_format(&facts, blk_bs(blk), &err) < 0) {
-            cli_report(cli, err);
-        } else if (facts.disk_bytes < 0) {
-            cli_error(cli, "'%s' does not tell its size: %s", args->file,
-                      strerror((int)-facts.disk_bytes));
-        } else if (json) {
-            code = print_json(cli, &facts);
-        } else {
-            print_human(cli, &facts);
-            code = CLI_EXIT_OK;
-        }
-        facts_fini(&facts);
-        blk_unref(blk);
+    facts_get(&facts, bs);
+    if (facts_of_format(&facts, bs, &err) < 0) {
+        code = cli_report(cli, err);
+    } else if (facts.disk_bytes < 0) {
+        code = cli_error(cli, "'%s' does not tell its size: %s", facts.filename,
+                         strerror((int)-facts.disk_bytes));
+    } else if (!list) {
+        print_human(cli, &facts);
+    } else if (json_array_append_new(list, facts_value(cli, &facts)) < 0) {
+        code = cli_error(cli, "out of memory");
     }
-    platter_free(pl);
+    facts_fini(&facts);
     return code;
+}
+
+static int show(struct cli *cli, const struct info_args *args, BlockDriverState *bs, json_t *list)
+{
+    int code = show_layer(cli, bs, list);
+
+    while (code == CLI_EXIT_OK && args->chain && (bs = chain_below(bs)) != NULL) {
+        if (!list) {
+            fputc('\n', cli->out);
+        }
+        code = show_layer(cli, bs, list);
+    }
+    if (code == CLI_EXIT_OK && list) {
+        code = json_text_print(cli, json_incref(args->chain ? list : json_array_get(list, 0)), 0);
+    }
+    return code;
+}
+
+static int info_run(struct cli *cli, BlockBackend *blk, void *opaque)
+{
+    const struct info_args *args = opaque;
+    json_t *list = args->json ? json_array() : NULL;
+    int code;
+
+    if (args->json && !list) {
+        return cli_error(cli, "out of memory");
+    }
+    code = show(cli, args, blk_bs(blk), list);
+    json_decref(list);
+    return code;
+}
+
+/* ---- arguments ---- */
+
+static bool info_take(struct info_args *args, int id, const struct cli_args *a)
+{
+    switch (id) {
+    case INFO_CHAIN:
+        args->chain = true;
+        return true;
+    case INFO_OUTPUT:
+        return disk_take_output(a, &args->json);
+    default:
+        return disk_take_option(&args->disk, id, a) || disk_take_file(&args->disk, a);
+    }
 }
 
 static int info_command(struct cli *cli, int argc, char **argv)
 {
-    struct disk_args args = {.look_only = true, .no_backing = true};
+    struct info_args args = {.disk = {.look_only = true}};
     struct cli_args a = cli_args_begin(cli, argc, argv);
-    const char *output = "human";
     int id;
 
     while ((id = cli_next(&a)) != CLI_END) {
-        if (id == CLI_HELP || id == CLI_BAD) {
-            return id == CLI_HELP ? CLI_EXIT_OK : CLI_EXIT_USAGE;
+        if (id == CLI_HELP) {
+            return CLI_EXIT_OK;
         }
-        if (id == INFO_FORCE_SHARE) {
-            args.force_share = true;
-        } else if (id == INFO_FORMAT) {
-            args.format = a.value;
-        } else if (id == INFO_IMAGE_OPTS) {
-            args.image_opts = true;
-        } else if (id == INFO_OUTPUT) {
-            output = a.value;
-        } else if (args.file) {
-            return disk_extra_file(&a);
-        } else {
-            args.file = a.value;
+        if (id == CLI_BAD || !info_take(&args, id, &a)) {
+            return CLI_EXIT_USAGE;
         }
     }
-    if (!args.file) {
+    if (!args.disk.file) {
         return disk_no_file(cli);
     }
-    if (strcmp(output, "human") != 0 && strcmp(output, "json") != 0) {
-        return cli_usage_error(cli, "no output form '%s': there are human and json", output);
-    }
-    if (!disk_args_check(cli, &args)) {
+    if (!disk_args_check(cli, &args.disk)) {
         return CLI_EXIT_USAGE;
     }
-    return info_run(cli, &args, strcmp(output, "json") == 0);
+    args.disk.no_backing = !args.chain;
+    return disk_run(cli, &args.disk, info_run, &args);
 }
 
 const struct cli_command command_info = {
@@ -361,6 +400,7 @@ const struct cli_command command_info = {
     .options = info_options,
     .details = "Examples:\n"
                "  platter info disk.img\n"
-               "  platter info --output=json -f raw disk.img\n",
+               "  platter info --output=json -f raw disk.img\n"
+               "  platter info -f qcow2 --backing-chain overlay.qcow2\n",
     .run = info_command,
 };

@@ -9,6 +9,7 @@
 
 #include "tools/commands.h"
 #include "tools/disk.h"
+#include "tools/img/chain.h"
 #include "util/checked.h"
 #include "util/size.h"
 
@@ -40,8 +41,9 @@ struct map_args {
 struct map_extent {
     int64_t start;
     int64_t bytes;
-    int flags; /* BDRV_BLOCK_* of SHOWN */
-    int depth; /* as block status gives it: 0 is nowhere */
+    int flags;    /* BDRV_BLOCK_* of SHOWN */
+    int layer;    /* that decides it, or that nobody is asked below: 0 is the disk itself */
+    bool present; /* that layer does decide it */
     int64_t map;
     BlockDriverState *file; /* NULL: no map */
 };
@@ -62,20 +64,40 @@ struct map_walk {
     int ret;
 };
 
+/* How far down the chain somebody was asked about what nobody has. */
+static int last_layer(BlockDriverState *bs, int64_t offset)
+{
+    BlockDriverState *backing;
+    int layer = 0;
+
+    while ((backing = chain_below(bs)) != NULL && bdrv_getlength(backing) > offset) {
+        bs = backing;
+        layer++;
+    }
+    return layer;
+}
+
 static void walk_step_co(void *opaque)
 {
     struct map_walk *w = opaque;
     struct map_extent *e = &w->found;
+    int depth;
 
     e->start = w->offset;
     w->ret = blk_co_block_status_file(w->blk, w->offset, w->end - w->offset, &e->bytes, &e->map,
-                                      &e->depth, &e->file);
+                                      &depth, &e->file);
+    if (w->ret < 0) {
+        return;
+    }
     e->flags = w->ret & SHOWN;
+    e->present = depth > 0;
+    e->layer = e->present ? depth - 1 : last_layer(blk_bs(w->blk), e->start);
 }
 
 static bool joins(const struct map_extent *a, const struct map_extent *b)
 {
-    return a->flags == b->flags && a->depth == b->depth && a->file == b->file &&
+    return a->flags == b->flags && a->layer == b->layer && a->present == b->present &&
+           a->file == b->file &&
            (!(a->flags & BDRV_BLOCK_OFFSET_VALID) || a->map + a->bytes == b->map);
 }
 
@@ -93,9 +115,8 @@ static int print_json(struct map_walk *w, const struct map_extent *e)
     fprintf(out,
             "%s{ \"start\": %" PRId64 ", \"length\": %" PRId64 ", \"depth\": %d, "
             "\"present\": %s, \"zero\": %s, \"data\": %s",
-            w->first ? "" : ",\n", e->start, e->bytes, e->depth > 0 ? e->depth - 1 : 0,
-            json_bool(e->depth > 0), json_bool(e->flags & BDRV_BLOCK_ZERO),
-            json_bool(e->flags & BDRV_BLOCK_DATA));
+            w->first ? "" : ",\n", e->start, e->bytes, e->layer, json_bool(e->present),
+            json_bool(e->flags & BDRV_BLOCK_ZERO), json_bool(e->flags & BDRV_BLOCK_DATA));
     if (e->flags & BDRV_BLOCK_OFFSET_VALID) {
         fprintf(out, ", \"offset\": %" PRId64, e->map);
     }
