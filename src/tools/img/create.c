@@ -9,9 +9,10 @@
 #include "schema/opts.h"
 #include "tools/commands.h"
 #include "tools/disk.h"
-#include "util/name_beside.h"
+#include "tools/img/formatting.h"
 #include "tools/option_list.h"
 #include "util/error.h"
+#include "util/name_beside.h"
 #include "util/options.h"
 #include "util/size.h"
 
@@ -178,21 +179,6 @@ static int settle_size(struct cli *cli, Platter *pl, struct create_args *args, u
 
 /* ---- making it ---- */
 
-/* "Formatting 'x', fmt=raw size=1048576 preallocation=falloc" */
-static void print_formatting(struct cli *cli, const struct create_args *args, uint64_t size_bytes)
-{
-    const char *key = NULL;
-
-    fputs("Formatting '", cli->out);
-    cli_put_text(cli->out, args->file);
-    fprintf(cli->out, "', fmt=%s size=%" PRIu64, args->format, size_bytes);
-    while ((key = block_options_next_key(args->list.options, key)) != NULL) {
-        fprintf(cli->out, " %s=%s", key, block_options_get_str(args->list.options, key));
-    }
-    fputc('\n', cli->out);
-    fflush(cli->out);
-}
-
 /* A bad option is told before anything is said or done. */
 static int check_options(struct cli *cli, const struct create_args *args)
 {
@@ -242,7 +228,7 @@ static int create_on(struct cli *cli, Platter *pl, struct create_args *args)
         return code;
     }
     if (!args->quiet) {
-        print_formatting(cli, args, size_bytes);
+        formatting_print(cli, args->file, args->format, size_bytes, args->list.options);
     }
     if (block_options_set_str(args->list.options, "driver", args->format) < 0 ||
         block_options_set_u64(args->list.options, "size", size_bytes) < 0) {
