@@ -101,7 +101,7 @@ class Program:
         clusters = rng.randint(3, 80) if cluster < 65536 else rng.randint(3, 24)
         if cluster == 2 << 20:
             clusters = rng.randint(2, 3)
-        size = cluster * clusters + rng.choice([0, 0, 0, SECTOR, cluster // 2])
+        size = cluster * clusters + rng.choice([0, 0, 0, SECTOR, max(SECTOR, cluster // 2)])
         self.compat = '0.10' if rng.random() < 0.15 else '1.1'
         options['compat'] = self.compat
         self.external = self.raw = False
@@ -180,6 +180,7 @@ class Program:
             if os.path.isfile(path):
                 copies[path] = path + '.copy'
                 shutil.copyfile(path, path + '.copy')
+                shutil.copyfile(path, path + '.before')
         code, text = self.run_side(side, tool, *arguments)
         for path, copy in copies.items():  # the other works on the files as they were
             done = path + '.done'
@@ -187,7 +188,10 @@ class Program:
             os.rename(copy, path)
         other_code, other_text = self.run_side(other, tool, *arguments)
         for path in copies:
-            os.rename(path + '.done', path)
+            # What the reference cannot do leaves leaks behind.
+            undo = side is THEIRS and code != 0
+            os.rename(path + ('.before' if undo else '.done'), path)
+            os.remove(path + ('.done' if undo else '.before'))
         if (code == 0) != (other_code == 0):
             raise Failure(f'{tool} {arguments}: {side.name} says {code} ({text.strip()}), {other.name} '
                           f'{other_code} ({other_text.strip()})')
