@@ -246,8 +246,6 @@ static BlockOptions *disk_options(const struct disk_args *args, Error **errp)
     return options;
 }
 
-/* A guessed raw disk is safe, because its first sector cannot be made to look like another format,
- * but somebody should know. */
 static bool is_probed_raw(BlockDriverState *bs)
 {
     return bs && bdrv_format_probed(bs) && strcmp(bdrv_get_format_name(bs), "raw") == 0;
@@ -267,6 +265,8 @@ static void warn_as_reference(struct cli *cli, const struct disk_args *args, Blo
     }
 }
 
+/* A guessed raw disk is safe, because its first sector cannot be made to look like another format,
+ * but somebody should know. */
 static void warn_if_probed(struct cli *cli, const struct disk_args *args, BlockDriverState *bs)
 {
     const BlockDriverState *backing;

@@ -240,11 +240,6 @@ static int copy_discard_co(BlockDriverState *bs, uint64_t offset, uint64_t bytes
     return ret;
 }
 
-static int64_t copy_getlength(BlockDriverState *bs)
-{
-    return bdrv_edge_getlength(bdrv_primary_child(bs));
-}
-
 const BlockDriver bdrv_copy_on_read = {
     .format_name = "copy-on-read",
     .option_keys = opts_node_copy_on_read_keys,
@@ -260,5 +255,4 @@ const BlockDriver bdrv_copy_on_read = {
     .write_co = copy_write_co,
     .write_zeroes_co = copy_write_zeroes_co,
     .discard_co = copy_discard_co,
-    .getlength = copy_getlength,
 };

@@ -69,16 +69,6 @@ static int throttle_write_zeroes_co(BlockDriverState *bs, uint64_t offset, uint6
     return ret < 0 ? ret : bdrv_edge_write_zeroes_co(bdrv_primary_child(bs), offset, bytes, flags);
 }
 
-static int throttle_discard_co(BlockDriverState *bs, uint64_t offset, uint64_t bytes)
-{
-    return bdrv_edge_discard_co(bdrv_primary_child(bs), offset, bytes);
-}
-
-static int64_t throttle_getlength(BlockDriverState *bs)
-{
-    return bdrv_edge_getlength(bdrv_primary_child(bs));
-}
-
 static const char *const throttle_strong_options[] = {"throttle-group", NULL};
 
 const BlockDriver bdrv_throttle = {
@@ -94,7 +84,5 @@ const BlockDriver bdrv_throttle = {
     .read_co = throttle_rw_co,
     .write_co = throttle_rw_co,
     .write_zeroes_co = throttle_write_zeroes_co,
-    .discard_co = throttle_discard_co,
-    .getlength = throttle_getlength,
     .strong_options = throttle_strong_options,
 };
