@@ -3,7 +3,7 @@
  * The NBD server's own structures.
  *
  *   server.c    the server: options, exports, statistics, orderly end
- *   listener.c  sockets that listen, accepting            address.c  making them; URIs
+ *   listener.c  sockets that listen, accepting            address.c  their URIs
  *   conn.c      life of one connection: slots, stop, end
  *   handshake.c negotiation loop      options.c  one function per option      meta.c  contexts
  *   session.c   transmission: parses bursts of requests out of the receive buffer
@@ -38,6 +38,7 @@
 #include <platter/coroutine.h>
 #include <platter/export.h>
 
+#include "os/listen.h"
 #include "os/os.h"
 #include "os/thread.h"
 #include "util/budget.h"
@@ -120,12 +121,8 @@ LIST_HEAD(nbd_export_list, nbd_export);
 struct nbd_listener {
     LIST_ENTRY(nbd_listener) link; /* control thread */
     NbdServer *server;             /* borrowed */
-    int fd;
-    bool tcp;
+    struct os_listener sock;       /* owned */
     bool watched;
-    char *path;      /* owned; unix */
-    char *host_port; /* owned; TCP: "127.0.0.1:10809", "[::1]:10809" */
-    uint64_t path_dev, path_ino;
 };
 LIST_HEAD(nbd_listener_list, nbd_listener);
 
@@ -261,16 +258,14 @@ void nbd_export_unuse(struct nbd_export *export);                             /*
 
 /* listener.c */
 void nbd_listener_free(struct nbd_listener *listener);
+static inline bool nbd_listener_is_tcp(const struct nbd_listener *listener)
+{
+    return listener->sock.host_port != NULL;
+}
 void nbd_accept_resume(NbdServer *server);
 void nbd_accept_timer_cb(void *opaque);
 /* Take a connected socket; it is owned from now on. 0 or -errno. Control thread. */
 int nbd_conn_start(NbdServer *server, int fd, bool tcp);
-
-/* address.c */
-int nbd_listen_unix(const char *path, struct nbd_listener *listener, Error **errp);
-int nbd_listen_tcp(NbdServer *server, const char *host, const char *port, Error **errp);
-int nbd_listener_add(NbdServer *server, struct nbd_listener *listener, Error **errp);
-void nbd_listener_unlink_path(const struct nbd_listener *listener);
 
 /* conn.c */
 void nbd_conn_progress(struct nbd_conn *conn);

@@ -83,7 +83,7 @@ static void accept_cb(void *opaque)
             accept_pause(server); /* a connection that ends lets it go on */
             return;
         }
-        fd = os->accept(listener->fd, NULL, NULL);
+        fd = os->accept(listener->sock.fd, NULL, NULL);
         if (fd == -EMFILE || fd == -ENFILE || fd == -ENOMEM || fd == -ENOBUFS) {
             /* The client stays in the queue of the kernel; asking again at once would spin. */
             accept_pause(server);
@@ -93,25 +93,25 @@ static void accept_cb(void *opaque)
         if (fd < 0) {
             return;
         }
-        (void)nbd_conn_start(server, fd, listener->tcp);
+        (void)nbd_conn_start(server, fd, nbd_listener_is_tcp(listener));
     }
 }
 
 static void listener_watch(struct nbd_listener *listener, bool on)
 {
-    if (on != listener->watched && aio_set_fd_handler(listener->server->main_ctx, listener->fd,
+    if (on != listener->watched && aio_set_fd_handler(listener->server->main_ctx, listener->sock.fd,
                                                       on ? accept_cb : NULL, NULL, listener) == 0) {
         listener->watched = on;
     }
 }
 
-int nbd_listener_add(NbdServer *server, struct nbd_listener *listener, Error **errp)
+static int listener_add(NbdServer *server, struct nbd_listener *listener, Error **errp)
 {
     struct nbd_listener *last;
     int rc;
 
     listener->server = server;
-    rc = aio_set_fd_handler(server->main_ctx, listener->fd, accept_cb, NULL, listener);
+    rc = aio_set_fd_handler(server->main_ctx, listener->sock.fd, accept_cb, NULL, listener);
     if (rc < 0) {
         return error_set_errno(errp, -rc, "cannot watch the socket");
     }
@@ -134,39 +134,70 @@ void nbd_listener_free(struct nbd_listener *listener)
     if (listener->watched) {
         listener_watch(listener, false);
     }
-    if (listener->fd >= 0) {
-        nbd_listener_unlink_path(listener);
-        os->close(listener->fd);
-    }
-    free(listener->path);
-    free(listener->host_port);
+    os_listener_close(&listener->sock);
     free(listener);
 }
 
-int nbd_server_listen(NbdServer *server, const struct nbd_address *address, Error **errp)
+/* Serve a socket, which is owned from now on, also on failure. */
+static int listener_start(NbdServer *server, struct os_listener *sock, Error **errp)
 {
-    struct nbd_listener *listener;
+    struct nbd_listener *listener = calloc(1, sizeof(*listener));
     int rc;
 
-    if (address->kind == NBD_ADDRESS_TCP) {
-        return nbd_listen_tcp(server, address->host, address->port, errp);
-    }
-    if (address->kind != NBD_ADDRESS_UNIX || address->path == NULL) {
-        return error_set(errp, EINVAL, "an address needs a kind and a path");
-    }
-    listener = calloc(1, sizeof(*listener));
     if (listener == NULL) {
+        os_listener_close(sock);
         return error_set(errp, ENOMEM, "out of memory");
     }
-    listener->fd = -1;
-    rc = nbd_listen_unix(address->path, listener, errp);
-    if (rc == 0) {
-        rc = nbd_listener_add(server, listener, errp);
-    }
+    listener->sock = *sock;
+    rc = listener_add(server, listener, errp);
     if (rc < 0) {
         nbd_listener_free(listener);
     }
     return rc;
+}
+
+/* All of them, or as many as can be had: as with os_listen_tcp, one is enough. */
+static int tcp_listen(NbdServer *server, const struct nbd_address *address, Error **errp)
+{
+    struct os_listener socks[OS_LISTENERS_MAX];
+    Error *err = NULL;
+    bool started = false;
+    int rc = 0;
+    int n = os_listen_tcp(address->host, address->port ? address->port : "10809", socks, errp);
+    int i;
+
+    if (n < 0) {
+        return n;
+    }
+    for (i = 0; i < n; i++) {
+        Error *one = NULL;
+        int this_rc = listener_start(server, &socks[i], &one);
+
+        started |= this_rc == 0;
+        rc = rc < 0 ? rc : this_rc;
+        error_propagate(&err, one);
+    }
+    if (started) {
+        error_free(err);
+        return 0;
+    }
+    error_propagate(errp, err);
+    return rc;
+}
+
+int nbd_server_listen(NbdServer *server, const struct nbd_address *address, Error **errp)
+{
+    struct os_listener sock;
+    int rc;
+
+    if (address->kind == NBD_ADDRESS_TCP) {
+        return tcp_listen(server, address, errp);
+    }
+    if (address->kind != NBD_ADDRESS_UNIX || address->path == NULL) {
+        return error_set(errp, EINVAL, "an address needs a kind and a path");
+    }
+    rc = os_listen_unix(address->path, &sock, errp);
+    return rc < 0 ? rc : listener_start(server, &sock, errp);
 }
 
 unsigned nbd_server_listener_count(const NbdServer *server)

@@ -1,0 +1,36 @@
+/* SPDX-License-Identifier: MIT */
+/*
+ * Sockets that listen, for whoever serves clients.
+ *
+ * A unix socket is made at a path where nothing is, or where a socket is that nobody serves any
+ * more; nothing else is ever replaced, and no symbolic link is followed. Its mode is 0600 from the
+ * first moment. It is removed at the end only if it is still ours. Any thread; may block for as
+ * long as a name server lets it.
+ */
+#ifndef PLATTER_OS_LISTEN_H
+#define PLATTER_OS_LISTEN_H
+
+#include <stdint.h>
+
+#include <platter/error.h>
+
+#define OS_LISTENERS_MAX 16 /* addresses of one host */
+
+struct os_listener {
+    int fd;          /* owned; non-blocking */
+    char *path;      /* owned; NULL: not unix */
+    char *host_port; /* owned; NULL: not TCP. "127.0.0.1:10809", "[::1]:10809" */
+    uint64_t path_dev, path_ino;
+};
+
+/* 0 or -errno with errp; then there is nothing to close. */
+int os_listen_unix(const char *path, struct os_listener *ret_listener, Error **errp);
+/* Each address of the host (NULL or empty: of the machine) is tried; it is enough that one can be
+ * listened on, since a machine may have no IPv6. Port "0": one that is free, the same for all.
+ * ret_listeners has room for OS_LISTENERS_MAX. The number of them, or -errno with errp. */
+int os_listen_tcp(const char *host, const char *port, struct os_listener *ret_listeners,
+                  Error **errp);
+/* Close it and remove its path. */
+void os_listener_close(struct os_listener *listener);
+
+#endif
