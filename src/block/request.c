@@ -65,9 +65,15 @@ int bdrv_edge_may_change(const BdrvEdge *edge, const BlockDriverState *bs, unsig
     return (edge->perm & enough) != 0 && !edge->bs->read_only && !bs->read_only ? 0 : -EPERM;
 }
 
+/* What stands over a file that grows, and changes nothing about offsets, grows with it. */
 bool bdrv_edge_may_grow(const BdrvEdge *edge)
 {
-    return (edge->perm & BDRV_PERM_RESIZE) != 0 && (edge->bs->caps & BDRV_CAP_GROWS_ON_WRITE) != 0;
+    const BlockDriverState *bs = edge->bs;
+
+    while (bdrv_forwards(bs) || bdrv_changes_below(bs)) {
+        bs = bs->file->bs;
+    }
+    return (edge->perm & BDRV_PERM_RESIZE) != 0 && (bs->caps & BDRV_CAP_GROWS_ON_WRITE) != 0;
 }
 
 int bdrv_range_check(BlockDriverState *bs, uint64_t offset, uint64_t bytes, bool may_grow)

@@ -181,6 +181,31 @@ static void copy_what_is_below(void **state)
     platter_free(pl);
 }
 
+/* An image grows its file also where something stands between them. */
+static void file_grows_below(void **state)
+{
+    static const char *const between[] = {"copy-on-read", "raw"};
+    static uint8_t buf[1024 * KIB];
+    Platter *pl = new_platter();
+    char path[100];
+
+    for (size_t i = 0; i < ARRAY_SIZE(between); i++) {
+        BlockBackend *blk;
+
+        snprintf(path, sizeof(path), "%s/grows%zu", dir, i);
+        assert_int_equal(
+            bdrv_create(pl, path, block_options_parse("driver=qcow2,size=8M", NULL, NULL), NULL),
+            0);
+        blk = must_open(pl, text("driver=qcow2,file.driver=%s,file.file.driver=file,"
+                                 "file.file.filename=%s",
+                                 between[i], path));
+        assert_int_equal(blk_pwrite(blk, 0, buf, sizeof(buf)), sizeof(buf));
+        assert_int_equal(blk_pwrite_zeroes(blk, 4096 * KIB, 1024 * KIB + 512, 0), 0);
+        blk_unref(blk);
+    }
+    platter_free(pl);
+}
+
 static int setup(void **state)
 {
     return folder_begin("/tmp/platter-filters-XXXXXX");
@@ -197,6 +222,7 @@ int main(void)
         cmocka_unit_test(throttle_options),
         cmocka_unit_test(throttle_and_drain),
         cmocka_unit_test(copy_what_is_below),
+        cmocka_unit_test(file_grows_below),
     };
 
     return cmocka_run_group_tests(tests, setup, teardown);
