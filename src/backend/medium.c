@@ -18,6 +18,13 @@ static void root_describe(void *parent, char *buf, size_t size)
     snprintf(buf, size, "block device '%s'", blk->name);
 }
 
+static const char *root_name(void *parent)
+{
+    const BlockBackend *blk = parent;
+
+    return blk->name;
+}
+
 static void root_drained_begin(BdrvEdge *edge)
 {
     blk_quiesce_begin(edge->parent);
@@ -47,6 +54,7 @@ static struct bdrv_op_blocker **root_op_blockers(BdrvEdge *edge)
 
 static const struct bdrv_parent_class blk_root_class = {
     .describe = root_describe,
+    .name = root_name,
     .drained_begin = root_drained_begin,
     .drained_end = root_drained_end,
     .drained_poll = root_drained_poll,

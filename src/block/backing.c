@@ -29,7 +29,6 @@
 #define JSON_PREFIX "json:"
 
 struct backing_wanted {
-    BdrvEdge **ret_edge;    /* in the driver's state */
     BlockDriverState *node; /* counted: a reference; NULL: to be opened */
     BlockOptions *options;  /* owned */
     char *filename;         /* owned: positional, or NULL */
@@ -300,6 +299,7 @@ int bdrv_open_backing(BlockDriverState *bs, BlockOptions *options, const char *n
     assert((char *)ret_edge >= (char *)bs->opaque &&
            (char *)(ret_edge + 1) <= (char *)bs->opaque + bs->drv->instance_size);
     *ret_edge = NULL;
+    bs->backing_slot = ret_edge;
     if (bdrv_set_backing_name(bs, name, format) < 0) {
         return no_memory(errp);
     }
@@ -318,15 +318,13 @@ int bdrv_open_backing(BlockDriverState *bs, BlockOptions *options, const char *n
         wanted_free(w);
         return rc;
     }
-    w->ret_edge = ret_edge;
     bs->backing_wanted = w;
     return 0;
 }
 
 /* ---- the chain ---- */
 
-/* Backing edges below bs. */
-static unsigned chain_depth(BlockDriverState *bs)
+unsigned backing_chain_depth(BlockDriverState *bs)
 {
     unsigned depth = 0;
 
@@ -379,7 +377,7 @@ static int chain_step(BlockDriverState *bs, struct backing_wanted *w, BlockDrive
                       Error **errp)
 {
     BlockDriverState *node = w->node;
-    int rc = refuse_depth(bs, node != NULL ? chain_depth(node) : 0, errp);
+    int rc = refuse_depth(bs, node != NULL ? backing_chain_depth(node) : 0, errp);
     BdrvEdge *edge;
 
     if (rc < 0) {
@@ -397,11 +395,7 @@ static int chain_step(BlockDriverState *bs, struct backing_wanted *w, BlockDrive
     w->node = NULL;
     edge = bdrv_attach_child(bs, node, "backing", BDRV_ROLE_COW, errp);
     bdrv_unref(node);
-    if (edge == NULL) {
-        return -EPERM;
-    }
-    *w->ret_edge = edge;
-    return 0;
+    return edge == NULL ? -EPERM : 0;
 }
 
 int backing_open_chain(BlockDriverState *bs, Error **errp)

@@ -157,10 +157,10 @@ struct bdrv_image_ops {
  * NULL: a filter forwards to its primary child, else block/ emulates or refuses, as said at each.
  */
 struct BlockDriver {
-    const char *format_name;   /* required: "raw", "file" */
-    const char *protocol_name; /* prefix of file names ("nbd" in nbd:...), or NULL */
+    const char *format_name;             /* required: "raw", "file" */
+    const char *protocol_name;           /* prefix of file names ("nbd" in nbd:...), or NULL */
     const char *const *protocol_aliases; /* further ones ("nbd+unix"); NULL ends, NULL: none */
-    size_t instance_size;      /* node->opaque, zeroed */
+    size_t instance_size;                /* node->opaque, zeroed */
     unsigned caps;
 
     /* How sure the first bytes are of this format, 0..100. Required of formats that can be guessed.
@@ -278,8 +278,9 @@ BdrvEdge *bdrv_open_child(BlockDriverState *bs, const char *filename, BlockOptio
  * of the instance allows it. Relative names count from the folder of bs's own file, so the primary
  * child comes first. It is opened after the driver's open has returned, so that a chain may be
  * long: ret_edge points into bdrv_opaque(bs) and is NULL until then; it stays NULL when there is no
- * backing file, on purpose or because bs is opened with BDRV_O_NO_BACKING. Also does
- * bdrv_set_backing_name. 0 or -errno. At open. */
+ * backing file, on purpose or because bs is opened with BDRV_O_NO_BACKING. Later changes of the
+ * graph (an overlay gets its backing file, bs is reopened with another one) change it while bs is
+ * drained. Also does bdrv_set_backing_name. 0 or -errno. At open. */
 int bdrv_open_backing(BlockDriverState *bs, BlockOptions *options, const char *name,
                       const char *format, BdrvEdge **ret_edge, Error **errp);
 /* The same for another file that an image names and cannot do without ("data-file"), opened at

@@ -5,7 +5,7 @@
  *
  * Invariants: an edge in the graph holds one reference to its node and stands in the node's list of
  * parents, and, when its parent is a node, in that node's list of children; parent->file is the
- * first child with BDRV_ROLE_PRIMARY.
+ * first child with BDRV_ROLE_PRIMARY; the driver's own pointer to its backing file is that edge.
  */
 #include <assert.h>
 #include <errno.h>
@@ -17,6 +17,13 @@
 #include "block/graph_tx.h"
 #include "util/error.h"
 
+static const char *node_parent_name(void *parent)
+{
+    const BlockDriverState *bs = parent;
+
+    return bs->node_name;
+}
+
 static void node_parent_describe(void *parent, char *buf, size_t size)
 {
     const BlockDriverState *bs = parent;
@@ -26,6 +33,7 @@ static void node_parent_describe(void *parent, char *buf, size_t size)
 
 const struct bdrv_parent_class bdrv_node_parent_class = {
     .describe = node_parent_describe,
+    .name = node_parent_name,
     .parent_is_node = true,
 };
 
@@ -72,6 +80,13 @@ static void primary_child_update(BlockDriverState *parent)
     parent->file = edge;
 }
 
+static void backing_slot_update(BlockDriverState *parent, const BdrvEdge *edge, BdrvEdge *now)
+{
+    if ((edge->role & BDRV_ROLE_COW) && parent->backing_slot != NULL) {
+        *parent->backing_slot = now;
+    }
+}
+
 void edge_link(BdrvEdge *edge, BlockDriverState *bs)
 {
     BlockDriverState *parent = edge_parent_node(edge);
@@ -83,6 +98,7 @@ void edge_link(BdrvEdge *edge, BlockDriverState *bs)
     if (parent != NULL) {
         TAILQ_INSERT_TAIL(&parent->children, edge, in_parent);
         primary_child_update(parent);
+        backing_slot_update(parent, edge, edge);
         drain_update(parent);
     } else {
         drain_update_root(edge);
@@ -99,6 +115,7 @@ BlockDriverState *edge_unlink(BdrvEdge *edge)
     if (parent != NULL) {
         TAILQ_REMOVE(&parent->children, edge, in_parent);
         primary_child_update(parent);
+        backing_slot_update(parent, edge, NULL);
         drain_update(parent);
     } else if (edge->quiesced > 0) {
         edge->quiesced--;

@@ -158,6 +158,8 @@ BlockDriverState *bdrv_open_storage(Platter *pl, const char *filename, int flags
  * -errno: then bs has part of its chain, and is to be ended. */
 int backing_open_chain(BlockDriverState *bs, Error **errp);
 void backing_wanted_free(BlockDriverState *bs);
+/* Backing edges below bs. */
+unsigned backing_chain_depth(BlockDriverState *bs);
 
 /* ---- backing_path.c ---- */
 

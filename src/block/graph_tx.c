@@ -114,14 +114,25 @@ BdrvEdge *graph_tx_attach_root(struct graph_tx *tx, BlockDriverState *bs, const 
         bs);
 }
 
+void graph_tx_detach_from(struct graph_tx *tx, BdrvEdge *edge, BlockDriverState *bs)
+{
+    action_add(tx, ACTION_DETACH, edge, bs, NULL);
+}
+
 void graph_tx_detach(struct graph_tx *tx, BdrvEdge *edge)
 {
-    action_add(tx, ACTION_DETACH, edge, edge->bs, NULL);
+    graph_tx_detach_from(tx, edge, edge->bs);
+}
+
+void graph_tx_replace_from(struct graph_tx *tx, BdrvEdge *edge, BlockDriverState *old_bs,
+                           BlockDriverState *new_bs)
+{
+    action_add(tx, ACTION_REPLACE, edge, new_bs, old_bs);
 }
 
 void graph_tx_replace(struct graph_tx *tx, BdrvEdge *edge, BlockDriverState *new_bs)
 {
-    action_add(tx, ACTION_REPLACE, edge, new_bs, edge->bs);
+    graph_tx_replace_from(tx, edge, edge->bs, new_bs);
 }
 
 void graph_tx_replace_node(struct graph_tx *tx, BlockDriverState *old_bs, BlockDriverState *new_bs)
@@ -444,12 +455,17 @@ static int tx_flush(struct graph_tx *tx, Error **errp)
     return 0;
 }
 
+bool graph_tx_complete(const struct graph_tx *tx)
+{
+    return tx != NULL && !tx->no_memory;
+}
+
 int graph_tx_run(struct graph_tx *tx, Error **errp)
 {
     Platter *pl;
     int rc;
 
-    if (tx == NULL || tx->no_memory) {
+    if (!graph_tx_complete(tx)) {
         graph_tx_cancel(tx);
         return error_set(errp, ENOMEM, "out of memory for a change of the block graph");
     }

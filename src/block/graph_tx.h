@@ -32,6 +32,10 @@ BdrvEdge *graph_tx_attach_root(struct graph_tx *tx, BlockDriverState *bs, const 
 void graph_tx_detach(struct graph_tx *tx, BdrvEdge *edge);
 /* Let an edge point to another node. */
 void graph_tx_replace(struct graph_tx *tx, BdrvEdge *edge, BlockDriverState *new_bs);
+/* The same for an edge that will have come to bs, or old_bs, by the time of run. */
+void graph_tx_detach_from(struct graph_tx *tx, BdrvEdge *edge, BlockDriverState *bs);
+void graph_tx_replace_from(struct graph_tx *tx, BdrvEdge *edge, BlockDriverState *old_bs,
+                           BlockDriverState *new_bs);
 /* Let every user of old_bs use new_bs, but for new_bs itself and the nodes below it. */
 void graph_tx_replace_node(struct graph_tx *tx, BlockDriverState *old_bs, BlockDriverState *new_bs);
 /* What the user of an edge needs and shares. For users that are no nodes. */
@@ -39,6 +43,8 @@ void graph_tx_set_perm(struct graph_tx *tx, BdrvEdge *edge, uint64_t perm, uint6
 /* Open flags (BDRV_O_RDWR, NOCACHE, NO_FLUSH, UNMAP) of an open node. */
 void graph_tx_set_flags(struct graph_tx *tx, BlockDriverState *bs, int flags);
 
+/* Whether all that was asked for found memory. */
+bool graph_tx_complete(const struct graph_tx *tx);
 /* Do it. 0, or -errno with errp and nothing changed: EPERM (permissions), ELOOP (a cycle), EBUSY
  * (a frozen edge), ENOMEM, or what a driver said. Ends tx. */
 int graph_tx_run(struct graph_tx *tx, Error **errp);

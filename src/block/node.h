@@ -25,6 +25,8 @@
 struct bdrv_parent_class {
     /* "block device 'hd0'", "node 'x'", for refusals. buf of size bytes is filled. */
     void (*describe)(void *parent, char *buf, size_t size);
+    /* The name that edits of the graph know it by; NULL, or "": it has none. */
+    const char *(*name)(void *parent);
     /* Stop sending new requests through this edge / go on. Control thread. */
     void (*drained_begin)(BdrvEdge *edge);
     void (*drained_end)(BdrvEdge *edge);
@@ -117,7 +119,9 @@ struct BlockDriverState {
     unsigned open_bounds;                  /* open.c */
     unsigned backing_depth;                /* backing edges above it in the open that made it */
     struct backing_wanted *backing_wanted; /* backing.c; owned; until its chain is there */
-    struct bdrv_file_id file_id;           /* of a protocol node, when has_file_id */
+    BdrvEdge **backing_slot; /* in opaque: the driver's pointer to its backing file, kept right by
+                              * edge.c; NULL: the driver has none */
+    struct bdrv_file_id file_id; /* of a protocol node, when has_file_id */
     bool has_file_id;
     uint64_t perm; /* what the users together need of it, as the driver was told */
     uint64_t shared;

@@ -61,12 +61,25 @@ static void perm_for_cow(uint64_t *perm, uint64_t *shared)
     *shared = BDRV_PERM_CONSISTENT_READ | BDRV_PERM_WRITE_UNCHANGED;
 }
 
+/* A filter that nobody uses sends nothing down and shows nothing: so it can be built over a node in
+ * use, and be left standing there, whatever else uses the node. */
+static bool filter_idles(const BlockDriverState *bs, const BdrvEdge *edge)
+{
+    return (bs->caps & BDRV_CAP_FILTER) && (edge->role & BDRV_ROLE_FILTERED) &&
+           TAILQ_EMPTY(&bs->parents);
+}
+
 static void child_perm(BlockDriverState *bs, const BdrvEdge *edge, uint64_t *ret_perm,
                        uint64_t *ret_shared)
 {
     uint64_t perm = bs->new_perm;
     uint64_t shared = bs->new_shared;
 
+    if (filter_idles(bs, edge)) {
+        *ret_perm = 0;
+        *ret_shared = BDRV_PERM_ALL;
+        return;
+    }
     if (bs->drv != NULL && bs->drv->child_perm != NULL) {
         bs->drv->child_perm(bs, edge->name, edge->role, perm, shared, ret_perm, ret_shared);
         return;

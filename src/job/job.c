@@ -363,6 +363,13 @@ static void node_describe(void *parent, char *buf, size_t size)
     snprintf(buf, size, "job '%s'", node->job->id);
 }
 
+static const char *node_name(void *parent)
+{
+    const struct job_node *node = parent;
+
+    return node->job->id;
+}
+
 static void node_drained_begin(BdrvEdge *edge)
 {
     struct job_node *node = edge->parent;
@@ -395,6 +402,7 @@ static void node_iostatus_reset(BdrvEdge *edge)
 
 static const struct bdrv_parent_class job_parent_class = {
     .describe = node_describe,
+    .name = node_name,
     .drained_begin = node_drained_begin,
     .drained_end = node_drained_end,
     .drained_poll = node_drained_poll,

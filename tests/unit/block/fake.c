@@ -424,6 +424,13 @@ static void user_describe(void *parent, char *buf, size_t size)
     snprintf(buf, size, "user '%s'", user->name);
 }
 
+static const char *user_name(void *parent)
+{
+    const struct fake_user *user = parent;
+
+    return user->name;
+}
+
 static void user_begin(BdrvEdge *edge)
 {
     struct fake_user *user = edge->parent;
@@ -461,6 +468,7 @@ static void user_resized(BdrvEdge *edge)
 
 const struct bdrv_parent_class fake_user_class = {
     .describe = user_describe,
+    .name = user_name,
     .drained_begin = user_begin,
     .drained_end = user_end,
     .drained_poll = user_poll,
