@@ -10,8 +10,6 @@
 
 #include <assert.h>
 
-#define ALL ((1u << CO_GROUP_MAX) - 1)
-
 static void child_ended(struct co_group *group, unsigned index, int ret)
 {
     assert(ret <= 0);
@@ -42,6 +40,13 @@ static void wait_for_one(struct co_group *group)
 
 void co_group_init(struct co_group *group, void *pieces, size_t piece_bytes)
 {
+    co_group_init_max(group, pieces, piece_bytes, CO_GROUP_MAX);
+}
+
+void co_group_init_max(struct co_group *group, void *pieces, size_t piece_bytes, unsigned max)
+{
+    assert(max > 0 && max <= CO_GROUP_CHILDREN_MAX);
+    group->max = max;
     group->parent = coroutine_self();
     group->pieces = pieces;
     group->piece_bytes = piece_bytes;
@@ -53,7 +58,7 @@ void co_group_init(struct co_group *group, void *pieces, size_t piece_bytes)
 void *co_group_piece_co(struct co_group *group)
 {
     assert(coroutine_self() == group->parent);
-    while (group->busy == ALL) {
+    while (group->busy == (1u << group->max) - 1) {
         wait_for_one(group);
     }
     return (char *)group->pieces + (size_t)__builtin_ctz(~group->busy) * group->piece_bytes;
@@ -65,7 +70,7 @@ void co_group_start_co(struct co_group *group, void *piece, int (*run)(void *pie
     struct co_group_child *child = &group->children[index];
     Coroutine *co;
 
-    assert(index < CO_GROUP_MAX && !(group->busy & 1u << index));
+    assert(index < group->max && !(group->busy & 1u << index));
     *child = (struct co_group_child){.group = group, .run = run, .piece = piece};
     group->busy |= 1u << index;
     co = coroutine_create(child_main, child);

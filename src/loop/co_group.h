@@ -15,7 +15,8 @@
 
 #include <platter/coroutine.h>
 
-#define CO_GROUP_MAX 8 /* children at a time */
+#define CO_GROUP_MAX 8           /* children at a time, of a group that says nothing else */
+#define CO_GROUP_CHILDREN_MAX 16 /* of any */
 
 struct co_group_child {
     struct co_group *group;
@@ -25,16 +26,19 @@ struct co_group_child {
 
 struct co_group {
     Coroutine *parent;
-    void *pieces; /* borrowed: CO_GROUP_MAX elements */
+    void *pieces; /* borrowed: max elements */
     size_t piece_bytes;
+    unsigned max;  /* children at a time */
     unsigned busy; /* a bit for each element in use */
     bool waits;    /* the parent is suspended until a bit falls */
     int ret;       /* the first failure */
-    struct co_group_child children[CO_GROUP_MAX];
+    struct co_group_child children[CO_GROUP_CHILDREN_MAX];
 };
 
 /* The running coroutine is the parent; nothing else may wake it between start and wait. */
 void co_group_init(struct co_group *group, void *pieces, size_t piece_bytes);
+/* The same with max pieces, 1 .. CO_GROUP_CHILDREN_MAX, instead of CO_GROUP_MAX. */
+void co_group_init_max(struct co_group *group, void *pieces, size_t piece_bytes, unsigned max);
 /* A free element, the caller's until co_group_start_co; waits for one. Coroutine, the parent. */
 void *co_group_piece_co(struct co_group *group);
 /* Run run(piece) in a child, which begins at once; piece is what co_group_piece_co gave last. It

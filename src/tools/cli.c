@@ -262,6 +262,12 @@ static int take_value(struct cli_args *args, const char *attached, const char *s
     return args->option->id;
 }
 
+/* Then it stands behind '=' or is not there. */
+static bool may_lack_value(const struct cli_option *o)
+{
+    return o->arg && o->arg[0] == '[';
+}
+
 static int next_long(struct cli_args *args)
 {
     const char *text = args->argv[args->index++] + 2;
@@ -280,6 +286,10 @@ static int next_long(struct cli_args *args)
                                                         : unknown_option(args, text, len);
     }
     args->option = o;
+    if (may_lack_value(o)) {
+        args->value = attached;
+        return o->id;
+    }
     if (o->arg) {
         snprintf(shown, sizeof(shown), "--%s", o->name);
         return take_value(args, attached, shown);
@@ -314,7 +324,7 @@ static int next_short(struct cli_args *args)
         return CLI_BAD;
     }
     args->option = o;
-    if (!o->arg) {
+    if (!o->arg || may_lack_value(o)) {
         return o->id;
     }
     args->bundle = NULL;
@@ -446,7 +456,9 @@ static void print_option(struct cli *cli, const struct cli_option *o)
         len += snprintf(left + len, sizeof(left) - (size_t)len, "--%s", o->name);
     }
     if (o->arg) {
-        snprintf(left + len, sizeof(left) - (size_t)len, "%s%s", o->name ? "=" : " ", o->arg);
+        const char *before = may_lack_value(o) ? "" : o->name ? "=" : " ";
+
+        snprintf(left + len, sizeof(left) - (size_t)len, "%s%s", before, o->arg);
     }
     fprintf(cli->out, "  %-26s %s\n", left, o->help);
 }

@@ -29,7 +29,7 @@ struct cli_option {
     int id;
     char letter;
     const char *name;
-    const char *arg; /* what its value is called; NULL: takes none */
+    const char *arg; /* what its value is called; NULL: takes none; "[=WORD]": with or without */
     const char *help;
 };
 

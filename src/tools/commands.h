@@ -11,6 +11,8 @@ extern const struct cli_command command_inspect;  /* img/inspect.c */
 extern const struct cli_command command_check;    /* img/check.c */
 extern const struct cli_command command_map;      /* img/map.c */
 extern const struct cli_command command_compare;  /* img/compare.c */
+extern const struct cli_command command_convert;  /* img/convert.c */
+extern const struct cli_command command_dd;       /* img/dd.c */
 extern const struct cli_command command_measure;  /* img/measure.c */
 extern const struct cli_command command_resize;   /* img/resize.c */
 extern const struct cli_command command_snapshot; /* img/snapshot.c */

@@ -17,6 +17,8 @@ static const struct cli_command *const commands[] = {
     &command_check,
     &command_map,
     &command_compare,
+    &command_convert,
+    &command_dd,
     &command_measure,
     &command_resize,
     &command_snapshot,
@@ -31,9 +33,10 @@ static const struct cli_command *const commands[] = {
 };
 
 static const struct cli_command *const img_commands[] = {
-    &command_amend,   &command_bench,  &command_bitmap,   &command_check, &command_commit,
-    &command_compare, &command_create, &command_info,     &command_map,   &command_measure,
-    &command_rebase,  &command_resize, &command_snapshot, NULL,
+    &command_amend,  &command_bench,   &command_bitmap,   &command_check,
+    &command_commit, &command_compare, &command_convert,  &command_create,
+    &command_dd,     &command_info,    &command_map,      &command_measure,
+    &command_rebase, &command_resize,  &command_snapshot, NULL,
 };
 
 static const struct cli_program platter = {

@@ -1,6 +1,9 @@
 /* SPDX-License-Identifier: MIT */
 /* The progress line. The line is printed again for each further percent. */
 #include "tools/progress.h"
+
+#include <inttypes.h>
+
 #include "os/os.h"
 
 #define STEP_PERCENT 1.0
@@ -14,13 +17,25 @@ static void answer_signals(struct progress *p)
     }
 }
 
+static void show(const struct progress *p, uint64_t done, uint64_t total)
+{
+    if (p->json) {
+        fprintf(p->cli->out,
+                "{\"event\": \"progress\", \"done\": %" PRIu64 ", \"total\": %" PRIu64
+                ", \"percent\": %.2f}\n",
+                done, total, p->percent);
+    } else {
+        fprintf(p->cli->out, "    (%3.2f/100%%)\r", p->percent);
+    }
+    fflush(p->cli->out);
+}
+
 void progress_set(struct progress *p, uint64_t done, uint64_t total)
 {
     p->percent = done >= total ? 100.0 : (double)done * 100.0 / (double)total;
     if (p->shown && (p->printed < 0 || p->percent >= p->printed + STEP_PERCENT ||
                      (p->percent >= 100.0 && p->printed < 100.0))) {
-        fprintf(p->cli->out, "    (%3.2f/100%%)\r", p->percent);
-        fflush(p->cli->out);
+        show(p, done, total);
         p->printed = p->percent;
     }
     answer_signals(p);
@@ -45,6 +60,20 @@ void progress_begin(struct progress *p, struct cli *cli, bool shown)
         fflush(cli->out);
         p->printed = 0;
     }
+}
+
+void progress_begin_json(struct progress *p, struct cli *cli)
+{
+    progress_begin(p, cli, false);
+    p->json = true;
+    p->shown = true;
+}
+
+void progress_end_json(struct progress *p, bool ok)
+{
+    fprintf(p->cli->out, "{\"event\": \"end\", \"ok\": %s}\n", ok ? "true" : "false");
+    p->shown = false;
+    progress_end(p);
 }
 
 void progress_end(struct progress *p)

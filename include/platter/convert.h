@@ -1,0 +1,76 @@
+/* SPDX-License-Identifier: MIT */
+/*
+ * The job "convert": copy what one disk holds, or several one behind the other, to another disk.
+ * Block status of the sources says where there is something to copy; several pieces are read and
+ * written at a time. Every call is [control].
+ */
+#ifndef PLATTER_CONVERT_H
+#define PLATTER_CONVERT_H
+
+#include <stdbool.h>
+#include <stddef.h>
+#include <stdint.h>
+
+#include <platter/backend.h>
+#include <platter/job.h>
+
+#ifdef __cplusplus
+extern "C" {
+#endif
+
+#define CONVERT_COROUTINES_MAX 16
+#define CONVERT_COROUTINES 8                          /* when nothing else is asked for */
+#define CONVERT_SPARSE_BYTES_MAX (UINT64_C(16) << 20) /* 16 MiB */
+#define CONVERT_SPARSE_BYTES 4096                     /* what is usual */
+#define CONVERT_SECTOR_BYTES 512 /* each source is filled up with zeroes to a multiple of it */
+
+struct convert_source {
+    BlockBackend *blk;
+    uint64_t offset;
+    uint64_t bytes; /* from offset on, inside the disk */
+};
+
+struct convert_options {
+    size_t size;                          /* sizeof(struct convert_options) */
+    const struct convert_source *sources; /* borrowed during the call; at least one */
+    size_t sources_count;
+    BlockBackend *target; /* at least as large as the sources together */
+    /* So many zero bytes are not written as data; 0: everything is, holes of the sources too. A
+     * multiple of CONVERT_SECTOR_BYTES, at most CONVERT_SPARSE_BYTES_MAX. */
+    uint64_t sparse_bytes;
+    uint64_t bytes_per_second; /* 0: no limit; job_set_speed changes it */
+    uint64_t memory_max_bytes; /* of buffers at a time; 0: what suits */
+    unsigned coroutines;       /* pieces at a time, 1 .. CONVERT_COROUTINES_MAX; 0: the usual */
+    /* The target has a backing file of backing_bytes that holds what the source has below its first
+     * own_layers layers: only what those hold is copied. 0: no backing file. One source then. */
+    unsigned own_layers;
+    uint64_t backing_bytes;
+    bool target_is_zero; /* and need not be made so; with a backing file: behind its end */
+    bool compressed;     /* write compressed clusters */
+    bool copy_offload;   /* let the storage copy by itself where it can */
+    bool out_of_order;   /* a write may begin before those of lower offsets have */
+    bool salvage;        /* what cannot be read becomes zeroes */
+    bool count_first;    /* look at all extents before the first is copied, so that the progress
+                          * counts what is copied; else it counts the bytes of the disk */
+    /* With salvage, for each sector of the target that was lost; may be NULL. Loop of the job. */
+    void (*lost)(void *opaque, uint64_t offset, int error);
+    void *opaque;
+};
+
+/* The size of a disk that holds the sources; UINT64_MAX: it is too large. */
+uint64_t convert_total_bytes(const struct convert_source *sources, size_t count);
+
+/* A job that runs; it keeps its own references to the backends. flags: enum job_flags; without
+ * JOB_MANUAL_DISMISS it may be gone when this returns. When it
+ * ends well the target holds everything, flushed as far as its cache mode wants. When it fails or
+ * is cancelled the target holds any part. Sources are only read.
+ * NULL with errp: EINVAL (options that do not go together, a target that is too small), ENOTSUP
+ * (compressed, and the target cannot), ENOMEM (also: memory_max_bytes is less than one piece
+ * needs), those of job_create. */
+Job *convert_start(Platter *pl, const char *id, const struct convert_options *options,
+                   unsigned flags, Error **errp);
+
+#ifdef __cplusplus
+}
+#endif
+#endif

@@ -1,0 +1,320 @@
+/* SPDX-License-Identifier: MIT */
+/* The job "convert": its options, its coroutine that cuts the disk into chunks, its end. */
+#include <platter/convert.h>
+
+#include <assert.h>
+#include <errno.h>
+#include <inttypes.h>
+#include <stdlib.h>
+#include <string.h>
+
+#include "block/driver.h"
+#include "job/convert_int.h"
+#include "util/checked.h"
+#include "util/error.h"
+#include "util/mem.h"
+
+/* What a piece holds, unless units are larger or memory is short: large enough that a request costs
+ * little beside its bytes, small enough that they are still in a processor's cache when they are
+ * written. */
+#define CHUNK_BYTES (UINT64_C(512) << 10)
+/* A piece that only tells the storage what to copy. */
+#define OFFLOAD_BYTES (UINT64_C(16) << 20)
+
+void convert_fail(struct convert *c, int ret, const char *doing, uint64_t offset)
+{
+    if (c->ret == 0) {
+        c->ret = ret;
+        error_set_errno(&c->err, -ret, "error while %s %" PRIu64, doing, offset);
+    }
+}
+
+/* ---- the run ---- */
+
+/* Add up what is copied. */
+static int count_co(struct convert *c)
+{
+    uint64_t sum = 0;
+    struct convert_chunk chunk;
+
+    for (uint64_t offset = 0; offset < c->total; offset += chunk.bytes) {
+        int ret = convert_next_chunk_co(c, offset, &chunk);
+
+        if (ret < 0) {
+            return ret;
+        }
+        if (chunk.kind != CONVERT_LEAVE) {
+            sum += chunk.bytes;
+            job_progress_set_total(&c->job, sum);
+        }
+        job_pause_point_co(&c->job);
+        if (job_is_cancelled(&c->job)) {
+            return -ECANCELED;
+        }
+    }
+    return 0;
+}
+
+/* A target that holds something else is cleared as a whole where that is quick. */
+static void clear_target_co(struct convert *c)
+{
+    if (!c->zeroed && c->o.own_layers == 0 && c->o.sparse_bytes > 0 &&
+        blk_co_pwrite_zeroes(c->target, 0, (int64_t)c->total,
+                             BDRV_REQ_MAY_UNMAP | BDRV_REQ_NO_FALLBACK) == 0) {
+        c->zeroed = true;
+    }
+}
+
+/* A pause, or what the speed limit wants, with nothing in flight. */
+static void wait_to_go_on_co(struct convert *c, struct co_group *group, uint64_t bytes)
+{
+    if (c->job.pause_count > 0 || c->job.speed > 0) {
+        (void)co_group_wait_co(group); /* a failure is in c->ret */
+    }
+    job_throttle_co(&c->job, bytes);
+}
+
+static void copy_all_co(struct convert *c)
+{
+    struct co_group group;
+    struct convert_chunk chunk;
+
+    co_group_init_max(&group, c->pieces, sizeof(c->pieces[0]), c->pieces_max);
+    for (uint64_t offset = 0; offset < c->total && c->ret == 0; offset += chunk.bytes) {
+        struct convert_piece *piece;
+
+        if (convert_next_chunk_co(c, offset, &chunk) < 0) {
+            break;
+        }
+        wait_to_go_on_co(c, &group, chunk.kind == CONVERT_DATA ? chunk.bytes : 0);
+        if (job_is_cancelled(&c->job)) {
+            break;
+        }
+        if (chunk.kind == CONVERT_LEAVE) {
+            if (!c->o.count_first) {
+                job_progress_update(&c->job, chunk.bytes);
+            }
+            continue;
+        }
+        piece = co_group_piece_co(&group);
+        piece->c = c;
+        piece->chunk = chunk;
+        piece->turn = c->turn_next++;
+        co_group_start_co(&group, piece, convert_piece_run_co);
+    }
+    (void)co_group_wait_co(&group);
+}
+
+static int convert_run_co(Job *job, Error **errp)
+{
+    struct convert *c = (struct convert *)job;
+    int ret;
+
+    clear_target_co(c);
+    job_progress_set_total(job, c->o.count_first ? 0 : c->total);
+    ret = c->o.count_first ? count_co(c) : 0;
+    if (ret == 0) {
+        copy_all_co(c);
+    }
+    if (c->ret == 0 && ret == 0 && !job_is_cancelled(job)) {
+        c->ret = blk_co_flush(c->target);
+        if (c->ret < 0) {
+            error_set_errno(&c->err, -c->ret, "error while flushing the target");
+        }
+    }
+    if (c->ret < 0) {
+        error_propagate(errp, c->err);
+        c->err = NULL;
+        return c->ret;
+    }
+    return job_is_cancelled(job) ? -ECANCELED : ret;
+}
+
+/* ---- its life ---- */
+
+static void convert_clean(Job *job)
+{
+    struct convert *c = (struct convert *)job;
+
+    for (size_t i = 0; i < ARRAY_SIZE(c->pieces); i++) {
+        blk_blockfree(c->pieces[i].buf);
+        c->pieces[i].buf = NULL;
+    }
+    for (size_t i = 0; i < c->inputs_count; i++) {
+        blk_unref(c->inputs[i].blk);
+    }
+    c->inputs_count = 0;
+    blk_unref(c->target);
+    c->target = NULL;
+}
+
+static void convert_free(Job *job)
+{
+    struct convert *c = (struct convert *)job;
+
+    convert_clean(job); /* of one that never began */
+    error_free(c->err);
+    free(c->inputs);
+}
+
+static const struct job_driver convert_driver = {
+    .type = "convert",
+    .instance_size = sizeof(struct convert),
+    .run_co = convert_run_co,
+    .clean = convert_clean,
+    .free = convert_free,
+};
+
+uint64_t convert_total_bytes(const struct convert_source *sources, size_t count)
+{
+    uint64_t total = 0;
+
+    for (size_t i = 0; i < count; i++) {
+        uint64_t bytes = sources[i].bytes;
+
+        if (bytes > INT64_MAX - CONVERT_SECTOR_BYTES ||
+            !checked_add(total, align_up(bytes, CONVERT_SECTOR_BYTES), &total) ||
+            total > INT64_MAX) {
+            return UINT64_MAX;
+        }
+    }
+    return total;
+}
+
+static int take_sources(struct convert *c, const struct convert_options *o, Error **errp)
+{
+    c->inputs = calloc(o->sources_count, sizeof(*c->inputs));
+    if (c->inputs == NULL) {
+        return error_set(errp, ENOMEM, "out of memory for %zu sources", o->sources_count);
+    }
+    for (size_t i = 0; i < o->sources_count; i++) {
+        const struct convert_source *s = &o->sources[i];
+
+        blk_ref(s->blk);
+        c->inputs[i] = (struct convert_input){
+            .blk = s->blk,
+            .offset = s->offset,
+            .bytes = s->bytes,
+            .start = c->total,
+            .span = align_up(s->bytes, CONVERT_SECTOR_BYTES),
+        };
+        c->inputs_count++;
+        c->total += c->inputs[i].span;
+    }
+    return 0;
+}
+
+static uint64_t pow2_floor(uint64_t v)
+{
+    return v == 0 ? 1 : UINT64_C(1) << (63 - __builtin_clzll(v));
+}
+
+/* What the target gives space in, what it writes alone, and what is worth a hole. */
+static int settle_unit(struct convert *c, Error **errp)
+{
+    const struct bdrv_limits *limits = bdrv_get_limits(blk_bs(c->target));
+    uint64_t unit = max_u64(CONVERT_SECTOR_BYTES, limits->request_alignment);
+    struct bdrv_info info = {0};
+
+    unit = max_u64(unit, pow2_floor(limits->pwrite_zeroes_alignment));
+    unit = max_u64(unit, pow2_floor(c->o.sparse_bytes));
+    if (c->o.compressed) {
+        if (bdrv_get_info(blk_bs(c->target), &info) < 0 || info.cluster_size_bytes == 0) {
+            return error_set(errp, ENOTSUP, "Compression not supported for this file format");
+        }
+        unit = max_u64(unit, info.cluster_size_bytes);
+    }
+    c->unit_bytes = unit;
+    return 0;
+}
+
+/* Fewer bytes at a time, then fewer pieces, until they fit. */
+static int settle_memory(struct convert *c, Error **errp)
+{
+    uint64_t sparse = c->o.sparse_bytes > 0 ? 2 * pow2_floor(c->o.sparse_bytes - 1) : 1;
+    uint64_t least = max_u64(c->unit_bytes, sparse);
+    uint64_t max = c->o.memory_max_bytes > 0 ? c->o.memory_max_bytes : UINT64_MAX;
+
+    c->pieces_max = c->o.coroutines > 0 ? c->o.coroutines : CONVERT_COROUTINES;
+    c->chunk_bytes = max_u64(c->offload ? OFFLOAD_BYTES : CHUNK_BYTES, least);
+    while (c->chunk_bytes > least && c->chunk_bytes > max / c->pieces_max) {
+        c->chunk_bytes /= 2;
+    }
+    if (c->chunk_bytes > max / c->pieces_max) {
+        c->pieces_max = (unsigned)(max / c->chunk_bytes);
+    }
+    if (c->pieces_max == 0) {
+        return error_set(errp, ENOMEM,
+                         "%" PRIu64 " bytes of memory are too few: one coroutine needs %" PRIu64,
+                         max, least);
+    }
+    return 0;
+}
+
+static int check_options(const struct convert_options *o, Error **errp)
+{
+    uint64_t total = convert_total_bytes(o->sources, o->sources_count);
+    int64_t room = blk_getlength(o->target);
+
+    assert(o->size >= sizeof(*o) && o->sources_count > 0);
+    if (o->sparse_bytes > CONVERT_SPARSE_BYTES_MAX || o->sparse_bytes % CONVERT_SECTOR_BYTES != 0) {
+        return error_set(errp, EINVAL, "zeroes are not looked for in steps of %" PRIu64 " bytes",
+                         o->sparse_bytes);
+    }
+    if (o->coroutines > CONVERT_COROUTINES_MAX) {
+        return error_set(errp, EINVAL, "%u coroutines are more than %d", o->coroutines,
+                         CONVERT_COROUTINES_MAX);
+    }
+    if (o->own_layers > 0 && o->sources_count > 1) {
+        return error_set(errp, EINVAL, "several sources cannot have one backing file");
+    }
+    if (o->copy_offload && (o->compressed || o->salvage)) {
+        return error_set(errp, EINVAL, "the storage cannot copy what is compressed or salvaged");
+    }
+    if (total == UINT64_MAX) {
+        return error_set(errp, EINVAL, "the sources together are too large for a disk");
+    }
+    if (room < 0) {
+        return error_set_errno(errp, (int)-room, "the target does not tell its size");
+    }
+    if ((uint64_t)room < total) {
+        return error_set(errp, EINVAL, "output file is smaller than input file");
+    }
+    return 0;
+}
+
+Job *convert_start(Platter *pl, const char *id, const struct convert_options *options,
+                   unsigned flags, Error **errp)
+{
+    struct convert *c;
+    int ret = check_options(options, errp);
+
+    if (ret < 0) {
+        return NULL;
+    }
+    c = job_create(pl, &convert_driver, id, NULL, flags, errp);
+    if (c == NULL) {
+        return NULL;
+    }
+    c->o = *options;
+    c->o.sources = NULL;
+    c->zeroed = options->target_is_zero;
+    c->offload = options->copy_offload;
+    c->target = options->target;
+    blk_ref(c->target);
+    co_queue_init(&c->turns);
+    ret = take_sources(c, options, errp);
+    if (ret == 0) {
+        ret = settle_unit(c, errp);
+    }
+    if (ret == 0) {
+        ret = settle_memory(c, errp);
+    }
+    if (ret < 0) {
+        job_early_fail(&c->job);
+        return NULL;
+    }
+    c->job.speed = options->bytes_per_second;
+    job_start(&c->job);
+    return &c->job;
+}

@@ -1,0 +1,81 @@
+/* SPDX-License-Identifier: MIT */
+/*
+ * The job "convert", between its files: convert.c is the job, convert_extent.c cuts the sources
+ * into chunks, convert_piece.c copies one.
+ *
+ * The job's coroutine looks ahead: it finds the next chunk while pieces are read and written by
+ * children, all in the main context, so that nothing here needs a lock. Each chunk begins and ends
+ * at a multiple of unit_bytes, or with the disk; so no unit of the target is written twice.
+ */
+#ifndef PLATTER_JOB_CONVERT_INT_H
+#define PLATTER_JOB_CONVERT_INT_H
+
+#include <platter/convert.h>
+
+#include "job/job_int.h"
+#include "loop/co_group.h"
+
+enum convert_kind {
+    CONVERT_LEAVE, /* nothing to do: the target is right */
+    CONVERT_ZERO,  /* zeroes are written */
+    CONVERT_DATA,
+};
+
+struct convert_input {
+    BlockBackend *blk; /* counted */
+    uint64_t offset;   /* in blk */
+    uint64_t bytes;    /* of blk */
+    uint64_t start;    /* in the target */
+    uint64_t span;     /* in the target: bytes and what fills up the last sector */
+};
+
+struct convert_chunk {
+    uint64_t offset;
+    uint64_t bytes;
+    enum convert_kind kind;
+};
+
+struct convert;
+
+struct convert_piece {
+    struct convert *c;
+    struct convert_chunk chunk;
+    uint64_t turn;
+    uint8_t *buf; /* owned; NULL: not needed yet */
+};
+
+struct convert {
+    Job job;
+    struct convert_options o;     /* without sources */
+    struct convert_input *inputs; /* owned */
+    size_t inputs_count;
+    BlockBackend *target; /* counted */
+    uint64_t total;       /* bytes */
+    uint64_t unit_bytes;  /* power of two */
+    uint64_t chunk_bytes; /* multiple of unit_bytes; what a piece's buffer holds */
+    unsigned pieces_max;
+    bool zeroed; /* where nothing was written the target reads as zeroes (behind its backing) */
+    bool offload;
+
+    struct convert_chunk extent; /* what block status said last */
+    struct convert_piece pieces[CONVERT_COROUTINES_MAX];
+    uint64_t turn_next; /* of the chunk that begins next */
+    uint64_t turn_now;  /* who may write */
+    CoQueue turns;
+    int ret; /* first failure, with its text */
+    Error *err;
+};
+
+/* The first failure counts. */
+void convert_fail(struct convert *c, int ret, const char *doing, uint64_t offset);
+
+/* The next chunk at offset (a multiple of unit_bytes, inside the disk). 0 or -errno after
+ * convert_fail. Coroutine. */
+int convert_next_chunk_co(struct convert *c, uint64_t offset, struct convert_chunk *ret_chunk);
+/* The input that has the byte at offset. */
+const struct convert_input *convert_input_at(const struct convert *c, uint64_t offset);
+
+/* For the group: 0 or -errno after convert_fail. Coroutine. */
+int convert_piece_run_co(void *piece);
+
+#endif

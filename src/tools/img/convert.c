@@ -1,0 +1,406 @@
+/* SPDX-License-Identifier: MIT */
+/*
+ * platter convert: copy a disk, or several one behind the other, to a new image of any format, in
+ * the words of `qemu-img convert`. The copying itself is a job (platter/convert.h).
+ *
+ * A signal that ends the program leaves the target as far as it was written; sources are only read.
+ */
+#include <errno.h>
+#include <inttypes.h>
+#include <stdlib.h>
+#include <string.h>
+
+#include "block/driver.h"
+#include "schema/opts.h"
+#include "tools/commands.h"
+#include "tools/img/convert_int.h"
+#include "util/options.h"
+#include "util/size.h"
+
+enum convert_option {
+    CONVERT_BACKING = 1,
+    CONVERT_BACKING_FORMAT,
+    CONVERT_BITMAPS,
+    CONVERT_COMPRESS,
+    CONVERT_COUNT,
+    CONVERT_CREATE_NOT,
+    CONVERT_MEMORY,
+    CONVERT_OFFLOAD,
+    CONVERT_OPTIONS,
+    CONVERT_OUT_OF_ORDER,
+    CONVERT_OUTPUT_FORMAT,
+    CONVERT_PROGRESS,
+    CONVERT_QUIET,
+    CONVERT_RATE,
+    CONVERT_SALVAGE,
+    CONVERT_SKIP_BROKEN,
+    CONVERT_SPARSE,
+    CONVERT_TARGET_CACHE,
+    CONVERT_TARGET_IMAGE_OPTS,
+    CONVERT_TARGET_IS_ZERO,
+};
+
+static const struct cli_option convert_options[] = {
+    DISK_ROW_FORMAT,
+    {CONVERT_OUTPUT_FORMAT, 'O', "target-format", "FMT", "format of TARGET; raw when not given"},
+    {CONVERT_OPTIONS, 'o', "options", "OPTS", "KEY=VALUE,... of that format; '-o help' lists them"},
+    {CONVERT_BACKING, 'B', "backing", "FILE",
+     "backing file of TARGET, which holds what that of SOURCE does"},
+    {CONVERT_BACKING_FORMAT, 'F', "backing-format", "FMT", "format of that file"},
+    {CONVERT_COMPRESS, 'c', "compress", NULL, "write compressed clusters"},
+    {CONVERT_CREATE_NOT, 'n', "no-create", NULL, "TARGET is there already"},
+    {CONVERT_TARGET_IS_ZERO, 0, "target-is-zero", NULL, "with -n: it reads as zeroes"},
+    {CONVERT_SPARSE, 'S', "sparse-size", "N",
+     "so many zero bytes become a hole; 4k when not given, 0: none do"},
+    DISK_ROW_SNAPSHOT,
+    {CONVERT_BITMAPS, 0, "bitmaps", NULL, "copy the persistent bitmaps of SOURCE, too"},
+    {CONVERT_SKIP_BROKEN, 0, "skip-broken-bitmaps", NULL, "... but those that are inconsistent"},
+    {CONVERT_SALVAGE, 0, "salvage", NULL, "what cannot be read becomes zeroes"},
+    {CONVERT_COUNT, 'm', "coroutines", "N", "how many pieces are copied at a time: 1 to 16, or 8"},
+    {CONVERT_OUT_OF_ORDER, 'W', "out-of-order", NULL, "write in any order"},
+    {CONVERT_OFFLOAD, 'C', "copy-offload", NULL, "let the storage copy by itself where it can"},
+    {CONVERT_RATE, 'r', "rate-limit", "RATE", "copy no more bytes than this in a second"},
+    {CONVERT_MEMORY, 0, "max-memory", "SIZE", "use no more than this for what is copied"},
+    DISK_ROW_SRC_CACHE,
+    {CONVERT_TARGET_CACHE, 't', "cache", "MODE", "the same of TARGET; unsafe when not given"},
+    DISK_ROW_IMAGE_OPTS,
+    {CONVERT_TARGET_IMAGE_OPTS, 0, "target-image-opts", NULL, "TARGET is a list of options"},
+    DISK_ROW_FORCE_SHARE,
+    {CONVERT_PROGRESS, 'p', "progress", "[=json]", "show how far it is; json: an object a line"},
+    {CONVERT_QUIET, 'q', "quiet", NULL, "print only errors"},
+    DISK_ROWS_REFS,
+    {0},
+};
+
+/* ---- the run ---- */
+
+static void warn_of_lost(void *opaque, uint64_t offset, int error)
+{
+    const struct convert_run *run = opaque;
+
+    if (!run->args->quiet) {
+        cli_warning(run->cli, "error while reading offset %" PRIu64 ": %s", offset,
+                    strerror(error));
+    }
+}
+
+static int convert_run_all(struct convert_run *run)
+{
+    struct convert_args *args = run->args;
+    int code = convert_open_sources(run);
+
+    if (code == CLI_EXIT_OK) {
+        code = convert_open_target(run);
+    }
+    if (code == CLI_EXIT_OK) {
+        args->engine.lost = warn_of_lost;
+        args->engine.opaque = run;
+        code = convert_job_run(run->cli, run->pl, &args->engine, &run->progress);
+    }
+    if (code == CLI_EXIT_OK && args->bitmaps) {
+        code = convert_bitmaps_copy(run);
+    }
+    return code;
+}
+
+static int convert_files(struct cli *cli, struct convert_args *args)
+{
+    struct convert_run run = {.cli = cli, .args = args};
+    int code = CLI_EXIT_FAILED;
+
+    if (args->progress_json) {
+        progress_begin_json(&run.progress, cli);
+    } else {
+        progress_begin(&run.progress, cli, args->progress && !args->quiet);
+    }
+    run.pl = disk_platter_new(cli, &args->disk);
+    if (run.pl) {
+        code = convert_run_all(&run);
+    }
+    convert_close(&run);
+    platter_free(run.pl);
+    if (code == CLI_EXIT_OK) {
+        progress_set(&run.progress, 1, 1);
+    }
+    if (args->progress_json) {
+        progress_end_json(&run.progress, code == CLI_EXIT_OK);
+    } else {
+        progress_end(&run.progress);
+    }
+    return code;
+}
+
+/* ---- arguments ---- */
+
+#define SUFFIXES_LINE_1 "You may use k, M, G, T, P or E suffixes for"
+#define SUFFIXES_LINE_2 "kilobytes, megabytes, gigabytes, terabytes, petabytes and exabytes."
+
+/* CLI_EXIT_*, after printing. */
+static int take_size(const struct cli_args *a, const char *what, uint64_t *ret)
+{
+    if (size_parse(a->value, 'b', what, ret, NULL) < 0) {
+        cli_error(a->cli, "Invalid %s specified. " SUFFIXES_LINE_1, what);
+        return cli_error(a->cli, SUFFIXES_LINE_2);
+    }
+    return CLI_EXIT_OK;
+}
+
+static int take_sparse(struct convert_args *args, const struct cli_args *a)
+{
+    int code = take_size(a, "buffer size for sparse output", &args->engine.sparse_bytes);
+
+    if (code == CLI_EXIT_OK && (args->engine.sparse_bytes % CONVERT_SECTOR_BYTES != 0 ||
+                                args->engine.sparse_bytes > CONVERT_SPARSE_BYTES_MAX)) {
+        code = cli_error(a->cli,
+                         "Invalid buffer size for sparse output specified. Valid sizes are "
+                         "multiples of %d up to %" PRIu64 ". Select 0 to disable sparse detection "
+                         "(fully allocates output).",
+                         CONVERT_SECTOR_BYTES, CONVERT_SPARSE_BYTES_MAX);
+    }
+    args->sparse_given = true;
+    return code;
+}
+
+static int take_count(struct convert_args *args, const struct cli_args *a)
+{
+    uint64_t n;
+
+    if (number_parse(a->value, "coroutines", 1, CONVERT_COROUTINES_MAX, &n, NULL) < 0) {
+        return cli_error(a->cli,
+                         "Invalid number of coroutines. Allowed number of coroutines is between 1 "
+                         "and %d",
+                         CONVERT_COROUTINES_MAX);
+    }
+    args->engine.coroutines = (unsigned)n;
+    return CLI_EXIT_OK;
+}
+
+static int take_progress(struct convert_args *args, const struct cli_args *a)
+{
+    if (a->value && strcmp(a->value, "json") != 0) {
+        return cli_usage_error(a->cli, "no form of progress '%s': there is json", a->value);
+    }
+    args->progress = true;
+    args->progress_json = a->value != NULL;
+    return CLI_EXIT_OK;
+}
+
+static int take_snapshot(struct convert_args *args, const struct cli_args *a)
+{
+    BlockOptions *options;
+    const char *key = NULL;
+    int code = CLI_EXIT_OK;
+
+    args->disk.snapshot = a->value;
+    if (strncmp(a->value, "snapshot.", 9) != 0) {
+        return CLI_EXIT_OK;
+    }
+    options = block_options_parse(a->value, NULL, NULL);
+    while (options && (key = block_options_next_key(options, key)) != NULL) {
+        if (strcmp(key, "snapshot.id") != 0 && strcmp(key, "snapshot.name") != 0) {
+            code = cli_error(a->cli, "Invalid parameter '%s'", key);
+            break;
+        }
+    }
+    if (!options || code != CLI_EXIT_OK) {
+        code = cli_error(a->cli, "Failed in parsing snapshot param '%s'", a->value);
+    }
+    block_options_free(options);
+    return code;
+}
+
+static int take_file(struct convert_args *args, const struct cli_args *a)
+{
+    args->files[args->files_count++] = a->value; /* there is room for all of argv */
+    return CLI_EXIT_OK;
+}
+
+static int take_flag(struct convert_args *args, int id, const struct cli_args *a)
+{
+    bool *const flags[] = {
+        [CONVERT_BITMAPS] = &args->bitmaps,
+        [CONVERT_COMPRESS] = &args->engine.compressed,
+        [CONVERT_CREATE_NOT] = &args->skip_create,
+        [CONVERT_OFFLOAD] = &args->engine.copy_offload,
+        [CONVERT_OUT_OF_ORDER] = &args->engine.out_of_order,
+        [CONVERT_QUIET] = &args->quiet,
+        [CONVERT_SALVAGE] = &args->engine.salvage,
+        [CONVERT_SKIP_BROKEN] = &args->skip_broken_bitmaps,
+        [CONVERT_TARGET_IMAGE_OPTS] = &args->target.image_opts,
+        [CONVERT_TARGET_IS_ZERO] = &args->target_is_zero,
+    };
+
+    if (id > 0 && (size_t)id < sizeof(flags) / sizeof(flags[0]) && flags[id]) {
+        *flags[id] = true;
+        return CLI_EXIT_OK;
+    }
+    return disk_take_option(&args->disk, id, a) ? CLI_EXIT_OK : take_file(args, a);
+}
+
+/* CLI_EXIT_*, after printing. */
+static int convert_take(void *opaque, int id, const struct cli_args *a)
+{
+    struct convert_args *args = opaque;
+
+    switch (id) {
+    case CONVERT_BACKING:
+        args->backing = a->value;
+        return CLI_EXIT_OK;
+    case CONVERT_BACKING_FORMAT:
+        args->backing_format = a->value;
+        return CLI_EXIT_OK;
+    case CONVERT_COUNT:
+        return take_count(args, a);
+    case CONVERT_MEMORY:
+        return take_size(a, "max-memory", &args->engine.memory_max_bytes);
+    case CONVERT_OPTIONS:
+        return option_list_add(a->cli, &args->list, a->value);
+    case CONVERT_OUTPUT_FORMAT:
+        args->format = a->value;
+        return CLI_EXIT_OK;
+    case CONVERT_PROGRESS:
+        return take_progress(args, a);
+    case CONVERT_RATE:
+        return take_size(a, "rate limit", &args->engine.bytes_per_second);
+    case CONVERT_SPARSE:
+        return take_sparse(args, a);
+    case CONVERT_TARGET_CACHE:
+        args->target.cache = a->value;
+        return CLI_EXIT_OK;
+    case DISK_OPTION_SNAPSHOT:
+        return take_snapshot(args, a);
+    default:
+        return take_flag(args, id, a);
+    }
+}
+
+static int print_options(struct cli *cli, const struct convert_args *args)
+{
+    const char *format = args->format ? args->format : "raw";
+    const BlockDriver *drv = bdrv_find_driver(format);
+    bool files = args->files_count > 0;
+
+    if (!drv) {
+        return cli_error(cli, "Unknown file format '%s'", format);
+    }
+    if (!drv->create) {
+        return cli_error(cli, "Format driver '%s' does not support image creation", format);
+    }
+    fprintf(cli->out, "Supported %s%soptions:\n", files ? "" : format, files ? "" : " ");
+    option_list_print(cli->out, drv->create_keys);
+    return CLI_EXIT_OK;
+}
+
+/* What does not go together, in the order of the reference; NULL: it does. */
+static const char *misfit(const struct convert_args *args)
+{
+    const struct {
+        bool wrong;
+        const char *text;
+    } rules[] = {
+        {args->skip_create && (args->list.options || args->list.help),
+         "-o has no effect when skipping image creation"},
+        {args->engine.compressed && args->engine.copy_offload,
+         "Cannot enable copy offloading when -c is used"},
+        {args->sparse_given && args->engine.copy_offload,
+         "Cannot enable copy offloading when -S is used"},
+        {args->engine.salvage && args->engine.copy_offload,
+         "Cannot use copy offloading in salvaging mode"},
+        {args->target.image_opts && !args->skip_create,
+         "--target-image-opts requires use of -n flag"},
+        {args->target_is_zero && !args->skip_create, "--target-is-zero requires use of -n flag"},
+        {args->skip_broken_bitmaps && !args->bitmaps,
+         "Use of --skip-broken-bitmaps requires --bitmaps"},
+        {args->target.image_opts && args->format,
+         "--image-opts and --format are mutually exclusive"},
+    };
+
+    for (size_t i = 0; i < sizeof(rules) / sizeof(rules[0]); i++) {
+        if (rules[i].wrong) {
+            return rules[i].text;
+        }
+    }
+    return NULL;
+}
+
+static int check_files(struct cli *cli, const struct convert_args *args)
+{
+    if (args->files_count < 2) {
+        return cli_error(cli, "Must specify image file name");
+    }
+    if (args->files_count > 2 && args->bitmaps) {
+        return cli_error(cli, "Copying bitmaps only possible with single source");
+    }
+    if (args->files_count > 2 && args->disk.snapshot) {
+        return cli_error(cli, "No support for concatenating multiple snapshot");
+    }
+    return CLI_EXIT_OK;
+}
+
+static int convert_begin(struct cli *cli, struct convert_args *args)
+{
+    const char *wrong = misfit(args);
+    int code;
+
+    if (wrong) {
+        return cli_error(cli, "%s", wrong);
+    }
+    if (args->list.help) {
+        return print_options(cli, args);
+    }
+    code = check_files(cli, args);
+    if (code != CLI_EXIT_OK) {
+        return code;
+    }
+    args->target.file = args->files[args->files_count - 1];
+    if (!args->list.options) {
+        args->list.options = block_options_new();
+        if (!args->list.options) {
+            return cli_error(cli, "out of memory");
+        }
+    }
+    if (!disk_args_check(cli, &args->disk) || !disk_args_check(cli, &args->target)) {
+        return CLI_EXIT_USAGE;
+    }
+    args->engine.count_first = args->progress && !args->quiet;
+    return convert_files(cli, args);
+}
+
+static int convert_command(struct cli *cli, int argc, char **argv)
+{
+    struct convert_args args = {
+        .target = {.id = "target",
+                   .cache = "unsafe",
+                   .discard = "unmap",
+                   .writable = true,
+                   .exclusive = true},
+        .files = calloc((size_t)argc, sizeof(*args.files)),
+        .engine = {.size = sizeof(args.engine), .sparse_bytes = CONVERT_SPARSE_BYTES},
+    };
+    int code;
+
+    if (!args.files) {
+        return cli_error(cli, "out of memory");
+    }
+    if (cli_take_all(cli, argc, argv, convert_take, &args, &code)) {
+        code = convert_begin(cli, &args);
+    }
+    option_list_fini(&args.list);
+    free(args.files);
+    return code;
+}
+
+const struct cli_command command_convert = {
+    .name = "convert",
+    .operands = "SOURCE... TARGET",
+    .summary = "Copy a disk to a new image of any format",
+    .options = convert_options,
+    .details = "Several SOURCEs become one disk, one behind the other. An existing TARGET is\n"
+               "replaced, but with -n. When it is interrupted, TARGET is incomplete; SOURCE is\n"
+               "never changed.\n\n"
+               "Examples:\n"
+               "  platter convert -O qcow2 disk.img disk.qcow2\n"
+               "  platter convert -c -O qcow2 -o compression_type=zstd disk.img disk.qcow2\n"
+               "  platter convert -p -O qcow2 -B base.qcow2 -F qcow2 overlay.qcow2 copy.qcow2\n",
+    .run = convert_command,
+};

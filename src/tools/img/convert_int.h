@@ -1,0 +1,63 @@
+/* SPDX-License-Identifier: MIT */
+/* platter convert between its files, and what dd takes of it. */
+#ifndef PLATTER_TOOLS_IMG_CONVERT_INT_H
+#define PLATTER_TOOLS_IMG_CONVERT_INT_H
+
+#include <platter/convert.h>
+
+#include "tools/disk.h"
+#include "tools/option_list.h"
+#include "tools/progress.h"
+
+struct convert_args {
+    struct disk_args disk;   /* of each source; file is not used */
+    struct disk_args target; /* file: the last operand */
+    const char **files;      /* owned; the operands */
+    size_t files_count;
+    const char *format; /* -O; NULL: not given */
+    struct option_list list;
+    const char *backing;
+    const char *backing_format;
+    struct convert_options engine; /* what of it the command line says */
+    bool sparse_given;
+    bool skip_create;
+    bool target_is_zero;
+    bool bitmaps;
+    bool skip_broken_bitmaps;
+    bool quiet;
+    bool progress;
+    bool progress_json;
+};
+
+/* One run. */
+struct convert_run {
+    struct cli *cli;
+    struct convert_args *args;
+    Platter *pl;
+    struct convert_source *sources; /* owned, with their backends; as many as were opened */
+    size_t sources_count;
+    uint64_t total;
+    BlockBackend *target; /* counted */
+    struct progress progress;
+};
+
+/* convert_open.c. CLI_EXIT_*, after printing. */
+int convert_open_sources(struct convert_run *run);
+/* Check what was asked of the target, make it, open it, and fill the engine's options. */
+int convert_open_target(struct convert_run *run);
+void convert_close(struct convert_run *run);
+
+/* Make the image file of format from options (owned). doing: "converting FORMAT", of the message.
+ */
+int convert_create(struct cli *cli, Platter *pl, const char *file, const char *format,
+                   BlockOptions *options, uint64_t bytes, const char *doing);
+
+/* convert_bitmaps.c: before anything is made, and after the content was copied. */
+int convert_bitmaps_check(struct convert_run *run);
+int convert_bitmaps_copy(struct convert_run *run);
+
+/* convert_job.c: run the job to its end. CLI_EXIT_*, after printing why it failed. */
+int convert_job_run(struct cli *cli, Platter *pl, const struct convert_options *options,
+                    struct progress *progress);
+
+#endif

@@ -1,0 +1,275 @@
+/* SPDX-License-Identifier: MIT */
+/* platter convert: opening the sources, making and opening the target. */
+#include <errno.h>
+#include <stdlib.h>
+#include <string.h>
+
+#include "block/driver.h"
+#include "schema/opts.h"
+#include "tools/img/chain.h"
+#include "tools/img/convert_int.h"
+#include "util/error.h"
+#include "util/name_beside.h"
+#include "util/options.h"
+
+/* ---- sources ---- */
+
+static int source_open(struct convert_run *run, size_t i)
+{
+    struct disk_args args = run->args->disk;
+    struct convert_source *s = &run->sources[i];
+    char id[32];
+    int64_t bytes;
+
+    snprintf(id, sizeof(id), "source%zu", i);
+    args.id = id;
+    args.file = run->args->files[i];
+    s->blk = disk_open(run->cli, run->pl, &args);
+    if (!s->blk) {
+        return CLI_EXIT_FAILED;
+    }
+    run->sources_count++;
+    bytes = blk_getlength(s->blk);
+    if (bytes < 0) {
+        return cli_error(run->cli, "Could not get size of %s: %s", args.file,
+                         strerror((int)-bytes));
+    }
+    s->bytes = (uint64_t)bytes;
+    return CLI_EXIT_OK;
+}
+
+int convert_open_sources(struct convert_run *run)
+{
+    size_t count = run->args->files_count - 1;
+    int code = CLI_EXIT_OK;
+
+    run->sources = calloc(count, sizeof(*run->sources));
+    if (!run->sources) {
+        return cli_error(run->cli, "out of memory");
+    }
+    for (size_t i = 0; code == CLI_EXIT_OK && i < count; i++) {
+        code = source_open(run, i);
+    }
+    if (code != CLI_EXIT_OK) {
+        return code;
+    }
+    run->total = convert_total_bytes(run->sources, count);
+    return run->total == UINT64_MAX
+               ? cli_error(run->cli, "the sources together are too large for a disk")
+               : CLI_EXIT_OK;
+}
+
+/* ---- making the target ---- */
+
+int convert_create(struct cli *cli, Platter *pl, const char *file, const char *format,
+                   BlockOptions *options, uint64_t bytes, const char *doing)
+{
+    Error *err = NULL;
+    int ret;
+
+    if (block_options_set_str(options, "driver", format) < 0 ||
+        block_options_set_u64(options, "size", bytes) < 0) {
+        block_options_free(options);
+        return cli_error(cli, "out of memory");
+    }
+    ret = bdrv_create(pl, file, options, &err);
+    if (ret < 0) {
+        error_prepend(&err, "%s: error while %s: ", file, doing);
+        return cli_report(cli, err);
+    }
+    return CLI_EXIT_OK;
+}
+
+/* -B and -F are backing_file and backing_fmt of -o, and win over them. */
+static int settle_backing(struct convert_run *run, const BlockDriver *drv)
+{
+    struct convert_args *args = run->args;
+    BlockOptions *options = args->list.options;
+
+    if ((args->backing && block_options_set_str(options, "backing_file", args->backing) < 0) ||
+        (args->backing_format &&
+         block_options_set_str(options, "backing_fmt", args->backing_format) < 0)) {
+        return cli_error(run->cli, "out of memory");
+    }
+    args->backing = block_options_get_str(options, "backing_file");
+    args->backing_format = block_options_get_str(options, "backing_fmt");
+    if (args->backing && !option_list_has_key(drv->create_keys, "backing_file")) {
+        return cli_error(run->cli, "Backing file not supported for file format '%s'",
+                         drv->format_name);
+    }
+    if (args->backing && run->sources_count > 1) {
+        return cli_error(run->cli, "Having a backing file for the target makes no sense when "
+                                   "concatenating multiple input images");
+    }
+    if (args->backing && !args->backing_format) {
+        return cli_error(run->cli, "Use of backing file requires explicit backing format");
+    }
+    return CLI_EXIT_OK;
+}
+
+static int check_create_options(struct convert_run *run, const BlockDriver *drv)
+{
+    const BlockOptions *options = run->args->list.options;
+    const char *prealloc = block_options_get_str(options, "preallocation");
+    const char *key = NULL;
+
+    while ((key = block_options_next_key(options, key)) != NULL) {
+        if (drv->create_keys && !option_list_has_key(drv->create_keys, key)) {
+            return cli_error(run->cli, "Invalid parameter '%s'", key);
+        }
+    }
+    if (run->args->engine.compressed && prealloc && strcmp(prealloc, "off") != 0) {
+        return cli_error(run->cli, "Compression and preallocation not supported at the same time");
+    }
+    return CLI_EXIT_OK;
+}
+
+static int no_compression(struct convert_run *run)
+{
+    return cli_error(run->cli, "Compression not supported for this file format");
+}
+
+/* The driver that makes the target and can do what is wanted of it; NULL after printing. */
+static const BlockDriver *target_driver(struct convert_run *run, const char *format)
+{
+    const BlockDriver *drv = bdrv_find_driver(format);
+
+    if (!drv) {
+        cli_error(run->cli, "Unknown file format '%s'", format);
+        return NULL;
+    }
+    if (!drv->create) {
+        cli_error(run->cli, "Format driver '%s' does not support image creation", format);
+        return NULL;
+    }
+    return drv;
+}
+
+/* So that a target may name it. */
+static void allow_backing(struct convert_run *run)
+{
+    char *path = name_beside(run->args->target.file, run->args->backing);
+
+    if (path) {
+        disk_allow_folder_of(run->pl, path);
+    }
+    free(path);
+}
+
+static int target_create(struct convert_run *run)
+{
+    struct convert_args *args = run->args;
+    const char *format = args->format ? args->format : "raw";
+    const BlockDriver *drv = target_driver(run, format);
+    BlockOptions *options;
+    char doing[64];
+    int code = drv ? settle_backing(run, drv) : CLI_EXIT_FAILED;
+
+    if (code == CLI_EXIT_OK && args->engine.compressed && !(drv->caps & BDRV_CAP_COMPRESSED)) {
+        code = no_compression(run);
+    }
+    if (code == CLI_EXIT_OK) {
+        code = check_create_options(run, drv);
+    }
+    if (code == CLI_EXIT_OK && args->bitmaps && !drv->bitmap) {
+        code = cli_error(run->cli, "Format driver '%s' does not support bitmaps", format);
+    }
+    if (code == CLI_EXIT_OK && args->bitmaps) {
+        code = convert_bitmaps_check(run);
+    }
+    if (code != CLI_EXIT_OK) {
+        return code;
+    }
+    options = block_options_copy(args->list.options);
+    if (!options) {
+        return cli_error(run->cli, "out of memory");
+    }
+    if (args->backing) {
+        allow_backing(run);
+    }
+    snprintf(doing, sizeof(doing), "converting %s", format);
+    code = convert_create(run->cli, run->pl, args->target.file, format, options, run->total, doing);
+    args->engine.target_is_zero =
+        code == CLI_EXIT_OK && (drv->caps & BDRV_CAP_TRUNCATE_ZEROES) != 0;
+    return code;
+}
+
+/* ---- opening it ---- */
+
+/* What is below the target, and how much of the source stands above the same. */
+static int look_at_backing(struct convert_run *run)
+{
+    struct convert_args *args = run->args;
+    BlockDriverState *backing = chain_below(blk_bs(run->target));
+    unsigned depth = 1;
+    int64_t bytes = backing ? bdrv_getlength(backing) : (int64_t)run->total;
+
+    if (bytes < 0) {
+        return cli_error(run->cli, "asking for the size of the backing file failed: %s",
+                         strerror((int)-bytes));
+    }
+    if (backing) {
+        /* a base further down: what is between it and the source is copied */
+        (void)chain_find(blk_bs(run->sources[0].blk), bdrv_get_filename(backing), &depth);
+    }
+    args->engine.own_layers = depth;
+    args->engine.backing_bytes = (uint64_t)bytes;
+    return CLI_EXIT_OK;
+}
+
+static bool target_compresses(BlockDriverState *bs)
+{
+    const BlockDriver *drv = bdrv_find_driver(bdrv_get_format_name(bs));
+
+    return drv && (drv->caps & BDRV_CAP_COMPRESSED);
+}
+
+static int target_open(struct convert_run *run)
+{
+    struct convert_args *args = run->args;
+
+    if (!args->target.image_opts) {
+        args->target.format = args->format ? args->format : "raw";
+    }
+    run->target = disk_open(run->cli, run->pl, &args->target);
+    if (!run->target) {
+        return CLI_EXIT_FAILED;
+    }
+    if (args->engine.compressed && !target_compresses(blk_bs(run->target))) {
+        return no_compression(run);
+    }
+    if (args->bitmaps && !bdrv_stores_bitmaps(blk_bs(run->target))) {
+        return cli_error(run->cli, "Format driver '%s' does not support bitmaps",
+                         bdrv_get_format_name(blk_bs(run->target)));
+    }
+    if (args->bitmaps && args->skip_create && convert_bitmaps_check(run) != CLI_EXIT_OK) {
+        return CLI_EXIT_FAILED;
+    }
+    return args->backing ? look_at_backing(run) : CLI_EXIT_OK;
+}
+
+int convert_open_target(struct convert_run *run)
+{
+    struct convert_args *args = run->args;
+    int code = args->skip_create ? CLI_EXIT_OK : target_create(run);
+
+    if (code == CLI_EXIT_OK) {
+        code = target_open(run);
+    }
+    if (args->target_is_zero) {
+        args->engine.target_is_zero = true;
+    }
+    args->engine.sources = run->sources;
+    args->engine.sources_count = run->sources_count;
+    args->engine.target = run->target;
+    return code;
+}
+
+void convert_close(struct convert_run *run)
+{
+    blk_unref(run->target);
+    for (size_t i = 0; i < run->sources_count; i++) {
+        blk_unref(run->sources[i].blk);
+    }
+    free(run->sources);
+}

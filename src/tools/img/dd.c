@@ -1,0 +1,213 @@
+/* SPDX-License-Identifier: MIT */
+/*
+ * platter dd: copy blocks of a disk to a new image, in the words of `qemu-img dd`. Everything is
+ * written, zeroes too.
+ */
+#include <inttypes.h>
+#include <string.h>
+
+#include "block/driver.h"
+#include "tools/commands.h"
+#include "tools/img/convert_int.h"
+#include "util/checked.h"
+#include "util/options.h"
+#include "util/size.h"
+
+#define BLOCK_BYTES 512
+#define BLOCK_BYTES_MAX INT32_MAX
+
+enum dd_option { DD_OUTPUT_FORMAT = 1 };
+
+static const struct cli_option dd_options[] = {
+    DISK_ROW_FORMAT,
+    {DD_OUTPUT_FORMAT, 'O', "target-format", "FMT", "format of the output; raw when not given"},
+    DISK_ROW_IMAGE_OPTS,
+    DISK_ROW_FORCE_SHARE,
+    DISK_ROWS_REFS,
+    {0},
+};
+
+struct dd_args {
+    struct disk_args in;
+    struct disk_args out;
+    const char *format;
+    uint64_t block_bytes;
+    uint64_t count; /* UINT64_MAX: to the end */
+    uint64_t skip;
+};
+
+/* ---- the run ---- */
+
+/* What of a disk of bytes is copied. The blocks that count says include those that are skipped.
+ * False: there are more to skip than that. */
+static bool find_range(const struct dd_args *args, uint64_t bytes, struct convert_source *s)
+{
+    uint64_t end;
+
+    if (args->count == UINT64_MAX || !checked_mul(args->count, args->block_bytes, &end)) {
+        end = bytes;
+    }
+    end = min_u64(end, bytes);
+    if (!checked_mul(args->skip, args->block_bytes, &s->offset) || s->offset > end) {
+        s->offset = 0;
+        s->bytes = 0;
+        return false;
+    }
+    s->bytes = end - s->offset;
+    return true;
+}
+
+static int copy(struct cli *cli, Platter *pl, struct dd_args *args, struct convert_source *s)
+{
+    struct convert_options options = {
+        .size = sizeof(options), .sources = s, .sources_count = 1, .target_is_zero = true};
+    int code = CLI_EXIT_OK;
+
+    args->out.format = args->format;
+    options.target = disk_open(cli, pl, &args->out);
+    if (!options.target) {
+        return CLI_EXIT_FAILED;
+    }
+    if (s->bytes > 0) {
+        code = convert_job_run(cli, pl, &options, NULL);
+    }
+    blk_unref(options.target);
+    return code;
+}
+
+static int dd_run_on(struct cli *cli, Platter *pl, struct dd_args *args, BlockBackend *in)
+{
+    const BlockDriver *drv = bdrv_find_driver(args->format);
+    int64_t bytes = blk_getlength(in);
+    BlockOptions *options;
+    struct convert_source s = {.blk = in};
+    int code;
+
+    if (!drv) {
+        return cli_error(cli, "Unknown file format");
+    }
+    if (!drv->create) {
+        return cli_error(cli, "Format driver '%s' does not support image creation", args->format);
+    }
+    if (bytes < 0) {
+        return cli_error(cli, "Failed to get size for '%s'", args->in.file);
+    }
+    options = block_options_new();
+    if (!options) {
+        return cli_error(cli, "out of memory");
+    }
+    if (!find_range(args, (uint64_t)bytes, &s)) {
+        cli_error(cli, "%s: cannot skip to specified offset", args->in.file);
+    }
+    code = convert_create(cli, pl, args->out.file, args->format, options,
+                          align_up(s.bytes, CONVERT_SECTOR_BYTES), "creating output image");
+    return code == CLI_EXIT_OK ? copy(cli, pl, args, &s) : code;
+}
+
+static int dd_run(struct cli *cli, struct dd_args *args)
+{
+    Platter *pl = disk_platter_new(cli, &args->in);
+    BlockBackend *in = pl ? disk_open(cli, pl, &args->in) : NULL;
+    int code = in ? dd_run_on(cli, pl, args, in) : CLI_EXIT_FAILED;
+
+    blk_unref(in);
+    platter_free(pl);
+    return code;
+}
+
+/* ---- arguments ---- */
+
+static int take_number(struct cli *cli, const char *name, const char *value, uint64_t *ret)
+{
+    if (size_parse(value, 'b', name, ret, NULL) < 0) {
+        cli_error(cli, "Invalid %s specified. You may use k, M, G, T, P or E suffixes for", name);
+        return cli_error(cli, "kilobytes, megabytes, gigabytes, terabytes, petabytes and "
+                              "exabytes.");
+    }
+    return CLI_EXIT_OK;
+}
+
+static int take_block(struct cli *cli, const char *value, uint64_t *ret)
+{
+    int code = take_number(cli, "bs", value, ret);
+
+    if (code == CLI_EXIT_OK && (*ret == 0 || *ret > BLOCK_BYTES_MAX)) {
+        code = cli_error(cli, "Invalid bs specified. Must be between 1 and %d.", BLOCK_BYTES_MAX);
+    }
+    return code;
+}
+
+/* NAME=VALUE */
+static int take_operand(struct cli *cli, struct dd_args *args, const char *text)
+{
+    size_t len = strcspn(text, "=");
+    const char *value = text + len + 1;
+
+    if (text[len] == '=') {
+        if (len == 2 && memcmp(text, "if", 2) == 0) {
+            args->in.file = value;
+            return CLI_EXIT_OK;
+        }
+        if (len == 2 && memcmp(text, "of", 2) == 0) {
+            args->out.file = value;
+            return CLI_EXIT_OK;
+        }
+        if (len == 2 && memcmp(text, "bs", 2) == 0) {
+            return take_block(cli, value, &args->block_bytes);
+        }
+        if (len == 5 && memcmp(text, "count", 5) == 0) {
+            return take_number(cli, "count", value, &args->count);
+        }
+        if (len == 4 && memcmp(text, "skip", 4) == 0) {
+            return take_number(cli, "skip", value, &args->skip);
+        }
+    }
+    return cli_error(cli, "unrecognized operand %.*s", (int)len, text);
+}
+
+static int dd_take(void *opaque, int id, const struct cli_args *a)
+{
+    struct dd_args *args = opaque;
+
+    if (id == DD_OUTPUT_FORMAT) {
+        args->format = a->value;
+        return CLI_EXIT_OK;
+    }
+    return disk_take_option(&args->in, id, a) ? CLI_EXIT_OK : take_operand(a->cli, args, a->value);
+}
+
+static int dd_command(struct cli *cli, int argc, char **argv)
+{
+    struct dd_args args = {
+        .in = {.id = "input"},
+        .out = {.id = "output", .writable = true, .exclusive = true},
+        .format = "raw",
+        .block_bytes = BLOCK_BYTES,
+        .count = UINT64_MAX,
+    };
+    int code;
+
+    if (!cli_take_all(cli, argc, argv, dd_take, &args, &code)) {
+        return code;
+    }
+    if (!args.in.file || !args.out.file) {
+        return cli_error(cli, "Must specify both input and output files");
+    }
+    if (!disk_args_check(cli, &args.in)) {
+        return CLI_EXIT_USAGE;
+    }
+    return dd_run(cli, &args);
+}
+
+const struct cli_command command_dd = {
+    .name = "dd",
+    .operands = "if=FILE of=FILE [bs=N] [count=N] [skip=N]",
+    .summary = "Copy blocks of a disk to a new image",
+    .options = dd_options,
+    .details = "bs= is the size of a block, 512 when not given; count= how many are copied; skip=\n"
+               "how many are left out at the beginning.\n\n"
+               "Examples:\n"
+               "  platter dd if=disk.qcow2 of=first.raw bs=1M count=10\n"
+               "  platter dd -f raw -O qcow2 if=disk.img of=rest.qcow2 bs=64k skip=16\n",
+    .run = dd_command,
+};
