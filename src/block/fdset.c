@@ -219,7 +219,8 @@ int bdrv_os_open(Platter *pl, const char *path, int flags, int mode, Error **err
     }
     fd = open_path(path, flags, mode);
     if (fd < 0) {
-        return error_set_errno(errp, -fd, "Could not open '%s'", path);
+        return error_set_errno(errp, -fd, "Could not %s '%s'",
+                               (flags & O_CREAT) ? "create" : "open", path);
     }
     rc = refs_check_fd(pl, path, fd, errp);
     if (rc < 0) {

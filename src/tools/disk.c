@@ -140,6 +140,11 @@ static bool wants_unmap(const char *discard)
     return discard && (strcmp(discard, "unmap") == 0 || strcmp(discard, "on") == 0);
 }
 
+bool disk_cache_is_known(const char *name)
+{
+    return find_cache_mode(name) != NULL;
+}
+
 bool disk_args_check(struct cli *cli, const struct disk_args *args)
 {
     static const char *const aio[] = {"threads", "native", "io_uring", NULL};
@@ -168,7 +173,8 @@ bool disk_args_check(struct cli *cli, const struct disk_args *args)
         return false;
     }
     if (args->image_opts && args->format) {
-        cli_error(cli, "--image-opts and a format exclude each other");
+        cli_misfit(cli, cli_stands_in(cli) ? "--image-opts and --format are mutually exclusive"
+                                           : "--image-opts and a format exclude each other");
         cli_hint(cli, "Name the format in the options: driver=%s,...", args->format);
         return false;
     }
@@ -355,11 +361,17 @@ int disk_allow_resize(BlockBackend *blk, Error **errp)
     return blk_set_perm(blk, perm | BDRV_PERM_RESIZE, shared, errp);
 }
 
-/* Print err (owned), which kept a disk from being opened. */
-static void report_open(struct cli *cli, const struct disk_args *args, Error *err)
+/* Print err (owned), which kept a disk from being opened, or a snapshot of it from being shown. */
+static void report_open(struct cli *cli, const struct disk_args *args, bool opened, Error *err)
 {
     const struct cli_spelling *spelling = cli_spelling(cli);
 
+    if (opened && cli_stands_in(cli)) {
+        cli_error(cli, "Failed to load snapshot: %s",
+                  error_get_errno(err) == ENOENT ? "Can't find snapshot" : error_get_pretty(err));
+        error_free(err);
+        return;
+    }
     if (spelling->open_failed) {
         error_prepend(&err, "%s%s%s%s: ", spelling->open_failed, spelling->open_quote, args->file,
                       spelling->open_quote);
@@ -376,6 +388,7 @@ BlockBackend *disk_open(struct cli *cli, Platter *pl, const struct disk_args *ar
     BlockDriverState *bs;
     BlockBackend *blk;
     int flags = cache->flags;
+    bool opened = false;
 
     if (!options) {
         cli_report(cli, err);
@@ -396,10 +409,11 @@ BlockBackend *disk_open(struct cli *cli, Platter *pl, const struct disk_args *ar
     if (bs && args->snapshot && show_snapshot(bs, args->snapshot, &err) < 0) {
         bdrv_unref(bs);
         bs = NULL;
+        opened = true;
     }
     blk = bs ? backend_new(pl, bs, args, &err) : NULL;
     if (!blk) {
-        report_open(cli, args, err);
+        report_open(cli, args, opened, err);
         return NULL;
     }
     if (cache->write_through) {

@@ -98,6 +98,8 @@ bool disk_take_file(struct disk_args *args, const struct cli_args *a);
 int disk_no_file(struct cli *cli);
 int disk_extra_file(const struct cli_args *a);
 
+/* Whether there is such a cache mode; NULL: the usual one. */
+bool disk_cache_is_known(const char *name);
 /* Check the words in args without opening anything; false after printing. */
 bool disk_args_check(struct cli *cli, const struct disk_args *args);
 

@@ -120,6 +120,7 @@ static int convert_files(struct cli *cli, struct convert_args *args)
     convert_close(&run);
     platter_free(run.pl);
     if (code == CLI_EXIT_OK) {
+        run.progress.printed = -1; /* the end is told in any case */
         progress_set(&run.progress, 1, 1);
     }
     if (args->progress_json) {
@@ -359,7 +360,10 @@ static int convert_begin(struct cli *cli, struct convert_args *args)
             return cli_error(cli, "out of memory");
         }
     }
-    if (!disk_args_check(cli, &args->disk) || !disk_args_check(cli, &args->target)) {
+    if (!disk_cache_is_known(args->disk.cache)) {
+        return cli_error(cli, "Invalid source cache option: %s", args->disk.cache);
+    }
+    if (!disk_args_check(cli, &args->disk)) {
         return CLI_EXIT_USAGE;
     }
     args->engine.count_first = args->progress && !args->quiet;

@@ -156,13 +156,17 @@ static void allow_backing(struct convert_run *run)
     free(path);
 }
 
-static int target_create(struct convert_run *run)
+static const char *target_format(const struct convert_run *run)
+{
+    return run->args->format ? run->args->format : "raw";
+}
+
+/* Whether the target can be made as it is wanted. */
+static int target_prepare(struct convert_run *run)
 {
     struct convert_args *args = run->args;
-    const char *format = args->format ? args->format : "raw";
+    const char *format = target_format(run);
     const BlockDriver *drv = target_driver(run, format);
-    BlockOptions *options;
-    char doing[64];
     int code = drv ? settle_backing(run, drv) : CLI_EXIT_FAILED;
 
     if (code == CLI_EXIT_OK && args->engine.compressed && !(drv->caps & BDRV_CAP_COMPRESSED)) {
@@ -177,10 +181,18 @@ static int target_create(struct convert_run *run)
     if (code == CLI_EXIT_OK && args->bitmaps) {
         code = convert_bitmaps_check(run);
     }
-    if (code != CLI_EXIT_OK) {
-        return code;
-    }
-    options = block_options_copy(args->list.options);
+    return code;
+}
+
+static int target_create(struct convert_run *run)
+{
+    struct convert_args *args = run->args;
+    const char *format = target_format(run);
+    const BlockDriver *drv = bdrv_find_driver(format);
+    BlockOptions *options = block_options_copy(args->list.options);
+    char doing[64];
+    int code;
+
     if (!options) {
         return cli_error(run->cli, "out of memory");
     }
@@ -229,7 +241,7 @@ static int target_open(struct convert_run *run)
     struct convert_args *args = run->args;
 
     if (!args->target.image_opts) {
-        args->target.format = args->format ? args->format : "raw";
+        args->target.format = target_format(run);
     }
     run->target = disk_open(run->cli, run->pl, &args->target);
     if (!run->target) {
@@ -251,8 +263,14 @@ static int target_open(struct convert_run *run)
 int convert_open_target(struct convert_run *run)
 {
     struct convert_args *args = run->args;
-    int code = args->skip_create ? CLI_EXIT_OK : target_create(run);
+    int code = args->skip_create ? CLI_EXIT_OK : target_prepare(run);
 
+    if (code == CLI_EXIT_OK && !disk_cache_is_known(args->target.cache)) {
+        code = cli_error(run->cli, "Invalid cache option: %s", args->target.cache);
+    }
+    if (code == CLI_EXIT_OK && !args->skip_create) {
+        code = target_create(run);
+    }
     if (code == CLI_EXIT_OK) {
         code = target_open(run);
     }

@@ -57,11 +57,7 @@ static int open_for_create(Platter *pl, const char *path, bool *ret_is_new, Erro
     if (fd >= 0) {
         return fd;
     }
-    if (fd == -EEXIST) {
-        fd = bdrv_os_open(pl, path, O_RDWR | O_NONBLOCK, 0, errp);
-    } else {
-        fd = bdrv_os_open(pl, path, O_RDWR | O_CREAT | O_NONBLOCK, 0644, errp); /* for its text */
-    }
+    fd = bdrv_os_open(pl, path, O_RDWR | O_CREAT | O_NONBLOCK, 0644, errp);
     if (fd < 0) {
         return fd;
     }
