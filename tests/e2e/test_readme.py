@@ -73,6 +73,16 @@ def test_try_a_disk(folder):
     assert 'wrote 65536/65536' in out[0] and 'Run completed' in out[1] and 'virtual-size' in out[2]
 
 
+def test_convert(folder):
+    if 'qcow2' not in formats():
+        pytest.skip('this build has no qcow2')
+    (folder / 'disk.raw').write_bytes(os.urandom(1 << 20) + bytes(1 << 20))
+    out = [good(line, folder) for line in recipe('Convert.')]
+    assert '(100.00/100%)' in out[0] and '"percent": 100.00' in out[2]
+    assert out[3] == 'Images are identical.\n'
+    assert os.path.getsize(folder / 'first.raw') == 1 << 20
+
+
 def test_keep_the_changes_apart(folder):
     if 'qcow2' not in formats():
         pytest.skip('this build has no qcow2')

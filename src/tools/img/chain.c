@@ -11,7 +11,7 @@ BlockDriverState *chain_below(BlockDriverState *bs)
     return bdrv_get_child(bs, "backing");
 }
 
-static bool same_file(const char *a, const char *b)
+bool chain_same_file(const char *a, const char *b)
 {
     struct stat st_a, st_b;
 
@@ -28,7 +28,7 @@ BlockDriverState *chain_find(BlockDriverState *bs, const char *name, unsigned *r
         const char *filename = bdrv_get_filename(backing);
 
         if (strcmp(filename, name) == 0 || (said && strcmp(said, name) == 0) ||
-            same_file(filename, name)) {
+            chain_same_file(filename, name)) {
             if (ret_depth) {
                 *ret_depth = depth;
             }

@@ -3,6 +3,8 @@
 #ifndef PLATTER_TOOLS_CHAIN_H
 #define PLATTER_TOOLS_CHAIN_H
 
+#include <stdbool.h>
+
 #include <platter/backend.h>
 #include <platter/image.h>
 
@@ -12,6 +14,8 @@ BlockDriverState *chain_below(BlockDriverState *bs);
  * above it says, or a path to the same file. *ret_depth (may be NULL) is 1 for the backing file of
  * bs. NULL: none. */
 BlockDriverState *chain_find(BlockDriverState *bs, const char *name, unsigned *ret_depth);
+/* Whether two paths lead to one file. */
+bool chain_same_file(const char *a, const char *b);
 /* A backend that reads bs besides its other users. NULL with errp. */
 BlockBackend *chain_reader(Platter *pl, BlockDriverState *bs, const char *id, Error **errp);
 

@@ -47,6 +47,9 @@ int convert_open_sources(struct convert_run *run);
 int convert_open_target(struct convert_run *run);
 void convert_close(struct convert_run *run);
 
+/* Where no lock guards the sources, which are open: whether file is none of theirs. */
+int convert_check_target(struct cli *cli, Platter *pl, const char *file);
+
 /* Make the image file of format from options (owned). doing: "converting FORMAT", of the message.
  */
 int convert_create(struct cli *cli, Platter *pl, const char *file, const char *format,

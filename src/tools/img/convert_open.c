@@ -61,6 +61,19 @@ int convert_open_sources(struct convert_run *run)
 
 /* ---- making the target ---- */
 
+int convert_check_target(struct cli *cli, Platter *pl, const char *file)
+{
+    if (strncmp(file, "file:", 5) == 0) {
+        file += 5;
+    }
+    for (BlockDriverState *bs = bdrv_next_node(pl, NULL); bs; bs = bdrv_next_node(pl, bs)) {
+        if (chain_same_file(bdrv_get_filename(bs), file)) {
+            return cli_error(cli, "'%s' is what is to be copied, or belongs to it", file);
+        }
+    }
+    return CLI_EXIT_OK;
+}
+
 int convert_create(struct cli *cli, Platter *pl, const char *file, const char *format,
                    BlockOptions *options, uint64_t bytes, const char *doing)
 {
@@ -267,6 +280,9 @@ int convert_open_target(struct convert_run *run)
 
     if (code == CLI_EXIT_OK && !disk_cache_is_known(args->target.cache)) {
         code = cli_error(run->cli, "Invalid cache option: %s", args->target.cache);
+    }
+    if (code == CLI_EXIT_OK && args->disk.force_share) {
+        code = convert_check_target(run->cli, run->pl, args->target.file);
     }
     if (code == CLI_EXIT_OK && !args->skip_create) {
         code = target_create(run);

@@ -99,6 +99,11 @@ static int dd_run_on(struct cli *cli, Platter *pl, struct dd_args *args, BlockBa
     if (!find_range(args, (uint64_t)bytes, &s)) {
         cli_error(cli, "%s: cannot skip to specified offset", args->in.file);
     }
+    code = args->in.force_share ? convert_check_target(cli, pl, args->out.file) : CLI_EXIT_OK;
+    if (code != CLI_EXIT_OK) {
+        block_options_free(options);
+        return code;
+    }
     code = convert_create(cli, pl, args->out.file, args->format, options,
                           align_up(s.bytes, CONVERT_SECTOR_BYTES), "creating output image");
     return code == CLI_EXIT_OK ? copy(cli, pl, args, &s) : code;
