@@ -93,6 +93,26 @@ static void put(struct layout *l, const char *bytes, size_t n)
     }
 }
 
+static int put_dumped(const char *bytes, size_t n, void *opaque)
+{
+    struct layout *l = opaque;
+
+    put(l, bytes, n);
+    return l->failed ? -1 : 0;
+}
+
+/* As json_dumps, whose text may lack a key when memory lacked for it; here that is no text. */
+static char *dump(const json_t *value)
+{
+    struct layout l = {0};
+
+    if (json_dump_callback(value, put_dumped, &l, DUMP_FLAGS) < 0 || l.failed) {
+        free(l.out);
+        return NULL;
+    }
+    return l.out;
+}
+
 static void put_line(struct layout *l)
 {
     put(l, "\r\n", 2);
@@ -104,19 +124,15 @@ static void put_line(struct layout *l)
 static void put_string(struct layout *l, const char *text, size_t bytes)
 {
     json_t *value;
-    char *dump;
 
     if (!l->convert) {
         put(l, text, bytes);
         return;
     }
     value = json_parse_text(text, bytes, NULL);
-    dump = value != NULL ? json_dumps(value, DUMP_FLAGS) : NULL;
-    if (dump != NULL) {
-        put(l, dump, strlen(dump));
+    if (value == NULL || json_dump_callback(value, put_dumped, l, DUMP_FLAGS) < 0) {
+        l->failed = true;
     }
-    l->failed |= dump == NULL;
-    free(dump);
     json_decref(value);
 }
 
@@ -228,7 +244,7 @@ int qmp_id_text(const char *text, size_t bytes, char **ret_id)
 
 static char *dump_and_free(json_t *value)
 {
-    char *text = value != NULL ? json_dumps(value, DUMP_FLAGS) : NULL;
+    char *text = value != NULL ? dump(value) : NULL;
 
     json_decref(value);
     return text;
@@ -252,7 +268,7 @@ char *qmp_greeting_text(const char *version)
 
 char *qmp_return_text(const json_t *value, const char *id)
 {
-    char *text = value != NULL ? json_dumps(value, DUMP_FLAGS) : strdup("{}");
+    char *text = value != NULL ? dump(value) : strdup("{}");
     char *out = NULL;
 
     if (text != NULL &&
@@ -279,7 +295,7 @@ char *qmp_error_text(enum qmp_error_class error_class, const char *desc, const c
 
 char *qmp_event_text(const char *name, const json_t *data, int64_t realtime_ns)
 {
-    char *text = data != NULL ? json_dumps(data, DUMP_FLAGS) : NULL;
+    char *text = data != NULL ? dump(data) : NULL;
     char *out = NULL;
 
     if ((text != NULL || data == NULL) &&
