@@ -99,6 +99,8 @@ int64_t aio_clock_ns(void);
  * called from it. name is for the system's thread list (15 bytes shown). */
 IOThread *iothread_new(const char *name, const struct aio_context_options *opts, Error **errp);
 AioContext *iothread_get_aio_context(IOThread *thread);
+/* Its id as the system shows it (for pinning it to processors). */
+int64_t iothread_get_id(IOThread *thread);
 void iothread_free(IOThread *thread);
 
 #ifdef __cplusplus

@@ -11,12 +11,14 @@ struct IOThread {
     AioContext *ctx;   /* counted */
     os_thread *thread; /* owned */
     atomic_bool stop;
+    _Atomic int64_t id; /* 0: it does not run yet */
 };
 
 static void *iothread_main(void *arg)
 {
     IOThread *thread = arg;
 
+    atomic_store(&thread->id, os->thread_id());
     aio_context_set_current(thread->ctx);
     while (!atomic_load(&thread->stop)) {
         aio_poll(thread->ctx, true);
@@ -56,6 +58,14 @@ IOThread *iothread_new(const char *name, const struct aio_context_options *opts,
 AioContext *iothread_get_aio_context(IOThread *thread)
 {
     return thread->ctx;
+}
+
+int64_t iothread_get_id(IOThread *thread)
+{
+    while (atomic_load(&thread->id) == 0) {
+        os->thread_yield();
+    }
+    return atomic_load(&thread->id);
 }
 
 void iothread_free(IOThread *thread)

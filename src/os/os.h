@@ -94,6 +94,7 @@ struct os_table {
     /* threads; locks and conditions are pthreads' own (os/thread.h) */
     int (*thread_create)(const char *name, void *(*run)(void *), void *arg, os_thread **ret_thread);
     void (*thread_join)(os_thread *thread);
+    int64_t (*thread_id)(void); /* of the caller, as the system counts them */
     void (*thread_yield)(void); /* let another thread run */
 
     /* whether liburing may be used at all (a table that fakes files or time says no) */

@@ -181,6 +181,11 @@ static void linux_thread_join(os_thread *thread)
     free(thread);
 }
 
+static int64_t linux_thread_id(void)
+{
+    return gettid();
+}
+
 static void linux_thread_yield(void)
 {
     sched_yield();
@@ -249,6 +254,7 @@ const struct os_table os_linux = {
     .sleep_ns = linux_sleep_ns,
     .thread_create = linux_thread_create,
     .thread_join = linux_thread_join,
+    .thread_id = linux_thread_id,
     .thread_yield = linux_thread_yield,
     .io_uring_allowed = linux_io_uring_allowed,
 };
