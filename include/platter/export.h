@@ -54,6 +54,8 @@ struct nbd_export_options {
     const char *description; /* for people; NULL: none */
     bool writable;           /* false: write requests answer EPERM */
     bool allocation_depth;   /* offer the metadata context qemu:allocation-depth */
+    bool error_policy;       /* failed requests go through the backend's (blk_co_handle_error) */
+    AioContext *context;     /* its clients are served there; referenced; NULL: as others */
 };
 
 enum nbd_address_kind {
@@ -100,6 +102,9 @@ void nbd_server_free(NbdServer *server);
  * Errors: EADDRINUSE (somebody listens there), EEXIST (the path is no socket), ENAMETOOLONG,
  * EACCES, EINVAL, ENOMEM and what the system says. */
 int nbd_server_listen(NbdServer *server, const struct nbd_address *address, Error **errp);
+/* The same on a socket that listens already (socket activation); fd becomes the server's, also on
+ * failure. 0, -EINVAL (it does not listen, or is neither unix nor TCP), -ENOTSOCK, -ENOMEM. */
+int nbd_server_listen_fd(NbdServer *server, int fd, Error **errp);
 /* How many sockets listen, and the URI of an export there ("nbd+unix:///NAME?socket=PATH",
  * "nbd://HOST:PORT/NAME"), which the caller frees with free(). NULL out of memory. */
 unsigned nbd_server_listener_count(const NbdServer *server);

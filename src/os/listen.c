@@ -1,5 +1,6 @@
 /* SPDX-License-Identifier: MIT */
 #include <errno.h>
+#include <fcntl.h>
 #include <netdb.h>
 #include <stdio.h>
 #include <stdlib.h>
@@ -278,4 +279,52 @@ int os_listen_tcp(const char *host, const char *port, struct os_listener *ret_li
     rc = tcp_listen_all(list, what, ret_listeners, errp);
     freeaddrinfo(list);
     return rc;
+}
+
+/* What it is called. */
+static int fd_name(struct os_listener *listener, Error **errp)
+{
+    union {
+        struct sockaddr any;
+        struct sockaddr_un un;
+        struct sockaddr_storage room;
+    } addr = {.any.sa_family = AF_UNSPEC};
+    socklen_t len = sizeof(addr) - 1;
+    int rc = os->getsockname(listener->fd, &addr.any, &len);
+
+    if (rc < 0) {
+        return error_set_errno(errp, -rc, "descriptor %d is no socket", listener->fd);
+    }
+    if (addr.any.sa_family == AF_UNIX) {
+        listener->path = strdup(addr.un.sun_path);
+        return listener->path ? 0 : error_set(errp, ENOMEM, "out of memory");
+    }
+    if (addr.any.sa_family != AF_INET && addr.any.sa_family != AF_INET6) {
+        return error_set(errp, EINVAL, "descriptor %d is neither a unix nor a TCP socket",
+                         listener->fd);
+    }
+    return tcp_name(listener, errp);
+}
+
+int os_listen_fd(int fd, struct os_listener *ret_listener, Error **errp)
+{
+    struct os_listener listener = {.fd = fd};
+    int listening = 0;
+    socklen_t len = sizeof(listening);
+    int flags = os->fcntl_getfl(fd);
+    int rc = fd_name(&listener, errp);
+
+    if (rc == 0 &&
+        (os->getsockopt(fd, SOL_SOCKET, SO_ACCEPTCONN, &listening, &len) < 0 || !listening)) {
+        rc = error_set(errp, EINVAL, "descriptor %d does not listen", fd);
+    }
+    if (rc == 0 && (flags < 0 || os->fcntl_setfl(fd, flags | O_NONBLOCK) < 0)) {
+        rc = error_set(errp, EINVAL, "descriptor %d cannot be made non-blocking", fd);
+    }
+    if (rc < 0) {
+        os_listener_close(&listener);
+        return rc;
+    }
+    *ret_listener = listener;
+    return 0;
 }

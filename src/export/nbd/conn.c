@@ -138,15 +138,34 @@ void nbd_conn_tick(struct nbd_conn *conn)
 
 /* ---- life ---- */
 
-static int conn_setup(struct nbd_conn *conn)
+/* What belongs to the context. */
+static int conn_settle_in(struct nbd_conn *conn)
 {
     conn->timer = aio_timer_new(conn->ctx, conn_timer_cb, conn);
     conn->flush_bh = aio_bh_new(conn->ctx, nbd_reply_flush_bh, conn);
+    return conn->timer != NULL && conn->flush_bh != NULL ? 0 : -ENOMEM;
+}
+
+static void conn_move_out(struct nbd_conn *conn)
+{
+    if (conn->timer != NULL) {
+        aio_timer_free(conn->timer);
+    }
+    if (conn->flush_bh != NULL) {
+        aio_bh_delete(conn->flush_bh);
+    }
+    conn->timer = NULL;
+    conn->flush_bh = NULL;
+}
+
+static int conn_setup(struct nbd_conn *conn)
+{
+    int rc = conn_settle_in(conn);
+
     conn->chunk = nbd_chunk_new(&conn->bufs);
     conn->send_iov = malloc(NBD_SEND_IOV_MAX * sizeof(*conn->send_iov));
     conn->send_heads = malloc((size_t)NBD_MAX_IN_FLIGHT * NBD_REPLY_BYTES_MAX);
-    if (conn->timer == NULL || conn->flush_bh == NULL || conn->chunk == NULL ||
-        conn->send_iov == NULL || conn->send_heads == NULL) {
+    if (rc < 0 || conn->chunk == NULL || conn->send_iov == NULL || conn->send_heads == NULL) {
         return -ENOMEM;
     }
     aio_timer_mod(conn->timer, aio_clock_ns() + conn->server->handshake_timeout_ns);
@@ -176,12 +195,7 @@ static void conn_fini(struct nbd_conn *conn)
     }
     nbd_chunk_unref(&conn->bufs, conn->chunk);
     nbd_bufs_trim(&conn->bufs);
-    if (conn->timer != NULL) {
-        aio_timer_free(conn->timer);
-    }
-    if (conn->flush_bh != NULL) {
-        aio_bh_delete(conn->flush_bh);
-    }
+    conn_move_out(conn);
     free(conn->out);
     free(conn->send_iov);
     free(conn->send_heads);
@@ -193,6 +207,9 @@ static void conn_end_co(struct nbd_conn *conn)
 {
     NbdServer *server = conn->server;
 
+    os_mutex_lock(&server->lock);
+    conn->home->load--; /* which may be the export's, and go with it */
+    os_mutex_unlock(&server->lock);
     if (conn->meta_export != NULL) {
         nbd_export_unuse(conn->meta_export);
     }
@@ -212,10 +229,57 @@ static void conn_end_co(struct nbd_conn *conn)
         TAILQ_REMOVE(&server->handshaking, conn, link);
         server->handshake_count--;
     }
-    conn->home->load--;
     aio_bh_schedule(server->accept_bh);
     os_mutex_unlock(&server->lock);
     free(conn);
+}
+
+static void conn_transmit_co(struct nbd_conn *conn)
+{
+    aio_timer_del(conn->timer);
+    conn->transmitting = true;
+    nbd_session_co(conn);
+    conn_settle_co(conn);
+}
+
+/* Goes on in the context of its export. */
+static void conn_moved_entry(void *opaque)
+{
+    struct nbd_conn *conn = opaque;
+
+    coroutine_pool_reserve(COROUTINE_POOL_RESERVATION);
+    if (conn_settle_in(conn) == 0) {
+        conn_transmit_co(conn);
+    }
+    coroutine_pool_reserve(-COROUTINE_POOL_RESERVATION);
+    conn_end_co(conn);
+}
+
+/* Hand the connection, which has nothing in flight, over to the context of its export: with a
+ * coroutine of its own there, since this one is still running. False: it stays here. */
+static bool conn_move(struct nbd_conn *conn)
+{
+    struct nbd_context *place = &conn->export->place;
+    Coroutine *co;
+
+    if (place->ctx == NULL || place->ctx == conn->ctx) {
+        return false;
+    }
+    co = coroutine_create(conn_moved_entry, conn);
+    if (co == NULL) {
+        return false;
+    }
+    conn_move_out(conn);
+    os_mutex_lock(&conn->server->lock);
+    conn->home->load--;
+    conn->home = place;
+    place->load++;
+    os_mutex_unlock(&conn->server->lock);
+    conn->ctx = place->ctx;
+    conn->co = co;
+    coroutine_pool_reserve(-COROUTINE_POOL_RESERVATION);
+    aio_co_schedule(conn->ctx, co);
+    return true;
 }
 
 static void conn_entry(void *opaque)
@@ -224,10 +288,10 @@ static void conn_entry(void *opaque)
 
     coroutine_pool_reserve(COROUTINE_POOL_RESERVATION);
     if (conn_setup(conn) == 0 && nbd_handshake_co(conn) == 0) {
-        aio_timer_del(conn->timer);
-        conn->transmitting = true;
-        nbd_session_co(conn);
-        conn_settle_co(conn);
+        if (conn_move(conn)) {
+            return; /* it is another thread's from here on */
+        }
+        conn_transmit_co(conn);
     }
     coroutine_pool_reserve(-COROUTINE_POOL_RESERVATION);
     conn_end_co(conn);

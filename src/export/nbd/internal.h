@@ -103,6 +103,11 @@ void nbd_chunk_unref(struct nbd_bufs *bufs, struct nbd_chunk *chunk);
 
 /* ---- server ---- */
 
+struct nbd_context {
+    AioContext *ctx; /* counted */
+    unsigned load;   /* lock: connections */
+};
+
 struct nbd_export {
     LIST_ENTRY(nbd_export) link; /* lock */
     NbdServer *server;           /* borrowed */
@@ -111,6 +116,8 @@ struct nbd_export {
     char *description;           /* owned or NULL */
     bool writable;
     bool allocation_depth;
+    bool error_policy;
+    struct nbd_context place; /* ctx counted, or NULL: connections stay where they are */
     uint32_t mem_alignment;
     uint32_t preferred_bytes;
     unsigned users;             /* lock: connections */
@@ -130,11 +137,6 @@ LIST_HEAD(nbd_listener_list, nbd_listener);
 struct nbd_counters {
     _Atomic uint64_t reads, writes, others, failed, read_bytes, write_bytes, latency_ns;
 } __attribute__((aligned(64)));
-
-struct nbd_context {
-    AioContext *ctx; /* counted */
-    unsigned load;   /* lock: connections */
-};
 
 struct nbd_conn;
 TAILQ_HEAD(nbd_conn_list, nbd_conn);
@@ -315,6 +317,7 @@ uint32_t nbd_req_check(const struct nbd_conn *conn, const struct nbd_request *h,
 /* read.c, status.c: coroutine; fill the reply and return 0, or -errno */
 int nbd_read_co(struct nbd_req *req);
 int nbd_status_co(struct nbd_req *req);
+int nbd_read_zeroes(struct nbd_req *req); /* 0 or -ENOMEM */
 
 /* reply.c: fill the reply of req, then queue it. */
 void nbd_reply_ok(struct nbd_req *req);

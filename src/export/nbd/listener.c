@@ -200,6 +200,14 @@ int nbd_server_listen(NbdServer *server, const struct nbd_address *address, Erro
     return rc < 0 ? rc : listener_start(server, &sock, errp);
 }
 
+int nbd_server_listen_fd(NbdServer *server, int fd, Error **errp)
+{
+    struct os_listener sock;
+    int rc = os_listen_fd(fd, &sock, errp);
+
+    return rc < 0 ? rc : listener_start(server, &sock, errp);
+}
+
 unsigned nbd_server_listener_count(const NbdServer *server)
 {
     return server->listener_count;

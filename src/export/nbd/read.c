@@ -8,6 +8,7 @@
 #include <assert.h>
 #include <errno.h>
 #include <stdlib.h>
+#include <string.h>
 
 #include "export/nbd/internal.h"
 #include "util/checked.h"
@@ -196,4 +197,17 @@ int nbd_read_co(struct nbd_req *req)
         nbd_reply_data(req, bytes);
     }
     return rc;
+}
+
+int nbd_read_zeroes(struct nbd_req *req)
+{
+    uint32_t bytes = (uint32_t)req->h.length;
+
+    req->buf = nbd_bufs_get(&req->conn->bufs, bytes, &req->buf_cap);
+    if (req->buf == NULL) {
+        return -ENOMEM;
+    }
+    memset(req->buf, 0, bytes);
+    nbd_reply_data(req, bytes);
+    return 0;
 }

@@ -153,7 +153,9 @@ static int write_co(struct nbd_req *req)
     }
     rc = blk_co_pwritev(req->conn->export->blk, (int64_t)req->h.offset, &view,
                         req->h.flags & NBD_CMD_FLAG_FUA ? BDRV_REQ_FUA : 0);
-    req_release_payload(req); /* still warm for what is received next */
+    if (LIKELY(rc >= 0) || !req->conn->export->error_policy) { /* else it may be tried again */
+        req_release_payload(req);                              /* still warm for what comes next */
+    }
     return rc;
 }
 
@@ -236,6 +238,45 @@ static int req_run_co(struct nbd_req *req)
     }
 }
 
+/* Whether the backend's error policy has a word in what became of the request: not where memory of
+ * ours was missing, or the client goes. */
+static bool has_policy(const struct nbd_req *req, int rc)
+{
+    const struct nbd_conn *conn = req->conn;
+    uint16_t type = req->h.type;
+    bool ours = rc == -ESHUTDOWN || (rc == -ENOMEM && type == NBD_CMD_READ && req->buf == NULL);
+
+    return conn->export->error_policy && !ours && !conn->dead && !atomic_load(&conn->stop) &&
+           !atomic_load(&conn->cancelled) &&
+           (type == NBD_CMD_READ || command_writes(type) || type == NBD_CMD_FLUSH);
+}
+
+/* A request that failed is told about, and perhaps held until it is to be tried again. An error
+ * that is to be ignored makes a read give zeroes. */
+static int req_policy_co(struct nbd_req *req, int rc)
+{
+    bool is_read = req->h.type == NBD_CMD_READ;
+
+    while (rc < 0 && has_policy(req, rc)) {
+        rc = blk_co_handle_error(req->conn->export->blk, is_read, rc);
+        if (rc == 0 && is_read) {
+            req_release_payload(req);
+            return nbd_read_zeroes(req);
+        }
+        if (rc != BLK_TRY_AGAIN) {
+            break;
+        }
+        if (is_read) {
+            req_release_payload(req);
+        }
+        free(req->heap);
+        req->heap = NULL;
+        req->nout = 0;
+        rc = req_run_co(req);
+    }
+    return rc;
+}
+
 static void req_fail(struct nbd_req *req, int rc)
 {
     uint32_t error = nbd_error_of_errno(rc);
@@ -256,6 +297,9 @@ static void req_entry(void *opaque)
 
     req->nout = 0;
     rc = req_run_co(req);
+    if (UNLIKELY(rc < 0)) {
+        rc = req_policy_co(req, rc);
+    }
     if (UNLIKELY(rc < 0)) {
         req_fail(req, rc);
     } else if (req->nout == 0) {

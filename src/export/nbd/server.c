@@ -150,6 +150,25 @@ static bool scope_has(const struct stop_scope *scope, const struct nbd_conn *con
            conn->meta_export == scope->export;
 }
 
+/* What the error policy of a backend holds back is given up. The control thread's lists. */
+static void scope_unpark(const struct stop_scope *scope)
+{
+    NbdServer *server = scope->server;
+    struct nbd_export *export;
+
+    if (scope->export != NULL) {
+        if (scope->export->error_policy) {
+            instance_unpark(server->pl, scope->export->blk, -ECANCELED);
+        }
+        return;
+    }
+    LIST_FOREACH (export, &server->exports, link) {
+        if (export->error_policy) {
+            instance_unpark(server->pl, export->blk, -ECANCELED);
+        }
+    }
+}
+
 static void scope_stop(const struct stop_scope *scope, bool hard)
 {
     NbdServer *server = scope->server;
@@ -167,6 +186,7 @@ static void scope_stop(const struct stop_scope *scope, bool hard)
         }
     }
     os_mutex_unlock(&server->lock);
+    scope_unpark(scope);
     co_queue_wake_all(&server->slot_queue);
 }
 
@@ -208,6 +228,9 @@ static void scope_end(struct stop_scope *scope)
 static void export_free(struct nbd_export *export)
 {
     blk_unref(export->blk);
+    if (export->place.ctx != NULL) {
+        aio_context_unref(export->place.ctx);
+    }
     free(export->name);
     free(export->description);
     free(export);
@@ -330,6 +353,11 @@ int nbd_server_add_export(NbdServer *server, BlockBackend *blk,
     blk_ref(blk);
     export->writable = o.writable;
     export->allocation_depth = o.allocation_depth;
+    export->error_policy = o.error_policy;
+    if (o.context != NULL) {
+        aio_context_ref(o.context);
+        export->place.ctx = o.context;
+    }
     export->mem_alignment = limits->mem_alignment;
     export->preferred_bytes = limits->request_alignment > PREFERRED_BYTES
                                   ? (uint32_t)min_u64(limits->request_alignment, 65536)
