@@ -55,6 +55,9 @@ typedef struct BlockDevOps {
 /* name: a letter, then letters, digits, '-', '.', '_'. Reference count 1. [control]
  * NULL with errp: not well formed; taken by a backend; taken by a node; ENOMEM. */
 BlockBackend *blk_new(Platter *pl, const char *name, Error **errp);
+/* One without a name, that blk_next does not show: for whoever uses a node by itself (an export).
+ * NULL with errp: ENOMEM. [control] */
+BlockBackend *blk_new_hidden(Platter *pl, Error **errp);
 /* blk_new plus an empty root node (a node without driver: not inserted). [control] */
 BlockBackend *blk_new_with_bs(Platter *pl, const char *name, Error **errp);
 /* blk_new plus bdrv_open(filename, reference, options, flags) as its root. Ownership of options

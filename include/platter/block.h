@@ -148,6 +148,9 @@ BlockDriverState *bdrv_open(Platter *pl, const char *filename, const char *refer
  * (size in bytes, preallocation, ...). 0 or -errno. [control] */
 int bdrv_create(Platter *pl, const char *filename, BlockOptions *options, Error **errp);
 
+/* The same on an open node instead of a file, for formats: what is in it is lost. */
+int bdrv_create_on(BlockDriverState *file, BlockOptions *options, Error **errp);
+
 void bdrv_ref(BlockDriverState *bs); /* [control] */
 /* At zero: flushes, closes and lets go of its children. NULL allowed. [control]; from another
  * thread the destruction is handed to the control thread. */

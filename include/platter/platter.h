@@ -55,6 +55,9 @@ int platter_add_fd(Platter *pl, int64_t set, int fd, Error **errp);
 /* Close the descriptors of a set that no node uses. 0 or -ENOENT. [control] */
 int platter_remove_fd(Platter *pl, int64_t set, Error **errp);
 
+/* The same for one descriptor of a set. 0 or -ENOENT. [control] */
+int platter_remove_one_fd(Platter *pl, int64_t set, int fd);
+
 /* Let images name this file, whatever lies below this folder, or a descriptor set
  * ("/dev/fdset/N"). The path must exist; symbolic links in it are followed now, those in what an
  * image names when it is opened, and where they lead counts. Only for PLATTER_REFS_LISTED, and for

@@ -54,6 +54,8 @@ ThrottleGroup *throttle_group_find(Platter *pl, const char *name);
 ThrottleGroup *throttle_group_next(Platter *pl, ThrottleGroup *group); /* [control] */
 void throttle_group_ref(ThrottleGroup *group);                         /* [control] */
 void throttle_group_unref(ThrottleGroup *group);                       /* [control]; NULL allowed */
+/* Whether anybody besides the caller holds a reference. [control] */
+bool throttle_group_is_shared(const ThrottleGroup *group);
 const char *throttle_group_name(const ThrottleGroup *group);
 /* In force at once, for requests that wait too. 0 or -EINVAL. [control] */
 int throttle_group_set_config(ThrottleGroup *group, const struct throttle_config *config,

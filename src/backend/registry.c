@@ -186,6 +186,20 @@ BlockBackend *blk_new(Platter *pl, const char *name, Error **errp)
     return blk;
 }
 
+BlockBackend *blk_new_hidden(Platter *pl, Error **errp)
+{
+    struct blk_room *room = blk_room_get(pl);
+    BlockBackend *blk = room != NULL ? blk_alloc(pl, "") : NULL;
+
+    BLK_ASSERT_CONTROL(pl);
+    if (blk == NULL) {
+        error_set(errp, ENOMEM, "out of memory");
+        return NULL;
+    }
+    TAILQ_INSERT_TAIL(&room->all, blk, in_all);
+    return blk;
+}
+
 /* Give bs (ownership passes in) to a new backend; on failure both end. */
 static BlockBackend *blk_new_finish(BlockBackend *blk, BlockDriverState *bs, Error **errp)
 {

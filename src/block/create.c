@@ -40,6 +40,71 @@ static const char *creating_name(const BlockDriver *drv, const char *filename)
     return filename;
 }
 
+static void create_describe(void *parent, char *buf, size_t size)
+{
+    snprintf(buf, size, "creation");
+}
+
+static const struct bdrv_parent_class create_parent_class = {.describe = create_describe};
+
+static BdrvEdge *create_attach(BlockDriverState *bs, Error **errp)
+{
+    const uint64_t perm = BDRV_PERM_CONSISTENT_READ | BDRV_PERM_WRITE | BDRV_PERM_RESIZE;
+
+    return bdrv_root_attach(bs, "create", &create_parent_class, NULL, perm, BDRV_PERM_ALL, errp);
+}
+
+/* ---- on a node that is open ---- */
+
+/* The node that a name stands for, or NULL. */
+static BlockDriverState *named_node(Platter *pl, const char *filename)
+{
+    size_t len = strlen(BDRV_CREATE_ON_NODE);
+
+    return filename != NULL && strncmp(filename, BDRV_CREATE_ON_NODE, len) == 0
+               ? bdrv_find_node(pl, filename + len)
+               : NULL;
+}
+
+struct resize_node {
+    BdrvEdge *edge;
+    uint64_t bytes;
+    Error **errp;
+};
+
+static int resize_node_co(void *opaque)
+{
+    struct resize_node *r = opaque;
+    int rc = bdrv_edge_truncate_co(r->edge, 0, false, BDRV_PREALLOC_OFF, 0, r->errp);
+
+    return rc < 0 ? rc
+                  : bdrv_edge_truncate_co(r->edge, r->bytes, false, BDRV_PREALLOC_OFF, 0, r->errp);
+}
+
+/* What making a file is for a node: it is emptied, and as large as asked for. */
+static int create_node(Platter *pl, BlockDriverState *bs, BlockOptions *options, Error **errp)
+{
+    struct resize_node r = {.errp = errp};
+    char of[BDRV_NODE_NAME_BYTES_MAX + 32];
+    int rc = block_options_take_size(options, "size", 0, INT64_MAX, &r.bytes, errp);
+
+    if (rc < 0) {
+        return rc;
+    }
+    snprintf(of, sizeof(of), "Creating on node '%s'", bs->node_name);
+    rc = block_options_refuse_rest(options, of, errp);
+    if (rc < 0) {
+        return rc;
+    }
+    r.edge = create_attach(bs, errp);
+    if (r.edge == NULL) {
+        return -EPERM;
+    }
+    rc = bdrv_run_co(resize_node_co, &r);
+    bdrv_create_close(r.edge);
+    return rc;
+}
+
 static int create(Platter *pl, const char *filename, BlockOptions *options, Error **errp)
 {
     AUTO_FREE char *name = NULL;
@@ -49,6 +114,9 @@ static int create(Platter *pl, const char *filename, BlockOptions *options, Erro
 
     if (rc < 0) {
         return rc;
+    }
+    if (name == NULL && named_node(pl, filename) != NULL) {
+        return create_node(pl, named_node(pl, filename), options, errp);
     }
     drv = creating_driver(name, filename, errp);
     if (drv == NULL) {
@@ -61,6 +129,9 @@ static int create(Platter *pl, const char *filename, BlockOptions *options, Erro
     rc = bdrv_refuse_unknown_keys(drv, "Creating", drv->create_keys, options, errp);
     if (rc < 0) {
         return rc;
+    }
+    if (named_node(pl, filename) != NULL && drv->protocol_name != NULL) {
+        return error_set(errp, EINVAL, "Driver '%s' does not create on a node", drv->format_name);
     }
     rc = drv->create(pl, creating_name(drv, filename), options, errp);
     if (rc < 0) {
@@ -87,28 +158,48 @@ int bdrv_create(Platter *pl, const char *filename, BlockOptions *options, Error 
     return rc;
 }
 
-/* ---- what a driver does to what it makes ---- */
-
-static void create_describe(void *parent, char *buf, size_t size)
+int bdrv_create_on(BlockDriverState *file, BlockOptions *options, Error **errp)
 {
-    snprintf(buf, size, "creation");
+    char name[sizeof(BDRV_CREATE_ON_NODE) + BDRV_NODE_NAME_BYTES_MAX];
+
+    snprintf(name, sizeof(name), BDRV_CREATE_ON_NODE "%s", file->node_name);
+    return bdrv_create(file->pl, name, options, errp);
 }
 
-static const struct bdrv_parent_class create_parent_class = {.describe = create_describe};
+/* ---- what a driver does to what it makes ---- */
+
+/* What is to be opened of a name: a node by reference, its image over it, or the file. */
+static BlockDriverState *open_name(Platter *pl, const char *filename, BlockOptions *options,
+                                   Error **errp)
+{
+    BlockDriverState *bs = named_node(pl, filename);
+    int flags = BDRV_O_RDWR | BDRV_O_NO_BACKING;
+
+    if (bs == NULL) {
+        return options != NULL ? bdrv_open(pl, filename, NULL, options, flags, errp)
+                               : bdrv_open_storage(pl, filename, BDRV_O_RDWR, errp);
+    }
+    if (options == NULL) {
+        bdrv_ref(bs);
+        return bs;
+    }
+    if (block_options_set_str(options, "file", bs->node_name) < 0) {
+        block_options_free(options);
+        error_set(errp, ENOMEM, "out of memory");
+        return NULL;
+    }
+    return bdrv_open(pl, NULL, NULL, options, flags, errp);
+}
 
 BdrvEdge *bdrv_create_open(Platter *pl, const char *filename, BlockOptions *options, Error **errp)
 {
-    const uint64_t perm = BDRV_PERM_CONSISTENT_READ | BDRV_PERM_WRITE | BDRV_PERM_RESIZE;
     BlockDriverState *bs;
     BdrvEdge *edge = NULL;
 
     instance_control(pl);
-    bs = options != NULL
-             ? bdrv_open(pl, filename, NULL, options, BDRV_O_RDWR | BDRV_O_NO_BACKING, errp)
-             : bdrv_open_storage(pl, filename, BDRV_O_RDWR, errp);
+    bs = open_name(pl, filename, options, errp);
     if (bs != NULL) {
-        edge =
-            bdrv_root_attach(bs, "create", &create_parent_class, NULL, perm, BDRV_PERM_ALL, errp);
+        edge = create_attach(bs, errp);
         bdrv_unref(bs); /* the edge has its own */
     }
     return edge;

@@ -391,6 +391,10 @@ int bdrv_edge_flush(BdrvEdge *edge);
  * just call it. What it returned, or -ENOMEM. Control thread. */
 int bdrv_run_co(int (*run_co)(void *opaque), void *opaque);
 
+/* A name that begins so (no user types it) stands for an open node, in create and in the calls that
+ * create makes: bdrv_create empties it, bdrv_create_open uses it. */
+#define BDRV_CREATE_ON_NODE "\001node:"
+
 /* For create: the bytes of the file that was just made, or, with options (owned; they name the
  * driver), the image in it, to be written and grown; without its backing file. NULL with errp. */
 BdrvEdge *bdrv_create_open(Platter *pl, const char *filename, BlockOptions *options, Error **errp);

@@ -66,7 +66,8 @@ int platter_add_fd(Platter *pl, int64_t set, int fd, Error **errp)
     return 0;
 }
 
-int platter_remove_fd(Platter *pl, int64_t set, Error **errp)
+/* Close what is in the set: all, or (only >= 0) one of it. */
+static bool remove_fds(Platter *pl, int64_t set, int only)
 {
     struct instance_fd **link = &pl->fds;
     bool found = false;
@@ -75,7 +76,7 @@ int platter_remove_fd(Platter *pl, int64_t set, Error **errp)
     while (*link != NULL) {
         struct instance_fd *entry = *link;
 
-        if (entry->set != set) {
+        if (entry->set != set || (only >= 0 && entry->fd != only)) {
             link = &entry->next;
             continue;
         }
@@ -84,10 +85,20 @@ int platter_remove_fd(Platter *pl, int64_t set, Error **errp)
         free(entry);
         found = true;
     }
-    if (!found) {
+    return found;
+}
+
+int platter_remove_fd(Platter *pl, int64_t set, Error **errp)
+{
+    if (!remove_fds(pl, set, -1)) {
         return error_set(errp, ENOENT, "there is no descriptor set %lld", (long long)set);
     }
     return 0;
+}
+
+int platter_remove_one_fd(Platter *pl, int64_t set, int fd)
+{
+    return remove_fds(pl, set, fd) ? 0 : -ENOENT;
 }
 
 void instance_fds_free(Platter *pl)

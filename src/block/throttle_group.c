@@ -147,6 +147,11 @@ void throttle_group_ref(ThrottleGroup *group)
     group->refcnt++;
 }
 
+bool throttle_group_is_shared(const ThrottleGroup *group)
+{
+    return group->refcnt > 1;
+}
+
 void throttle_group_unref(ThrottleGroup *group)
 {
     if (group == NULL) {
