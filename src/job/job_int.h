@@ -118,6 +118,7 @@ enum job_on_error job_error_action(Job *job, enum job_on_error policy, bool is_r
 
 struct jobs {
     TAILQ_HEAD(, Job) list;
+    bool calling; /* a control call of a job runs: create.c */
 };
 struct jobs *jobs_of(Platter *pl); /* NULL: no memory */
 void job_set_status(Job *job, enum job_status status);
