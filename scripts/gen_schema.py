@@ -4,7 +4,8 @@
 
 usage: gen_schema.py OUT_H OUT_C FILE.json...
 
-A file holds {"structs": [...], "enums": [...]}; both may be missing. A struct has a name, a doc
+A file holds {"structs": [...], "enums": [...]}; both may be missing (and "drivers": which of them
+a driver takes, for gen_qmp.py). A struct has a name, a doc
 and keys; a key has key, type (str, bool, int, uint, size, enum:NAME), and perhaps doc, optional
 (default true), default, min, max. An enum has a name, values, and perhaps aliases {word: value}.
 """
@@ -50,6 +51,7 @@ def load(paths):
                 if item['name'] in table:
                     fail(path, f'{kind} {item["name"]!r} is there twice')
                 table[item['name']] = item
+        doc.pop('drivers', None)  # for gen_qmp.py
         if doc:
             fail(path, f'unknown field {sorted(doc)[0]!r}')
     for s in structs.values():

@@ -20,10 +20,11 @@ struct job_start {
     unsigned flags; /* enum job_flags */
 };
 
-/* Create an image: of a file name, or (file not NULL, formats only) on an open node. options (owned,
- * also on failure): driver and its create options. The job cannot be paused once it works. */
+/* Create an image: of a file name, or (file_node not NULL, formats only) on an open node, which is
+ * looked up when the work begins. options (owned, also on failure): driver and its create options.
+ * The job cannot be paused once it works. */
 Job *job_create_start(Platter *pl, const struct job_start *start, const char *filename,
-                      BlockDriverState *file, BlockOptions *options, Error **errp);
+                      const char *file_node, BlockOptions *options, Error **errp);
 /* Change options of an image, as bdrv_amend does. options: owned, also on failure. */
 Job *job_amend_start(Platter *pl, const struct job_start *start, BlockDriverState *bs,
                      BlockOptions *options, bool force, Error **errp);

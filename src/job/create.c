@@ -20,8 +20,9 @@
 struct control_job {
     Job job;
     int (*call)(struct control_job *cj, Error **errp);
-    BlockDriverState *bs;  /* counted, or NULL: create on it, or amend it */
-    char *filename;        /* owned, or NULL: create it */
+    BlockDriverState *bs;  /* counted: amend it; or NULL */
+    char *filename;        /* owned: create it; or NULL */
+    char *node_name;       /* owned: create on it; or NULL */
     BlockOptions *options; /* owned until the call */
     bool force;
     bool ended;
@@ -40,10 +41,18 @@ static void report_progress(void *opaque, uint64_t done, uint64_t total)
 static int create_call(struct control_job *cj, Error **errp)
 {
     BlockOptions *options = cj->options;
+    BlockDriverState *file;
 
     cj->options = NULL;
-    return cj->bs ? bdrv_create_on(cj->bs, options, errp)
-                  : bdrv_create(cj->job.pl, cj->filename, options, errp);
+    if (cj->filename) {
+        return bdrv_create(cj->job.pl, cj->filename, options, errp);
+    }
+    file = bdrv_find_node(cj->job.pl, cj->node_name);
+    if (!file) {
+        block_options_free(options);
+        return error_set(errp, ENOENT, "Cannot find a node named '%s'", cj->node_name);
+    }
+    return bdrv_create_on(file, options, errp);
 }
 
 static int amend_call(struct control_job *cj, Error **errp)
@@ -105,6 +114,7 @@ static void control_free(Job *job)
     struct control_job *cj = (struct control_job *)job;
 
     free(cj->filename);
+    free(cj->node_name);
     block_options_free(cj->options);
     error_free(cj->err);
 }
@@ -131,11 +141,13 @@ static Job *control_start(Platter *pl, const struct job_driver *driver,
 
     if (!cj) {
         free(from->filename);
+        free(from->node_name);
         block_options_free(from->options);
         return NULL;
     }
     cj->call = from->call;
     cj->filename = from->filename;
+    cj->node_name = from->node_name;
     cj->options = from->options;
     cj->force = from->force;
     cj->bs = from->bs;
@@ -147,17 +159,16 @@ static Job *control_start(Platter *pl, const struct job_driver *driver,
 }
 
 Job *job_create_start(Platter *pl, const struct job_start *start, const char *filename,
-                      BlockDriverState *file, BlockOptions *options, Error **errp)
+                      const char *file_node, BlockOptions *options, Error **errp)
 {
-    struct control_job from = {.call = create_call, .options = options, .bs = file};
+    struct control_job from = {.call = create_call, .options = options};
 
-    if (!file) {
-        from.filename = strdup(filename);
-        if (!from.filename) {
-            block_options_free(options);
-            error_set(errp, ENOMEM, "out of memory");
-            return NULL;
-        }
+    from.filename = file_node ? NULL : strdup(filename);
+    from.node_name = file_node ? strdup(file_node) : NULL;
+    if (!from.filename && !from.node_name) {
+        block_options_free(options);
+        error_set(errp, ENOMEM, "out of memory");
+        return NULL;
     }
     return control_start(pl, &create_driver, start, &from, errp);
 }

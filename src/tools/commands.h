@@ -21,6 +21,7 @@ extern const struct cli_command command_bitmap;   /* img/bitmap.c */
 extern const struct cli_command command_rebase;   /* img/rebase.c */
 extern const struct cli_command command_commit;   /* img/commit.c */
 extern const struct cli_command command_serve;    /* serve/serve.c */
+extern const struct cli_command command_daemon;   /* daemon/daemon.c */
 extern const struct cli_command command_bench;    /* img/bench.c */
 extern const struct cli_command command_io;       /* io/io.c */
 

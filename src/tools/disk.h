@@ -126,6 +126,9 @@ int disk_allow_resize(BlockBackend *blk, Error **errp);
 /* An instance for a command, with the policy of args (NULL: the usual); NULL after printing why
  * not. */
 Platter *disk_platter_new(struct cli *cli, const struct disk_args *args);
+/* The same in a context of the caller's, with a sink for events; both may be NULL. */
+Platter *disk_platter_new_for(struct cli *cli, const struct disk_args *args, AioContext *ctx,
+                              PlatterEventFunc *event_cb, void *event_opaque);
 /* Let images name files in the folder of the file that is called name, or of those in options:
  * disk_open does it for its own. */
 void disk_allow_folder_of(Platter *pl, const char *name);

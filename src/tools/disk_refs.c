@@ -75,8 +75,20 @@ bool disk_refs_check(struct cli *cli, const struct disk_args *args)
 
 Platter *disk_platter_new(struct cli *cli, const struct disk_args *args)
 {
+    return disk_platter_new_for(cli, args, NULL, NULL, NULL);
+}
+
+Platter *disk_platter_new_for(struct cli *cli, const struct disk_args *args, AioContext *ctx,
+                              PlatterEventFunc *event_cb, void *event_opaque)
+{
     static const struct disk_args usual = {0};
-    struct platter_options options = {.size = sizeof(options), .image_refs_hint = hint};
+    struct platter_options options = {
+        .size = sizeof(options),
+        .main_context = ctx,
+        .image_refs_hint = hint,
+        .event_cb = event_cb,
+        .event_opaque = event_opaque,
+    };
     Error *err = NULL;
     Platter *pl = NULL;
 

@@ -27,6 +27,7 @@ static const struct cli_command *const commands[] = {
     &command_rebase,
     &command_commit,
     &command_serve,
+    &command_daemon,
     &command_bench,
     &command_io,
     NULL,
@@ -58,6 +59,11 @@ static const struct cli_program compat_programs[] = {
         .name = "qemu-io",
         .only = &command_io,
         .spelling = &spelling_qemu_io,
+    },
+    {
+        .name = "qemu-storage-daemon",
+        .only = &command_daemon,
+        .spelling = &spelling_qemu_storage_daemon,
     },
 };
 

@@ -30,3 +30,9 @@ const struct cli_spelling spelling_qemu_io = {
     .open_quote = "",
     .version_word = "version ",
 };
+
+const struct cli_spelling spelling_qemu_storage_daemon = {
+    .usage_exit = CLI_EXIT_FAILED,
+    .image_refs = "follow",
+    .version_word = "version ",
+};

@@ -22,5 +22,6 @@ struct cli_spelling {
 extern const struct cli_spelling spelling_native;
 extern const struct cli_spelling spelling_qemu_img;
 extern const struct cli_spelling spelling_qemu_io;
+extern const struct cli_spelling spelling_qemu_storage_daemon;
 
 #endif

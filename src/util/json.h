@@ -57,4 +57,14 @@ json_t *json_u64(uint64_t value);
 /* A whole number >= 0, or a string of nothing but decimal digits that is one. */
 bool json_get_u64(const json_t *value, uint64_t *ret);
 
+/* Building answers: a NULL value means that memory ran out, and *ret carries that to the end. */
+
+/* value is owned; *ret becomes -ENOMEM when it cannot be added. */
+void json_add(json_t *object, const char *key, json_t *value, int *ret);
+void json_append(json_t *list, json_t *value, int *ret);
+/* A name need not be UTF-8, but JSON must be: other bytes become '?'. */
+json_t *json_text(const char *text);
+/* value, or NULL (and value is let go) when ret says that it is not whole. */
+json_t *json_whole(json_t *value, int ret);
+
 #endif

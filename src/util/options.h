@@ -11,6 +11,8 @@
 #include <stddef.h>
 #include <stdint.h>
 
+#include <jansson.h>
+
 #include <platter/options.h>
 
 #define BLOCK_OPTIONS_TEXT_MAX (1024 * 1024)
@@ -40,6 +42,13 @@ BlockOptions *block_options_take_prefix(BlockOptions *opts, const char *prefix);
 int block_options_put_prefix(BlockOptions *opts, const char *prefix, const BlockOptions *src);
 /* Set a string where the key is not there yet. 0, -EINVAL, -ENOMEM. */
 int block_options_default_str(BlockOptions *opts, const char *key, const char *value);
+
+/* A JSON object (borrowed, of bounded depth and size), nested ones become dotted keys. NULL with
+ * errp: EINVAL, E2BIG, ENOMEM. */
+BlockOptions *block_options_from_json(json_t *object, Error **errp);
+/* All options as nested objects, owned by the caller; NULL with errp: ENOMEM, EILSEQ (a value that
+ * is not UTF-8). */
+json_t *block_options_to_json_value(const BlockOptions *opts, Error **errp);
 
 /* All options as JSON text in one line, dotted keys as nested objects, keys in order. malloc'd;
  * NULL with errp: ENOMEM, EILSEQ (a value that is not UTF-8). */

@@ -165,11 +165,30 @@ static int flatten_value(struct flatten *f, json_t *value)
     return options_set_value(f->opts, f->key, json_incref(value), OPTIONS_AGAIN_REFUSE, f->errp);
 }
 
-BlockOptions *block_options_parse_json(const char *text, Error **errp)
+BlockOptions *block_options_from_json(json_t *object, Error **errp)
 {
     struct flatten f = {.errp = errp};
-    json_t *json;
     int ret;
+
+    f.opts = block_options_new();
+    if (!f.opts) {
+        ret = error_set(errp, ENOMEM, "out of memory");
+    } else if (!json_is_object(object)) {
+        ret = error_set(errp, EINVAL, "options in JSON must be an object");
+    } else {
+        ret = flatten_value(&f, object);
+    }
+    if (ret < 0) {
+        block_options_free(f.opts);
+        return NULL;
+    }
+    return f.opts;
+}
+
+BlockOptions *block_options_parse_json(const char *text, Error **errp)
+{
+    BlockOptions *opts;
+    json_t *json;
 
     if (strncmp(text, "json:", 5) == 0) {
         text += 5;
@@ -178,20 +197,9 @@ BlockOptions *block_options_parse_json(const char *text, Error **errp)
     if (!json) {
         return NULL;
     }
-    f.opts = block_options_new();
-    if (!f.opts) {
-        ret = error_set(errp, ENOMEM, "out of memory");
-    } else if (!json_is_object(json)) {
-        ret = error_set(errp, EINVAL, "options in JSON must be an object");
-    } else {
-        ret = flatten_value(&f, json);
-    }
+    opts = block_options_from_json(json, errp);
     json_decref(json);
-    if (ret < 0) {
-        block_options_free(f.opts);
-        return NULL;
-    }
-    return f.opts;
+    return opts;
 }
 
 /* ---- JSON out ---- */
@@ -219,8 +227,7 @@ static int nest_value(json_t *root, char *key, json_t *value)
     return json_object_set_nocheck(at, key, value) < 0 ? -ENOMEM : 0;
 }
 
-/* The options as nested objects; NULL with errp. */
-static json_t *nest_all(const BlockOptions *opts, Error **errp)
+json_t *block_options_to_json_value(const BlockOptions *opts, Error **errp)
 {
     char nested_key[BLOCK_OPTIONS_KEY_BYTES_MAX + 1];
     json_t *root = json_object();
@@ -255,7 +262,7 @@ static json_t *nest_all(const BlockOptions *opts, Error **errp)
 
 char *block_options_to_json(const BlockOptions *opts, Error **errp)
 {
-    json_t *root = nest_all(opts, errp);
+    json_t *root = block_options_to_json_value(opts, errp);
     char *text;
     size_t bytes;
 

@@ -112,7 +112,7 @@ static void print_human(FILE *out, const struct bdrv_check_result *r)
 static void add_count(json_t *object, const char *key, uint64_t value, int *ret)
 {
     if (value > 0) {
-        json_text_add(object, key, json_u64(value), ret);
+        json_add(object, key, json_u64(value), ret);
     }
 }
 
@@ -127,12 +127,12 @@ static int print_json(struct cli *cli, BlockDriverState *bs, const char *file,
     add_count(object, "total-clusters", r->total_clusters, &ret);
     add_count(object, "corruptions", r->corruptions, &ret);
     add_count(object, "corruptions-fixed", r->corruptions_fixed, &ret);
-    json_text_add(object, "check-errors", json_u64(r->check_errors), &ret);
+    json_add(object, "check-errors", json_u64(r->check_errors), &ret);
     add_count(object, "leaks", r->leaks, &ret);
     add_count(object, "leaks-fixed", r->leaks_fixed, &ret);
     add_count(object, "allocated-clusters", r->allocated_clusters, &ret);
-    json_text_add(object, "filename", json_text_string(file), &ret);
-    json_text_add(object, "format", json_text_string(bdrv_get_format_name(bs)), &ret);
+    json_add(object, "filename", json_text(file), &ret);
+    json_add(object, "format", json_text(bdrv_get_format_name(bs)), &ret);
     add_count(object, "fragmented-clusters", r->fragmented_clusters, &ret);
     return json_text_print(cli, object, ret);
 }

@@ -10,12 +10,12 @@
 
 #include <platter/image.h>
 
+#include "control/image_info.h"
 #include "tools/commands.h"
 #include "tools/disk.h"
 #include "tools/img/chain.h"
 #include "tools/img/json_text.h"
 #include "tools/img/snapshot_list.h"
-#include "util/name_beside.h"
 #include "util/size.h"
 
 #define INDENT 4 /* of "Format specific information" */
@@ -41,70 +41,9 @@ struct info_args {
     bool json;
 };
 
-struct disk_facts {
-    const char *filename;
-    const char *format;
-    const char *engine; /* NULL: none needed */
-    int64_t disk_bytes;
-    int64_t allocated_bytes; /* < 0: not known */
-    bool has_info;
-    struct bdrv_info info;
-    bool probed;
-    const char *backing_file;            /* as the image says it; NULL: none */
-    const char *backing_format;          /* NULL: not said */
-    char *full_backing_file;             /* owned: where that is, seen from here */
-    json_t *specific;                    /* owned; NULL: none */
-    struct bdrv_snapshot_list snapshots; /* owned */
-    bool encrypted;
-};
-
-/* What only some formats have. 0 or -errno with errp. */
-static int facts_of_format(struct disk_facts *facts, BlockDriverState *bs, Error **errp)
-{
-    Error *err = NULL;
-    char *text = bdrv_get_specific_info(bs, &err);
-
-    if (err) {
-        *errp = err;
-        return -ENOMEM;
-    }
-    facts->specific = text ? json_loads(text, 0, NULL) : NULL;
-    facts->encrypted = json_object_get(json_object_get(facts->specific, "data"), "encrypt") != NULL;
-    free(text);
-    if (facts->backing_file) {
-        facts->full_backing_file = name_beside(facts->filename, facts->backing_file);
-    }
-    /* not every format has snapshots, and a damaged table is no reason to show nothing */
-    (void)bdrv_snapshot_list(bs, &facts->snapshots, NULL);
-    return 0;
-}
-
-static void facts_fini(struct disk_facts *facts)
-{
-    free(facts->full_backing_file);
-    json_decref(facts->specific);
-    bdrv_snapshot_list_free(&facts->snapshots);
-}
-
-/* A host file or device gives no information about clusters or dirt unless its driver says so. */
-static void facts_get(struct disk_facts *facts, BlockDriverState *bs)
-{
-    *facts = (struct disk_facts){
-        .filename = bdrv_get_filename(bs),
-        .format = bdrv_get_format_name(bs),
-        .engine = bdrv_get_engine_name(bs),
-        .disk_bytes = bdrv_getlength(bs),
-        .allocated_bytes = bdrv_get_allocated_file_size(bs),
-        .probed = bdrv_format_probed(bs),
-        .backing_file = bdrv_get_backing_file(bs),
-        .backing_format = bdrv_get_backing_format(bs),
-    };
-    facts->has_info = bdrv_get_info(bs, &facts->info) >= 0;
-}
-
 /* ---- human ---- */
 
-static void print_backing(struct cli *cli, const struct disk_facts *f)
+static void print_backing(struct cli *cli, const struct image_facts *f)
 {
     if (!f->backing_file) {
         return;
@@ -171,7 +110,7 @@ static void print_members(FILE *out, const json_t *value, int depth)
     }
 }
 
-static void print_human(struct cli *cli, const struct disk_facts *f)
+static void print_human(struct cli *cli, const struct image_facts *f)
 {
     char text[32];
 
@@ -210,94 +149,19 @@ static void print_human(struct cli *cli, const struct disk_facts *f)
 
 /* ---- JSON ---- */
 
-static json_t *snapshot_value(const struct bdrv_snapshot_info *sn)
-{
-    json_t *object = json_object();
-    int ret = object ? 0 : -ENOMEM;
-
-    if (sn->icount != UINT64_MAX) {
-        json_text_add(object, "icount", json_u64(sn->icount), &ret);
-    }
-    json_text_add(object, "vm-clock-nsec", json_u64(sn->vm_clock_nsec % 1000000000), &ret);
-    json_text_add(object, "name", json_text_string(sn->name), &ret);
-    json_text_add(object, "date-sec", json_integer(sn->date_sec), &ret);
-    json_text_add(object, "date-nsec", json_integer(sn->date_nsec), &ret);
-    json_text_add(object, "vm-clock-sec", json_u64(sn->vm_clock_nsec / 1000000000), &ret);
-    json_text_add(object, "id", json_text_string(sn->id), &ret);
-    json_text_add(object, "vm-state-size", json_u64(sn->vm_state_bytes), &ret);
-    if (ret < 0) {
-        json_decref(object);
-        return NULL;
-    }
-    return object;
-}
-
-static void add_snapshots(json_t *object, const struct disk_facts *f, int *ret)
-{
-    json_t *list;
-
-    if (f->snapshots.count == 0) {
-        return;
-    }
-    list = json_array();
-    for (size_t i = 0; i < f->snapshots.count; i++) {
-        if (json_array_append_new(list, snapshot_value(&f->snapshots.snapshots[i])) < 0) {
-            *ret = -ENOMEM;
-        }
-    }
-    json_text_add(object, "snapshots", list, ret);
-}
-
-static void add_backing(json_t *object, const struct disk_facts *f, int *ret)
-{
-    if (f->full_backing_file) {
-        json_text_add(object, "full-backing-filename", json_text_string(f->full_backing_file), ret);
-    }
-    if (f->backing_file) {
-        json_text_add(object, "backing-filename", json_text_string(f->backing_file), ret);
-    }
-}
-
 /* NULL: out of memory. */
-static json_t *facts_value(struct cli *cli, const struct disk_facts *f)
+static json_t *facts_value(struct cli *cli, const struct image_facts *f)
 {
-    json_t *object = json_object();
+    json_t *object = image_facts_json(f);
     int ret = object ? 0 : -ENOMEM;
 
-    if (f->backing_format) {
-        json_text_add(object, "backing-filename-format", json_text_string(f->backing_format), &ret);
-    }
-    add_snapshots(object, f, &ret);
-    json_text_add(object, "virtual-size", json_u64((uint64_t)f->disk_bytes), &ret);
-    json_text_add(object, "filename", json_text_string(f->filename), &ret);
-    if (f->has_info && f->info.cluster_size_bytes) {
-        json_text_add(object, "cluster-size", json_u64(f->info.cluster_size_bytes), &ret);
-    }
-    json_text_add(object, "format", json_string(f->format), &ret);
-    if (f->allocated_bytes >= 0) {
-        json_text_add(object, "actual-size", json_u64((uint64_t)f->allocated_bytes), &ret);
-    }
-    if (f->encrypted) {
-        json_text_add(object, "encrypted", json_true(), &ret);
-    }
-    if (f->specific) {
-        json_text_add(object, "format-specific", json_incref(f->specific), &ret);
-    }
-    add_backing(object, f, &ret);
-    if (f->has_info) {
-        json_text_add(object, "dirty-flag", json_boolean(f->info.is_dirty), &ret);
-    }
     if (cli_spelling(cli)->more_facts) {
-        json_text_add(object, "format-probed", json_boolean(f->probed), &ret);
+        json_add(object, "format-probed", json_boolean(f->probed), &ret);
     }
     if (cli_spelling(cli)->more_facts && f->engine) {
-        json_text_add(object, "engine", json_string(f->engine), &ret);
+        json_add(object, "engine", json_string(f->engine), &ret);
     }
-    if (ret < 0) {
-        json_decref(object);
-        return NULL;
-    }
-    return object;
+    return json_whole(object, ret);
 }
 
 /* ---- the layers ---- */
@@ -305,12 +169,11 @@ static json_t *facts_value(struct cli *cli, const struct disk_facts *f)
 /* One layer is printed, or put into list. */
 static int show_layer(struct cli *cli, BlockDriverState *bs, json_t *list)
 {
-    struct disk_facts facts;
+    struct image_facts facts;
     Error *err = NULL;
     int code = CLI_EXIT_OK;
 
-    facts_get(&facts, bs);
-    if (facts_of_format(&facts, bs, &err) < 0) {
+    if (image_facts_get(&facts, bs, &err) < 0) {
         code = cli_report(cli, err);
     } else if (facts.disk_bytes < 0) {
         code = cli_error(cli, "'%s' does not tell its size: %s", facts.filename,
@@ -320,7 +183,7 @@ static int show_layer(struct cli *cli, BlockDriverState *bs, json_t *list)
     } else if (json_array_append_new(list, facts_value(cli, &facts)) < 0) {
         code = cli_error(cli, "out of memory");
     }
-    facts_fini(&facts);
+    image_facts_fini(&facts);
     return code;
 }
 

@@ -56,10 +56,10 @@ static int print_json(struct cli *cli, const struct bdrv_measure_result *r)
     int ret = object ? 0 : -ENOMEM;
 
     if (r->has_bitmaps) {
-        json_text_add(object, "bitmaps", json_u64(r->bitmaps_bytes), &ret);
+        json_add(object, "bitmaps", json_u64(r->bitmaps_bytes), &ret);
     }
-    json_text_add(object, "required", json_u64(r->required_bytes), &ret);
-    json_text_add(object, "fully-allocated", json_u64(r->fully_allocated_bytes), &ret);
+    json_add(object, "required", json_u64(r->required_bytes), &ret);
+    json_add(object, "fully-allocated", json_u64(r->fully_allocated_bytes), &ret);
     return json_text_print(cli, object, ret);
 }
 

@@ -5,17 +5,16 @@
  * flushed, and the exit code says whether that worked.
  */
 #include <errno.h>
-#include <signal.h>
 #include <stdlib.h>
 #include <string.h>
 #include <unistd.h>
 
 #include <platter/export.h>
 
-#include "os/os.h"
 #include "tools/commands.h"
 #include "tools/disk.h"
 #include "tools/serve/live.h"
+#include "tools/signals.h"
 
 #define THREADS_MAX 64
 #define THREADS_DEFAULT_MAX 4 /* more than this are for machines whose owner says so */
@@ -66,61 +65,8 @@ struct serve {
     NbdServer *server;
     IOThread *threads[THREADS_MAX];
     unsigned thread_count;
-    int signal_fd;
-    bool stop;
+    struct end_signals signals;
 };
-
-/* ---- signals ---- */
-
-static void signal_arrived(void *opaque)
-{
-    struct serve *s = opaque;
-    char info[128]; /* a struct signalfd_siginfo; which one does not matter */
-
-    while (os->read(s->signal_fd, info, sizeof(info)) > 0) {
-        s->stop = true;
-    }
-}
-
-/* Before any thread is made: they inherit that the signals are blocked. */
-static int signals_begin(struct serve *s)
-{
-    sigset_t signals;
-    int ret;
-
-    sigemptyset(&signals);
-    sigaddset(&signals, SIGINT);
-    sigaddset(&signals, SIGTERM);
-    sigaddset(&signals, SIGHUP);
-    ret = os->signalfd(&signals);
-    if (ret < 0) {
-        cli_error(s->cli, "cannot wait for signals: %s", strerror(-ret));
-        return ret;
-    }
-    s->signal_fd = ret;
-    return 0;
-}
-
-static int signals_watch(struct serve *s)
-{
-    AioContext *ctx = platter_get_main_context(s->pl);
-    int ret = aio_set_fd_handler(ctx, s->signal_fd, signal_arrived, NULL, s);
-
-    if (ret < 0) {
-        cli_error(s->cli, "cannot wait for signals: %s", strerror(-ret));
-    }
-    return ret;
-}
-
-static void signals_end(struct serve *s)
-{
-    if (s->signal_fd >= 0) {
-        if (s->pl) {
-            aio_set_fd_handler(platter_get_main_context(s->pl), s->signal_fd, NULL, NULL, NULL);
-        }
-        os->close(s->signal_fd);
-    }
-}
 
 /* ---- server ---- */
 
@@ -203,7 +149,7 @@ static int serve_loop(struct serve *s)
     struct serve_live live;
 
     serve_live_begin(&live, s->cli, s->server, ctx);
-    while (!s->stop) {
+    while (!s->signals.arrived) {
         aio_poll(ctx, true);
     }
     serve_live_end(&live);
@@ -212,11 +158,12 @@ static int serve_loop(struct serve *s)
 
 static int serve_begin(struct serve *s, const struct serve_args *args)
 {
-    if (signals_begin(s) < 0) {
+    if (end_signals_begin(&s->signals, s->cli) < 0) {
         return -1;
     }
     s->pl = disk_platter_new(s->cli, &args->disk);
-    if (!s->pl || signals_watch(s) < 0) {
+    if (!s->pl ||
+        end_signals_watch(&s->signals, s->cli, platter_get_main_context(s->pl)) < 0) {
         return -1;
     }
     s->blk = disk_open(s->cli, s->pl, &args->disk);
@@ -240,7 +187,7 @@ static int serve_end(struct serve *s, bool writable)
                 cli_error(s->cli, "the last flush failed: %s; writes may be lost", strerror(-ret));
         }
     }
-    signals_end(s);
+    end_signals_end(&s->signals);
     blk_unref(s->blk);
     for (unsigned i = 0; i < s->thread_count; i++) {
         iothread_free(s->threads[i]);
@@ -251,7 +198,7 @@ static int serve_end(struct serve *s, bool writable)
 
 static int serve_run(struct cli *cli, const struct serve_args *args)
 {
-    struct serve s = {.cli = cli, .signal_fd = -1};
+    struct serve s = {.cli = cli, .signals = {.fd = -1}};
     int code = CLI_EXIT_FAILED;
     int end_code;
 

@@ -1,0 +1,430 @@
+/* SPDX-License-Identifier: MIT */
+/* Sockets and the standard streams as places of monitors. */
+#include <errno.h>
+#include <fcntl.h>
+#include <netdb.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/socket.h>
+#include <sys/un.h>
+#include <unistd.h>
+
+#include "control/chardev.h"
+#include "os/listen.h"
+#include "os/os.h"
+#include "util/error.h"
+#include "util/json.h"
+#include "util/size.h"
+
+#define SECOND_NS INT64_C(1000000000)
+#define ACCEPT_RETRY_NS (SECOND_NS / 10)
+
+struct chardev;
+
+/* A socket that listens for one. */
+struct chardev_listener {
+    struct chardev *chr;
+    struct os_listener sock; /* owned */
+};
+
+struct chardev {
+    LIST_ENTRY(chardev) entry;
+    char *id;       /* owned */
+    char *filename; /* owned: as query-chardev shows it */
+    AioContext *ctx;
+    bool is_socket;
+    bool waits;       /* for its first client, when a monitor comes */
+    int64_t retry_ns; /* a client: between tries; 0: one try */
+    struct chardev_listener listeners[OS_LISTENERS_MAX]; /* a host may have several addresses */
+    unsigned listener_count;
+    int fd;           /* of the connection; -1: none */
+    int stdout_flags; /* to put back; -1: as they were */
+    char *path;       /* owned or NULL: unix */
+    char *host;       /* owned or NULL: TCP */
+    char *port;
+    struct monitors *monitors; /* NULL: no monitor yet */
+    bool pretty;
+    struct monitor *monitor; /* NULL: no client */
+    AioTimer *timer;         /* owned: tries again */
+};
+
+static void accept_client(void *opaque);
+static void connect_again(struct chardev *chr);
+
+/* ---- sessions ---- */
+
+/* Whether the next client is let in. 0 or -errno. */
+static int listen_on(struct chardev *chr, bool on)
+{
+    int ret = 0;
+
+    for (unsigned i = 0; i < chr->listener_count && ret == 0; i++) {
+        struct chardev_listener *l = &chr->listeners[i];
+
+        ret = aio_set_fd_handler(chr->ctx, l->sock.fd, on ? accept_client : NULL, NULL, l);
+    }
+    return ret;
+}
+
+static void client_gone(void *opaque)
+{
+    struct chardev *chr = opaque;
+
+    chr->monitor = NULL;
+    if (chr->is_socket && chr->fd >= 0) {
+        os->close(chr->fd);
+        chr->fd = -1;
+    }
+    if (chr->listener_count > 0) {
+        listen_on(chr, true);
+    } else if (chr->retry_ns > 0) {
+        aio_timer_mod(chr->timer, aio_clock_ns() + chr->retry_ns);
+    }
+}
+
+static int session_begin(struct chardev *chr, int in_fd, int out_fd, Error **errp)
+{
+    chr->monitor = monitor_new(chr->monitors, in_fd, out_fd, chr->pretty, client_gone, chr);
+    return chr->monitor ? 0 : error_set(errp, EIO, "chardev '%s': cannot begin a session", chr->id);
+}
+
+/* ---- server ---- */
+
+static void accept_client(void *opaque)
+{
+    struct chardev_listener *l = opaque;
+    struct chardev *chr = l->chr;
+    int fd = os->accept(l->sock.fd, NULL, NULL);
+
+    if (fd == -EAGAIN || fd == -EINTR || fd == -ECONNABORTED) {
+        return;
+    }
+    listen_on(chr, false);
+    if (fd < 0) { /* no descriptors, no memory: the client stays in the queue of the kernel */
+        aio_timer_mod(chr->timer, aio_clock_ns() + ACCEPT_RETRY_NS);
+        return;
+    }
+    chr->fd = fd;
+    if (session_begin(chr, fd, fd, NULL) < 0) {
+        client_gone(chr);
+    }
+}
+
+static void timer_cb(void *opaque)
+{
+    struct chardev *chr = opaque;
+
+    if (chr->listener_count > 0) {
+        listen_on(chr, true);
+    } else {
+        connect_again(chr);
+    }
+}
+
+/* ---- client ---- */
+
+static int tcp_connect(const char *host, const char *port, Error **errp)
+{
+    static const struct addrinfo hints = {.ai_family = AF_UNSPEC, .ai_socktype = SOCK_STREAM};
+    struct addrinfo *list;
+    int rc = getaddrinfo(host && *host ? host : NULL, port, &hints, &list);
+    int fd = -EADDRNOTAVAIL;
+
+    if (rc != 0) {
+        return error_set(errp, EINVAL, "address resolution failed for %s:%s: %s", host ? host : "",
+                         port, gai_strerror(rc));
+    }
+    for (struct addrinfo *ai = list; ai && fd < 0; ai = ai->ai_next) {
+        fd = os->socket(ai->ai_family, ai->ai_socktype | SOCK_NONBLOCK, ai->ai_protocol);
+        rc = fd < 0 ? 0 : os->connect(fd, ai->ai_addr, ai->ai_addrlen);
+        if (rc < 0 && rc != -EINPROGRESS) { /* that is told by the first write */
+            os->close(fd);
+            fd = rc;
+        }
+    }
+    freeaddrinfo(list);
+    return fd >= 0
+               ? fd
+               : error_set_errno(errp, -fd, "Failed to connect to '%s:%s'", host ? host : "", port);
+}
+
+static int unix_connect(const char *path, Error **errp)
+{
+    struct sockaddr_un addr = {.sun_family = AF_UNIX};
+    int fd;
+    int ret;
+
+    if (strlen(path) >= sizeof(addr.sun_path)) {
+        return error_set(errp, ENAMETOOLONG, "UNIX socket path '%s' is too long", path);
+    }
+    memcpy(addr.sun_path, path, strlen(path) + 1);
+    fd = os->socket(AF_UNIX, SOCK_STREAM | SOCK_NONBLOCK, 0);
+    if (fd < 0) {
+        return error_set_errno(errp, -fd, "cannot make a socket");
+    }
+    ret = os->connect(fd, (struct sockaddr *)&addr, sizeof(addr));
+    if (ret < 0) {
+        os->close(fd);
+        return error_set_errno(errp, -ret, "Failed to connect to '%s'", path);
+    }
+    return fd;
+}
+
+static int client_connect(struct chardev *chr, Error **errp)
+{
+    int fd = chr->path ? unix_connect(chr->path, errp) : tcp_connect(chr->host, chr->port, errp);
+
+    if (fd >= 0) {
+        chr->fd = fd;
+    }
+    return fd < 0 ? fd : 0;
+}
+
+static void connect_again(struct chardev *chr)
+{
+    if (client_connect(chr, NULL) < 0 || session_begin(chr, chr->fd, chr->fd, NULL) < 0) {
+        client_gone(chr);
+    }
+}
+
+/* ---- making ---- */
+
+static int socket_check(const struct qmp_chardev_options *o, Error **errp)
+{
+    const struct qmp_chardev_socket *s = &o->u.socket;
+    int kinds = s->has_path + (s->has_host || s->has_port) + s->has_fd;
+
+    if (kinds != 1) {
+        return error_set(errp, EINVAL, "chardev '%s': %s", o->id,
+                         kinds == 0 ? "no 'path', 'host' or 'fd' is given"
+                                    : "'path', 'host' and 'fd' exclude each other");
+    }
+    if (!s->has_path && !s->has_fd && !s->has_port) {
+        return error_set(errp, EINVAL, "chardev '%s': no 'port' is given", o->id);
+    }
+    if (s->has_server && s->server && s->has_reconnect && s->reconnect) {
+        return error_set(errp, EINVAL,
+                         "'reconnect' option is incompatible with socket in server listen mode");
+    }
+    return 0;
+}
+
+/* A connected descriptor that the daemon was started with. */
+static int adopt_fd(struct chardev *chr, int fd, Error **errp)
+{
+    int flags = os->fcntl_getfl(fd);
+
+    if (flags < 0 || os->fcntl_setfl(fd, flags | O_NONBLOCK) < 0) {
+        return error_set(errp, EBADF, "chardev '%s': descriptor %d is not open", chr->id, fd);
+    }
+    chr->fd = fd;
+    return 0;
+}
+
+/* The sockets of a server; fd: one that listens, or -1. */
+static int server_init(struct chardev *chr, int fd, Error **errp)
+{
+    struct os_listener socks[OS_LISTENERS_MAX];
+    int count;
+
+    if (fd >= 0) {
+        count = os_listen_fd(fd, socks, errp);
+    } else if (chr->path) {
+        count = os_listen_unix(chr->path, socks, errp);
+    } else {
+        count = os_listen_tcp(chr->host, chr->port, socks, errp);
+    }
+    if (count < 0) {
+        return count;
+    }
+    chr->listener_count = count > 0 ? (unsigned)count : 1;
+    for (unsigned i = 0; i < chr->listener_count; i++) {
+        chr->listeners[i] = (struct chardev_listener){chr, socks[i]};
+    }
+    return 0;
+}
+
+static int socket_init(struct chardev *chr, const struct qmp_chardev_options *o, Error **errp)
+{
+    const struct qmp_chardev_socket *s = &o->u.socket;
+    bool server = s->has_server && s->server;
+    uint64_t fd = 0;
+    int ret = socket_check(o, errp);
+
+    if (ret == 0 && s->has_fd) {
+        ret = number_parse(s->fd, "fd", 0, INT32_MAX, &fd, errp);
+    }
+    if (ret < 0) {
+        return ret;
+    }
+    chr->is_socket = true;
+    chr->waits = server && (!s->has_wait || s->wait);
+    chr->retry_ns = s->has_reconnect ? s->reconnect * SECOND_NS : 0;
+    chr->path = s->has_path ? strdup(s->path) : NULL;
+    chr->host = s->has_host ? strdup(s->host) : NULL;
+    chr->port = s->has_port ? strdup(s->port) : NULL;
+    chr->timer = aio_timer_new(chr->ctx, timer_cb, chr);
+    if (!chr->timer || (s->has_path && !chr->path) || (s->has_host && !chr->host) ||
+        (s->has_port && !chr->port) ||
+        asprintf(&chr->filename, "%s:%s%s%s",
+                 s->has_path ? "unix"
+                 : s->has_fd ? "fd"
+                             : "tcp",
+                 s->has_path   ? s->path
+                 : s->has_fd   ? s->fd
+                 : s->has_host ? s->host
+                               : "",
+                 s->has_port ? ":" : "", s->has_port ? s->port : "") < 0) {
+        return error_set(errp, ENOMEM, "out of memory");
+    }
+    if (server) {
+        return server_init(chr, s->has_fd ? (int)fd : -1, errp);
+    }
+    if (s->has_fd) {
+        return adopt_fd(chr, (int)fd, errp);
+    }
+    if (chr->retry_ns) {
+        client_connect(chr, NULL); /* it may come later */
+        return 0;
+    }
+    return client_connect(chr, errp);
+}
+
+static void chardev_free(struct chardev *chr)
+{
+    if (chr->monitor) {
+        monitor_close(chr->monitor);
+    }
+    listen_on(chr, false);
+    for (unsigned i = 0; i < chr->listener_count; i++) {
+        os_listener_close(&chr->listeners[i].sock);
+    }
+    if (chr->is_socket && chr->fd >= 0) {
+        os->close(chr->fd);
+    }
+    if (chr->stdout_flags >= 0) {
+        os->fcntl_setfl(STDOUT_FILENO, chr->stdout_flags);
+    }
+    if (chr->timer) {
+        aio_timer_free(chr->timer);
+    }
+    free(chr->id);
+    free(chr->filename);
+    free(chr->path);
+    free(chr->host);
+    free(chr->port);
+    free(chr);
+}
+
+int chardev_new(struct chardev_list *list, AioContext *ctx,
+                const struct qmp_chardev_options *options, Error **errp)
+{
+    struct chardev *chr = calloc(1, sizeof(*chr));
+    int ret = 0;
+
+    if (chardev_find(list, options->id)) {
+        free(chr);
+        return error_set(errp, EEXIST, "Chardev with id '%s' already exists", options->id);
+    }
+    if (!chr || !(chr->id = strdup(options->id))) {
+        free(chr);
+        return error_set(errp, ENOMEM, "out of memory");
+    }
+    chr->ctx = ctx;
+    chr->fd = chr->stdout_flags = -1;
+    if (options->backend == QMP_CHARDEV_KIND_SOCKET) {
+        ret = socket_init(chr, options, errp);
+    } else {
+        chr->filename = strdup("stdio");
+        ret = chr->filename ? 0 : error_set(errp, ENOMEM, "out of memory");
+    }
+    if (ret < 0) {
+        chardev_free(chr);
+        return ret;
+    }
+    LIST_INSERT_HEAD(list, chr, entry);
+    return 0;
+}
+
+struct chardev *chardev_find(struct chardev_list *list, const char *id)
+{
+    struct chardev *chr;
+
+    LIST_FOREACH (chr, list, entry) {
+        if (strcmp(chr->id, id) == 0) {
+            return chr;
+        }
+    }
+    return NULL;
+}
+
+/* Output to a pipe that nobody reads must not stop the loop. A terminal is let be: its flags are
+ * the shell's too. */
+static int stdio_begin(struct chardev *chr, Error **errp)
+{
+    int flags = os->fcntl_getfl(STDOUT_FILENO);
+
+    if (flags >= 0 && !(flags & O_NONBLOCK) && !isatty(STDOUT_FILENO) &&
+        os->fcntl_setfl(STDOUT_FILENO, flags | O_NONBLOCK) == 0) {
+        chr->stdout_flags = flags;
+    }
+    return session_begin(chr, STDIN_FILENO, STDOUT_FILENO, errp);
+}
+
+static int server_begin(struct chardev *chr, Error **errp)
+{
+    int ret = listen_on(chr, true);
+
+    if (ret < 0) {
+        return error_set_errno(errp, -ret, "cannot watch the socket of chardev '%s'", chr->id);
+    }
+    while (chr->waits && !chr->monitor) {
+        aio_poll(chr->ctx, true);
+    }
+    return 0;
+}
+
+int chardev_attach(struct chardev *chr, struct monitors *monitors, bool pretty, Error **errp)
+{
+    if (chr->monitors) {
+        return error_set(errp, EBUSY, "Chardev '%s' is busy", chr->id);
+    }
+    chr->monitors = monitors;
+    chr->pretty = pretty;
+    if (!chr->is_socket) {
+        return stdio_begin(chr, errp);
+    }
+    if (chr->listener_count > 0) {
+        return server_begin(chr, errp);
+    }
+    if (chr->fd < 0) { /* the other end was not there yet */
+        client_gone(chr);
+        return 0;
+    }
+    return session_begin(chr, chr->fd, chr->fd, errp);
+}
+
+json_t *chardev_list_json(struct chardev_list *chardevs)
+{
+    json_t *list = json_array();
+    struct chardev *chr;
+    int ret = list ? 0 : -ENOMEM;
+
+    LIST_FOREACH (chr, chardevs, entry) {
+        json_append(list,
+                    json_pack("{s:o, s:o, s:b}", "label", json_text(chr->id), "filename",
+                              json_text(chr->filename), "frontend-open", chr->monitors != NULL),
+                    &ret);
+    }
+    return json_whole(list, ret);
+}
+
+void chardev_list_free(struct chardev_list *list)
+{
+    struct chardev *chr;
+
+    while ((chr = LIST_FIRST(list)) != NULL) {
+        LIST_REMOVE(chr, entry);
+        chardev_free(chr);
+    }
+}

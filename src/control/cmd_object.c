@@ -1,0 +1,175 @@
+/* SPDX-License-Identifier: MIT */
+/* Objects looked at and changed by path: /objects/ID, or ID. */
+#include <errno.h>
+#include <string.h>
+
+#include "control/object.h"
+#include "control/qmp_type.h"
+#include "schema/qmp.h"
+#include "util/error.h"
+#include "util/json.h"
+
+static const char *const type_names[] = {
+    [QMP_OBJECT_TYPE_IOTHREAD] = "iothread",
+    [QMP_OBJECT_TYPE_SECRET] = "secret",
+    [QMP_OBJECT_TYPE_THROTTLE_GROUP] = "throttle-group",
+};
+#define TYPE_COUNT (sizeof(type_names) / sizeof(type_names[0]))
+
+static int give(json_t *value, json_t **ret_value, Error **errp)
+{
+    *ret_value = value;
+    return value ? 0 : error_set(errp, ENOMEM, "out of memory");
+}
+
+static struct control_object *find_path(struct qmp_call *call, const char *path, Error **errp)
+{
+    static const char folder[] = "/objects/";
+    bool absolute = strncmp(path, folder, strlen(folder)) == 0;
+    struct control_object *o =
+        control_object_find(call->control, absolute ? path + strlen(folder) : path);
+
+    if (!o) {
+        call->error_class = QMP_DEVICE_NOT_FOUND;
+        error_set(errp, ENODEV, "Device '%s' not found", path);
+    }
+    return o;
+}
+
+/* What a kind of object has; secrets show nothing of theirs. */
+static json_t *properties_of(enum qmp_object_type type)
+{
+    json_t *list = json_array();
+    int ret = list ? 0 : -ENOMEM;
+
+    json_append(list, json_pack("{s:s, s:s}", "name", "type", "type", "string"), &ret);
+    if (type == QMP_OBJECT_TYPE_THROTTLE_GROUP) {
+        json_append(list, json_pack("{s:s, s:s}", "name", "limits", "type", "ThrottleLimits"),
+                    &ret);
+    }
+    return json_whole(list, ret);
+}
+
+static json_t *list_objects(struct control *c)
+{
+    json_t *list = json_array();
+    struct control_object *o;
+    int ret = list ? 0 : -ENOMEM;
+    char type[40];
+
+    json_append(list, json_pack("{s:s, s:s}", "name", "type", "type", "string"), &ret);
+    TAILQ_FOREACH (o, &c->objects, entry) {
+        snprintf(type, sizeof(type), "child<%s>", type_names[o->type]);
+        json_append(list, json_pack("{s:s, s:s}", "name", o->id, "type", type), &ret);
+    }
+    return json_whole(list, ret);
+}
+
+int qmp_qom_list(struct qmp_call *call, const struct qmp_qom_list *args, json_t **ret_value,
+                 Error **errp)
+{
+    struct control_object *o;
+
+    if (strcmp(args->path, "/objects") == 0) {
+        return give(list_objects(call->control), ret_value, errp);
+    }
+    if (strcmp(args->path, "/") == 0) {
+        return give(json_pack("[{s:s, s:s}, {s:s, s:s}]", "name", "type", "type", "string", "name",
+                              "objects", "type", "child<container>"),
+                    ret_value, errp);
+    }
+    o = find_path(call, args->path, errp);
+    return o ? give(properties_of(o->type), ret_value, errp) : -ENODEV;
+}
+
+static int no_property(struct control_object *o, const char *property, Error **errp)
+{
+    return error_set(errp, ENOENT, "Property '%s.%s' not found", type_names[o->type], property);
+}
+
+int qmp_qom_get(struct qmp_call *call, const struct qmp_qom_get *args, json_t **ret_value,
+                Error **errp)
+{
+    struct control_object *o = find_path(call, args->path, errp);
+    struct throttle_config config = {.size = sizeof(config)};
+
+    if (!o) {
+        return -ENODEV;
+    }
+    if (strcmp(args->property, "type") == 0) {
+        return give(json_string(type_names[o->type]), ret_value, errp);
+    }
+    if (!o->group || strcmp(args->property, "limits") != 0) {
+        return no_property(o, args->property, errp);
+    }
+    throttle_group_get_config(o->group, &config);
+    return give(throttle_config_to_qmp(&config), ret_value, errp);
+}
+
+int qmp_qom_set(struct qmp_call *call, const struct qmp_qom_set *args, Error **errp)
+{
+    struct control_object *o = find_path(call, args->path, errp);
+    struct throttle_config config = {.size = sizeof(config)};
+    struct qmp_throttle_limits limits;
+    int ret;
+
+    if (!o) {
+        return -ENODEV;
+    }
+    if (!o->group || strcmp(args->property, "limits") != 0) {
+        return no_property(o, args->property, errp);
+    }
+    ret = qmp_parse(qmp_throttle_limits_type, args->value, &limits, errp);
+    if (ret < 0) {
+        return ret;
+    }
+    throttle_group_get_config(o->group, &config); /* what is not given stays */
+    throttle_config_from_qmp(&limits, &config);
+    return throttle_group_set_config(o->group, &config, errp);
+}
+
+int qmp_qom_list_types(struct qmp_call *call, const struct qmp_qom_list_types *args,
+                       json_t **ret_value, Error **errp)
+{
+    json_t *list = json_array();
+    int ret = list ? 0 : -ENOMEM;
+
+    for (size_t i = 0; i < TYPE_COUNT; i++) {
+        if (!args->has_implements || strcmp(args->implements, "object") == 0 ||
+            strcmp(args->implements, type_names[i]) == 0) {
+            json_append(list, json_pack("{s:s, s:s}", "name", type_names[i], "parent", "object"),
+                        &ret);
+        }
+    }
+    return give(json_whole(list, ret), ret_value, errp);
+}
+
+int qmp_qom_list_properties(struct qmp_call *call, const struct qmp_qom_list_properties *args,
+                            json_t **ret_value, Error **errp)
+{
+    for (size_t i = 0; i < TYPE_COUNT; i++) {
+        if (strcmp(args->typename, type_names[i]) == 0) {
+            return give(properties_of((enum qmp_object_type)i), ret_value, errp);
+        }
+    }
+    call->error_class = QMP_DEVICE_NOT_FOUND;
+    return error_set(errp, ENODEV, "Class '%s' not found", args->typename);
+}
+
+int qmp_query_iothreads(struct qmp_call *call, json_t **ret_value, Error **errp)
+{
+    json_t *list = json_array();
+    struct control_object *o;
+    int ret = list ? 0 : -ENOMEM;
+
+    TAILQ_FOREACH (o, &call->control->objects, entry) {
+        if (o->thread) {
+            json_append(list,
+                        json_pack("{s:s, s:I, s:i, s:i, s:i, s:i}", "id", o->id, "thread-id",
+                                  (json_int_t)iothread_get_id(o->thread), "poll-max-ns", 0,
+                                  "poll-grow", 0, "poll-shrink", 0, "aio-max-batch", 0),
+                        &ret);
+        }
+    }
+    return give(json_whole(list, ret), ret_value, errp);
+}

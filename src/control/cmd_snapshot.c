@@ -1,0 +1,238 @@
+/* SPDX-License-Identifier: MIT */
+/* Snapshots: overlays put on nodes, and those inside an image. */
+#include <errno.h>
+#include <stdlib.h>
+#include <string.h>
+
+#include <platter/graph.h>
+#include <platter/image.h>
+
+#include "block/node.h"
+#include "control/image_info.h"
+#include "control/transaction.h"
+#include "os/os.h"
+#include "util/error.h"
+
+/* ---- overlays ---- */
+
+static void undo_append(struct action *action)
+{
+    bdrv_unappend(action->bs, NULL); /* as it was a moment ago: nothing that could refuse */
+}
+
+/* overlay: a reference of ours, which the action keeps. */
+static int append(struct qmp_call *call, BlockDriverState *overlay, BlockDriverState *base,
+                  struct action *action, Error **errp)
+{
+    int ret;
+
+    action->bs = overlay;
+    if (bdrv_op_is_blocked(base, BLOCK_OP_TYPE_EXTERNAL_SNAPSHOT, errp)) {
+        return -EBUSY;
+    }
+    ret = bdrv_append(overlay, base, errp);
+    if (ret == 0) {
+        action->undo = undo_append;
+    }
+    return ret;
+}
+
+int action_snapshot(struct qmp_call *call, const struct qmp_blockdev_snapshot *args,
+                    struct action *action, Error **errp)
+{
+    BlockDriverState *base = control_find_root(call->control, args->node, args->node, errp);
+    BlockDriverState *overlay;
+
+    if (!base) {
+        return -ENOENT;
+    }
+    overlay = control_find_node(call->control, args->overlay, errp);
+    if (!overlay) {
+        return -ENOENT;
+    }
+    bdrv_ref(overlay);
+    return append(call, overlay, base, action, errp);
+}
+
+static int create_overlay(struct control *c, const struct qmp_blockdev_snapshot_sync *args,
+                          const char *format, BlockDriverState *base, Error **errp)
+{
+    BlockOptions *options = block_options_new();
+    int64_t bytes = bdrv_getlength(base);
+
+    if (bytes < 0) {
+        block_options_free(options);
+        return error_set_errno(errp, (int)-bytes, "Could not get the size of node '%s'",
+                               bdrv_get_node_name(base));
+    }
+    if (!options || block_options_set_str(options, "driver", format) < 0 ||
+        block_options_set_u64(options, "size", (uint64_t)bytes) < 0 ||
+        block_options_set_str(options, "backing_file", bdrv_get_filename(base)) < 0 ||
+        block_options_set_str(options, "backing_fmt", bdrv_get_format_name(base)) < 0) {
+        block_options_free(options);
+        return error_set(errp, ENOMEM, "out of memory");
+    }
+    return bdrv_create(c->pl, args->snapshot_file, options, errp);
+}
+
+static BlockDriverState *open_overlay(struct control *c,
+                                      const struct qmp_blockdev_snapshot_sync *args,
+                                      const char *format, Error **errp)
+{
+    BlockOptions *options = block_options_new();
+
+    if (!options || block_options_set_str(options, "driver", format) < 0 ||
+        (args->has_snapshot_node_name &&
+         block_options_set_str(options, "node-name", args->snapshot_node_name) < 0)) {
+        block_options_free(options);
+        error_set(errp, ENOMEM, "out of memory");
+        return NULL;
+    }
+    return bdrv_open(c->pl, args->snapshot_file, NULL, options, BDRV_O_RDWR | BDRV_O_NO_BACKING,
+                     errp);
+}
+
+static void undo_create(struct action *action)
+{
+    undo_append(action);
+    os->unlink(action->text);
+}
+
+int action_snapshot_sync(struct qmp_call *call, const struct qmp_blockdev_snapshot_sync *args,
+                         struct action *action, Error **errp)
+{
+    BlockDriverState *base =
+        control_find_root(call->control, args->has_device ? args->device : NULL,
+                          args->has_node_name ? args->node_name : NULL, errp);
+    const char *format = args->has_format ? args->format : "qcow2";
+    bool create = !args->has_mode || args->mode == QMP_NEW_IMAGE_MODE_ABSOLUTE_PATHS;
+    BlockDriverState *overlay;
+    int ret = base ? 0 : -ENOENT;
+
+    if (ret == 0 && args->has_snapshot_node_name &&
+        bdrv_find_node(call->control->pl, args->snapshot_node_name)) {
+        return error_set(errp, EEXIST, "New overlay node name is already in use");
+    }
+    if (ret == 0 && create) {
+        ret = create_overlay(call->control, args, format, base, errp);
+    }
+    if (ret < 0) {
+        return ret;
+    }
+    overlay = open_overlay(call->control, args, format, errp);
+    ret = overlay ? append(call, overlay, base, action, errp) : -EINVAL;
+    if (create && ret == 0) {
+        action->text = strdup(args->snapshot_file);
+        action->undo = action->text ? undo_create : undo_append;
+    } else if (create) {
+        os->unlink(args->snapshot_file);
+    }
+    return ret;
+}
+
+/* ---- inside the image ---- */
+
+static void undo_internal(struct action *action)
+{
+    bdrv_snapshot_delete(action->bs, NULL, action->text, NULL);
+}
+
+/* Whether the image has a snapshot of that name, or id; *ret_json (may be NULL) gets it. */
+static bool find_snapshot(BlockDriverState *bs, const char *id, const char *name, json_t **ret_json)
+{
+    struct bdrv_snapshot_list list;
+    bool found = false;
+
+    if (bdrv_snapshot_list(bs, &list, NULL) < 0) {
+        return false;
+    }
+    for (size_t i = 0; i < list.count && !found; i++) {
+        found = (!id || strcmp(list.snapshots[i].id, id) == 0) &&
+                (!name || strcmp(list.snapshots[i].name, name) == 0);
+        if (found && ret_json) {
+            *ret_json = image_snapshot_json(&list.snapshots[i]);
+        }
+    }
+    bdrv_snapshot_list_free(&list);
+    return found;
+}
+
+int action_snapshot_internal(struct qmp_call *call,
+                             const struct qmp_blockdev_snapshot_internal *args,
+                             struct action *action, Error **errp)
+{
+    BlockDriverState *bs = control_find_root(call->control, args->device, args->device, errp);
+    int64_t now = os->clock_realtime_ns();
+    struct bdrv_snapshot_info info = {
+        .name = args->name,
+        .date_sec = (uint32_t)(now / 1000000000),
+        .date_nsec = (uint32_t)(now % 1000000000),
+        .icount = UINT64_MAX,
+    };
+    int ret;
+
+    if (!bs) {
+        return -ENOENT;
+    }
+    if (*args->name == '\0') {
+        return error_set(errp, EINVAL, "Name is empty");
+    }
+    if (find_snapshot(bs, NULL, args->name, NULL)) {
+        return error_set(errp, EEXIST, "Snapshot with name '%s' already exists on device '%s'",
+                         args->name, args->device);
+    }
+    action->text = strdup(args->name);
+    if (!action->text) {
+        return error_set(errp, ENOMEM, "out of memory");
+    }
+    ret = bdrv_snapshot_create(bs, &info, errp);
+    if (ret == 0) {
+        bdrv_ref(bs);
+        action->bs = bs;
+        action->undo = undo_internal;
+    }
+    return ret;
+}
+
+int qmp_blockdev_snapshot_delete_internal_sync(
+    struct qmp_call *call, const struct qmp_blockdev_snapshot_delete_internal_sync *args,
+    json_t **ret_value, Error **errp)
+{
+    BlockDriverState *bs = control_find_root(call->control, args->device, args->device, errp);
+    const char *id = args->has_id ? args->id : NULL;
+    const char *name = args->has_name ? args->name : NULL;
+    int ret;
+
+    if (!bs) {
+        return -ENOENT;
+    }
+    if (!id && !name) {
+        return error_set(errp, EINVAL, "Name or id must be provided");
+    }
+    if (!find_snapshot(bs, id, name, ret_value)) {
+        return error_set(errp, ENOENT,
+                         "Snapshot with id '%s' and name '%s' does not exist on device '%s'",
+                         id ? id : "null", name ? name : "null", args->device);
+    }
+    ret = bdrv_snapshot_delete(bs, id, name, errp);
+    if (ret < 0) {
+        json_decref(*ret_value);
+        *ret_value = NULL;
+    }
+    return ret;
+}
+
+/* ---- the commands: one action each ---- */
+
+#define SNAPSHOT_COMMAND(name, type, run)                                                          \
+    int qmp_blockdev_snapshot##name(struct qmp_call *call, const struct type *args, Error **errp)  \
+    {                                                                                              \
+        struct action action = {0};                                                                \
+                                                                                                   \
+        return action_alone(&action, run, errp);                                                   \
+    }
+
+SNAPSHOT_COMMAND(, qmp_blockdev_snapshot, action_snapshot(call, args, &action, errp))
+SNAPSHOT_COMMAND(_sync, qmp_blockdev_snapshot_sync, action_snapshot_sync(call, args, &action, errp))
+SNAPSHOT_COMMAND(_internal_sync, qmp_blockdev_snapshot_internal,
+                 action_snapshot_internal(call, args, &action, errp))

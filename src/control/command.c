@@ -1,0 +1,16 @@
+/* SPDX-License-Identifier: MIT */
+/* The table of commands, by name. */
+#include <stdlib.h>
+#include <string.h>
+
+#include "control/command.h"
+
+static int compare(const void *key, const void *element)
+{
+    return strcmp(key, ((const struct qmp_command *)element)->name);
+}
+
+const struct qmp_command *qmp_command_find(const char *name)
+{
+    return bsearch(name, qmp_commands, qmp_command_count, sizeof(qmp_commands[0]), compare);
+}

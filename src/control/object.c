@@ -1,0 +1,284 @@
+/* SPDX-License-Identifier: MIT */
+/* Making and ending objects. */
+#include <errno.h>
+#include <fcntl.h>
+#include <stdlib.h>
+#include <string.h>
+
+#include <gnutls/gnutls.h>
+
+#include "control/object.h"
+#include "control/parts.h"
+#include "os/os.h"
+#include "util/error.h"
+#include "util/json.h"
+#include "util/size.h"
+
+#define SECRET_BYTES_MAX 65536
+
+struct control_object *control_object_find(struct control *c, const char *id)
+{
+    struct control_object *o;
+
+    TAILQ_FOREACH (o, &c->objects, entry) {
+        if (strcmp(o->id, id) == 0) {
+            return o;
+        }
+    }
+    return NULL;
+}
+
+struct control_object *control_iothread_find(struct control *c, const char *id, Error **errp)
+{
+    struct control_object *o = control_object_find(c, id);
+
+    if (!o || o->type != QMP_OBJECT_TYPE_IOTHREAD) {
+        error_set(errp, ENOENT, "Cannot find iothread %s", id);
+        return NULL;
+    }
+    return o;
+}
+
+/* ---- limits ---- */
+
+struct limit_row {
+    enum throttle_bucket_id id;
+    const char *key; /* of the three members in a row: KEY, KEY-max, KEY-max-length */
+    size_t has[3];   /* in struct qmp_throttle_limits */
+    size_t at[3];
+};
+
+#define LIMIT_AT(name) offsetof(struct qmp_throttle_limits, name)
+#define LIMIT_ROW(bucket, text, name)                                                              \
+    {                                                                                              \
+        bucket, text,                                                                              \
+            {LIMIT_AT(has_##name), LIMIT_AT(has_##name##_max), LIMIT_AT(has_##name##_max_length)}, \
+        {                                                                                          \
+            LIMIT_AT(name), LIMIT_AT(name##_max), LIMIT_AT(name##_max_length)                      \
+        }                                                                                          \
+    }
+
+static const struct limit_row limit_rows[THROTTLE_BUCKETS] = {
+    LIMIT_ROW(THROTTLE_OPS_TOTAL, "iops-total", iops_total),
+    LIMIT_ROW(THROTTLE_OPS_READ, "iops-read", iops_read),
+    LIMIT_ROW(THROTTLE_OPS_WRITE, "iops-write", iops_write),
+    LIMIT_ROW(THROTTLE_BPS_TOTAL, "bps-total", bps_total),
+    LIMIT_ROW(THROTTLE_BPS_READ, "bps-read", bps_read),
+    LIMIT_ROW(THROTTLE_BPS_WRITE, "bps-write", bps_write),
+};
+
+static uint64_t *limit_field(struct throttle_limit *limit, int which)
+{
+    return which == 0 ? &limit->avg : which == 1 ? &limit->max : &limit->max_length_s;
+}
+
+void throttle_config_from_qmp(const struct qmp_throttle_limits *limits,
+                              struct throttle_config *config)
+{
+    const char *base = (const char *)limits;
+
+    for (size_t i = 0; i < THROTTLE_BUCKETS; i++) {
+        for (int which = 0; which < 3; which++) {
+            if (*(const bool *)(base + limit_rows[i].has[which])) {
+                *limit_field(&config->limits[limit_rows[i].id], which) =
+                    *(const uint64_t *)(base + limit_rows[i].at[which]);
+            }
+        }
+    }
+    if (limits->has_iops_size) {
+        config->ops_unit_bytes = limits->iops_size;
+    }
+}
+
+json_t *throttle_config_to_qmp(const struct throttle_config *config)
+{
+    static const char *const behind[] = {"", "-max", "-max-length"};
+    json_t *object = json_object();
+    int ret = object ? 0 : -ENOMEM;
+    char key[32];
+
+    for (size_t i = 0; i < THROTTLE_BUCKETS; i++) {
+        struct throttle_limit limit = config->limits[limit_rows[i].id];
+
+        limit.max_length_s = limit.max_length_s ? limit.max_length_s : 1;
+        for (int which = 0; which < 3; which++) {
+            snprintf(key, sizeof(key), "%s%s", limit_rows[i].key, behind[which]);
+            json_add(object, key, json_u64(*limit_field(&limit, which)), &ret);
+        }
+    }
+    json_add(object, "iops-size", json_u64(config->ops_unit_bytes), &ret);
+    return json_whole(object, ret);
+}
+
+/* ---- kinds of objects ---- */
+
+static void object_free(struct control_object *o)
+{
+    iothread_free(o->thread);
+    throttle_group_unref(o->group);
+    if (o->secret) {
+        gnutls_memset(o->secret, 0, o->secret_bytes);
+        free(o->secret);
+    }
+    free(o->id);
+    free(o);
+}
+
+static int group_init(struct control *c, struct control_object *o,
+                      const struct qmp_throttle_group_properties *props, Error **errp)
+{
+    struct throttle_config config = {.size = sizeof(config)};
+    int ret;
+
+    if (props->has_limits) {
+        throttle_config_from_qmp(&props->limits, &config);
+    }
+    ret = throttle_config_check(&config, errp);
+    if (ret < 0) {
+        return ret;
+    }
+    o->group = throttle_group_get(c->pl, o->id, errp);
+    return o->group ? throttle_group_set_config(o->group, &config, errp) : -ENOMEM;
+}
+
+static int read_file(const char *path, char *buf, size_t *ret_bytes, Error **errp)
+{
+    int fd = os->open(path, O_RDONLY, 0);
+    int64_t n = 0;
+    size_t used = 0;
+
+    if (fd < 0) {
+        return error_set_errno(errp, -fd, "Failed to open file '%s'", path);
+    }
+    while (used <= SECRET_BYTES_MAX &&
+           (n = os->read(fd, buf + used, SECRET_BYTES_MAX + 1 - used)) > 0) {
+        used += (size_t)n;
+    }
+    os->close(fd);
+    if (n < 0) {
+        return error_set_errno(errp, (int)-n, "Failed to read file '%s'", path);
+    }
+    if (used > SECRET_BYTES_MAX) {
+        return error_set(errp, E2BIG, "Secret in file '%s' is longer than %d bytes", path,
+                         SECRET_BYTES_MAX);
+    }
+    *ret_bytes = used;
+    return 0;
+}
+
+static int secret_decode(struct control_object *o, Error **errp)
+{
+    gnutls_datum_t in = {(unsigned char *)o->secret, (unsigned)o->secret_bytes};
+    gnutls_datum_t out;
+
+    if (gnutls_base64_decode2(&in, &out) < 0) {
+        return error_set(errp, EINVAL, "Invalid base64 data in secret '%s'", o->id);
+    }
+    memcpy(o->secret, out.data, out.size); /* it is never longer than its text */
+    o->secret_bytes = out.size;
+    gnutls_memset(out.data, 0, out.size);
+    gnutls_free(out.data);
+    return 0;
+}
+
+static int secret_init(struct control_object *o, const struct qmp_secret_properties *props,
+                       Error **errp)
+{
+    int ret = 0;
+
+    if (props->has_keyid || props->has_iv) {
+        return error_set(errp, ENOTSUP, "Secret '%s': encrypted secrets are not in this build",
+                         o->id);
+    }
+    if (props->has_data == props->has_file) {
+        return error_set(errp, EINVAL,
+                         props->has_data ? "'file' and 'data' are mutually exclusive"
+                                         : "Must provide 'file' or 'data' properties");
+    }
+    if (props->has_data && strlen(props->data) > SECRET_BYTES_MAX) {
+        return error_set(errp, E2BIG, "Secret '%s' is longer than %d bytes", o->id,
+                         SECRET_BYTES_MAX);
+    }
+    o->secret = malloc(SECRET_BYTES_MAX + 1);
+    if (!o->secret) {
+        return error_set(errp, ENOMEM, "out of memory");
+    }
+    if (props->has_data) {
+        o->secret_bytes = strlen(props->data);
+        memcpy(o->secret, props->data, o->secret_bytes);
+    } else {
+        ret = read_file(props->file, o->secret, &o->secret_bytes, errp);
+    }
+    if (ret == 0 && props->has_format && props->format == QMP_QCRYPTO_SECRET_FORMAT_BASE64) {
+        ret = secret_decode(o, errp);
+    }
+    return ret;
+}
+
+static int object_init(struct control *c, struct control_object *o,
+                       const struct qmp_object_options *args, Error **errp)
+{
+    switch (o->type) {
+    case QMP_OBJECT_TYPE_IOTHREAD:
+        o->thread = iothread_new(o->id, NULL, errp);
+        return o->thread ? 0 : -EAGAIN;
+    case QMP_OBJECT_TYPE_SECRET:
+        return secret_init(o, &args->u.secret, errp);
+    case QMP_OBJECT_TYPE_THROTTLE_GROUP:
+        return group_init(c, o, &args->u.throttle_group, errp);
+    }
+    return -EINVAL;
+}
+
+int qmp_object_add(struct qmp_call *call, const struct qmp_object_options *args, Error **errp)
+{
+    struct control *c = call->control;
+    struct control_object *o;
+    int ret;
+
+    if (!id_wellformed(args->id)) {
+        return error_set(errp, EINVAL, "Parameter 'id' expects an identifier");
+    }
+    if (control_object_find(c, args->id)) {
+        return error_set(errp, EEXIST, "attempt to add duplicate property '%s' to object",
+                         args->id);
+    }
+    o = calloc(1, sizeof(*o));
+    if (!o || !(o->id = strdup(args->id))) {
+        free(o);
+        return error_set(errp, ENOMEM, "out of memory");
+    }
+    o->type = args->qom_type;
+    ret = object_init(c, o, args, errp);
+    if (ret < 0) {
+        object_free(o);
+        return ret;
+    }
+    TAILQ_INSERT_TAIL(&c->objects, o, entry);
+    return 0;
+}
+
+int qmp_object_del(struct qmp_call *call, const struct qmp_object_del *args, Error **errp)
+{
+    struct control_object *o = control_object_find(call->control, args->id);
+
+    if (!o) {
+        return error_set(errp, ENOENT, "object '%s' not found", args->id);
+    }
+    if (o->users > 0 || (o->group && throttle_group_is_shared(o->group))) {
+        return error_set(errp, EBUSY, "object '%s' is in use, can not be deleted", args->id);
+    }
+    TAILQ_REMOVE(&call->control->objects, o, entry);
+    object_free(o);
+    return 0;
+}
+
+void control_objects_end(struct control *c)
+{
+    struct control_object *o;
+
+    while ((o = TAILQ_FIRST(&c->objects)) != NULL) {
+        TAILQ_REMOVE(&c->objects, o, entry);
+        object_free(o);
+    }
+}

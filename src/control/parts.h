@@ -1,0 +1,15 @@
+/* SPDX-License-Identifier: MIT */
+/* What the parts of a control ask each other, and how they end; control_free calls that in order.
+ */
+#ifndef PLATTER_CONTROL_PARTS_H
+#define PLATTER_CONTROL_PARTS_H
+
+#include "control/control.h"
+
+bool control_exports_use(struct control *c, BlockBackend *blk); /* whether one serves it */
+void control_exports_end(struct control *c);                    /* and the server; polls */
+void control_backends_end(struct control *c);                   /* those that commands made */
+void control_fds_end(struct control *c);
+void control_objects_end(struct control *c); /* when nodes and exports are gone */
+
+#endif

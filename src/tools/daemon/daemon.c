@@ -1,0 +1,369 @@
+/* SPDX-License-Identifier: MIT */
+/*
+ * platter daemon: nodes, exports and monitors from the command line, and QMP for the rest. The
+ * options are carried out in the order in which they stand; most are the arguments of a command.
+ */
+#include <errno.h>
+#include <stdlib.h>
+#include <string.h>
+
+#include "control/chardev.h"
+#include "control/control.h"
+#include "control/monitor.h"
+#include "control/object.h"
+#include "control/qmp_type.h"
+#include "schema/qmp.h"
+#include "tools/commands.h"
+#include "tools/daemonize.h"
+#include "tools/disk.h"
+#include "tools/signals.h"
+#include "util/error.h"
+#include "util/options.h"
+
+#define LAST_TURNS 16 /* of the loop, at the end */
+
+enum daemon_option {
+    DAEMON_BACKEND = 1,
+    DAEMON_BLOCKDEV,
+    DAEMON_CHARDEV,
+    DAEMON_DAEMONIZE,
+    DAEMON_EXPORT,
+    DAEMON_MONITOR,
+    DAEMON_NBD_SERVER,
+    DAEMON_OBJECT,
+    DAEMON_PIDFILE,
+};
+
+static const struct cli_option daemon_options[] = {
+    {DAEMON_BLOCKDEV, 0, "blockdev", "[driver=]DRIVER,node-name=NAME,...", "open a node"},
+    {DAEMON_BACKEND, 0, "backend", "[name=]NAME[,node-name=NODE],...",
+     "make a backend with a tray, limits and an error policy"},
+    {DAEMON_OBJECT, 0, "object", "[qom-type=]TYPE,id=ID,...",
+     "make an iothread, throttle-group or secret"},
+    {DAEMON_NBD_SERVER, 0, "nbd-server", "addr.type=unix,addr.path=PATH",
+     "start the NBD server; or addr.type=inet,addr.host=HOST,addr.port=PORT"},
+    {DAEMON_EXPORT, 0, "export", "[type=]nbd,id=ID,node-name=NAME,...",
+     "export a node, or a backend"},
+    {DAEMON_CHARDEV, 0, "chardev", "socket,id=ID,path=PATH,server=on",
+     "a place for a monitor; or stdio,id=ID"},
+    {DAEMON_MONITOR, 0, "monitor", "[chardev=]ID[,pretty=on]", "speak QMP there"},
+    {DAEMON_DAEMONIZE, 0, "daemonize", NULL, "go into the background once everything is ready"},
+    {DAEMON_PIDFILE, 0, "pidfile", "FILE", "write the number of the process there"},
+    DISK_ROWS_REFS,
+    {0},
+};
+
+struct daemon {
+    struct cli *cli;
+    struct disk_args refs; /* what images may open by naming it */
+    bool background;
+    const char *pidfile;
+    int pid_fd;
+    int ready_fd;
+    struct end_signals signals;
+    AioContext *ctx;
+    struct monitors *monitors;
+    struct control *control;
+    struct chardev_list chardevs;
+};
+
+/* ---- options that are arguments of commands ---- */
+
+/* The text (JSON, or KEY=VALUE,...) as the arguments that type describes; NULL with errp. */
+static json_t *arguments_of(const char *text, const char *implied_key, const struct qmp_type *type,
+                            Error **errp)
+{
+    bool is_json = *text == '{' || strncmp(text, "json:", 5) == 0;
+    BlockOptions *options = is_json ? block_options_parse_json(text, errp)
+                                    : block_options_parse(text, implied_key, errp);
+    json_t *arguments = options ? block_options_to_json_value(options, errp) : NULL;
+
+    block_options_free(options);
+    if (arguments && !is_json && qmp_from_text(type, arguments, errp) < 0) {
+        json_decref(arguments);
+        return NULL;
+    }
+    return arguments;
+}
+
+static int open_node(struct daemon *d, const char *text, Error **errp)
+{
+    bool is_json = *text == '{' || strncmp(text, "json:", 5) == 0;
+    BlockOptions *options =
+        is_json ? block_options_parse_json(text, errp) : block_options_parse(text, "driver", errp);
+
+    if (options && !block_options_get_str(options, "node-name")) {
+        block_options_free(options);
+        return error_set(errp, EINVAL, "'node-name' must be specified for the root node");
+    }
+    return options ? control_add_node(d->control, options, errp) : -EINVAL;
+}
+
+static int make_object(struct daemon *d, json_t *arguments, Error **errp)
+{
+    struct qmp_call call = {.control = d->control};
+    struct qmp_object_options args;
+    int ret = qmp_parse(qmp_object_options_type, arguments, &args, errp);
+
+    return ret < 0 ? ret : qmp_object_add(&call, &args, errp);
+}
+
+static int make_backend(struct daemon *d, json_t *arguments, Error **errp)
+{
+    struct qmp_call call = {.control = d->control};
+    struct qmp_backend_options args;
+    int ret = qmp_parse(qmp_backend_options_type, arguments, &args, errp);
+
+    return ret < 0 ? ret : qmp_blockdev_backend_add(&call, &args, errp);
+}
+
+static int start_server(struct daemon *d, json_t *arguments, Error **errp)
+{
+    struct qmp_nbd_server_options args;
+    int ret = qmp_parse(qmp_nbd_server_options_type, arguments, &args, errp);
+
+    return ret < 0 ? ret : control_nbd_start(d->control, &args, errp);
+}
+
+static int add_export(struct daemon *d, json_t *arguments, Error **errp)
+{
+    struct qmp_call call = {.control = d->control};
+    struct qmp_block_export_options args;
+    int ret = qmp_parse(qmp_block_export_options_type, arguments, &args, errp);
+
+    return ret < 0 ? ret : qmp_block_export_add(&call, &args, errp);
+}
+
+static int make_chardev(struct daemon *d, json_t *arguments, Error **errp)
+{
+    struct qmp_chardev_options args;
+    int ret = qmp_parse(qmp_chardev_options_type, arguments, &args, errp);
+
+    return ret < 0 ? ret : chardev_new(&d->chardevs, d->ctx, &args, errp);
+}
+
+static int make_monitor(struct daemon *d, json_t *arguments, Error **errp)
+{
+    struct qmp_monitor_options args;
+    struct chardev *chr;
+    int ret = qmp_parse(qmp_monitor_options_type, arguments, &args, errp);
+
+    if (ret < 0) {
+        return ret;
+    }
+    chr = chardev_find(&d->chardevs, args.chardev);
+    if (!chr) {
+        return error_set(errp, ENOENT, "chardev \"%s\" not found", args.chardev);
+    }
+    return chardev_attach(chr, d->monitors, args.has_pretty && args.pretty, errp);
+}
+
+static int run_option(struct daemon *d, int id, const char *text, Error **errp)
+{
+    const struct {
+        int id;
+        const char *implied_key;
+        const struct qmp_type *type;
+        int (*run)(struct daemon *d, json_t *arguments, Error **errp);
+    } rows[] = {
+        {DAEMON_BACKEND, "name", qmp_backend_options_type, make_backend},
+        {DAEMON_CHARDEV, "backend", qmp_chardev_options_type, make_chardev},
+        {DAEMON_EXPORT, "type", qmp_block_export_options_type, add_export},
+        {DAEMON_MONITOR, "chardev", qmp_monitor_options_type, make_monitor},
+        {DAEMON_NBD_SERVER, NULL, qmp_nbd_server_options_type, start_server},
+        {DAEMON_OBJECT, "qom-type", qmp_object_options_type, make_object},
+    };
+    int ret = 0;
+
+    if (id == DAEMON_BLOCKDEV) {
+        return open_node(d, text, errp);
+    }
+    for (size_t i = 0; i < sizeof(rows) / sizeof(rows[0]); i++) {
+        if (rows[i].id == id) {
+            json_t *arguments = arguments_of(text, rows[i].implied_key, rows[i].type, errp);
+
+            ret = arguments ? rows[i].run(d, arguments, errp) : -EINVAL;
+            json_decref(arguments);
+        }
+    }
+    return ret;
+}
+
+/* ---- the command line, twice: first what the process needs, then what it does ---- */
+
+static bool print_objects(struct daemon *d, int id, const struct cli_args *a)
+{
+    if (id != DAEMON_OBJECT || strcmp(a->value, "help") != 0) {
+        return false;
+    }
+    fputs("List of user creatable objects:\n  iothread\n  secret\n  throttle-group\n", d->cli->out);
+    return true;
+}
+
+/* -1: go on; else what the process exits with. */
+static int look_at(struct daemon *d, int argc, char **argv)
+{
+    struct cli_args a = cli_args_begin(d->cli, argc, argv);
+    int id;
+
+    while ((id = cli_next(&a)) != CLI_END) {
+        if (id == CLI_HELP || print_objects(d, id, &a)) {
+            return CLI_EXIT_OK;
+        }
+        if (id == CLI_BAD) {
+            return CLI_EXIT_USAGE;
+        }
+        if (id == CLI_OPERAND) {
+            return cli_stands_in(d->cli)
+                       ? cli_error(d->cli, "%s: Unexpected argument", a.value)
+                       : cli_usage_error(d->cli, "unexpected argument '%s'", a.value);
+        }
+        if (id == DAEMON_DAEMONIZE) {
+            d->background = true;
+        } else if (id == DAEMON_PIDFILE) {
+            d->pidfile = a.value;
+        } else {
+            disk_take_option(&d->refs, id, &a);
+        }
+    }
+    return disk_args_check(d->cli, &d->refs) ? -1 : CLI_EXIT_USAGE;
+}
+
+static int carry_out(struct daemon *d, int argc, char **argv)
+{
+    struct cli_args a = cli_args_begin(d->cli, argc, argv);
+    int id;
+
+    while ((id = cli_next(&a)) != CLI_END) {
+        Error *err = NULL;
+
+        if (a.value && run_option(d, id, a.value, &err) < 0) {
+            error_prepend(&err, "--%s %s: ", a.option->name, a.value);
+            return cli_report(d->cli, err);
+        }
+        if (d->signals.arrived) {
+            break;
+        }
+    }
+    return CLI_EXIT_OK;
+}
+
+/* ---- life ---- */
+
+static int begin(struct daemon *d)
+{
+    Error *err = NULL;
+
+    if (end_signals_begin(&d->signals, d->cli) < 0) {
+        return CLI_EXIT_FAILED;
+    }
+    d->ctx = aio_context_new(NULL, &err);
+    if (!d->ctx) {
+        return cli_report(d->cli, err);
+    }
+    aio_context_set_current(d->ctx);
+    d->control = control_new();
+    d->monitors = d->control ? monitors_new(d->ctx, d->control, qmp_command_find) : NULL;
+    if (!d->monitors) {
+        return cli_error(d->cli, "out of memory");
+    }
+    d->control->pl =
+        disk_platter_new_for(d->cli, &d->refs, d->ctx, monitors_platter_event, d->monitors);
+    if (!d->control->pl) {
+        return CLI_EXIT_FAILED;
+    }
+    d->control->monitors = d->monitors;
+    d->control->chardevs = &d->chardevs;
+    return end_signals_watch(&d->signals, d->cli, d->ctx) < 0 ? CLI_EXIT_FAILED : CLI_EXIT_OK;
+}
+
+static int serve(struct daemon *d, int argc, char **argv)
+{
+    int code = carry_out(d, argc, argv);
+
+    if (code == CLI_EXIT_OK && d->pidfile) {
+        d->pid_fd = pidfile_write(d->cli, d->pidfile);
+        code = d->pid_fd < 0 ? CLI_EXIT_FAILED : CLI_EXIT_OK;
+    }
+    if (code != CLI_EXIT_OK) {
+        return code;
+    }
+    daemonize_ready(d->ready_fd);
+    d->ready_fd = -1;
+    while (!d->control->quit && !d->signals.arrived) {
+        aio_poll(d->ctx, true);
+    }
+    control_event(d->control, "SHUTDOWN",
+                  json_pack("{s:b, s:s}", "guest", 0, "reason",
+                            d->control->quit ? "host-qmp-quit" : "host-signal"));
+    return CLI_EXIT_OK;
+}
+
+static int end(struct daemon *d)
+{
+    int ret = control_free(d->control);
+    int code = CLI_EXIT_OK;
+
+    for (int i = 0; i < LAST_TURNS && d->ctx && aio_poll(d->ctx, false); i++) {
+        /* what is still to be told is told */
+    }
+    if (ret < 0) {
+        code = cli_error(d->cli, "the last flush failed: %s; writes may be lost", strerror(-ret));
+    }
+    chardev_list_free(&d->chardevs);
+    monitors_free(d->monitors);
+    end_signals_end(&d->signals);
+    if (d->ctx) {
+        aio_context_set_current(NULL);
+        aio_context_unref(d->ctx);
+    }
+    pidfile_remove(d->pidfile, d->pid_fd);
+    return code;
+}
+
+static int daemon_command(struct cli *cli, int argc, char **argv)
+{
+    struct daemon d = {
+        .cli = cli,
+        .refs = {.image_refs = cli_stands_in(cli) ? NULL : "none"},
+        .pid_fd = -1,
+        .ready_fd = -1,
+        .signals = {.fd = -1},
+    };
+    int code = look_at(&d, argc, argv);
+    int end_code;
+    int ret;
+
+    if (code >= 0) {
+        return code;
+    }
+    LIST_INIT(&d.chardevs);
+    if (d.background) {
+        ret = daemonize_begin(cli, &d.ready_fd, &code);
+        if (ret != 0) {
+            return ret < 0 ? CLI_EXIT_FAILED : code;
+        }
+    }
+    code = begin(&d);
+    if (code == CLI_EXIT_OK) {
+        code = serve(&d, argc, argv);
+    }
+    end_code = end(&d);
+    return code == CLI_EXIT_OK ? end_code : code;
+}
+
+const struct cli_command command_daemon = {
+    .name = "daemon",
+    .operands = "",
+    .summary = "Serve nodes and exports, steered by QMP",
+    .options = daemon_options,
+    .details =
+        "Options are carried out in their order; their values are those of the QMP commands, as\n"
+        "KEY=VALUE,... or JSON. SIGINT, SIGTERM, or the command quit, ends it in order.\n\n"
+        "Example:\n"
+        "  platter daemon --blockdev driver=file,filename=disk.img,node-name=disk \\\n"
+        "      --nbd-server addr.type=unix,addr.path=/run/disk.sock \\\n"
+        "      --export nbd,id=export,node-name=disk,writable=on \\\n"
+        "      --chardev socket,id=qmp,path=/run/qmp.sock,server=on,wait=off --monitor qmp\n",
+    .run = daemon_command,
+};

@@ -1,0 +1,132 @@
+/* SPDX-License-Identifier: MIT */
+/* Background processes and their files of process numbers. */
+#include <errno.h>
+#include <fcntl.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/stat.h>
+#include <sys/wait.h>
+#include <unistd.h>
+
+#include "os/os.h"
+#include "tools/daemonize.h"
+
+/* ---- parent ---- */
+
+/* A byte says that the child is ready; the end of the pipe, that it is no more. */
+static int wait_for_child(int fd, pid_t child)
+{
+    char ready;
+    int64_t n;
+    int status;
+
+    do {
+        n = os->read(fd, &ready, 1);
+    } while (n == -EINTR);
+    os->close(fd);
+    if (n == 1) {
+        return CLI_EXIT_OK;
+    }
+    while (waitpid(child, &status, 0) < 0 && errno == EINTR) {
+        /* again */
+    }
+    return WIFEXITED(status) && WEXITSTATUS(status) != 0 ? WEXITSTATUS(status) : CLI_EXIT_FAILED;
+}
+
+int daemonize_begin(struct cli *cli, int *ret_fd, int *ret_code)
+{
+    int fds[2];
+    pid_t child;
+
+    if (pipe2(fds, O_CLOEXEC) < 0) {
+        int err = errno;
+
+        cli_error(cli, "cannot make a pipe: %s", strerror(err));
+        return -err;
+    }
+    fflush(NULL); /* what stands in buffers would be written twice */
+    child = fork();
+    if (child < 0) {
+        int err = errno;
+
+        os->close(fds[0]);
+        os->close(fds[1]);
+        cli_error(cli, "cannot fork: %s", strerror(err));
+        return -err;
+    }
+    if (child > 0) {
+        os->close(fds[1]);
+        *ret_code = wait_for_child(fds[0], child);
+        return 1;
+    }
+    os->close(fds[0]);
+    setsid();
+    umask(027);
+    *ret_fd = fds[1];
+    return 0;
+}
+
+/* ---- child ---- */
+
+void daemonize_ready(int fd)
+{
+    int null_fd;
+
+    if (fd < 0) {
+        return;
+    }
+    fflush(NULL);
+    null_fd = os->open("/dev/null", O_RDWR, 0);
+    for (int i = 0; i <= 2 && null_fd >= 0; i++) {
+        dup2(null_fd, i);
+    }
+    if (null_fd > 2) {
+        os->close(null_fd);
+    }
+    /* a parent that is no more has nobody to tell */
+    (void)os->write(fd, "", 1);
+    os->close(fd);
+}
+
+/* ---- file ---- */
+
+int pidfile_write(struct cli *cli, const char *path)
+{
+    struct flock lock = {.l_type = F_WRLCK, .l_whence = SEEK_SET};
+    char text[32];
+    int fd = os->open(path, O_RDWR | O_CREAT, 0644);
+    int ret = fd;
+
+    if (fd >= 0) {
+        ret = os->lock(fd, F_OFD_SETLK, &lock);
+        if (ret == -EAGAIN || ret == -EACCES) {
+            cli_error(cli, "cannot create PID file: '%s' is another process's", path);
+            os->close(fd);
+            return ret;
+        }
+    }
+    if (ret >= 0) {
+        ret = os->ftruncate(fd, 0);
+    }
+    if (ret >= 0) {
+        int bytes = snprintf(text, sizeof(text), "%ld\n", (long)getpid());
+
+        ret = os->write(fd, text, (size_t)bytes) == bytes ? 0 : -EIO;
+    }
+    if (ret < 0) {
+        cli_error(cli, "cannot create PID file: '%s': %s", path, strerror(-ret));
+        if (fd >= 0) {
+            os->close(fd);
+        }
+        return ret;
+    }
+    return fd;
+}
+
+void pidfile_remove(const char *path, int fd)
+{
+    if (fd >= 0) {
+        os->unlink(path);
+        os->close(fd);
+    }
+}

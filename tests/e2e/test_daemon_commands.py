@@ -1,0 +1,298 @@
+# SPDX-License-Identifier: MIT
+"""A session with a running daemon that covers every command; each reply and event is checked
+against the schema that the daemon tells."""
+import json
+import os
+import socket
+import subprocess
+
+import pytest
+
+from qmp import Daemon, FdClient, Schema
+from tools_common import needs, platter
+
+pytestmark = needs('qcow2')
+PLATTER = os.environ['PLATTER_BIN']
+MIB = 1 << 20
+
+
+class Checked:
+    """A client whose replies are checked, and who remembers what was asked for."""
+    asked = set()
+
+    def __init__(self, client, schema):
+        self.client = client
+        self.schema = schema
+
+    def call(self, name, /, **arguments):
+        value = self.client.call(name, **arguments)
+        self.schema.check_reply(name, value)
+        Checked.asked.add(name)
+        return value
+
+    def fails(self, name, text, klass='GenericError', /, **arguments):
+        self.client.fails(name, text, klass, **arguments)
+        Checked.asked.add(name)
+
+    def event(self, name, /, **data):
+        event = self.client.event(name, **data)
+        self.schema.check_event(event)
+        return event
+
+
+@pytest.fixture
+def daemon(tmp_path):
+    with Daemon(tmp_path, [PLATTER, 'daemon'], '--image-refs', 'follow') as d:
+        yield d
+
+
+@pytest.fixture
+def qmp(daemon):
+    with daemon.client() as client:
+        schema = Schema(client.call('query-qmp-schema'))
+        Checked.asked.add('query-qmp-schema')
+        yield Checked(client, schema)
+
+
+def create(qmp, job, **options):
+    qmp.call('blockdev-create', job_id=job, options=options)
+    qmp.event('JOB_STATUS_CHANGE', id=job, status='concluded')
+    info = [j for j in qmp.call('query-jobs') if j['id'] == job][0]
+    assert 'error' not in info, info
+    qmp.call('job-dismiss', id=job)
+
+
+def qcow2(qmp, name, size=16 * MIB, **options):
+    """A node NAME over a file NAME.qcow2."""
+    create(qmp, 'make-file', driver='file', filename=name + '.qcow2', size=0)
+    qmp.call('blockdev-add', driver='file', node_name=name + '-file', filename=name + '.qcow2')
+    create(qmp, 'make-image', driver='qcow2', file=name + '-file', size=size, **options)
+    qmp.call('blockdev-add', driver='qcow2', node_name=name, file=name + '-file')
+
+
+def node(qmp, name):
+    return [n for n in qmp.call('query-named-block-nodes') if n['node-name'] == name][0]
+
+
+def test_the_daemon_itself(qmp):
+    assert qmp.call('query-version')['package'].startswith('Platter')
+    assert {'name': 'quit'} in qmp.call('query-commands')
+    assert qmp.call('query-chardev')[0]['frontend-open'] is True
+    assert qmp.call('query-status') == {'running': True, 'status': 'running'}
+    qmp.call('stop')
+    qmp.event('STOP')
+    assert qmp.call('query-status') == {'running': False, 'status': 'paused'}
+    qmp.call('cont')
+    qmp.event('RESUME')
+    qmp.fails('qmp_capabilities', 'already complete', 'CommandNotFound')
+
+
+def test_nodes(qmp, tmp_path):
+    qcow2(qmp, 'disk')
+    assert node(qmp, 'disk')['image']['virtual-size'] == 16 * MIB
+    qmp.call('block_resize', node_name='disk', size=32 * MIB)
+    assert node(qmp, 'disk')['image']['virtual-size'] == 32 * MIB
+    qmp.call('x-blockdev-amend', job_id='amend', node_name='disk',
+             options={'driver': 'qcow2', 'lazy-refcounts': True})
+    qmp.event('JOB_STATUS_CHANGE', id='amend', status='concluded')
+    qmp.call('job-dismiss', id='amend')
+    assert node(qmp, 'disk')['image']['format-specific']['data']['lazy-refcounts'] is True
+    qmp.fails('blockdev-del', 'in use', node_name='disk-file')
+    qmp.call('blockdev-del', node_name='disk')
+    qmp.call('blockdev-del', node_name='disk-file')
+    qmp.fails('blockdev-del', "node-name='disk'", node_name='disk')
+    assert platter('check', '-f', 'qcow2', 'disk.qcow2', cwd=tmp_path).returncode == 0
+
+
+def test_a_job_that_fails(qmp):
+    qmp.call('blockdev-create', job_id='j', options={'driver': 'file', 'filename': '/no/such/file', 'size': 0})
+    qmp.event('JOB_STATUS_CHANGE', id='j', status='concluded')
+    info = qmp.call('query-jobs')[0]
+    assert '/no/such/file' in info['error'] and info['type'] == 'create'
+    assert qmp.call('query-block-jobs')[0]['status'] == 'concluded'
+    for verb in ('pause', 'resume', 'cancel', 'complete', 'finalize'):
+        qmp.fails('job-' + verb, '', id='j')
+        member = {'id': 'j'} if verb == 'finalize' else {'device': 'j'}
+        qmp.fails('block-job-' + verb, '', **member)
+    qmp.fails('block-job-set-speed', '', device='j', speed=-1)
+    qmp.fails('block-job-dismiss', 'not found', 'DeviceNotActive', id='other')
+    qmp.call('job-dismiss', id='j')
+    assert qmp.call('query-jobs') == []
+
+
+def test_exports(qmp, tmp_path):
+    qcow2(qmp, 'disk')
+    qmp.call('object-add', qom_type='iothread', id='io0')
+    assert qmp.call('query-iothreads')[0]['thread-id'] > 0
+    qmp.fails('block-export-add', 'not running', type='nbd', id='e', node_name='disk')
+    path = str(tmp_path / 'nbd.sock')
+    qmp.call('nbd-server-start', addr={'type': 'unix', 'data': {'path': path}})
+    qmp.call('block-export-add', type='nbd', id='e', node_name='disk', writable=True, iothread='io0',
+             allocation_depth=True, description='a disk')
+    qmp.fails('object-del', 'in use', id='io0')
+    uri = f'nbd+unix:///disk?socket={path}'
+    out = subprocess.run(['nbdinfo', '--json', uri], capture_output=True, check=True).stdout
+    assert json.loads(out)['exports'][0]['description'] == 'a disk'
+    done = platter('io', '-f', 'raw', uri, '-c', 'write -P 7 1M 64k', '-c', 'read -P 7 1M 64k')
+    assert done.returncode == 0, done
+    assert qmp.call('query-block-exports') == [
+        {'id': 'e', 'type': 'nbd', 'node-name': 'disk', 'shutting-down': False}]
+    qmp.call('block-export-del', id='e')
+    qmp.event('BLOCK_EXPORT_DELETED', id='e')
+    qmp.call('nbd-server-add', device='disk', name='other')
+    qmp.call('nbd-server-remove', name='other', mode='hard')
+    qmp.event('BLOCK_EXPORT_DELETED', id='other')
+    qmp.call('nbd-server-stop')
+    qmp.call('object-del', id='io0')
+
+
+def test_no_descriptor_came(qmp):
+    qmp.fails('getfd', 'No file descriptor', fdname='x')
+    qmp.fails('closefd', "'x' not found", fdname='x')
+    qmp.fails('add-fd', 'No file descriptor')
+    qmp.fails('remove-fd', 'not found', fdset_id=3)
+    assert qmp.call('query-fdsets') == []
+
+
+def test_descriptors_that_come(tmp_path):
+    (tmp_path / 'disk.img').write_bytes(b'platter!' * 512)
+    with Daemon(tmp_path, [PLATTER, 'daemon']) as d:
+        qmp = FdClient(d.sockets[0])
+        fd = os.open(tmp_path / 'disk.img', os.O_RDWR)
+        assert qmp.send_fd(fd, 'add-fd', fdset_id=7, opaque='rw')['return']['fdset-id'] == 7
+        os.close(fd)
+        os.rename(tmp_path / 'disk.img', tmp_path / 'moved.img')
+        sets = qmp.call('query-fdsets')
+        assert sets[0]['fds'][0]['opaque'] == 'rw'
+        qmp.call('blockdev-add', driver='file', node_name='n', filename='/dev/fdset/7')
+        qmp.call('remove-fd', fdset_id=7, fd=sets[0]['fds'][0]['fd'])
+        assert qmp.call('query-fdsets') == []
+        listener = socket.socket(socket.AF_UNIX)
+        listener.bind(str(tmp_path / 'given.sock'))
+        listener.listen()
+        assert 'return' in qmp.send_fd(listener.fileno(), 'getfd', fdname='listener')
+        listener.close()
+        qmp.call('nbd-server-start', addr={'type': 'fd', 'data': {'str': 'listener'}})
+        qmp.call('block-export-add', type='nbd', id='e', node_name='n')
+        out = platter('io', '-r', '-f', 'raw', f'nbd+unix:///n?socket={tmp_path}/given.sock',
+                      '-c', 'read -v 0 8').stdout
+        assert '70 6c 61 74 74 65 72 21' in out
+        fd = os.open(tmp_path / 'moved.img', os.O_RDONLY)
+        assert 'return' in qmp.send_fd(fd, 'getfd', fdname='unused')
+        os.close(fd)
+        qmp.call('closefd', fdname='unused')
+        qmp.close()
+
+
+def test_bitmaps_and_transactions(qmp):
+    qcow2(qmp, 'disk')
+    for name in ('a', 'b'):
+        qmp.call('block-dirty-bitmap-add', node='disk', name=name, granularity=65536)
+    qmp.call('block-dirty-bitmap-disable', node='disk', name='a')
+    qmp.call('block-dirty-bitmap-enable', node='disk', name='a')
+    qmp.call('block-dirty-bitmap-merge', node='disk', target='a', bitmaps=['b', {'node': 'disk', 'name': 'b'}])
+    qmp.call('block-dirty-bitmap-clear', node='disk', name='a')
+    actions = [
+        {'type': 'block-dirty-bitmap-add', 'data': {'node': 'disk', 'name': 'c'}},
+        {'type': 'block-dirty-bitmap-disable', 'data': {'node': 'disk', 'name': 'a'}},
+        {'type': 'block-dirty-bitmap-remove', 'data': {'node': 'disk', 'name': 'b'}},
+    ]
+    before = node(qmp, 'disk')['dirty-bitmaps']
+    qmp.fails('transaction', 'Abort action', actions=actions + [{'type': 'abort', 'data': {}}])
+    assert node(qmp, 'disk')['dirty-bitmaps'] == before
+    qmp.call('transaction', actions=actions)
+    after = {b['name']: b['recording'] for b in node(qmp, 'disk')['dirty-bitmaps']}
+    assert after == {'a': False, 'c': True}
+    qmp.call('block-dirty-bitmap-remove', node='disk', name='c')
+
+
+def test_snapshots(qmp, tmp_path):
+    qcow2(qmp, 'disk')
+    qmp.call('blockdev-backend-add', name='drive', node_name='disk')
+    create(qmp, 'j', driver='file', filename='top.qcow2', size=0)
+    qmp.call('blockdev-add', driver='file', node_name='top-file', filename='top.qcow2')
+    create(qmp, 'j', driver='qcow2', file='top-file', size=16 * MIB)
+    qmp.call('blockdev-add', driver='qcow2', node_name='top', file='top-file', backing=None)
+    qmp.call('blockdev-snapshot', node='disk', overlay='top')
+    assert qmp.call('query-block')[0]['inserted']['node-name'] == 'top'
+    qmp.call('blockdev-snapshot-sync', node_name='top', snapshot_file='third.qcow2',
+             snapshot_node_name='third')
+    inserted = qmp.call('query-block')[0]['inserted']
+    assert inserted['node-name'] == 'third' and inserted['backing_file_depth'] == 2
+    qmp.call('blockdev-snapshot-internal-sync', device='drive', name='snap')
+    assert qmp.call('blockdev-snapshot-delete-internal-sync', device='drive', name='snap')['name'] == 'snap'
+    qmp.fails('blockdev-snapshot-delete-internal-sync', 'does not exist', device='drive', name='snap')
+    # one that fails takes the others back
+    qmp.fails('transaction', 'Abort action', actions=[
+        {'type': 'blockdev-snapshot-internal-sync', 'data': {'device': 'drive', 'name': 'gone'}},
+        {'type': 'blockdev-snapshot-sync', 'data': {'device': 'drive', 'snapshot-file': 'fourth.qcow2'}},
+        {'type': 'abort', 'data': {}}])
+    inserted = qmp.call('query-block')[0]['inserted']
+    assert inserted['node-name'] == 'third' and 'snapshots' not in inserted['image']
+    assert not (tmp_path / 'fourth.qcow2').exists()
+
+
+def test_media(qmp):
+    for name in ('one', 'two'):
+        qmp.call('blockdev-add', driver='null-co', node_name=name, size=MIB)
+    qmp.call('blockdev-backend-add', name='cd', node_name='one', locked=True, eject_answer='ignore')
+    qmp.fails('blockdev-insert-medium', 'not open', id='cd', node_name='two')
+    qmp.fails('blockdev-open-tray', 'locked', id='cd')
+    qmp.fails('eject', 'locked', id='cd')
+    qmp.call('blockdev-open-tray', id='cd', force=True)
+    qmp.event('DEVICE_TRAY_MOVED', device='cd')
+    qmp.fails('blockdev-insert-medium', 'already is a medium', id='cd', node_name='two')
+    qmp.call('blockdev-remove-medium', id='cd')
+    qmp.call('blockdev-insert-medium', id='cd', node_name='two')
+    qmp.call('blockdev-close-tray', id='cd')
+    info = qmp.call('query-block')[0]
+    assert info['tray_open'] is False and info['inserted']['node-name'] == 'two'
+    qmp.call('eject', id='cd', force=True)
+    assert 'inserted' not in qmp.call('query-block')[0]
+    create(qmp, 'j', driver='file', filename='medium.img', size=MIB)
+    qmp.call('blockdev-change-medium', id='cd', filename='medium.img', format='raw',
+             read_only_mode='read-only')
+    assert qmp.call('query-block')[0]['inserted']['ro'] is True
+    qmp.fails('eject', 'not found', 'DeviceNotFound', id='nosuch')
+    qmp.call('blockdev-backend-del', id='cd')
+
+
+def test_limits_objects_and_figures(qmp):
+    qmp.call('blockdev-add', driver='null-co', node_name='n', size=MIB)
+    qmp.call('blockdev-backend-add', name='drive', node_name='n')
+    qmp.call('block_set_io_throttle', id='drive', bps=MIB, bps__rd=0, bps__wr=0, iops=100, iops__rd=0,
+             iops__wr=0, iops__max=200, group='shared')
+    inserted = qmp.call('query-block')[0]['inserted']
+    assert (inserted['bps'], inserted['iops_max'], inserted['group']) == (MIB, 200, 'shared')
+    qmp.call('object-add', qom_type='throttle-group', id='tg', limits={'iops-total': 100})
+    qmp.call('qom-set', path='/objects/tg', property='limits', value={'iops-total': 50})
+    assert qmp.call('qom-get', path='tg', property='limits')['iops-total'] == 50
+    assert {'name': 'tg', 'type': 'child<throttle-group>'} in qmp.call('qom-list', path='/objects')
+    assert {'name': 'throttle-group', 'parent': 'object'} in qmp.call('qom-list-types')
+    assert qmp.call('qom-list-properties', typename='iothread')[0]['name'] == 'type'
+    qmp.call('object-add', qom_type='secret', id='s', data='aGVsbG8=', format='base64')
+    qmp.fails('object-add', 'base64', qom_type='secret', id='t', data='%%%', format='base64')
+    qmp.call('object-del', id='s')
+    qmp.call('block-latency-histogram-set', id='drive', boundaries=[1000, 1000000])
+    qmp.call('block-set-accounting', id='drive', account_invalid=False, intervals=[1, 60])
+    stats = qmp.call('query-blockstats')[0]['stats']
+    assert stats['rd_latency_histogram'] == {'boundaries': [1000, 1000000], 'bins': [0, 0, 0]}
+    assert sorted(t['interval_length'] for t in stats['timed_stats']) == [1, 60]
+    assert stats['account_invalid'] is False
+    assert qmp.call('query-blockstats', query_nodes=True)[0]['node-name'] == 'n'
+    qmp.call('block-set-io-error-policy', device='drive', rerror='stop', werror='stop')
+
+
+def test_quit(tmp_path):
+    with Daemon(tmp_path, [PLATTER, 'daemon'], monitors=2) as d:
+        with d.client(0) as first, d.client(1) as second:
+            first.call('quit')
+            Checked.asked.add('quit')
+            second.event('SHUTDOWN', reason='host-qmp-quit')
+            assert d.process.wait(60) == 0
+
+
+def test_every_command_was_asked_for(qmp):
+    """Runs last: what a session of this file has not covered."""
+    Checked.asked |= {'qmp_capabilities', 'add-fd', 'remove-fd', 'getfd', 'closefd'}
+    assert sorted(set(qmp.schema.commands) - Checked.asked) == []

@@ -1,0 +1,166 @@
+# SPDX-License-Identifier: MIT
+"""The same requests to platter daemon and to the installed qemu-storage-daemon: the replies must be
+of the same shape (members, types of values, classes of errors, order of events), and the schemas
+must agree on the arguments of the commands that both have."""
+import os
+import shutil
+
+import pytest
+
+from qmp import Daemon
+from tools_common import needs
+
+pytestmark = [needs('qcow2'), pytest.mark.skipif(not shutil.which('qemu-storage-daemon'),
+                                                 reason='qemu-storage-daemon is not installed')]
+MIB = 1 << 20
+
+# Members that one of them has and that need not be there.
+OURS = {'platter'}
+# Members that the reference has and Platter does not offer: x- ones, and iothread knobs.
+THEIRS = {'x-bps-total'}
+
+
+def shape(value):
+    """A value without what may differ: numbers, and text that is no state or name."""
+    if isinstance(value, dict):
+        return {k: shape(v) for k, v in value.items() if k not in OURS | THEIRS}
+    if isinstance(value, list):
+        return [shape(v) for v in value[:1]]
+    return type(value).__name__
+
+
+def cmd(name, /, **arguments):
+    return {'execute': name, 'arguments': arguments}
+
+
+def sock(path):
+    return {'type': 'unix', 'data': {'path': path}}
+
+
+NODE = [cmd('blockdev-add', driver='null-co', **{'node-name': 'n0'}, size=MIB)]
+RAW = NODE + [cmd('blockdev-add', driver='raw', **{'node-name': 'r0'}, file='n0')]
+FILE = [cmd('blockdev-create', **{'job-id': 'j'}, options={'driver': 'file', 'filename': 'a', 'size': 0}),
+        'concluded', cmd('query-jobs'), cmd('job-dismiss', id='j'), cmd('query-jobs'),
+        cmd('blockdev-add', driver='file', **{'node-name': 'f0'}, filename='a')]
+IMAGE = FILE + [
+    cmd('blockdev-create', **{'job-id': 'k'}, options={'driver': 'qcow2', 'file': 'f0', 'size': MIB}),
+    'concluded', cmd('query-jobs'), cmd('job-dismiss', id='k'),
+    cmd('blockdev-add', driver='qcow2', **{'node-name': 'q0'}, file='f0')]
+SERVER = [cmd('nbd-server-start', addr=sock('n.sock'))]
+EXPORT = RAW + SERVER + [cmd('block-export-add', type='nbd', id='e', **{'node-name': 'n0'})]
+
+SESSIONS = {
+    'nothing': [cmd('query-block'), cmd('query-blockstats'), cmd('query-named-block-nodes'),
+                cmd('query-jobs'), cmd('query-block-jobs'), cmd('query-block-exports'),
+                cmd('query-chardev'), cmd('query-version')],
+    'bad arguments': [
+        cmd('block_resize', **{'node-name': 'x'}), cmd('block_resize', **{'node-name': 1}, size=1),
+        cmd('block_resize', **{'node-name': 'x'}, size='1'), cmd('block_resize', size=1.5),
+        cmd('block_resize', size=1, zz=1), cmd('block_resize', size=1), cmd('nosuch'),
+        cmd('nbd-server-start', addr={'type': 'unix'}), cmd('nbd-server-start', addr=[]),
+        cmd('nbd-server-start', addr={'type': 'foo', 'data': {}}),
+        cmd('nbd-server-start', addr=sock(1)), cmd('nbd-server-start', addr=sock('x'), zz=1),
+        cmd('nbd-server-start', addr=sock('x'), **{'max-connections': -1}),
+        cmd('query-blockstats', **{'query-nodes': 'on'}), cmd('query-jobs', a=1),
+        cmd('transaction', actions=[{'type': 'nope', 'data': {}}]),
+        cmd('object-add', **{'qom-type': 'nope'}, id='x')],
+    'bad requests': [{'execute': 1}, {}, {'execute': 'query-jobs', 'foo': 1}, {'exec-oob': 'query-jobs'},
+                     {'execute': 'query-jobs', 'arguments': []}, {'execute': 'query-jobs', 'id': [1]},
+                     {'execute': 'qmp_capabilities'}],
+    'blockdev-add': [
+        cmd('blockdev-add'), cmd('blockdev-add', driver='zz'), cmd('blockdev-add', driver='null-co'),
+        cmd('blockdev-add', driver='null-co', **{'node-name': 'n'}, size='1M'),
+        cmd('blockdev-add', driver='raw', **{'node-name': 'r1'}, file='nx'),
+        cmd('blockdev-add', driver='raw', **{'node-name': 'r2'}, file=1),
+        cmd('blockdev-add', driver='raw', **{'node-name': 'r3'}),
+        cmd('blockdev-add', driver='null-co', **{'node-name': '#bad'}),
+        cmd('blockdev-add', driver='null-co', **{'node-name': 'n'}, zz=1)] + NODE + NODE,
+    'nodes': RAW + [cmd('query-named-block-nodes'), cmd('query-named-block-nodes', flat=True),
+                    cmd('query-blockstats', **{'query-nodes': True}),
+                    cmd('blockdev-del', **{'node-name': 'n0'}), cmd('blockdev-del', **{'node-name': 'nx'}),
+                    cmd('block_resize', **{'node-name': 'n0'}, size=1),
+                    cmd('blockdev-del', **{'node-name': 'r0'}), cmd('blockdev-del', **{'node-name': 'n0'})],
+    'images': IMAGE + [cmd('query-named-block-nodes'), cmd('block_resize', **{'node-name': 'q0'}, size=2 * MIB),
+                       cmd('blockdev-create', **{'job-id': 'j'}, options={'driver': 'qcow2', 'file': 'zz', 'size': 1}),
+                       cmd('blockdev-create', **{'job-id': '#'}, options={'driver': 'file', 'filename': 'b', 'size': 0}),
+                       cmd('blockdev-snapshot-internal-sync', device='zz', name='s'),
+                       cmd('blockdev-snapshot-delete-internal-sync', device='q0', name='s')],
+    'jobs': [cmd('blockdev-create', **{'job-id': 'j'}, options={'driver': 'file', 'filename': '/no/such', 'size': 0}),
+             'concluded', cmd('query-jobs')] +
+            [cmd('job-' + v, id='j') for v in ('pause', 'resume', 'cancel', 'complete', 'finalize')] +
+            [cmd('job-dismiss', id='j'), cmd('job-dismiss', id='j'), cmd('block-job-cancel', device='zz'),
+             cmd('block-job-set-speed', device='zz', speed=1)],
+    'exports': [cmd('block-export-add', type='nbd', id='e', **{'node-name': 'n0'}), cmd('nbd-server-stop')] +
+               EXPORT + SERVER + [
+        cmd('block-export-add', type='nbd', id='e', **{'node-name': 'r0'}),
+        cmd('block-export-add', type='nbd', id='f', **{'node-name': 'n0'}),
+        cmd('block-export-add', type='nbd', id='g', **{'node-name': 'nx'}),
+        cmd('query-block-exports'), cmd('blockdev-del', **{'node-name': 'n0'}),
+        cmd('block-export-del', id='zz'), cmd('block-export-del', id='e'),
+        cmd('nbd-server-add', device='n0'), cmd('nbd-server-remove', name='n0'),
+        cmd('nbd-server-remove', name='zz'), cmd('nbd-server-stop')],
+    'export that ends with the server': EXPORT + [cmd('nbd-server-stop'), cmd('query-block-exports')],
+    'objects': [
+        cmd('object-add', **{'qom-type': 'throttle-group'}, id='tg', limits={'iops-total': 100}),
+        cmd('object-add', **{'qom-type': 'throttle-group'}, id='tg'),
+        cmd('object-add', **{'qom-type': 'throttle-group'}, id='tz', limits={'iops-total': 1, 'iops-read': 1}),
+        cmd('object-add', **{'qom-type': 'iothread'}, id='io0'),
+        cmd('object-add', **{'qom-type': 'secret'}, id='s0', data='x'),
+        cmd('object-add', **{'qom-type': 'secret'}, id='s1', data='x', file='y'),
+        cmd('qom-get', path='/objects/tg', property='limits'), cmd('qom-get', path='tg', property='limits'),
+        cmd('qom-get', path='/objects/zz', property='limits'), cmd('qom-get', path='tg', property='zz'),
+        cmd('qom-set', path='tg', property='limits', value={'iops-total': 5}),
+        cmd('qom-set', path='tg', property='limits', value={'iops-read': 5}),
+        cmd('qom-list', path='/objects'), cmd('qom-list', path='/zz'), cmd('qom-list-types'),
+        cmd('object-del', id='zz'), cmd('object-del', id='tg'), cmd('object-del', id='io0')],
+    'bitmaps': NODE + [
+        cmd('block-dirty-bitmap-add', node='n0', name='a'), cmd('block-dirty-bitmap-add', node='n0', name='a'),
+        cmd('block-dirty-bitmap-add', node='n0', name='b', granularity=3),
+        cmd('block-dirty-bitmap-add', node='n0', name='b', persistent=True),
+        cmd('block-dirty-bitmap-add', node='n0', name=''), cmd('block-dirty-bitmap-add', node='nx', name='b'),
+        cmd('block-dirty-bitmap-add', node='n0', name='b', disabled=True), cmd('query-named-block-nodes'),
+        cmd('block-dirty-bitmap-enable', node='n0', name='b'), cmd('block-dirty-bitmap-disable', node='n0', name='b'),
+        cmd('block-dirty-bitmap-clear', node='n0', name='zz'), cmd('block-dirty-bitmap-clear', node='n0', name='a'),
+        cmd('block-dirty-bitmap-merge', node='n0', target='a', bitmaps=['b', 'zz']),
+        cmd('block-dirty-bitmap-merge', node='n0', target='a', bitmaps=['b']),
+        cmd('block-dirty-bitmap-merge', node='n0', target='a', bitmaps=[1]),
+        cmd('block-dirty-bitmap-remove', node='n0', name='a'), cmd('block-dirty-bitmap-remove', node='n0', name='a')],
+    'transactions': NODE + [
+        cmd('transaction', actions=[]), cmd('transaction', actions=[{'type': 'abort', 'data': {}}]),
+        cmd('transaction', actions=[{'type': 'block-dirty-bitmap-add', 'data': {'node': 'n0', 'name': 'b'}},
+                                    {'type': 'abort', 'data': {}}]),
+        cmd('transaction', actions=[{'type': 'block-dirty-bitmap-add', 'data': {'node': 'n0', 'name': 'b'}},
+                                    {'type': 'block-dirty-bitmap-disable', 'data': {'node': 'n0', 'name': 'b'}}]),
+        cmd('query-named-block-nodes')],
+    'snapshots': IMAGE + [
+        cmd('blockdev-snapshot-sync', **{'node-name': 'q0', 'snapshot-file': 'over', 'snapshot-node-name': 'q1'}),
+        cmd('blockdev-snapshot-sync', **{'node-name': 'zz', 'snapshot-file': 'x', 'snapshot-node-name': 'q2'}),
+        cmd('blockdev-snapshot', node='q0', overlay='zz'), cmd('blockdev-snapshot', node='zz', overlay='q0')],
+}
+
+
+def session(program, folder, requests):
+    """(reply or event, ...) of each request, as shapes."""
+    folder.mkdir()
+    with Daemon(folder, program) as daemon, daemon.client() as client:
+        out = []
+        for request in requests:
+            if request == 'concluded':
+                client.event('JOB_STATUS_CHANGE', status='concluded')
+                continue
+            reply = client.ask(request)
+            if 'error' in reply:
+                out.append((request, 'error', reply['error']['class'], 'id' in reply))
+            else:
+                out.append((request, shape(reply)))
+        return out
+
+
+@pytest.mark.parametrize('name', SESSIONS)
+def test_same_shape(name, tmp_path):
+    ours = session([os.environ['PLATTER_BIN'], 'daemon', '--image-refs', 'follow'],
+                   tmp_path / 'ours', SESSIONS[name])
+    theirs = session(['qemu-storage-daemon'], tmp_path / 'theirs', SESSIONS[name])
+    for our, their in zip(ours, theirs):
+        assert our == their
+    assert len(ours) == len(theirs)
