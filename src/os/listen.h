@@ -31,8 +31,8 @@ int os_listen_unix(const char *path, struct os_listener *ret_listener, Error **e
 int os_listen_tcp(const char *host, const char *port, struct os_listener *ret_listeners,
                   Error **errp);
 /* One that somebody else made (socket activation); fd is owned from now on, also on failure. The
- * file of a unix socket stays when it is closed. -EINVAL: it does not listen, or is neither unix nor
- * TCP; -ENOTSOCK, -EBADF, -ENOMEM. */
+ * file of a unix socket stays when it is closed. -EINVAL: it does not listen, or is neither unix
+ * nor TCP; -ENOTSOCK, -EBADF, -ENOMEM. */
 int os_listen_fd(int fd, struct os_listener *ret_listener, Error **errp);
 /* Close it and remove its path. */
 void os_listener_close(struct os_listener *listener);

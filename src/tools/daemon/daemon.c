@@ -35,18 +35,18 @@ enum daemon_option {
 };
 
 static const struct cli_option daemon_options[] = {
-    {DAEMON_BLOCKDEV, 0, "blockdev", "[driver=]DRIVER,node-name=NAME,...", "open a node"},
-    {DAEMON_BACKEND, 0, "backend", "[name=]NAME[,node-name=NODE],...",
+    {DAEMON_BLOCKDEV, 0, "blockdev", "DRIVER,node-name=NAME,...", "open a node"},
+    {DAEMON_BACKEND, 0, "backend", "NAME[,node-name=NODE],...",
      "make a backend with a tray, limits and an error policy"},
-    {DAEMON_OBJECT, 0, "object", "[qom-type=]TYPE,id=ID,...",
+    {DAEMON_OBJECT, 0, "object", "TYPE,id=ID,...",
      "make an iothread, throttle-group or secret"},
     {DAEMON_NBD_SERVER, 0, "nbd-server", "addr.type=unix,addr.path=PATH",
      "start the NBD server; or addr.type=inet,addr.host=HOST,addr.port=PORT"},
-    {DAEMON_EXPORT, 0, "export", "[type=]nbd,id=ID,node-name=NAME,...",
+    {DAEMON_EXPORT, 0, "export", "nbd,id=ID,node-name=NAME,...",
      "export a node, or a backend"},
     {DAEMON_CHARDEV, 0, "chardev", "socket,id=ID,path=PATH,server=on",
      "a place for a monitor; or stdio,id=ID"},
-    {DAEMON_MONITOR, 0, "monitor", "[chardev=]ID[,pretty=on]", "speak QMP there"},
+    {DAEMON_MONITOR, 0, "monitor", "ID[,pretty=on]", "speak QMP there"},
     {DAEMON_DAEMONIZE, 0, "daemonize", NULL, "go into the background once everything is ready"},
     {DAEMON_PIDFILE, 0, "pidfile", "FILE", "write the number of the process there"},
     DISK_ROWS_REFS,
