@@ -28,7 +28,8 @@ def fail(where, what):
 
 
 def ident(text):
-    return re.sub(r'[^A-Za-z0-9]', '_', text)
+    word = re.sub(r'[^A-Za-z0-9]', '_', text)
+    return word + '_' if word == 'errno' else word  # a macro of C
 
 
 def check_fields(where, kind, item):

@@ -18,6 +18,7 @@
 #include <platter/image.h>
 #include <platter/iov.h>
 
+#include "block/debug_event.h"
 #include "loop/io.h"
 
 typedef struct BdrvEdge BdrvEdge; /* parent -> child */
@@ -140,6 +141,12 @@ struct bdrv_image_ops {
     const struct opts_key *amend_keys;
 };
 
+/* What a fault filter does at the points of block/debug_event.h. */
+struct bdrv_debug_ops {
+    /* A parent has come to this point. Any context; in a coroutine it may suspend. */
+    void (*event)(BlockDriverState *bs, enum bdrv_debug_event event);
+};
+
 /*
  * The driver table. Calls tagged co run in a coroutine of any context, several at once; the others
  * in the control thread with the node drained. Data calls return 0 or -errno. A request given to a
@@ -199,7 +206,8 @@ struct BlockDriver {
     int (*write_zeroes_co)(BlockDriverState *bs, uint64_t offset, uint64_t bytes, unsigned flags);
     /* NULL or -ENOTSUP: nothing happens, success. */
     int (*discard_co)(BlockDriverState *bs, uint64_t offset, uint64_t bytes);
-    /* Make all completed writes durable. NULL: flush the primary child. */
+    /* Make all completed writes durable. NULL: flush the primary child. A driver that flushes a
+     * child tells it BLKDBG_FLUSH_TO_DISK first. */
     int (*flush_co)(BlockDriverState *bs);
     /* NULL: everything is data. */
     int (*block_status_co)(BlockDriverState *bs, bool want_zero, uint64_t offset, uint64_t bytes,
@@ -246,6 +254,7 @@ struct BlockDriver {
     const struct bdrv_image_ops *image;       /* NULL: none of them */
     const struct bdrv_snapshot_ops *snapshot; /* NULL: no internal snapshots */
     const struct bdrv_bitmap_ops *bitmap;     /* NULL: bitmaps cannot be stored */
+    const struct bdrv_debug_ops *debug;       /* fault filters only */
 
     const char *const *strong_options;  /* options that change content; for bdrv_get_filename */
     const struct opts_key *option_keys; /* what open takes, as generated; for hints. May be NULL */
@@ -309,6 +318,16 @@ void bdrv_throttle_drained_begin(struct throttle_member *member);
 void bdrv_throttle_drained_end(struct throttle_member *member);
 /* Wait for the turn and count the request. Coroutine, any context. */
 int bdrv_throttle_wait_co(struct throttle_member *member, bool is_write, uint64_t bytes);
+
+/* ---- fault injection ---- */
+
+/* Tell the child of edge, should it be a fault filter, that its parent is at this point. A driver
+ * calls it right before the request to the child that the point is named after. Any context;
+ * coroutine: may suspend. One branch where there is no such filter. */
+void bdrv_debug_event(const BdrvEdge *edge, enum bdrv_debug_event event);
+const char *bdrv_debug_event_name(enum bdrv_debug_event event);
+/* 0, or -EINVAL with a hint. */
+int bdrv_debug_event_find(const char *name, enum bdrv_debug_event *ret_event, Error **errp);
 
 /* ---- dirty bitmaps, for drivers that store them; platter/bitmap.h is the rest ---- */
 

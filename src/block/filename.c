@@ -31,6 +31,13 @@ static bool name_is_full(const BlockDriverState *bs)
     return (bs->caps & BDRV_CAP_FULL_NAME) && bs->filename != NULL;
 }
 
+/* Whether the name gives the options too; a filter's leaves out its child, which has options of its
+ * own. */
+static bool name_gives_options(const BlockDriverState *bs)
+{
+    return name_is_full(bs) && (bs->caps & BDRV_CAP_PROTOCOL);
+}
+
 /* Whether options other than the file name decide the content. */
 static bool has_strong_options(const BlockDriverState *bs)
 {
@@ -51,7 +58,7 @@ static bool has_strong_options(const BlockDriverState *bs)
 static const BlockDriverState *plain_node(const BlockDriverState *bs)
 {
     while (bs->drv != NULL && !has_strong_options(bs)) {
-        if (bs->caps & BDRV_CAP_PROTOCOL) {
+        if ((bs->caps & BDRV_CAP_PROTOCOL) || name_is_full(bs)) {
             return bs->filename != NULL ? bs : NULL;
         }
         if ((bs->caps & BDRV_CAP_FILTER) || bs->file == NULL) {
@@ -82,8 +89,8 @@ static BlockOptions *own_options(const BlockDriverState *bs)
     BlockOptions *given;
     const char *key, *next;
 
-    given = bs->options != NULL && !name_is_full(bs) ? block_options_copy(bs->options)
-                                                     : block_options_new();
+    given = bs->options != NULL && !name_gives_options(bs) ? block_options_copy(bs->options)
+                                                           : block_options_new();
     if (own == NULL || given == NULL) {
         goto fail;
     }
@@ -101,7 +108,7 @@ static BlockOptions *own_options(const BlockDriverState *bs)
         block_options_set_str(own, "filename", bs->filename) < 0) {
         goto fail;
     }
-    if (name_is_full(bs) && bdrv_filename_to_options(bs->drv, bs->filename, own, NULL) < 0) {
+    if (name_gives_options(bs) && bdrv_filename_to_options(bs->drv, bs->filename, own, NULL) < 0) {
         goto fail;
     }
     block_options_free(given);

@@ -57,12 +57,16 @@ int bdrv_node_flush_co(BlockDriverState *bs)
             (bs->drv->flush_co == NULL || !(bs->caps & BDRV_CAP_FORMAT))) {
             return 0;
         }
+        if (bs->file != NULL) {
+            bdrv_debug_event(bs->file, BLKDBG_FLUSH_TO_OS);
+        }
         if (bs->drv->flush_co != NULL) {
             return (bs->caps & BDRV_CAP_PROTOCOL) ? flush_storage(bs) : bs->drv->flush_co(bs);
         }
         if (bs->file == NULL) {
             return 0;
         }
+        bdrv_debug_event(bs->file, BLKDBG_FLUSH_TO_DISK);
         bs = bs->file->bs;
     }
 }

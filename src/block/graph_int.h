@@ -207,6 +207,8 @@ size_t bdrv_protocol_prefix(const char *filename);
 const BlockDriver *bdrv_find_protocol(const char *filename, Error **errp);
 /* The protocol driver of a path: a block device or a file. NULL with errp. */
 const BlockDriver *bdrv_find_path(const char *path, Error **errp);
+/* Whether the file name begins with a protocol of drv. */
+bool bdrv_speaks_protocol(const BlockDriver *drv, const char *filename);
 /* Turn a positional file name into options of drv: 0 or -errno. */
 int bdrv_filename_to_options(const BlockDriver *drv, const char *filename, BlockOptions *options,
                              Error **errp);

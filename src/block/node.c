@@ -109,6 +109,7 @@ int node_set_driver(BlockDriverState *bs, const BlockDriver *drv)
     }
     bs->drv = drv;
     bs->caps = drv->caps;
+    bs->debugged = drv->debug != NULL;
     return 0;
 }
 

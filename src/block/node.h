@@ -78,6 +78,7 @@ struct BlockDriverState {
     int open_flags; /* BDRV_O_* */
     bool read_only;
     bool sg;
+    bool debugged; /* its driver acts on debug events (debug.c) */
     enum bdrv_detect_zeroes detect_zeroes;
     struct bdrv_limits bl;
     struct bdrv_bitmaps *bitmaps; /* block/dirty_bitmap.h; owned; NULL: nothing is marked */
@@ -190,6 +191,14 @@ void bdrv_io_fini(BlockDriverState *bs);
  * thread, bs drained; they nest. */
 void bdrv_track_all_begin(BlockDriverState *bs);
 void bdrv_track_all_end(BlockDriverState *bs);
+
+/* debug.c: bs itself is at this point. Only fault filters listen. As bdrv_debug_event. */
+void bdrv_debug_node_event(BlockDriverState *bs, enum bdrv_debug_event event);
+/* Reads, writes and flushes of bs are its primary child's, unchanged and untold. */
+static inline bool bdrv_passes_through(const BlockDriverState *bs)
+{
+    return (bs->caps & BDRV_CAP_PASSTHROUGH) != 0 && bs->file != NULL && !bs->file->bs->debugged;
+}
 
 /* Flags of a request that op understands; others are -EINVAL. */
 unsigned bdrv_op_flags(enum bdrv_op op);

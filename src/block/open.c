@@ -167,7 +167,7 @@ static int place_filename(struct open_request *req, const BlockDriver *drv,
     if (req->filename == NULL) {
         return 0;
     }
-    if (drv->caps & BDRV_CAP_PROTOCOL) {
+    if ((drv->caps & BDRV_CAP_PROTOCOL) || bdrv_speaks_protocol(drv, req->filename)) {
         return bdrv_filename_to_options(drv, req->filename, req->options, errp);
     }
     opening->filename = req->filename;

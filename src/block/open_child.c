@@ -29,9 +29,12 @@ static int child_flags(const BlockDriverState *parent, unsigned role)
     return flags | BDRV_O_UNMAP;
 }
 
+/* A filter that stands where a protocol does ("blkdebug:...") has one below. */
 static bool child_is_protocol(const BlockDriverState *parent, unsigned role)
 {
-    return !(role & BDRV_ROLE_COW) && !(parent->caps & BDRV_CAP_FILTER);
+    bool filter = (parent->caps & BDRV_CAP_FILTER) != 0 && parent->drv->protocol_name == NULL;
+
+    return !(role & BDRV_ROLE_COW) && !filter;
 }
 
 struct open_request open_request_for_child(BlockDriverState *parent, const char *filename,

@@ -82,6 +82,13 @@ static bool speaks_protocol(const BlockDriver *drv, const char *filename, size_t
     return false;
 }
 
+bool bdrv_speaks_protocol(const BlockDriver *drv, const char *filename)
+{
+    size_t len = bdrv_protocol_prefix(filename);
+
+    return len > 0 && speaks_protocol(drv, filename, len);
+}
+
 static const BlockDriver *find_by_protocol_name(const char *name, size_t len)
 {
     for (size_t i = 0; bdrv_drivers[i] != NULL; i++) {
@@ -145,7 +152,7 @@ int bdrv_filename_to_options(const BlockDriver *drv, const char *filename, Block
                              Error **errp)
 {
     size_t len = bdrv_protocol_prefix(filename);
-    bool ours = len > 0 && speaks_protocol(drv, filename, len);
+    bool ours = bdrv_speaks_protocol(drv, filename);
     int rc;
 
     if (ours && drv->parse_filename != NULL) {

@@ -70,7 +70,7 @@ bool bdrv_edge_may_grow(const BdrvEdge *edge)
 {
     const BlockDriverState *bs = edge->bs;
 
-    while (bdrv_forwards(bs) || bdrv_changes_below(bs)) {
+    while (bdrv_forwards(bs) || ((bs->caps & BDRV_CAP_PASSTHROUGH) && bs->file != NULL)) {
         bs = bs->file->bs;
     }
     return (edge->perm & BDRV_PERM_RESIZE) != 0 && (bs->caps & BDRV_CAP_GROWS_ON_WRITE) != 0;
@@ -93,7 +93,7 @@ bool bdrv_forwards(const BlockDriverState *bs)
 
 bool bdrv_changes_below(const BlockDriverState *bs)
 {
-    return (bs->caps & BDRV_CAP_PASSTHROUGH) != 0 && bs->file != NULL;
+    return bdrv_passes_through(bs);
 }
 
 BlockDriverState *bdrv_change_target(const BdrvEdge *edge, bool *ret_unmap)
@@ -194,6 +194,7 @@ static int write_slow(BdrvEdge *edge, BlockDriverState *bs, const struct bdrv_re
         return bdrv_change_end(&change, bs->drv->write_co(bs, &whole));
     }
     ret = bdrv_rw_run(&rw);
+    bdrv_debug_node_event(bs, BLKDBG_PWRITEV_DONE);
     trim = bdrv_rw_trim(&rw, change.end);
     return bdrv_change_end(&change, ret < 0 ? ret : trim);
 }
@@ -397,7 +398,7 @@ static int NOINLINE write_that_fits(BdrvEdge *edge, BlockDriverState *bs,
 {
     if (UNLIKELY(bs->drv->write_co == NULL || !(edge->perm & BDRV_PERM_WRITE) ||
                  edge->bs->read_only || bs->read_only ||
-                 bs->detect_zeroes != BDRV_DETECT_ZEROES_OFF ||
+                 bs->detect_zeroes != BDRV_DETECT_ZEROES_OFF || bs->debugged ||
                  (req->offset < PROBE_GUARD_BYTES && (edge->bs->probed || edge->bs != bs)))) {
         return request_slow(edge, req);
     }

@@ -88,6 +88,7 @@ struct bdrv_rw {
     uint64_t pos;
     uint64_t end;
     uint64_t size; /* of the node */
+    bool told;     /* a fault filter knows of the write (BLKDBG_PWRITEV), or is not to */
     struct bdrv_rw_mem {
         const struct iovec *iov;
         size_t niov;

@@ -102,8 +102,13 @@ static int driver_rw(struct bdrv_rw *rw, enum bdrv_op op, uint64_t offset, uint6
         .iov_offset = mem->skip,
     };
     BlockDriverState *bs = rw->bs;
-    int ret = op == BDRV_OP_READ ? bs->drv->read_co(bs, &req) : bs->drv->write_co(bs, &req);
+    int ret;
 
+    if (op == BDRV_OP_WRITE && !rw->told) {
+        rw->told = true;
+        bdrv_debug_node_event(bs, BLKDBG_PWRITEV);
+    }
+    ret = op == BDRV_OP_READ ? bs->drv->read_co(bs, &req) : bs->drv->write_co(bs, &req);
     assert(ret <= 0);
     return ret;
 }
@@ -157,19 +162,40 @@ static int read_old(struct bdrv_rw *rw, uint64_t offset, uint8_t *to, uint64_t b
 }
 
 /* A buffer for [start, stop): fill those parts of the first and last block that the write of
- * [pos, end) leaves alone. */
+ * [pos, end) leaves alone. To a fault filter, blocks side by side are one read. */
 static int fill_ends(struct bdrv_rw *rw, uint8_t *buf, uint64_t start, uint64_t stop, uint64_t end)
 {
-    uint32_t align = rw->bs->bl.request_alignment;
+    BlockDriverState *bs = rw->bs;
+    uint32_t align = bs->bl.request_alignment;
     uint64_t last = align_down(stop - 1, align);
     bool head = rw->pos > start;
+    bool tail = end < stop;
+    bool one = head && tail && last <= start + align;
     int ret = 0;
 
     if (head) {
+        bdrv_debug_node_event(bs, BLKDBG_PWRITEV_RMW_HEAD);
+    }
+    if (one) {
+        bdrv_debug_node_event(bs, BLKDBG_PWRITEV_RMW_TAIL);
+    }
+    if (head) {
         ret = read_old(rw, start, buf, min_u64(align, stop - start));
     }
-    if (ret == 0 && end < stop && (last > start || !head)) {
+    if (ret == 0 && head && !one) {
+        bdrv_debug_node_event(bs, BLKDBG_PWRITEV_RMW_AFTER_HEAD);
+    }
+    if (ret == 0 && tail && !one) {
+        bdrv_debug_node_event(bs, BLKDBG_PWRITEV_RMW_TAIL);
+    }
+    if (ret == 0 && tail && (last > start || !head)) {
         ret = read_old(rw, last, buf + (last - start), stop - last);
+    }
+    if (ret == 0 && one) {
+        bdrv_debug_node_event(bs, BLKDBG_PWRITEV_RMW_AFTER_HEAD);
+    }
+    if (ret == 0 && tail) {
+        bdrv_debug_node_event(bs, BLKDBG_PWRITEV_RMW_AFTER_TAIL);
     }
     return ret;
 }

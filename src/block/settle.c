@@ -57,7 +57,7 @@ static void node_settle_limits(BlockDriverState *bs)
 
     if (bs->file != NULL) {
         limits_merge(&limits, bs->file, true);
-        if (!(bs->caps & BDRV_CAP_PASSTHROUGH)) {
+        if (!bdrv_passes_through(bs)) {
             limits.request_alignment = 1;
         }
     }
@@ -79,9 +79,8 @@ static void node_settle_limits(BlockDriverState *bs)
  * guessed raw node is folded too: the request path looks for them at the first sector. */
 static bool node_folds(BlockDriverState *bs)
 {
-    return (bs->caps & BDRV_CAP_PASSTHROUGH) && bs->file != NULL &&
-           bs->detect_zeroes == BDRV_DETECT_ZEROES_OFF && !bdrv_has_bitmaps(bs) &&
-           atomic_load_explicit(&bs->broken, memory_order_acquire) == NULL;
+    return bdrv_passes_through(bs) && bs->detect_zeroes == BDRV_DETECT_ZEROES_OFF &&
+           !bdrv_has_bitmaps(bs) && atomic_load_explicit(&bs->broken, memory_order_acquire) == NULL;
 }
 
 static void node_settle_fold(BlockDriverState *bs)

@@ -26,6 +26,7 @@ struct zeroes {
     bool want_fua;
     bool need_flush; /* a part went out that is not durable by itself */
     bool native;     /* the driver's operation is still worth asking */
+    bool told;       /* a fault filter is between BLKDBG_PWRITEV_ZERO and _DONE */
     uint64_t buf_bytes;
     void *buf; /* owned */
 };
@@ -49,10 +50,28 @@ static int zeroes_buffer(struct zeroes *z, uint64_t bytes)
     return 0;
 }
 
+/* To a fault filter, all whole blocks together are one request. */
+static void zeroes_tell(struct zeroes *z)
+{
+    if (!z->told) {
+        z->told = true;
+        bdrv_debug_node_event(z->rw.bs, BLKDBG_PWRITEV_ZERO);
+    }
+}
+
+static void zeroes_tell_done(struct zeroes *z)
+{
+    if (z->told) {
+        z->told = false;
+        bdrv_debug_node_event(z->rw.bs, BLKDBG_PWRITEV_DONE);
+    }
+}
+
 /* Write [pos, end), which fits into the list. */
 static int zeroes_write_step(struct zeroes *z, const struct iovec *iov, uint64_t pos, uint64_t end)
 {
     struct bdrv_rw rw = z->rw;
+    int ret;
 
     rw.op = BDRV_OP_WRITE;
     rw.pos = pos;
@@ -60,7 +79,16 @@ static int zeroes_write_step(struct zeroes *z, const struct iovec *iov, uint64_t
     rw.mem.iov = iov;
     rw.mem.niov = ZERO_REPEAT;
     rw.mem.skip = 0;
-    return bdrv_rw_run(&rw);
+    rw.told = is_aligned(pos | end, rw.bs->bl.request_alignment);
+    if (rw.told) {
+        zeroes_tell(z);
+        return bdrv_rw_run(&rw);
+    }
+    zeroes_tell_done(z);
+    z->told = true; /* by BLKDBG_PWRITEV */
+    ret = bdrv_rw_run(&rw);
+    zeroes_tell_done(z);
+    return ret;
 }
 
 static int zeroes_write(struct zeroes *z, uint64_t pos, uint64_t end)
@@ -106,6 +134,7 @@ static int zeroes_native(struct zeroes *z, uint64_t pos, uint64_t end, uint64_t 
     int ret = 0;
 
     max = max_u64(max - max % unit, unit);
+    zeroes_tell(z);
     while (ret == 0 && pos < end) {
         uint64_t n = min_u64(end - pos, max);
 
@@ -189,6 +218,7 @@ static int zeroes_node(BlockDriverState *bs, const struct bdrv_req *req, bool un
     }
     zeroes_init(&z, bs, change.size, change.end, req->flags, unmap);
     ret = zeroes_run(&z, req->offset, change.end);
+    zeroes_tell_done(&z);
     trim = bdrv_rw_trim(&z.rw, change.end);
     bdrv_buffer_free(bs, z.buf, z.buf_bytes);
     change.fua = z.need_flush;
@@ -203,6 +233,7 @@ int bdrv_zeroes_new_area(BlockDriverState *bs, uint64_t offset, uint64_t size, b
 
     zeroes_init(&z, bs, size, size, BDRV_REQ_MAY_UNMAP, unmap);
     ret = zeroes_run(&z, offset, size);
+    zeroes_tell_done(&z);
     trim = bdrv_rw_trim(&z.rw, size);
     bdrv_buffer_free(bs, z.buf, z.buf_bytes);
     return ret < 0 ? ret : trim;

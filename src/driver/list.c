@@ -13,6 +13,7 @@
 
 /* clang-format off */
 #define DRIVERS(X)                                                                                 \
+    X(blkdebug, "blkdebug")                                                                        \
     X(copy_on_read, "copy-on-read")                                                                \
     X(file, "file")                                                                                \
     X(host_device, "host_device")                                                                  \

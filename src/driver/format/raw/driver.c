@@ -95,12 +95,14 @@ static void raw_refresh_limits(BlockDriverState *bs, struct bdrv_limits *limits)
     }
 }
 
-static int raw_forward_co(BlockDriverState *bs, const struct bdrv_req *req)
+static int raw_rw_co(BlockDriverState *bs, const struct bdrv_req *req)
 {
     const struct raw_state *s = bdrv_opaque(bs);
     struct bdrv_req below = *req;
 
     below.offset += s->offset;
+    bdrv_debug_event(bdrv_primary_child(bs),
+                     req->op == BDRV_OP_READ ? BLKDBG_READ_AIO : BLKDBG_WRITE_AIO);
     return bdrv_edge_request_co(bdrv_primary_child(bs), &below);
 }
 
@@ -121,6 +123,7 @@ static int raw_discard_co(BlockDriverState *bs, uint64_t offset, uint64_t bytes)
 
 static int raw_flush_co(BlockDriverState *bs)
 {
+    bdrv_debug_event(bdrv_primary_child(bs), BLKDBG_FLUSH_TO_DISK);
     return bdrv_edge_flush_co(bdrv_primary_child(bs));
 }
 
@@ -249,8 +252,8 @@ const BlockDriver bdrv_raw = {
     .probe = raw_probe,
     .open = raw_open,
     .refresh_limits = raw_refresh_limits,
-    .read_co = raw_forward_co,
-    .write_co = raw_forward_co,
+    .read_co = raw_rw_co,
+    .write_co = raw_rw_co,
     .write_zeroes_co = raw_write_zeroes_co,
     .discard_co = raw_discard_co,
     .flush_co = raw_flush_co,
