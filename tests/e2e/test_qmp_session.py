@@ -1,0 +1,199 @@
+# SPDX-License-Identifier: MIT
+"""The QMP session beside the reference's: the same bytes to both, and what comes back has the same
+keys, ids and error classes, in the same order. Where the two differ on purpose the test says how."""
+import json
+import os
+import shutil
+import socket
+import time
+
+import pytest
+
+from qmp import WAIT_S, Daemon
+
+PLATTER = os.environ['PLATTER_BIN']
+REFERENCE = shutil.which('qemu-storage-daemon')
+CAPS = b'{"execute":"qmp_capabilities"}'
+OOB = b'{"execute":"qmp_capabilities","arguments":{"enable":["oob"]}}'
+VERSION = b'{"execute":"query-version"}'
+
+
+def compat(tmp_path):
+    link = tmp_path / 'qemu-storage-daemon'
+    if not link.exists():
+        link.symlink_to(PLATTER)
+    return [str(link)]
+
+
+def programs(tmp_path):
+    return [compat(tmp_path)] + ([[REFERENCE]] if REFERENCE else [])
+
+
+class Raw:
+    """A client that sends bytes and reads to the end."""
+
+    def __init__(self, path):
+        while True: # its path is there a moment before it listens
+            self.socket = socket.socket(socket.AF_UNIX)
+            self.socket.settimeout(WAIT_S)
+            try:
+                self.socket.connect(path)
+                break
+            except ConnectionRefusedError:
+                self.socket.close()
+                time.sleep(0.01)
+        self.file = self.socket.makefile('rb')
+
+    def line(self):
+        return self.file.readline()
+
+    def send(self, data):
+        self.socket.sendall(data)
+
+    def rest(self):
+        """Send no more, and what comes until the end."""
+        self.socket.shutdown(socket.SHUT_WR)
+        return self.file.read()
+
+    def close(self):
+        self.file.close()
+        self.socket.close()
+
+    def __enter__(self):
+        return self
+
+    def __exit__(self, *_):
+        self.close()
+
+
+def messages(data):
+    assert data == b'' or data.endswith(b'\r\n')
+    return [json.loads(line) for line in data.splitlines()]
+
+
+def shape(value):
+    """Keys and types; in errors the class instead of the text."""
+    if isinstance(value, dict):
+        return {k: v if k in ('id', 'class') else shape(v) for k, v in value.items()}
+    return type(value).__name__
+
+
+def talk(daemon, data):
+    with Raw(daemon.sockets[0]) as raw:
+        raw.send(data)
+        return messages(raw.rest())
+
+
+SAME = {
+    'greeting': b'',
+    'before negotiation': VERSION + b'{"execute":"nope","id":1}{"exec-oob":"query-version"}',
+    'negotiation': b'{"execute":"qmp_capabilities","arguments":{"enable":["bad"]}}'
+                   b'{"execute":"qmp_capabilities","arguments":{"enable":"oob"}}'
+                   b'{"execute":"qmp_capabilities","arguments":{"x":1}}' + VERSION + CAPS + CAPS,
+    'ids': CAPS + b''.join(b'{"execute":"query-version","id":%s}' % i for i in (
+        b'1', b'-1.5', b'"a"', b'null', b'true', b'[1,{"a":[]}]', b'{"b":"\\u00e9"}',
+        b'18446744073709551615', b"'q'")),
+    'ids of errors': CAPS + b'{"execute":"nope","id":[1]}{"id":{"a":1}}{"execute":1,"id":"x"}'
+                            b'{"execute":"query-version","arguments":[],"id":3}'
+                            b'{"execute":"query-version","extra":1,"id":4}'
+                            b'{"execute":"query-version","arguments":{"x":1},"id":5}',
+    'not objects': CAPS + b'[] 1 "x" null true {}' + VERSION,
+    'oob off': CAPS + b'{"exec-oob":"query-version","id":1}',
+    'oob on': OOB,
+    # The reference drops what is queued with oob when its client's end is closed; we answer it.
+    'twice oob': b'{"execute":"qmp_capabilities","arguments":{"enable":["oob","oob"]}}',
+    'single quotes': b"{'execute':'qmp_capabilities'}{'execute':'query-version'}",
+    'white space': b'\n\t ' + CAPS + b'\r\n\r\n' + VERSION + b'\n\n',
+    'syntax': CAPS + b'{"a":tru}{"execute" "x"}{"execute":"query-version",}' + VERSION,
+    'duplicate': CAPS + b'{"execute":"query-version","execute":"query-version"}' + VERSION,
+    'brackets': CAPS + b'}{]' + VERSION + b'[}' + VERSION,
+    'words': CAPS + b'xyz ' + VERSION,
+    'reset': CAPS + b'\xff' + VERSION + b'{"execute":"query-ver\xff' + VERSION,
+    'end of line in a string': CAPS + b'{"execute":"query-ver\n' + VERSION,
+    'unfinished': CAPS + VERSION + b'{"execute":"query',
+}
+
+
+@pytest.mark.skipif(not REFERENCE, reason='no reference')
+@pytest.mark.parametrize('name', SAME)
+def test_like_the_reference(tmp_path, name):
+    ours, theirs = [], []
+    for program, got in zip(programs(tmp_path), (ours, theirs)):
+        with Daemon(tmp_path, program) as daemon:
+            got += talk(daemon, SAME[name])
+    assert [shape(m) for m in ours] == [shape(m) for m in theirs]
+
+
+def test_texts_that_clients_know(tmp_path):
+    """Texts that programs are known to look for."""
+    with Daemon(tmp_path, compat(tmp_path)) as daemon:
+        got = talk(daemon, VERSION + CAPS + CAPS + b'{"execute":"nope"}')
+    assert got[1]['error']['desc'] == ("Expecting capabilities negotiation with "
+                                       "'qmp_capabilities'")
+    assert got[2] == {'return': {}}
+    assert got[3]['error']['desc'] == ('Capabilities negotiation is already complete, '
+                                       'command ignored')
+    assert got[4]['error']['desc'] == 'The command nope has not been found'
+
+
+def test_greeting(tmp_path):
+    with Daemon(tmp_path, compat(tmp_path)) as daemon:
+        greeting = talk(daemon, b'')[0]['QMP']
+    assert greeting['capabilities'] == ['oob']
+    assert greeting['version']['package'].startswith('Platter ')
+    assert set(greeting['version']['qemu']) == {'major', 'minor', 'micro'}
+
+
+def test_one_client_at_a_time(tmp_path):
+    """The next one is greeted when the one before it has gone, and negotiates anew."""
+    for program in programs(tmp_path):
+        with Daemon(tmp_path, program) as daemon:
+            with Raw(daemon.sockets[0]) as first, Raw(daemon.sockets[0]) as second:
+                assert b'QMP' in first.line()
+                first.send(CAPS)
+                assert first.line() == b'{"return": {}}\r\n'
+                second.send(VERSION)
+                second.socket.settimeout(0.05)
+                with pytest.raises(socket.timeout):
+                    second.socket.recv(1)
+                second.socket.settimeout(WAIT_S)
+                first.close()
+                second.file = second.socket.makefile('rb')
+                assert b'QMP' in second.line()
+                assert b'CommandNotFound' in second.line()
+
+
+def test_byte_by_byte(tmp_path):
+    with Daemon(tmp_path, compat(tmp_path)) as daemon:
+        with Raw(daemon.sockets[0]) as raw:
+            assert b'QMP' in raw.line()
+            for byte in CAPS + VERSION:
+                raw.send(bytes([byte]))
+            assert raw.line() == b'{"return": {}}\r\n'
+            assert b'package' in raw.line()
+
+
+def test_socket_mode_and_life(tmp_path):
+    """Only its owner may connect (the reference leaves that to the umask); the path goes at the
+    end; a dead socket is replaced, another file is not."""
+    path = tmp_path / 'qmp0.sock'
+    dead = socket.socket(socket.AF_UNIX)
+    dead.bind(str(path))
+    dead.close()
+    # The helper waits for the path, which is there already: connecting tells that it serves.
+    with Daemon(tmp_path, compat(tmp_path)) as daemon:
+        while True:
+            try:
+                with Raw(str(path)) as raw:
+                    assert b'QMP' in raw.line()
+                break
+            except ConnectionRefusedError:
+                assert daemon.process.poll() is None
+        assert os.stat(path).st_mode & 0o777 == 0o600
+    assert not path.exists()
+    path.write_text('mine')
+    daemon = Daemon(tmp_path, compat(tmp_path))
+    code, out = daemon.process.wait(WAIT_S), daemon.process.stdout.read().decode()
+    daemon.process.stdout.close()
+    assert code == 1 and 'not a socket' in out
+    assert path.read_text() == 'mine'
