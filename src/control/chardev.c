@@ -3,6 +3,7 @@
 #include <errno.h>
 #include <fcntl.h>
 #include <netdb.h>
+#include <netinet/tcp.h>
 #include <stdlib.h>
 #include <string.h>
 #include <sys/socket.h>
@@ -33,8 +34,10 @@ struct chardev {
     char *filename; /* owned: as query-chardev shows it */
     AioContext *ctx;
     bool is_socket;
-    bool waits;       /* for its first client, when a monitor comes */
+    bool waits;       /* for its first client, before anything else is done */
+    bool nodelay;     /* TCP */
     int64_t retry_ns; /* a client: between tries; 0: one try */
+    unsigned tries;   /* of these; each takes the next address of the host */
     struct chardev_listener listeners[OS_LISTENERS_MAX]; /* a host may have several addresses */
     unsigned listener_count;
     int fd;           /* of the connection; -1: none */
@@ -84,6 +87,12 @@ static void client_gone(void *opaque)
 
 static int session_begin(struct chardev *chr, int in_fd, int out_fd, Error **errp)
 {
+    int one = 1;
+
+    chr->waits = false;
+    if (chr->nodelay) {
+        os->setsockopt(in_fd, IPPROTO_TCP, TCP_NODELAY, &one, sizeof(one));
+    }
     chr->monitor = monitor_new(chr->monitors, in_fd, out_fd, chr->pretty, client_gone, chr);
     return chr->monitor ? 0 : error_set(errp, EIO, "chardev '%s': cannot begin a session", chr->id);
 }
@@ -123,29 +132,50 @@ static void timer_cb(void *opaque)
 
 /* ---- client ---- */
 
-static int tcp_connect(const char *host, const char *port, Error **errp)
+static int connect_to(const struct addrinfo *ai, bool wait)
+{
+    int fd =
+        os->socket(ai->ai_family, ai->ai_socktype | (wait ? 0 : SOCK_NONBLOCK), ai->ai_protocol);
+    int rc = fd < 0 ? fd : os->connect(fd, ai->ai_addr, ai->ai_addrlen);
+
+    if (rc < 0 && fd >= 0 && (wait || rc != -EINPROGRESS)) {
+        os->close(fd);
+        return rc;
+    }
+    return fd;
+}
+
+/* A client that tries once tries each address, and waits. One that tries again and again does not
+ * wait, but begins a session at once, whose first write tells whether there is anybody; the next
+ * try takes the next address. */
+static int tcp_connect(struct chardev *chr, Error **errp)
 {
     static const struct addrinfo hints = {.ai_family = AF_UNSPEC, .ai_socktype = SOCK_STREAM};
+    const bool once = chr->retry_ns == 0;
     struct addrinfo *list;
-    int rc = getaddrinfo(host && *host ? host : NULL, port, &hints, &list);
+    struct addrinfo *ai;
+    unsigned count = 0;
+    unsigned at = 0;
+    int rc = getaddrinfo(*chr->host ? chr->host : NULL, chr->port, &hints, &list);
     int fd = -EADDRNOTAVAIL;
 
     if (rc != 0) {
-        return error_set(errp, EINVAL, "address resolution failed for %s:%s: %s", host ? host : "",
-                         port, gai_strerror(rc));
+        return error_set(errp, EINVAL, "address resolution failed for %s:%s: %s", chr->host,
+                         chr->port, gai_strerror(rc));
     }
-    for (struct addrinfo *ai = list; ai && fd < 0; ai = ai->ai_next) {
-        fd = os->socket(ai->ai_family, ai->ai_socktype | SOCK_NONBLOCK, ai->ai_protocol);
-        rc = fd < 0 ? 0 : os->connect(fd, ai->ai_addr, ai->ai_addrlen);
-        if (rc < 0 && rc != -EINPROGRESS) { /* that is told by the first write */
-            os->close(fd);
-            fd = rc;
+    for (ai = list; ai; ai = ai->ai_next) {
+        count++;
+    }
+    for (ai = list; ai && fd < 0; ai = ai->ai_next, at++) {
+        if (once || at == chr->tries % count) {
+            fd = connect_to(ai, once);
         }
     }
+    chr->tries++;
     freeaddrinfo(list);
     return fd >= 0
                ? fd
-               : error_set_errno(errp, -fd, "Failed to connect to '%s:%s'", host ? host : "", port);
+               : error_set_errno(errp, -fd, "Failed to connect to '%s:%s'", chr->host, chr->port);
 }
 
 static int unix_connect(const char *path, Error **errp)
@@ -172,7 +202,7 @@ static int unix_connect(const char *path, Error **errp)
 
 static int client_connect(struct chardev *chr, Error **errp)
 {
-    int fd = chr->path ? unix_connect(chr->path, errp) : tcp_connect(chr->host, chr->port, errp);
+    int fd = chr->path ? unix_connect(chr->path, errp) : tcp_connect(chr, errp);
 
     if (fd >= 0) {
         chr->fd = fd;
@@ -206,16 +236,27 @@ static int socket_check(const struct qmp_chardev_options *o, Error **errp)
         return error_set(errp, EINVAL,
                          "'reconnect' option is incompatible with socket in server listen mode");
     }
+    if (!(s->has_server && s->server) && s->has_wait) {
+        return error_set(errp, EINVAL,
+                         "'wait' option is incompatible with socket in client connect mode");
+    }
+    if (s->has_fd && s->has_reconnect && s->reconnect) {
+        return error_set(errp, EINVAL, "'reconnect' option is incompatible with 'fd'");
+    }
     return 0;
 }
 
-/* A connected descriptor that the daemon was started with. */
+/* A connected socket that the daemon was started with. */
 static int adopt_fd(struct chardev *chr, int fd, Error **errp)
 {
-    int flags = os->fcntl_getfl(fd);
+    int listens;
+    socklen_t len = sizeof(listens);
 
-    if (flags < 0 || os->fcntl_setfl(fd, flags | O_NONBLOCK) < 0) {
-        return error_set(errp, EBADF, "chardev '%s': descriptor %d is not open", chr->id, fd);
+    if (os->getsockopt(fd, SOL_SOCKET, SO_ACCEPTCONN, &listens, &len) < 0) {
+        return error_set(errp, EINVAL, "File descriptor '%d' is not a socket", fd);
+    }
+    if (listens) {
+        return error_set(errp, EINVAL, "File descriptor '%d' listens: server=on is missing", fd);
     }
     chr->fd = fd;
     return 0;
@@ -244,6 +285,30 @@ static int server_init(struct chardev *chr, int fd, Error **errp)
     return 0;
 }
 
+/* Copies of where it is, and how that is shown. */
+static int socket_names(struct chardev *chr, const struct qmp_chardev_socket *s, Error **errp)
+{
+    int shown;
+
+    chr->path = s->has_path ? strdup(s->path) : NULL;
+    chr->host = s->has_port ? strdup(s->has_host ? s->host : "") : NULL;
+    chr->port = s->has_port ? strdup(s->port) : NULL;
+    if ((s->has_path && !chr->path) || (s->has_port && (!chr->host || !chr->port))) {
+        return error_set(errp, ENOMEM, "out of memory");
+    }
+    if (s->has_port) {
+        shown = asprintf(&chr->filename, "tcp:%s:%s", chr->host, chr->port);
+    } else {
+        shown = asprintf(&chr->filename, s->has_path ? "unix:%s" : "fd:%s",
+                         s->has_path ? s->path : s->fd);
+    }
+    if (shown < 0) {
+        chr->filename = NULL;
+        return error_set(errp, ENOMEM, "out of memory");
+    }
+    return 0;
+}
+
 static int socket_init(struct chardev *chr, const struct qmp_chardev_options *o, Error **errp)
 {
     const struct qmp_chardev_socket *s = &o->u.socket;
@@ -254,27 +319,18 @@ static int socket_init(struct chardev *chr, const struct qmp_chardev_options *o,
     if (ret == 0 && s->has_fd) {
         ret = number_parse(s->fd, "fd", 0, INT32_MAX, &fd, errp);
     }
+    if (ret == 0) {
+        ret = socket_names(chr, s, errp);
+    }
     if (ret < 0) {
         return ret;
     }
     chr->is_socket = true;
     chr->waits = server && (!s->has_wait || s->wait);
     chr->retry_ns = s->has_reconnect ? s->reconnect * SECOND_NS : 0;
-    chr->path = s->has_path ? strdup(s->path) : NULL;
-    chr->host = s->has_host ? strdup(s->host) : NULL;
-    chr->port = s->has_port ? strdup(s->port) : NULL;
+    chr->nodelay = s->has_nodelay && s->nodelay && s->has_port;
     chr->timer = aio_timer_new(chr->ctx, timer_cb, chr);
-    if (!chr->timer || (s->has_path && !chr->path) || (s->has_host && !chr->host) ||
-        (s->has_port && !chr->port) ||
-        asprintf(&chr->filename, "%s:%s%s%s",
-                 s->has_path ? "unix"
-                 : s->has_fd ? "fd"
-                             : "tcp",
-                 s->has_path   ? s->path
-                 : s->has_fd   ? s->fd
-                 : s->has_host ? s->host
-                               : "",
-                 s->has_port ? ":" : "", s->has_port ? s->port : "") < 0) {
+    if (!chr->timer) {
         return error_set(errp, ENOMEM, "out of memory");
     }
     if (server) {
@@ -378,9 +434,6 @@ static int server_begin(struct chardev *chr, Error **errp)
     if (ret < 0) {
         return error_set_errno(errp, -ret, "cannot watch the socket of chardev '%s'", chr->id);
     }
-    while (chr->waits && !chr->monitor) {
-        aio_poll(chr->ctx, true);
-    }
     return 0;
 }
 
@@ -402,6 +455,16 @@ int chardev_attach(struct chardev *chr, struct monitors *monitors, bool pretty, 
         return 0;
     }
     return session_begin(chr, chr->fd, chr->fd, errp);
+}
+
+bool chardev_is_waiting(const struct chardev *chr)
+{
+    return chr->waits;
+}
+
+const char *chardev_filename(const struct chardev *chr)
+{
+    return chr->filename;
 }
 
 json_t *chardev_list_json(struct chardev_list *chardevs)

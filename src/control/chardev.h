@@ -14,14 +14,22 @@
 struct chardev;
 LIST_HEAD(chardev_list, chardev);
 
+/* The text of a command line as KEY=VALUE,...: its words without a value ("server", "nowait") are
+ * the old way to write switches. malloc'd; NULL: out of memory. */
+char *chardev_text(const char *text);
+
 /* Make it and put it into list; a server listens from here on, a unix socket with mode 0600. 0 or
  * -errno with errp. */
 int chardev_new(struct chardev_list *list, AioContext *ctx,
                 const struct qmp_chardev_options *options, Error **errp);
 struct chardev *chardev_find(struct chardev_list *list, const char *id);
-/* Sessions for its clients from now on, and (a server that is to wait) until there is one. -EBUSY:
- * it has a monitor. Polls ctx. */
+/* Sessions for its clients from now on. -EBUSY: it has a monitor. */
 int chardev_attach(struct chardev *chr, struct monitors *monitors, bool pretty, Error **errp);
+/* Whether it is a server that was asked to wait, and has had no client since it has a monitor:
+ * whoever starts a daemon polls until this is false. */
+bool chardev_is_waiting(const struct chardev *chr);
+/* "unix:/run/qmp.sock", "tcp:127.0.0.1:4444", "fd:3", "stdio"; borrowed. */
+const char *chardev_filename(const struct chardev *chr);
 /* As query-chardev returns it; NULL: no memory. */
 json_t *chardev_list_json(struct chardev_list *list);
 /* End all; their sessions too. */

@@ -18,6 +18,7 @@
 #include "tools/disk.h"
 #include "tools/signals.h"
 #include "util/error.h"
+#include "util/mem.h"
 #include "util/options.h"
 
 #define LAST_TURNS 16 /* of the loop, at the end */
@@ -38,12 +39,10 @@ static const struct cli_option daemon_options[] = {
     {DAEMON_BLOCKDEV, 0, "blockdev", "DRIVER,node-name=NAME,...", "open a node"},
     {DAEMON_BACKEND, 0, "backend", "NAME[,node-name=NODE],...",
      "make a backend with a tray, limits and an error policy"},
-    {DAEMON_OBJECT, 0, "object", "TYPE,id=ID,...",
-     "make an iothread, throttle-group or secret"},
+    {DAEMON_OBJECT, 0, "object", "TYPE,id=ID,...", "make an iothread, throttle-group or secret"},
     {DAEMON_NBD_SERVER, 0, "nbd-server", "addr.type=unix,addr.path=PATH",
      "start the NBD server; or addr.type=inet,addr.host=HOST,addr.port=PORT"},
-    {DAEMON_EXPORT, 0, "export", "nbd,id=ID,node-name=NAME,...",
-     "export a node, or a backend"},
+    {DAEMON_EXPORT, 0, "export", "nbd,id=ID,node-name=NAME,...", "export a node, or a backend"},
     {DAEMON_CHARDEV, 0, "chardev", "socket,id=ID,path=PATH,server=on",
      "a place for a monitor; or stdio,id=ID"},
     {DAEMON_MONITOR, 0, "monitor", "ID[,pretty=on]", "speak QMP there"},
@@ -134,6 +133,17 @@ static int add_export(struct daemon *d, json_t *arguments, Error **errp)
     return ret < 0 ? ret : qmp_block_export_add(&call, &args, errp);
 }
 
+/* A server that is to wait for its first client. */
+static void wait_for_client(struct daemon *d, struct chardev *chr)
+{
+    if (chardev_is_waiting(chr)) {
+        cli_put_line(d->cli->err, "waiting for a client on %s", chardev_filename(chr));
+    }
+    while (chardev_is_waiting(chr) && !d->signals.arrived && !d->control->quit) {
+        aio_poll(d->ctx, true);
+    }
+}
+
 static int make_chardev(struct daemon *d, json_t *arguments, Error **errp)
 {
     struct qmp_chardev_options args;
@@ -155,7 +165,11 @@ static int make_monitor(struct daemon *d, json_t *arguments, Error **errp)
     if (!chr) {
         return error_set(errp, ENOENT, "chardev \"%s\" not found", args.chardev);
     }
-    return chardev_attach(chr, d->monitors, args.has_pretty && args.pretty, errp);
+    ret = chardev_attach(chr, d->monitors, args.has_pretty && args.pretty, errp);
+    if (ret == 0) {
+        wait_for_client(d, chr);
+    }
+    return ret;
 }
 
 static int run_option(struct daemon *d, int id, const char *text, Error **errp)
@@ -180,7 +194,10 @@ static int run_option(struct daemon *d, int id, const char *text, Error **errp)
     }
     for (size_t i = 0; i < sizeof(rows) / sizeof(rows[0]); i++) {
         if (rows[i].id == id) {
-            json_t *arguments = arguments_of(text, rows[i].implied_key, rows[i].type, errp);
+            AUTO_FREE char *plain =
+                id == DAEMON_CHARDEV && *text != '{' ? chardev_text(text) : NULL;
+            json_t *arguments =
+                arguments_of(plain ? plain : text, rows[i].implied_key, rows[i].type, errp);
 
             ret = arguments ? rows[i].run(d, arguments, errp) : -EINVAL;
             json_decref(arguments);
