@@ -30,11 +30,43 @@ struct convert_source {
     uint64_t bytes; /* from offset on, inside the disk */
 };
 
+enum convert_plan {
+    CONVERT_PLAN_NONE = 0, /* stays as it is: the backing file's, or zeroes */
+    CONVERT_PLAN_ZERO,
+    CONVERT_PLAN_DATA,
+};
+
+/* A target that is no disk: it takes all data once, in ascending order. It is told first what will
+ * come. Coroutine calls, of the job's context; 0, or -errno, which fails the job (with errp). */
+struct convert_sink {
+    uint64_t
+        unit_bytes; /* power of two; what is planned and written is whole units, but the last */
+    int (*plan)(void *opaque, uint64_t offset, uint64_t bytes, enum convert_plan plan);
+    int (*begin_co)(void *opaque, Error **errp); /* all is planned */
+    /* Called before the call for what is in front of it has returned, never before it began. */
+    int (*write_co)(void *opaque, uint64_t offset, const void *buf, uint64_t bytes);
+    int (*end_co)(void *opaque, Error **errp);
+    void *opaque;
+};
+
+/* A source that is no disk: it gives its bytes once. */
+struct convert_feed {
+    /* The next bytes: how many, 0 at the end, or -errno. Coroutine. */
+    int64_t (*read_co)(void *opaque, void *buf, size_t bytes);
+    void *opaque;
+};
+
 struct convert_options {
     size_t size;                          /* sizeof(struct convert_options) */
     const struct convert_source *sources; /* borrowed during the call; at least one */
     size_t sources_count;
     BlockBackend *target; /* at least as large as the sources together */
+    /* Instead of target; borrowed until the job is dismissed. Goes with neither compressed nor
+     * copy_offload; all data is written, zeroes in it too. */
+    const struct convert_sink *sink;
+    /* Instead of sources; borrowed likewise. The target, which must be allowed to change its size,
+     * gets that of what came, in whole sectors; there is no sink and no backing file. */
+    const struct convert_feed *feed;
     /* So many zero bytes are not written as data; 0: everything is, holes of the sources too. A
      * multiple of CONVERT_SECTOR_BYTES, at most CONVERT_SPARSE_BYTES_MAX. */
     uint64_t sparse_bytes;

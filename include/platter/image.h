@@ -123,6 +123,32 @@ struct bdrv_measure_result {
 int bdrv_measure(Platter *pl, const char *format, BlockOptions *options, BlockDriverState *source,
                  struct bdrv_measure_result *ret_result, Error **errp);
 
+/* ---- an image as a stream: all of its metadata, then its data in the order of the disk ---- */
+
+/* What a unit of the disk (a cluster) is to be. */
+enum bdrv_stream_unit {
+    BDRV_STREAM_NONE = 0, /* not there: the backing file's, or zeroes */
+    BDRV_STREAM_ZERO,     /* reads as zeroes */
+    BDRV_STREAM_DATA,
+};
+
+struct bdrv_stream_layout {
+    size_t size; /* sizeof(struct bdrv_stream_layout) */
+    uint64_t disk_bytes;
+    /* Of each unit, asked for several times. NULL: the options are judged, nothing is emitted. */
+    enum bdrv_stream_unit (*unit)(void *opaque, uint64_t index);
+    int (*emit)(void *opaque, const void *buf, size_t bytes); /* 0 or -errno, which ends it */
+    void *opaque;
+};
+
+/* Emit the metadata of a new image whose data, the units that are DATA, whole and in ascending
+ * order, is what follows in the same stream. options (owned): the format's create options, without
+ * size. *ret_unit_bytes: a power of two. May be called in a coroutine; does not poll. -ENOTSUP: not
+ * this format, or not with these options. */
+int bdrv_stream_head(Platter *pl, const char *format, BlockOptions *options,
+                     const struct bdrv_stream_layout *layout, uint32_t *ret_unit_bytes,
+                     Error **errp);
+
 /* The facts that only its format has ("format-specific" of `qemu-img info`) as JSON text, or NULL
  * when there are none. malloc'd. [control], does not drain. */
 char *bdrv_get_specific_info(BlockDriverState *bs, Error **errp);

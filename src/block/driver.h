@@ -134,6 +134,9 @@ struct bdrv_image_ops {
     /* source is drained, or NULL. */
     int (*measure)(Platter *pl, BlockOptions *options, BlockDriverState *source,
                    struct bdrv_measure_result *ret_result, Error **errp);
+    /* As bdrv_stream_head; may be in a coroutine. */
+    int (*stream_head)(BlockOptions *options, const struct bdrv_stream_layout *layout,
+                       uint32_t *ret_unit_bytes, Error **errp);
     /* The object "data" of "format-specific". NULL: out of memory. */
     json_t *(*specific_info)(BlockDriverState *bs);
     /* file: the bytes of an image, read-only. */

@@ -354,6 +354,45 @@ int bdrv_measure(Platter *pl, const char *format, BlockOptions *options, BlockDr
     return ret;
 }
 
+static int stream_head(const BlockDriver *drv, BlockOptions *options,
+                       const struct bdrv_stream_layout *layout, uint32_t *ret_unit_bytes,
+                       Error **errp)
+{
+    char of[128];
+    int ret;
+
+    if (drv->image == NULL || drv->image->stream_head == NULL) {
+        return error_set(errp, ENOTSUP, "Driver '%s' cannot write an image as a stream",
+                         drv->format_name);
+    }
+    ret = bdrv_refuse_unknown_keys(drv, "Creating", drv->create_keys, options, errp);
+    if (ret == 0) {
+        ret = drv->image->stream_head(options, layout, ret_unit_bytes, errp);
+    }
+    if (ret == 0) {
+        snprintf(of, sizeof(of), "Creating with driver '%s'", drv->format_name);
+        ret = block_options_refuse_rest(options, of, errp);
+    }
+    return ret;
+}
+
+int bdrv_stream_head(Platter *pl, const char *format, BlockOptions *options,
+                     const struct bdrv_stream_layout *layout, uint32_t *ret_unit_bytes,
+                     Error **errp)
+{
+    const BlockDriver *drv = bdrv_find_driver(format);
+    int ret;
+
+    assert(instance_in_control_thread(pl) && layout->size >= sizeof(*layout));
+    if (options == NULL) {
+        return error_set(errp, ENOMEM, "out of memory");
+    }
+    ret = drv != NULL ? stream_head(drv, options, layout, ret_unit_bytes, errp)
+                      : bdrv_unknown_driver(format, errp);
+    block_options_free(options);
+    return ret;
+}
+
 struct status_args {
     BdrvEdge *edge;
     uint64_t offset;

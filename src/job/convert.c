@@ -31,7 +31,25 @@ void convert_fail(struct convert *c, int ret, const char *doing, uint64_t offset
 
 /* ---- the run ---- */
 
-/* Add up what is copied. */
+static int plan(struct convert *c, const struct convert_chunk *chunk)
+{
+    static const enum convert_plan plans[] = {
+        [CONVERT_LEAVE] = CONVERT_PLAN_NONE,
+        [CONVERT_ZERO] = CONVERT_PLAN_ZERO,
+        [CONVERT_DATA] = CONVERT_PLAN_DATA,
+    };
+    int ret = 0;
+
+    if (c->o.sink != NULL) {
+        ret = c->o.sink->plan(c->o.sink->opaque, chunk->offset, chunk->bytes, plans[chunk->kind]);
+    }
+    if (ret < 0) {
+        convert_fail(c, ret, "planning what is at byte", chunk->offset);
+    }
+    return ret;
+}
+
+/* Add up what is copied, and tell a sink. */
 static int count_co(struct convert *c)
 {
     uint64_t sum = 0;
@@ -40,6 +58,9 @@ static int count_co(struct convert *c)
     for (uint64_t offset = 0; offset < c->total; offset += chunk.bytes) {
         int ret = convert_next_chunk_co(c, offset, &chunk);
 
+        if (ret == 0) {
+            ret = plan(c, &chunk);
+        }
         if (ret < 0) {
             return ret;
         }
@@ -58,20 +79,34 @@ static int count_co(struct convert *c)
 /* A target that holds something else is cleared as a whole where that is quick. */
 static void clear_target_co(struct convert *c)
 {
-    if (!c->zeroed && c->o.own_layers == 0 && c->o.sparse_bytes > 0 &&
+    if (c->target != NULL && !c->zeroed && c->o.own_layers == 0 && c->o.sparse_bytes > 0 &&
         blk_co_pwrite_zeroes(c->target, 0, (int64_t)c->total,
                              BDRV_REQ_MAY_UNMAP | BDRV_REQ_NO_FALLBACK) == 0) {
         c->zeroed = true;
     }
 }
 
-/* A pause, or what the speed limit wants, with nothing in flight. */
-static void wait_to_go_on_co(struct convert *c, struct co_group *group, uint64_t bytes)
+void convert_wait_to_go_on_co(struct convert *c, struct co_group *group, uint64_t bytes)
 {
     if (c->job.pause_count > 0 || c->job.speed > 0) {
         (void)co_group_wait_co(group); /* a failure is in c->ret */
     }
     job_throttle_co(&c->job, bytes);
+}
+
+void convert_piece_start_co(struct convert *c, struct co_group *group, struct convert_piece *piece,
+                            const struct convert_chunk *chunk)
+{
+    piece->c = c;
+    piece->chunk = *chunk;
+    piece->turn = c->turn_next++;
+    co_group_start_co(group, piece, convert_piece_run_co);
+}
+
+/* Nothing is to be done for it; a sink knows the zeroes already. */
+static bool is_done(const struct convert *c, const struct convert_chunk *chunk)
+{
+    return chunk->kind == CONVERT_LEAVE || (c->o.sink != NULL && chunk->kind == CONVERT_ZERO);
 }
 
 static void copy_all_co(struct convert *c)
@@ -86,41 +121,67 @@ static void copy_all_co(struct convert *c)
         if (convert_next_chunk_co(c, offset, &chunk) < 0) {
             break;
         }
-        wait_to_go_on_co(c, &group, chunk.kind == CONVERT_DATA ? chunk.bytes : 0);
+        convert_wait_to_go_on_co(c, &group, chunk.kind == CONVERT_DATA ? chunk.bytes : 0);
         if (job_is_cancelled(&c->job)) {
             break;
         }
-        if (chunk.kind == CONVERT_LEAVE) {
-            if (!c->o.count_first) {
+        if (is_done(c, &chunk)) {
+            if (!c->o.count_first || chunk.kind == CONVERT_ZERO) {
                 job_progress_update(&c->job, chunk.bytes);
             }
             continue;
         }
         piece = co_group_piece_co(&group);
-        piece->c = c;
-        piece->chunk = chunk;
-        piece->turn = c->turn_next++;
-        co_group_start_co(&group, piece, convert_piece_run_co);
+        convert_piece_start_co(c, &group, piece, &chunk);
     }
     (void)co_group_wait_co(&group);
+}
+
+static int from_disks_co(struct convert *c)
+{
+    const struct convert_sink *sink = c->o.sink;
+    int ret = 0;
+
+    job_progress_set_total(&c->job, c->o.count_first ? 0 : c->total);
+    if (c->o.count_first) {
+        ret = count_co(c);
+    }
+    if (ret == 0 && sink != NULL) {
+        ret = sink->begin_co(sink->opaque, &c->err);
+        c->ret = ret;
+    }
+    if (ret == 0) {
+        copy_all_co(c);
+    }
+    return ret;
+}
+
+/* Everything was written: make it stay. */
+static void finish_co(struct convert *c)
+{
+    if (c->o.sink != NULL) {
+        c->ret = c->o.sink->end_co(c->o.sink->opaque, &c->err);
+        return;
+    }
+    c->ret = blk_co_flush(c->target);
+    if (c->ret < 0) {
+        error_set_errno(&c->err, -c->ret, "error while flushing the target");
+    }
 }
 
 static int convert_run_co(Job *job, Error **errp)
 {
     struct convert *c = (struct convert *)job;
-    int ret;
+    int ret = 0;
 
     clear_target_co(c);
-    job_progress_set_total(job, c->o.count_first ? 0 : c->total);
-    ret = c->o.count_first ? count_co(c) : 0;
-    if (ret == 0) {
-        copy_all_co(c);
+    if (c->o.feed != NULL) {
+        convert_feed_co(c);
+    } else {
+        ret = from_disks_co(c);
     }
     if (c->ret == 0 && ret == 0 && !job_is_cancelled(job)) {
-        c->ret = blk_co_flush(c->target);
-        if (c->ret < 0) {
-            error_set_errno(&c->err, -c->ret, "error while flushing the target");
-        }
+        finish_co(c);
     }
     if (c->ret < 0) {
         error_propagate(errp, c->err);
@@ -183,6 +244,9 @@ uint64_t convert_total_bytes(const struct convert_source *sources, size_t count)
 
 static int take_sources(struct convert *c, const struct convert_options *o, Error **errp)
 {
+    if (o->feed != NULL) {
+        return 0;
+    }
     c->inputs = calloc(o->sources_count, sizeof(*c->inputs));
     if (c->inputs == NULL) {
         return error_set(errp, ENOMEM, "out of memory for %zu sources", o->sources_count);
@@ -212,10 +276,16 @@ static uint64_t pow2_floor(uint64_t v)
 /* What the target gives space in, what it writes alone, and what is worth a hole. */
 static int settle_unit(struct convert *c, Error **errp)
 {
-    const struct bdrv_limits *limits = bdrv_get_limits(blk_bs(c->target));
-    uint64_t unit = max_u64(CONVERT_SECTOR_BYTES, limits->request_alignment);
+    const struct bdrv_limits *limits;
     struct bdrv_info info = {0};
+    uint64_t unit;
 
+    if (c->o.sink != NULL) {
+        c->unit_bytes = c->o.sink->unit_bytes;
+        return 0;
+    }
+    limits = bdrv_get_limits(blk_bs(c->target));
+    unit = max_u64(CONVERT_SECTOR_BYTES, limits->request_alignment);
     unit = max_u64(unit, pow2_floor(limits->pwrite_zeroes_alignment));
     unit = max_u64(unit, pow2_floor(c->o.sparse_bytes));
     if (c->o.compressed) {
@@ -251,12 +321,8 @@ static int settle_memory(struct convert *c, Error **errp)
     return 0;
 }
 
-static int check_options(const struct convert_options *o, Error **errp)
+static int check_numbers(const struct convert_options *o, Error **errp)
 {
-    uint64_t total = convert_total_bytes(o->sources, o->sources_count);
-    int64_t room = blk_getlength(o->target);
-
-    assert(o->size >= sizeof(*o) && o->sources_count > 0);
     if (o->sparse_bytes > CONVERT_SPARSE_BYTES_MAX || o->sparse_bytes % CONVERT_SECTOR_BYTES != 0) {
         return error_set(errp, EINVAL, "zeroes are not looked for in steps of %" PRIu64 " bytes",
                          o->sparse_bytes);
@@ -271,9 +337,21 @@ static int check_options(const struct convert_options *o, Error **errp)
     if (o->copy_offload && (o->compressed || o->salvage)) {
         return error_set(errp, EINVAL, "the storage cannot copy what is compressed or salvaged");
     }
+    return 0;
+}
+
+static int check_room(const struct convert_options *o, Error **errp)
+{
+    uint64_t total = convert_total_bytes(o->sources, o->sources_count);
+    int64_t room;
+
     if (total == UINT64_MAX) {
         return error_set(errp, EINVAL, "the sources together are too large for a disk");
     }
+    if (o->sink != NULL) {
+        return 0;
+    }
+    room = blk_getlength(o->target);
     if (room < 0) {
         return error_set_errno(errp, (int)-room, "the target does not tell its size");
     }
@@ -281,6 +359,17 @@ static int check_options(const struct convert_options *o, Error **errp)
         return error_set(errp, EINVAL, "output file is smaller than input file");
     }
     return 0;
+}
+
+static int check_options(const struct convert_options *o, Error **errp)
+{
+    int ret = check_numbers(o, errp);
+
+    assert(o->size >= sizeof(*o) && (o->sources_count > 0) != (o->feed != NULL));
+    assert((o->target != NULL) != (o->sink != NULL));
+    assert(o->sink == NULL || (!o->compressed && !o->copy_offload && o->feed == NULL));
+    assert(o->feed == NULL || (o->own_layers == 0 && !o->copy_offload));
+    return ret < 0 || o->feed != NULL ? ret : check_room(o, errp);
 }
 
 Job *convert_start(Platter *pl, const char *id, const struct convert_options *options,
@@ -301,7 +390,14 @@ Job *convert_start(Platter *pl, const char *id, const struct convert_options *op
     c->zeroed = options->target_is_zero;
     c->offload = options->copy_offload;
     c->target = options->target;
-    blk_ref(c->target);
+    if (c->target != NULL) {
+        blk_ref(c->target);
+    }
+    if (options->sink != NULL) {
+        c->zeroed = true; /* what it is not given it has as zeroes */
+        c->o.count_first = true;
+        c->o.out_of_order = false;
+    }
     co_queue_init(&c->turns);
     ret = take_sources(c, options, errp);
     if (ret == 0) {

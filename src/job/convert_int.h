@@ -42,6 +42,7 @@ struct convert_piece {
     struct convert_chunk chunk;
     uint64_t turn;
     uint8_t *buf; /* owned; NULL: not needed yet */
+    bool filled;  /* buf holds the chunk */
 };
 
 struct convert {
@@ -49,7 +50,7 @@ struct convert {
     struct convert_options o;     /* without sources */
     struct convert_input *inputs; /* owned */
     size_t inputs_count;
-    BlockBackend *target; /* counted */
+    BlockBackend *target; /* counted; NULL: there is a sink */
     uint64_t total;       /* bytes */
     uint64_t unit_bytes;  /* power of two */
     uint64_t chunk_bytes; /* multiple of unit_bytes; what a piece's buffer holds */
@@ -74,6 +75,17 @@ void convert_fail(struct convert *c, int ret, const char *doing, uint64_t offset
 int convert_next_chunk_co(struct convert *c, uint64_t offset, struct convert_chunk *ret_chunk);
 /* The input that has the byte at offset. */
 const struct convert_input *convert_input_at(const struct convert *c, uint64_t offset);
+
+/* The buffer of a piece; false after convert_fail. */
+bool convert_piece_buffer(struct convert_piece *piece);
+/* A pause, or what the speed limit wants for bytes, with nothing in flight. Coroutine, the job's.
+ */
+void convert_wait_to_go_on_co(struct convert *c, struct co_group *group, uint64_t bytes);
+/* Copy chunk in a child; piece is from co_group_piece_co. */
+void convert_piece_start_co(struct convert *c, struct co_group *group, struct convert_piece *piece,
+                            const struct convert_chunk *chunk);
+/* convert_feed.c: all that o.feed gives; failures are in c->ret. Coroutine, the job's. */
+void convert_feed_co(struct convert *c);
 
 /* For the group: 0 or -errno after convert_fail. Coroutine. */
 int convert_piece_run_co(void *piece);

@@ -108,17 +108,29 @@ static bool is_known_zero(const struct convert *c, const struct convert_chunk *c
            chunk->offset + chunk->bytes <= e->offset + e->bytes;
 }
 
+bool convert_piece_buffer(struct convert_piece *p)
+{
+    struct convert *c = p->c;
+
+    if (p->buf == NULL) {
+        p->buf = blk_blockalign(c->target != NULL ? c->target : c->inputs[0].blk, c->chunk_bytes);
+        if (p->buf == NULL) {
+            convert_fail(c, -ENOMEM, "getting memory for what is at byte", p->chunk.offset);
+        }
+    }
+    return p->buf != NULL;
+}
+
 static int piece_read_co(struct convert_piece *p)
 {
     struct convert *c = p->c;
     int ret;
 
-    if (p->buf == NULL) {
-        p->buf = blk_blockalign(c->target, c->chunk_bytes);
-        if (p->buf == NULL) {
-            convert_fail(c, -ENOMEM, "getting memory for what is at byte", p->chunk.offset);
-            return -ENOMEM;
-        }
+    if (p->filled) {
+        return 0;
+    }
+    if (!convert_piece_buffer(p)) {
+        return -ENOMEM;
     }
     if (is_known_zero(c, &p->chunk)) {
         memset(p->buf, 0, p->chunk.bytes);
@@ -239,7 +251,10 @@ static int piece_write_co(struct convert_piece *p)
     if (c->ret < 0) {
         return c->ret;
     }
-    if (p->chunk.kind == CONVERT_ZERO) {
+    if (c->o.sink != NULL) {
+        turn_pass_co(p);
+        ret = c->o.sink->write_co(c->o.sink->opaque, p->chunk.offset, p->buf, p->chunk.bytes);
+    } else if (p->chunk.kind == CONVERT_ZERO) {
         turn_pass_co(p);
         ret = write_zeroes_co(c, p->chunk.offset, p->chunk.bytes);
     } else {

@@ -83,6 +83,14 @@ def test_convert(folder):
     assert os.path.getsize(folder / 'first.raw') == 1 << 20
 
 
+def test_convert_through_a_pipe(folder):
+    if 'qcow2' not in formats():
+        pytest.skip('this build has no qcow2')
+    for line in recipe('Convert through a pipe'):
+        good(['bash', '-o', 'pipefail', '-c', ' '.join(line)], folder)
+    good(['platter', 'compare', '-f', 'raw', '-F', 'qcow2', 'disk.raw', 'from-pipe.qcow2'], folder)
+
+
 def test_keep_the_changes_apart(folder):
     if 'qcow2' not in formats():
         pytest.skip('this build has no qcow2')

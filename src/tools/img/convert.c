@@ -89,12 +89,15 @@ static int convert_run_all(struct convert_run *run)
     struct convert_args *args = run->args;
     int code = convert_open_sources(run);
 
+    args->engine.lost = warn_of_lost;
+    args->engine.opaque = run;
+    if (code == CLI_EXIT_OK && args->to_pipe) {
+        return convert_pipe_target(run);
+    }
     if (code == CLI_EXIT_OK) {
         code = convert_open_target(run);
     }
     if (code == CLI_EXIT_OK) {
-        args->engine.lost = warn_of_lost;
-        args->engine.opaque = run;
         code = convert_job_run(run->cli, run->pl, &args->engine, &run->progress);
     }
     if (code == CLI_EXIT_OK && args->bitmaps) {
@@ -106,8 +109,12 @@ static int convert_run_all(struct convert_run *run)
 static int convert_files(struct cli *cli, struct convert_args *args)
 {
     struct convert_run run = {.cli = cli, .args = args};
+    FILE *out = cli->out;
     int code = CLI_EXIT_FAILED;
 
+    if (args->to_pipe) {
+        cli->out = cli->err; /* the disk goes there */
+    }
     if (args->progress_json) {
         progress_begin_json(&run.progress, cli);
     } else {
@@ -128,6 +135,7 @@ static int convert_files(struct cli *cli, struct convert_args *args)
     } else {
         progress_end(&run.progress);
     }
+    cli->out = out;
     return code;
 }
 
@@ -324,11 +332,15 @@ static const char *misfit(const struct convert_args *args)
     return NULL;
 }
 
-static int check_files(struct cli *cli, const struct convert_args *args)
+static int check_files(struct cli *cli, struct convert_args *args)
 {
     if (args->files_count < 2) {
         return cli_error(cli, "Must specify image file name");
     }
+    for (size_t i = 0; i + 1 < args->files_count; i++) {
+        args->from_pipe = args->from_pipe || convert_is_pipe(cli, &args->disk, args->files[i]);
+    }
+    args->to_pipe = convert_is_pipe(cli, &args->target, args->files[args->files_count - 1]);
     if (args->files_count > 2 && args->bitmaps) {
         return cli_error(cli, "Copying bitmaps only possible with single source");
     }
@@ -354,6 +366,10 @@ static int convert_begin(struct cli *cli, struct convert_args *args)
         return code;
     }
     args->target.file = args->files[args->files_count - 1];
+    wrong = convert_pipe_misfit(cli, args);
+    if (wrong) {
+        return cli_usage_error(cli, "%s", wrong);
+    }
     if (!args->list.options) {
         args->list.options = block_options_new();
         if (!args->list.options) {
@@ -400,7 +416,9 @@ const struct cli_command command_convert = {
     .summary = "Copy a disk to a new image of any format",
     .options = convert_options,
     .details = "Several SOURCEs become one disk, one behind the other. An existing TARGET is\n"
-               "replaced, but with -n. When it is interrupted, TARGET is incomplete; SOURCE is\n"
+               "replaced, but with -n. '-' is standard input (-f raw; other formats where it is a\n"
+               "file) or standard output (-O raw, -O qcow2 without -c, -B and -n). When it is "
+               "interrupted, TARGET is incomplete; SOURCE is\n"
                "never changed.\n\n"
                "Examples:\n"
                "  platter convert -O qcow2 disk.img disk.qcow2\n"

@@ -27,6 +27,8 @@ struct convert_args {
     bool quiet;
     bool progress;
     bool progress_json;
+    bool from_pipe;
+    bool to_pipe;
 };
 
 /* One run. */
@@ -40,6 +42,21 @@ struct convert_run {
     BlockBackend *target; /* counted */
     struct progress progress;
 };
+
+/* convert_pipe.c: "-" as source or target, standard input or output. Not under names that stand in
+ * for other tools, where it is a file. */
+bool convert_is_pipe(const struct cli *cli, const struct disk_args *args, const char *file);
+/* What does not go together with pipes; NULL: all does. */
+const char *convert_pipe_misfit(struct cli *cli, const struct convert_args *args);
+/* The source is standard input: fill the engine's options; where it is a file that can be looked at
+ * *ret_file is its name instead. */
+int convert_pipe_source(struct convert_run *run, const char **ret_file);
+/* Run the job with standard output as its target. */
+int convert_pipe_target(struct convert_run *run);
+/* How files of the target's format are called. */
+const char *convert_target_format(const struct convert_run *run);
+/* Whether options of the target are good; args->backing is settled then. */
+int convert_prepare_target(struct convert_run *run);
 
 /* convert_open.c. CLI_EXIT_*, after printing. */
 int convert_open_sources(struct convert_run *run);

@@ -47,6 +47,12 @@ int convert_open_sources(struct convert_run *run)
     if (!run->sources) {
         return cli_error(run->cli, "out of memory");
     }
+    if (run->args->from_pipe) {
+        code = convert_pipe_source(run, &run->args->files[0]);
+        if (code != CLI_EXIT_OK || run->args->engine.feed) {
+            return code;
+        }
+    }
     for (size_t i = 0; code == CLI_EXIT_OK && i < count; i++) {
         code = source_open(run, i);
     }
@@ -169,16 +175,16 @@ static void allow_backing(struct convert_run *run)
     free(path);
 }
 
-static const char *target_format(const struct convert_run *run)
+const char *convert_target_format(const struct convert_run *run)
 {
     return run->args->format ? run->args->format : "raw";
 }
 
 /* Whether the target can be made as it is wanted. */
-static int target_prepare(struct convert_run *run)
+int convert_prepare_target(struct convert_run *run)
 {
     struct convert_args *args = run->args;
-    const char *format = target_format(run);
+    const char *format = convert_target_format(run);
     const BlockDriver *drv = target_driver(run, format);
     int code = drv ? settle_backing(run, drv) : CLI_EXIT_FAILED;
 
@@ -200,7 +206,7 @@ static int target_prepare(struct convert_run *run)
 static int target_create(struct convert_run *run)
 {
     struct convert_args *args = run->args;
-    const char *format = target_format(run);
+    const char *format = convert_target_format(run);
     const BlockDriver *drv = bdrv_find_driver(format);
     BlockOptions *options = block_options_copy(args->list.options);
     char doing[64];
@@ -254,7 +260,7 @@ static int target_open(struct convert_run *run)
     struct convert_args *args = run->args;
 
     if (!args->target.image_opts) {
-        args->target.format = target_format(run);
+        args->target.format = convert_target_format(run);
     }
     run->target = disk_open(run->cli, run->pl, &args->target);
     if (!run->target) {
@@ -276,7 +282,8 @@ static int target_open(struct convert_run *run)
 int convert_open_target(struct convert_run *run)
 {
     struct convert_args *args = run->args;
-    int code = args->skip_create ? CLI_EXIT_OK : target_prepare(run);
+    int code = args->skip_create ? CLI_EXIT_OK : convert_prepare_target(run);
+    Error *err = NULL;
 
     if (code == CLI_EXIT_OK && !disk_cache_is_known(args->target.cache)) {
         code = cli_error(run->cli, "Invalid cache option: %s", args->target.cache);
@@ -292,6 +299,9 @@ int convert_open_target(struct convert_run *run)
     }
     if (args->target_is_zero) {
         args->engine.target_is_zero = true;
+    }
+    if (code == CLI_EXIT_OK && args->engine.feed && disk_allow_resize(run->target, &err) < 0) {
+        code = cli_report(run->cli, err);
     }
     args->engine.sources = run->sources;
     args->engine.sources_count = run->sources_count;

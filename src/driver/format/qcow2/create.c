@@ -115,8 +115,7 @@ int q2_create_judge_shape(const struct opts_create_qcow2 *o, Error **errp)
     return 0;
 }
 
-/* Fields that do not depend on the size of the disk. Strings are borrowed. */
-static void fill_header(const struct opts_create_qcow2 *o, struct q2_header *h)
+void q2_create_fill_header(const struct opts_create_qcow2 *o, struct q2_header *h)
 {
     *h = (struct q2_header){
         .version = o->compat == OPTS_QCOW2_COMPAT_V2 ? 2 : 3,
@@ -159,7 +158,7 @@ int q2_create_judge_size(const struct opts_create_qcow2 *o, uint64_t size, uint6
     return 0;
 }
 
-static int judge(struct opts_create_qcow2 *o, uint64_t *ret_disk_bytes, Error **errp)
+int q2_create_judge(struct opts_create_qcow2 *o, uint64_t *ret_disk_bytes, Error **errp)
 {
     int rc = q2_create_judge_shape(o, errp);
 
@@ -397,7 +396,7 @@ static int create(Platter *pl, const char *filename, const char *data_path,
     struct q2_header h;
     uint64_t disk_bytes;
     BdrvEdge *file;
-    int rc = judge(o, &disk_bytes, errp);
+    int rc = q2_create_judge(o, &disk_bytes, errp);
 
     if (rc == 0) {
         rc = judge_names(filename, data_path, o, errp);
@@ -405,7 +404,7 @@ static int create(Platter *pl, const char *filename, const char *data_path,
     if (rc < 0) {
         return rc;
     }
-    fill_header(o, &h); /* borrows strings of o */
+    q2_create_fill_header(o, &h); /* borrows strings of o */
     rc = judge_fit(&h, errp);
     if (rc == 0) {
         rc = make_file(pl, filename, o, errp);

@@ -101,6 +101,7 @@ static const struct bdrv_image_ops image_ops = {
     .change_backing_file_co = q2_change_backing_file_co,
     .make_empty_co = q2_make_empty_co,
     .measure = q2_driver_measure,
+    .stream_head = q2_driver_stream_head,
     .specific_info = q2_driver_specific_info,
     .inspect = q2_driver_inspect,
     .amend_keys = opts_amend_qcow2_keys,

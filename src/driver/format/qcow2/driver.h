@@ -18,6 +18,8 @@ int q2_driver_reopen_prepare(BlockDriverState *bs, int new_flags, Error **errp);
 int q2_driver_create(Platter *pl, const char *filename, BlockOptions *options, Error **errp);
 int q2_driver_measure(Platter *pl, BlockOptions *options, BlockDriverState *source,
                       struct bdrv_measure_result *ret_result, Error **errp);
+int q2_driver_stream_head(BlockOptions *options, const struct bdrv_stream_layout *layout,
+                          uint32_t *ret_unit_bytes, Error **errp); /* stream.c */
 json_t *q2_driver_specific_info(BlockDriverState *bs);
 json_t *q2_driver_inspect(BdrvEdge *file, Error **errp);
 

@@ -1,0 +1,162 @@
+# SPDX-License-Identifier: MIT
+"""platter convert from standard input and to standard output."""
+import os
+import random
+import signal
+import subprocess
+
+import pytest
+
+from qemu_image import clean, make, qemu_img, scribble, write
+from tools_common import TIMEOUT, needs, platter
+
+pytestmark = needs('qcow2')
+MIB = 1 << 20
+
+
+def piped(*arguments, cwd, stdin=b'', good=True):
+    """What convert writes to standard output."""
+    done = subprocess.run([os.environ['PLATTER_BIN'], 'convert', *map(str, arguments)], cwd=cwd,
+                          input=stdin, capture_output=True, check=False, timeout=TIMEOUT)
+    assert (done.returncode == 0) == good, done.stderr
+    return done.stdout if good else done.stderr.decode()
+
+
+def same_disk(cwd, a, b, fmt_a, fmt_b):
+    done = qemu_img('compare', '-f', fmt_a, '-F', fmt_b, a, b, cwd=cwd)
+    assert done.returncode == 0, done.stdout + done.stderr
+
+
+@pytest.fixture(scope='module')
+def sources(tmp_path_factory):
+    folder = tmp_path_factory.mktemp('sources')
+    rng = random.Random(3)
+    make(folder, 'base.qcow2', 6 * MIB)
+    scribble(folder, 'base.qcow2', 6 * MIB, rng)
+    make(folder, 'top.qcow2', 6 * MIB, backing='base.qcow2')
+    scribble(folder, 'top.qcow2', 6 * MIB, rng)
+    make(folder, 'empty.qcow2', 3 * MIB)
+    make(folder, 'none.qcow2', 0)
+    make(folder, 'odd.qcow2', 5 * MIB + 512)
+    write(folder, 'odd.qcow2', f'write -P 5 {5 * MIB} 512', 'write -P 6 1M 1M')
+    return folder
+
+
+FILES = ['base.qcow2', 'top.qcow2', 'empty.qcow2', 'none.qcow2', 'odd.qcow2']
+
+
+@pytest.mark.parametrize('file', FILES)
+def test_raw_to_pipe(sources, tmp_path, file):
+    want = tmp_path / 'want'
+    assert qemu_img('convert', '-O', 'raw', sources / file, want, cwd=tmp_path).returncode == 0
+    for options in ([], ['-m', '1'], ['-W', '-m', '16'], ['-S', '0']):
+        assert piped('-f', 'qcow2', '-O', 'raw', *options, sources / file, '-', cwd=tmp_path) == want.read_bytes()
+    assert not (tmp_path / '-').exists()
+
+
+@pytest.mark.parametrize('options', ['', 'cluster_size=4k', 'cluster_size=512,refcount_bits=1',
+                                     'extended_l2=on', 'compat=0.10', 'cluster_size=2M,refcount_bits=64',
+                                     'lazy_refcounts=on,compression_type=zstd'])
+def test_qcow2_to_pipe(sources, tmp_path, options):
+    given = ['-o', options] if options else []
+    for file in FILES:
+        image = piped('-f', 'qcow2', '-O', 'qcow2', *given, sources / file, '-', cwd=tmp_path)
+        (tmp_path / 'out').write_bytes(image)
+        same_disk(tmp_path, 'out', sources / file, 'qcow2', 'qcow2')
+        clean(tmp_path, 'out')
+
+
+def test_large_disk_to_pipe(tmp_path):
+    """Several L2 tables, most of which are not needed."""
+    make(tmp_path, 'a.qcow2', 1 << 40)
+    write(tmp_path, 'a.qcow2', 'write -P 1 0 64k', 'write -P 2 300G 1M', f'write -P 3 {(1 << 40) - 4096} 4k')
+    image = piped('-f', 'qcow2', '-O', 'qcow2', 'a.qcow2', '-', cwd=tmp_path)
+    assert len(image) < 3 * MIB
+    (tmp_path / 'out').write_bytes(image)
+    same_disk(tmp_path, 'out', 'a.qcow2', 'qcow2', 'qcow2')
+    clean(tmp_path, 'out')
+
+
+@pytest.mark.parametrize('options', [['-O', 'raw'], ['-O', 'qcow2'], ['-c', '-O', 'qcow2'],
+                                     ['-O', 'qcow2', '-o', 'cluster_size=512'], ['-O', 'qcow2', '-S', '0']],
+                         ids=' '.join)
+@pytest.mark.parametrize('size', [0, 1000, 512 * 1024, 3 * MIB + 512])
+def test_raw_from_pipe(tmp_path, size, options):
+    body = random.Random(size).randbytes(size // 2) + bytes(size - size // 2)
+    piped('-f', 'raw', *options, '-', 'out', cwd=tmp_path, stdin=body)
+    (tmp_path / 'want').write_bytes(body + bytes(-size % 512))
+    fmt = 'qcow2' if 'qcow2' in options else 'raw'
+    same_disk(tmp_path, 'out', 'want', fmt, 'raw')
+    done = qemu_img('info', '-f', fmt, '--output=json', 'out', cwd=tmp_path)
+    assert f'"virtual-size": {size + -size % 512}' in done.stdout
+    if fmt == 'qcow2':
+        clean(tmp_path, 'out')
+
+
+def test_other_formats_from_file_on_standard_input(sources, tmp_path):
+    with open(sources / 'base.qcow2', 'rb') as stdin:
+        done = subprocess.run([os.environ['PLATTER_BIN'], 'convert', '-f', 'qcow2', '-O', 'raw', '-', 'out'],
+                              cwd=tmp_path, stdin=stdin, check=False, timeout=TIMEOUT)
+    assert done.returncode == 0
+    same_disk(tmp_path, 'out', sources / 'base.qcow2', 'raw', 'qcow2')
+
+
+@pytest.mark.parametrize('line,said', [
+    (['-f', 'qcow2', '-O', 'raw', '-', 'out'], 'qcow2 cannot be read from a pipe'),
+    (['-O', 'raw', '-', 'out'], 'a pipe needs a format'),
+    (['-f', 'raw', '-', '-'], 'one of SOURCE and TARGET is no pipe'),
+    (['-f', 'raw', '-', '-', 'out'], 'a pipe is the only SOURCE'),
+    (['-f', 'raw', '-n', '-', 'out'], 'from a pipe there is no -B, -n and --bitmaps'),
+    (['-f', 'qcow2', '-c', '-O', 'qcow2', 'FILE', '-'], 'to a pipe there is no -c and -C'),
+    (['-f', 'qcow2', '-O', 'qcow2', '-B', 'x', '-F', 'raw', 'FILE', '-'], 'to a pipe there is no -B'),
+    (['-f', 'qcow2', '-O', 'qcow2', '-o', 'preallocation=full', 'FILE', '-'], 'Nothing can be reserved'),
+    (['-f', 'qcow2', '-O', 'qcow2', '-o', 'data_file=x', 'FILE', '-'], 'no data file beside it'),
+    (['-f', 'qcow2', '-O', 'raw', '-o', 'preallocation=full', 'FILE', '-'], "takes no option 'preallocation'"),
+])
+def test_refused(sources, tmp_path, line, said):
+    line = [sources / 'base.qcow2' if word == 'FILE' else word for word in line]
+    assert said in piped(*line, cwd=tmp_path, good=False)
+
+
+def test_reader_goes_away(sources, tmp_path):
+    """An error that is told, not the end by a signal."""
+    with subprocess.Popen([os.environ['PLATTER_BIN'], 'convert', '-S', '0', '-f', 'qcow2', '-O', 'raw',
+                           sources / 'base.qcow2', '-'], stdout=subprocess.PIPE, stderr=subprocess.PIPE,
+                          preexec_fn=lambda: signal.signal(signal.SIGPIPE, signal.SIG_DFL)) as process:
+        try:
+            process.stdout.read(1)
+            process.stdout.close()
+            assert process.stderr.read().endswith(b'Broken pipe\n')
+            assert process.wait(TIMEOUT) == 1
+        finally:
+            if process.poll() is None:
+                process.kill()
+
+
+def test_progress_goes_elsewhere(sources, tmp_path):
+    done = subprocess.run([os.environ['PLATTER_BIN'], 'convert', '-p', '-f', 'qcow2', '-O', 'raw',
+                           sources / 'base.qcow2', '-'], cwd=tmp_path, capture_output=True, check=True,
+                          timeout=TIMEOUT)
+    assert len(done.stdout) == 6 * MIB and b'(100.00/100%)' in done.stderr
+
+
+def test_memory_is_bounded(tmp_path):
+    """A disk of 1 GiB through 64 KiB of buffers: the programs together see all of it."""
+    make(tmp_path, 'a.qcow2', 1 << 30)
+    write(tmp_path, 'a.qcow2', 'write -P 1 512M 64k')
+    line = f"'{os.environ['PLATTER_BIN']}'"
+    done = subprocess.run(f'{line} convert --max-memory 64k -f qcow2 -O raw a.qcow2 - | '
+                          f'{line} convert --max-memory 64k -f raw -O qcow2 - b.qcow2',
+                          shell=True, cwd=tmp_path, check=False, timeout=TIMEOUT)
+    assert done.returncode == 0
+    same_disk(tmp_path, 'a.qcow2', 'b.qcow2', 'qcow2', 'qcow2')
+
+
+def test_dash_is_a_file_where_it_stands_in(sources, tmp_path):
+    link = tmp_path / 'qemu-img'
+    os.symlink(os.environ['PLATTER_BIN'], link)
+    done = subprocess.run([link, 'convert', '-f', 'qcow2', '-O', 'raw', sources / 'odd.qcow2', '-'], cwd=tmp_path,
+                          capture_output=True, check=False, timeout=TIMEOUT)
+    assert (done.returncode, done.stdout) == (0, b'')
+    same_disk(tmp_path, './-', sources / 'odd.qcow2', 'raw', 'qcow2')
+    assert platter('convert', '-f', 'qcow2', sources / 'odd.qcow2', './-', cwd=tmp_path).returncode == 0
