@@ -12,8 +12,7 @@ int q2_create_judge_shape(const struct opts_create_qcow2 *o, Error **errp);
 /* size in whole sectors, where an image of that shape can have it. 0, or -EFBIG with errp. */
 int q2_create_judge_size(const struct opts_create_qcow2 *o, uint64_t size, uint64_t *ret_bytes,
                          Error **errp);
-/* All that can be judged of the options without a file; *ret_disk_bytes is o->size in whole sectors.
- */
+/* All that can be judged of the options without a file; *ret_disk_bytes: o->size, whole sectors. */
 int q2_create_judge(struct opts_create_qcow2 *o, uint64_t *ret_disk_bytes, Error **errp);
 /* Fields that do not depend on the size of the disk. Strings are borrowed from o. */
 void q2_create_fill_header(const struct opts_create_qcow2 *o, struct q2_header *h);
