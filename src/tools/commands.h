@@ -9,6 +9,7 @@ extern const struct cli_command command_create;   /* img/create.c */
 extern const struct cli_command command_info;     /* img/info.c */
 extern const struct cli_command command_inspect;  /* img/inspect.c */
 extern const struct cli_command command_check;    /* img/check.c */
+extern const struct cli_command command_checksum; /* img/checksum.c */
 extern const struct cli_command command_map;      /* img/map.c */
 extern const struct cli_command command_compare;  /* img/compare.c */
 extern const struct cli_command command_convert;  /* img/convert.c */

@@ -15,6 +15,7 @@ static const struct cli_command *const commands[] = {
     &command_info,
     &command_inspect,
     &command_check,
+    &command_checksum,
     &command_map,
     &command_compare,
     &command_convert,

@@ -1,5 +1,6 @@
 # SPDX-License-Identifier: MIT
 """The commands of README.md's recipes do what they say, as written there."""
+import hashlib
 import os
 import re
 import shlex
@@ -89,6 +90,12 @@ def test_convert_through_a_pipe(folder):
     for line in recipe('Convert through a pipe'):
         good(['bash', '-o', 'pipefail', '-c', ' '.join(line)], folder)
     good(['platter', 'compare', '-f', 'raw', '-F', 'qcow2', 'disk.raw', 'from-pipe.qcow2'], folder)
+
+
+def test_tell_whether_it_is_the_same(folder):
+    out = [good(line, folder) for line in recipe('Tell whether')]
+    assert out[0].startswith('tree1-sha256:') and out[2].startswith('tree1-sha256:')
+    assert hashlib.sha256(bytes(2 << 20)).hexdigest() in out[1]
 
 
 def test_keep_the_changes_apart(folder):
