@@ -18,6 +18,7 @@
 #include <stddef.h>
 
 #include <platter/block.h>
+#include <platter/options.h>
 
 #ifdef __cplusplus
 extern "C" {
@@ -52,6 +53,20 @@ int bdrv_replace_node(BlockDriverState *from, BlockDriverState *to, Error **errp
 int bdrv_append(BlockDriverState *overlay, BlockDriverState *bs, Error **errp);
 /* The opposite: those who use overlay use its backing file, which it lets go. */
 int bdrv_unappend(BlockDriverState *overlay, Error **errp);
+
+/* One node with a whole new set of options: what is not given goes back to its default. */
+struct bdrv_reopen {
+    BlockDriverState *bs;  /* NULL: the one that options name (node-name) */
+    BlockOptions *options; /* owned: as for bdrv_open, driver included */
+};
+/* Give open nodes other options, all of them or none. What may change: read-only, auto-read-only,
+ * cache.*, discard, detect-zeroes; options that the driver can change (drivers qcow2, raw and
+ * throttle: all of theirs; copy-on-read, file, host_device, nbd, null and mem: none); the child
+ * "file", to another node by its name; "backing", to a node by its name or to null. A child that
+ * the node's own options opened is given as options again, and changes with it.
+ * Errors besides those above: EINVAL "Cannot change the option 'X'" and the like, ENOENT for a node
+ * that is not there. An option set that names a node twice: the last one counts. */
+int bdrv_reopen_with_options(Platter *pl, struct bdrv_reopen *nodes, size_t n_nodes, Error **errp);
 
 #ifdef __cplusplus
 }

@@ -394,6 +394,9 @@ static int chain_step(BlockDriverState *bs, struct backing_wanted *w, BlockDrive
     }
     w->node = NULL;
     edge = bdrv_attach_child(bs, node, "backing", BDRV_ROLE_COW, errp);
+    if (edge != NULL) {
+        edge->opened_here = *ret_next != NULL;
+    }
     bdrv_unref(node);
     return edge == NULL ? -EPERM : 0;
 }

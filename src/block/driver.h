@@ -189,6 +189,12 @@ struct BlockDriver {
     /* Read-only or cache flags of an open node change: prepare may fail and changes nothing that is
      * seen; then commit or abort. NULL: never refuses. */
     int (*reopen_prepare)(BlockDriverState *bs, int new_flags, Error **errp);
+    /* Before that, where the options of an open node change too: take the keys that can change out
+     * of options, which holds all that open would be given but children and what every node has,
+     * and keep what they say aside until commit or abort; a key that is not there goes back to its
+     * default. Keys that are left must be as they were at open. After a failure nothing is kept.
+     * Children may be new ones already. NULL: no option can change. */
+    int (*reopen_options)(BlockDriverState *bs, BlockOptions *options, int new_flags, Error **errp);
     void (*reopen_commit)(BlockDriverState *bs);
     void (*reopen_abort)(BlockDriverState *bs);
     /* Permissions the node now has of its storage change (locks). As reopen. NULL: nothing to do.

@@ -152,6 +152,12 @@ BlockDriverState *bdrv_open_backing_node(BlockDriverState *parent, const char *f
 /* Open what stores the bytes under a positional file name (or json:), and nothing else. */
 BlockDriverState *bdrv_open_storage(Platter *pl, const char *filename, int flags, Error **errp);
 
+/* ---- reopen.c ---- */
+
+/* The driver of an open node takes new options, those that it cannot change are compared. Then its
+ * reopen_commit or reopen_abort follows. 0, or -errno and the driver has nothing to end. */
+int reopen_driver_options(BlockDriverState *bs, BlockOptions *options, int flags, Error **errp);
+
 /* ---- backing.c ---- */
 
 /* Open and attach the backing file that bs wants, then the one that this wants, and so on. 0, or

@@ -35,6 +35,8 @@ struct action {
     BlockDriverState *given; /* counted: reference an unlinked edge gave back */
     uint64_t perm, shared;   /* SET_PERM: new; after apply: old */
     int flags;               /* SET_FLAGS: new; after apply: old */
+    enum bdrv_detect_zeroes detect_zeroes; /* the same */
+    BlockOptions *options;                 /* SET_FLAGS: borrowed: the driver's, or NULL */
 };
 TAILQ_HEAD(action_list, action);
 
@@ -162,13 +164,21 @@ void graph_tx_set_perm(struct graph_tx *tx, BdrvEdge *edge, uint64_t perm, uint6
     }
 }
 
-void graph_tx_set_flags(struct graph_tx *tx, BlockDriverState *bs, int flags)
+void graph_tx_reopen(struct graph_tx *tx, BlockDriverState *bs, int flags,
+                     enum bdrv_detect_zeroes detect_zeroes, BlockOptions *options)
 {
     struct action *action = action_add(tx, ACTION_SET_FLAGS, NULL, bs, NULL);
 
     if (action != NULL) {
         action->flags = flags;
+        action->detect_zeroes = detect_zeroes;
+        action->options = options;
     }
+}
+
+void graph_tx_set_flags(struct graph_tx *tx, BlockDriverState *bs, int flags)
+{
+    graph_tx_reopen(tx, bs, flags, bs->detect_zeroes, NULL);
 }
 
 /* ---- actions ---- */
@@ -219,22 +229,56 @@ static void swap_flags(struct action *action)
 {
     BlockDriverState *bs = action->bs;
     int flags = bs->open_flags;
+    enum bdrv_detect_zeroes detect_zeroes = bs->detect_zeroes;
 
     bs->open_flags = action->flags;
     bs->read_only = !(bs->open_flags & BDRV_O_RDWR);
+    bs->detect_zeroes = action->detect_zeroes;
     action->flags = flags;
+    action->detect_zeroes = detect_zeroes;
+}
+
+static int ask_driver(BlockDriverState *bs, int flags, Error **errp)
+{
+    return bs->drv != NULL && bs->drv->reopen_prepare != NULL
+               ? bs->drv->reopen_prepare(bs, flags, errp)
+               : 0;
+}
+
+/* A node that fell back to read-only when it was opened may do so again. */
+static int apply_flags_only(struct action *action, Error **errp)
+{
+    BlockDriverState *bs = action->bs;
+    Error *err = NULL;
+    int rc = ask_driver(bs, action->flags, &err);
+
+    if ((rc == -EACCES || rc == -EROFS || rc == -EPERM) && bs->read_only &&
+        (action->flags & BDRV_O_RDWR) && (action->flags & BDRV_O_AUTO_RDONLY)) {
+        error_free(err);
+        err = NULL;
+        action->flags &= ~BDRV_O_RDWR;
+        rc = ask_driver(bs, action->flags, &err);
+    }
+    error_propagate(errp, err);
+    return rc;
 }
 
 static int apply_flags(struct action *action, Error **errp)
 {
     BlockDriverState *bs = action->bs;
+    int rc = action->options != NULL
+                 ? reopen_driver_options(bs, action->options, action->flags, errp)
+                 : 0;
 
-    if (bs->drv != NULL && bs->drv->reopen_prepare != NULL) {
-        int rc = bs->drv->reopen_prepare(bs, action->flags, errp);
-
-        if (rc < 0) {
-            return rc;
+    if (rc < 0) {
+        return rc;
+    }
+    rc = apply_flags_only(action, errp);
+    if (rc < 0) {
+        if (action->options != NULL && bs->drv->reopen_abort != NULL) {
+            bs->drv->reopen_abort(bs);
         }
+        return rc;
     }
     swap_flags(action);
     return 0;

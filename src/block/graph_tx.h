@@ -42,6 +42,10 @@ void graph_tx_replace_node(struct graph_tx *tx, BlockDriverState *old_bs, BlockD
 void graph_tx_set_perm(struct graph_tx *tx, BdrvEdge *edge, uint64_t perm, uint64_t shared);
 /* Open flags (BDRV_O_RDWR, NOCACHE, NO_FLUSH, UNMAP) of an open node. */
 void graph_tx_set_flags(struct graph_tx *tx, BlockDriverState *bs, int flags);
+/* The same, with what zeroes become and the driver's options, a whole new set of them (borrowed
+ * until run; used up; NULL: as they are). Under BDRV_O_AUTO_RDONLY it may stay read-only. */
+void graph_tx_reopen(struct graph_tx *tx, BlockDriverState *bs, int flags,
+                     enum bdrv_detect_zeroes detect_zeroes, BlockOptions *options);
 
 /* Whether all that was asked for found memory. */
 bool graph_tx_complete(const struct graph_tx *tx);

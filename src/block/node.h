@@ -52,7 +52,8 @@ struct BdrvEdge {
     uint64_t perm;
     uint64_t shared;
     bool frozen;
-    int quiesced;                    /* drained_begin calls it has seen */
+    bool opened_here; /* bs was opened by options of the parent, and has had no other place yet */
+    int quiesced;     /* drained_begin calls it has seen */
     TAILQ_ENTRY(BdrvEdge) in_parent; /* parents' children (when parent_is_node) */
     TAILQ_ENTRY(BdrvEdge) in_child;  /* bs->parents */
     /* perm.c: a change under way */

@@ -40,7 +40,7 @@ static void flag_from_option(int *flags, int flag, bool given, bool value)
     }
 }
 
-static int flags_from_options(const struct opts_node_common *o, int *flags, Error **errp)
+int open_flags_from_options(const struct opts_node_common *o, int *flags, Error **errp)
 {
     flag_from_option(flags, BDRV_O_RDWR, o->has_read_only, !o->read_only);
     flag_from_option(flags, BDRV_O_AUTO_RDONLY, o->has_auto_read_only, o->auto_read_only);
@@ -60,7 +60,7 @@ static int flags_from_options(const struct opts_node_common *o, int *flags, Erro
     return 0;
 }
 
-static enum bdrv_detect_zeroes detect_zeroes_from_option(const struct opts_node_common *o)
+enum bdrv_detect_zeroes open_detect_zeroes(const struct opts_node_common *o)
 {
     if (!o->has_detect_zeroes || o->detect_zeroes == OPTS_DETECT_ZEROES_OFF) {
         return BDRV_DETECT_ZEROES_OFF;
@@ -263,7 +263,7 @@ static int open_node(struct open_request *req, const struct opts_node_common *co
 
     bs->open_flags = req->flags;
     bs->read_only = !(req->flags & BDRV_O_RDWR);
-    bs->detect_zeroes = detect_zeroes_from_option(common);
+    bs->detect_zeroes = open_detect_zeroes(common);
     bs->opened_under = req->parent;
     bs->open_bounds = req->bounds;
     bs->backing_depth = req->backing_depth;
@@ -311,7 +311,7 @@ static BlockDriverState *open_with_common(struct open_request *req,
 {
     BlockDriverState *bs;
 
-    if (flags_from_options(common, &req->flags, errp) < 0 || check_bounds(req, errp) < 0) {
+    if (open_flags_from_options(common, &req->flags, errp) < 0 || check_bounds(req, errp) < 0) {
         return NULL;
     }
     bs = node_new(req->pl, common->has_node_name ? common->node_name : NULL, errp);

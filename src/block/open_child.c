@@ -17,13 +17,13 @@
     (BDRV_O_RDWR | BDRV_O_NOCACHE | BDRV_O_NO_FLUSH | BDRV_O_AUTO_RDONLY | BDRV_O_FORCE_SHARE |    \
      BDRV_O_NO_IO)
 
-static int child_flags(const BlockDriverState *parent, unsigned role)
+int open_child_flags(int parent_flags, unsigned role)
 {
-    int flags = parent->open_flags & INHERITED_FLAGS;
+    int flags = parent_flags & INHERITED_FLAGS;
 
     if (role & BDRV_ROLE_COW) {
         flags &= ~(BDRV_O_RDWR | BDRV_O_AUTO_RDONLY);
-        flags |= parent->open_flags & BDRV_O_PROBE; /* for what the backing file names in turn */
+        flags |= parent_flags & BDRV_O_PROBE; /* for what the backing file names in turn */
     }
     /* What reaches a child was let through by the parent. */
     return flags | BDRV_O_UNMAP;
@@ -44,7 +44,7 @@ struct open_request open_request_for_child(BlockDriverState *parent, const char 
         .pl = parent->pl,
         .filename = filename,
         .options = options,
-        .flags = child_flags(parent, role),
+        .flags = open_child_flags(parent->open_flags, role),
         .parent = parent,
         .bounds = parent->open_bounds | bounds | (role & BDRV_ROLE_COW ? BDRV_OPEN_READ_ONLY : 0),
         .backing_depth = parent->backing_depth + (role & BDRV_ROLE_COW ? 1 : 0),
@@ -178,6 +178,9 @@ BdrvEdge *bdrv_open_child_within(BlockDriverState *bs, const char *filename, Blo
         return NULL;
     }
     edge = bdrv_attach_child(bs, child, name, role, errp);
+    if (edge != NULL) {
+        edge->opened_here = from.reference == NULL;
+    }
     bdrv_unref(child); /* the edge has its own */
     return edge;
 }

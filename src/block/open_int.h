@@ -24,10 +24,18 @@ int open_no_memory(Error **errp); /* -ENOMEM */
 
 /* ---- open.c ---- */
 
+struct opts_node_common;
+/* Flags as options say where they speak. 0, or -EINVAL. */
+int open_flags_from_options(const struct opts_node_common *o, int *flags, Error **errp);
+enum bdrv_detect_zeroes open_detect_zeroes(const struct opts_node_common *o);
+
 /* With its chain. Ends req->options. */
 BlockDriverState *open_request_run(struct open_request *req, Error **errp);
 
 /* ---- open_child.c ---- */
+
+/* What a child of that role has of its parent's flags, when its own options say nothing. */
+int open_child_flags(int parent_flags, unsigned role);
 
 /* What a child of that role inherits from parent. It takes options. */
 struct open_request open_request_for_child(BlockDriverState *parent, const char *filename,

@@ -34,6 +34,10 @@ bool block_options_has_prefix(const BlockOptions *opts, const char *prefix);
 /* Whether the key is there with the JSON value null. */
 bool block_options_is_null(const BlockOptions *opts, const char *key);
 
+/* Whether key means the same in both: a value may be text in one and a number, or a truth, in the
+ * other. Neither has it: they do. */
+bool block_options_same(const BlockOptions *a, const BlockOptions *b, const char *key);
+
 /* Move every key that begins with prefix ("file.") into new options, without the prefix. NULL out
  * of memory (nothing moved). */
 BlockOptions *block_options_take_prefix(BlockOptions *opts, const char *prefix);

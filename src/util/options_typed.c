@@ -185,3 +185,30 @@ int block_options_take_enum(BlockOptions *opts, const char *key,
     error_set_hint(errp, "It can be: %s", known);
     return -EINVAL;
 }
+
+static bool same_number(const json_t *a, const json_t *b)
+{
+    uint64_t number;
+
+    return json_is_integer(a) && json_is_string(b) &&
+           size_parse(json_string_value(b), 'b', "", &number, NULL) == 0 &&
+           json_integer_value(a) >= 0 && (uint64_t)json_integer_value(a) == number;
+}
+
+static bool same_truth(const json_t *a, const json_t *b)
+{
+    return json_is_boolean(a) && json_is_string(b) &&
+           strcmp(json_string_value(b), json_is_true(a) ? "on" : "off") == 0;
+}
+
+bool block_options_same(const BlockOptions *a, const BlockOptions *b, const char *key)
+{
+    json_t *va = json_object_get(a->keys, key);
+    json_t *vb = json_object_get(b->keys, key);
+
+    if (va == NULL || vb == NULL) {
+        return va == vb;
+    }
+    return json_equal(va, vb) || same_number(va, vb) || same_number(vb, va) || same_truth(va, vb) ||
+           same_truth(vb, va);
+}

@@ -271,6 +271,31 @@ static void remove_one(struct live *live)
     }
 }
 
+/* Caches, lazy refcounts and discard of the uppermost image; its children stay. */
+static void reopen_one(struct live *live)
+{
+    static const char *const more[] = {
+        "'lazy-refcounts':true",
+        "'l2-cache-entry-size':65536,'discard':'unmap','detect-zeroes':'unmap'",
+        "'l2-cache-entry-size':512,'l2-cache-size':1024",
+        "'overlap-check':'all'",
+    };
+    BlockDriverState *image = top_image(live);
+    BlockDriverState *backing = bdrv_get_child(image, "backing");
+    char name[64] = "null";
+    struct bdrv_reopen node = {.bs = image};
+    Error *err = NULL;
+
+    if (backing != NULL) {
+        snprintf(name, sizeof(name), "'%s'", bdrv_get_node_name(backing));
+    }
+    node.options = block_options_parse_json(text("{'driver':'qcow2','file':'%s','backing':%s,%s}",
+                                                 bdrv_get_node_name(bdrv_get_child(image, "file")),
+                                                 name, more[rng_next(&live->rng) % 4]),
+                                            NULL);
+    must(bdrv_reopen_with_options(live->pl, &node, 1, &err), err);
+}
+
 static void refused_one(struct live *live)
 {
     struct bdrv_link link = {"nobody", NULL};
@@ -286,7 +311,7 @@ static void refused_one(struct live *live)
 
 static void step(struct live *live)
 {
-    switch (rng_next(&live->rng) % 6) {
+    switch (rng_next(&live->rng) % 7) {
     case 0:
         append_one(live);
         break;
@@ -298,6 +323,9 @@ static void step(struct live *live)
         break;
     case 3:
         refused_one(live);
+        break;
+    case 4:
+        reopen_one(live);
         break;
     default:
         remove_one(live);

@@ -8,9 +8,11 @@
 #include "block/driver.h"
 #include "schema/opts.h"
 
-/* Set at open, then constant. */
+/* Set at open and by reopen, drained. */
 struct throttle_node {
     struct throttle_member *member; /* owned */
+    struct throttle_member *next;   /* owned: of a reopen under way */
+    bool passing;                   /* drained */
 };
 
 static struct throttle_member *member_of(BlockDriverState *bs)
@@ -46,12 +48,57 @@ static void throttle_close(BlockDriverState *bs)
 
 static void throttle_drained_begin(BlockDriverState *bs)
 {
-    bdrv_throttle_drained_begin(member_of(bs));
+    struct throttle_node *s = bdrv_opaque(bs);
+
+    s->passing = true;
+    bdrv_throttle_drained_begin(s->member);
 }
 
 static void throttle_drained_end(BlockDriverState *bs)
 {
-    bdrv_throttle_drained_end(member_of(bs));
+    struct throttle_node *s = bdrv_opaque(bs);
+
+    s->passing = false;
+    bdrv_throttle_drained_end(s->member);
+}
+
+static int throttle_reopen_options(BlockDriverState *bs, BlockOptions *options, int new_flags,
+                                   Error **errp)
+{
+    struct throttle_node *s = bdrv_opaque(bs);
+    struct opts_node_throttle opts;
+    int rc = opts_node_throttle_parse(options, &opts, errp);
+
+    if (rc < 0) {
+        return rc;
+    }
+    s->next = bdrv_throttle_join(bs, opts.throttle_group, errp);
+    opts_node_throttle_fini(&opts);
+    return s->next != NULL ? 0 : -EINVAL;
+}
+
+static void throttle_reopen_commit(BlockDriverState *bs)
+{
+    struct throttle_node *s = bdrv_opaque(bs);
+
+    if (s->next == NULL) {
+        return;
+    }
+    if (s->passing) {
+        bdrv_throttle_drained_begin(s->next);
+        bdrv_throttle_drained_end(s->member);
+    }
+    bdrv_throttle_leave(s->member);
+    s->member = s->next;
+    s->next = NULL;
+}
+
+static void throttle_reopen_abort(BlockDriverState *bs)
+{
+    struct throttle_node *s = bdrv_opaque(bs);
+
+    bdrv_throttle_leave(s->next);
+    s->next = NULL;
 }
 
 static int throttle_rw_co(BlockDriverState *bs, const struct bdrv_req *req)
@@ -79,6 +126,9 @@ const BlockDriver bdrv_throttle = {
             BDRV_CAP_ZERO_NO_FALLBACK | BDRV_CAP_COMPRESSED,
     .open = throttle_open,
     .close = throttle_close,
+    .reopen_options = throttle_reopen_options,
+    .reopen_commit = throttle_reopen_commit,
+    .reopen_abort = throttle_reopen_abort,
     .drained_begin = throttle_drained_begin,
     .drained_end = throttle_drained_end,
     .read_co = throttle_rw_co,

@@ -6,6 +6,8 @@
 #include <stdbool.h>
 #include <stdint.h>
 
+#include <platter/aio.h>
+
 #include "block/driver.h"
 
 struct qcow2;
@@ -15,6 +17,16 @@ struct qcow2;
 int q2_driver_open(BlockDriverState *bs, BlockOptions *options, int flags, Error **errp);
 void q2_driver_close(BlockDriverState *bs);
 int q2_driver_reopen_prepare(BlockDriverState *bs, int new_flags, Error **errp);
+
+/* ---- reopen.c ---- */
+int q2_driver_reopen_options(BlockDriverState *bs, BlockOptions *options, int new_flags,
+                             Error **errp);
+void q2_driver_reopen_commit(BlockDriverState *bs);
+void q2_driver_reopen_abort(BlockDriverState *bs);
+/* Of open.c: the timer of the L2 cache. NULL: no memory. */
+AioTimer *q2_clean_timer_new(struct qcow2 *s);
+void q2_clean_timer_arm(struct qcow2 *s);
+
 int q2_driver_create(Platter *pl, const char *filename, BlockOptions *options, Error **errp);
 int q2_driver_measure(Platter *pl, BlockOptions *options, BlockDriverState *source,
                       struct bdrv_measure_result *ret_result, Error **errp);

@@ -87,6 +87,6 @@ enum q2_bitmap_flags {
 #define Q2_BITMAP_GRANULARITY_BITS_MAX 31
 #define Q2_BITMAP_NAME_BYTES_MAX 1023
 #define Q2_BITMAP_BYTES_MAX (UINT64_C(512) << 20) /* of its bits, in memory and in the file */
-#define Q2_EXTENSIONS_MAX 256 /* in one header */
+#define Q2_EXTENSIONS_MAX 256                     /* in one header */
 
 #endif

@@ -48,7 +48,8 @@ struct q2_slice {
     uint64_t *frozen; /* WRITING: as it was when the commit began; owned; NULL: unchanged */
     struct q2_retired retired;
     struct qcow2 *s;          /* borrowed */
-    _Atomic uint64_t words[]; /* slice_bytes / 8 */
+    uint32_t bytes;           /* of words, and of frozen */
+    _Atomic uint64_t words[]; /* bytes / 8 */
 };
 TAILQ_HEAD(q2_slice_list, q2_slice);
 
@@ -71,6 +72,12 @@ struct q2_l2_cache {
 };
 
 int q2_l2_init(struct qcow2 *s); /* 0 or -ENOMEM */
+/* Another size, in two steps: what opt asks for is made ready in *ret_next (0 or -ENOMEM), then it
+ * takes the place of what is there, or is thrown away. Drained; nothing is dirty at the switch. */
+struct q2_options;
+int q2_l2_next(struct qcow2 *s, const struct q2_options *opt, struct q2_l2_cache *ret_next);
+void q2_l2_switch(struct qcow2 *s, struct q2_l2_cache *next);
+void q2_l2_next_free(struct qcow2 *s, struct q2_l2_cache *next);
 void q2_l2_fini(struct qcow2 *s);
 /* Lock-free; NULL: not in memory. Inside. */
 static inline struct q2_slice *q2_l2_find(struct qcow2 *s, uint64_t key);

@@ -53,6 +53,7 @@ struct q2_slice *q2_slice_new(struct qcow2 *s, uint64_t key)
     memset(slice, 0, sizeof(*slice));
     slice->key = key;
     slice->s = s;
+    slice->bytes = s->l2.slice_bytes;
     slice->used = Q2_USED_ONCE;
     slice->state = Q2_SLICE_GONE;
     return slice;
@@ -70,9 +71,11 @@ void q2_slice_free(struct q2_slice *slice)
 {
     struct qcow2 *s = slice->s;
 
+    size_t bytes = sizeof(*slice) + slice->bytes; /* the cache may have another size by now */
+
     q2_l2_frozen_free(s, slice->frozen);
     free(slice);
-    mem_budget_give(bdrv_budget(s->bs), slice_memory(&s->l2));
+    mem_budget_give(bdrv_budget(s->bs), bytes);
 }
 
 static void slice_end(struct q2_retired *r)
@@ -315,14 +318,12 @@ static size_t bucket_bytes(const struct q2_l2_cache *c)
     return sizeof(*c->buckets) << (64 - c->bucket_shift);
 }
 
-int q2_l2_init(struct qcow2 *s)
+int q2_l2_next(struct qcow2 *s, const struct q2_options *opt, struct q2_l2_cache *c)
 {
-    struct q2_l2_cache *c = &s->l2;
-    uint32_t count_max =
-        (uint32_t)min_u64(s->opt.l2_cache_bytes / s->opt.l2_slice_bytes, SLICES_MAX);
+    uint32_t count_max = (uint32_t)min_u64(opt->l2_cache_bytes / opt->l2_slice_bytes, SLICES_MAX);
 
-    assert(is_pow2(s->opt.l2_slice_bytes));
-    c->slice_bytes = s->opt.l2_slice_bytes;
+    assert(is_pow2(opt->l2_slice_bytes));
+    c->slice_bytes = opt->l2_slice_bytes;
     c->slice_bits = (unsigned)__builtin_ctz(c->slice_bytes);
     c->slice_entries = c->slice_bytes / s->geo.l2_entry_bytes;
     c->count_max = count_max > SLICES_MIN ? count_max : SLICES_MIN;
@@ -338,6 +339,26 @@ int q2_l2_init(struct qcow2 *s)
         mem_budget_give(bdrv_budget(s->bs), bucket_bytes(c));
         return -ENOMEM;
     }
+    return 0;
+}
+
+void q2_l2_next_free(struct qcow2 *s, struct q2_l2_cache *next)
+{
+    if (next->buckets != NULL) {
+        free(next->buckets);
+        mem_budget_give(bdrv_budget(s->bs), bucket_bytes(next));
+        next->buckets = NULL;
+    }
+}
+
+int q2_l2_init(struct qcow2 *s)
+{
+    struct q2_l2_cache *c = &s->l2;
+    int ret = q2_l2_next(s, &s->opt, c);
+
+    if (ret < 0) {
+        return ret;
+    }
     os_mutex_init(&c->lock);
     TAILQ_INIT(&c->clock);
     TAILQ_INIT(&c->dirty);
@@ -348,14 +369,10 @@ int q2_l2_init(struct qcow2 *s)
     return 0;
 }
 
-void q2_l2_fini(struct qcow2 *s)
+static void free_slices(struct q2_l2_cache *c)
 {
     static const enum q2_slice_state states[] = {Q2_SLICE_CLEAN, Q2_SLICE_DIRTY};
-    struct q2_l2_cache *c = &s->l2;
 
-    if (c->buckets == NULL) {
-        return;
-    }
     for (size_t i = 0; i < ARRAY_SIZE(states); i++) {
         struct q2_slice *slice;
 
@@ -364,8 +381,33 @@ void q2_l2_fini(struct qcow2 *s)
             q2_slice_free(slice);
         }
     }
-    free(c->buckets);
-    mem_budget_give(bdrv_budget(s->bs), bucket_bytes(c));
-    c->buckets = NULL;
+}
+
+void q2_l2_switch(struct qcow2 *s, struct q2_l2_cache *next)
+{
+    struct q2_l2_cache *c = &s->l2;
+
+    assert(TAILQ_EMPTY(&c->dirty) && TAILQ_EMPTY(&c->writing) && TAILQ_EMPTY(&c->written));
+    free_slices(c);
+    q2_l2_next_free(s, c);
+    c->count = 0;
+    c->buckets = next->buckets;
+    c->bucket_shift = next->bucket_shift;
+    c->slice_bits = next->slice_bits;
+    c->slice_bytes = next->slice_bytes;
+    c->slice_entries = next->slice_entries;
+    c->count_max = next->count_max;
+    next->buckets = NULL;
+}
+
+void q2_l2_fini(struct qcow2 *s)
+{
+    struct q2_l2_cache *c = &s->l2;
+
+    if (c->buckets == NULL) {
+        return;
+    }
+    free_slices(c);
+    q2_l2_next_free(s, c);
     os_mutex_fini(&c->lock);
 }

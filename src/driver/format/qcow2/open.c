@@ -287,7 +287,7 @@ static int prepare_writing(struct qcow2 *s, Error **errp)
 
 /* ---- the timer of the cache ---- */
 
-static void clean_timer_arm(struct qcow2 *s)
+void q2_clean_timer_arm(struct qcow2 *s)
 {
     uint64_t seconds = s->opt.cache_clean_seconds;
 
@@ -299,7 +299,12 @@ static void clean_timer_fired(void *opaque)
     struct qcow2 *s = opaque;
 
     q2_l2_clean(s);
-    clean_timer_arm(s);
+    q2_clean_timer_arm(s);
+}
+
+AioTimer *q2_clean_timer_new(struct qcow2 *s)
+{
+    return aio_timer_new(aio_context_current(), clean_timer_fired, s);
 }
 
 static int clean_timer_start(struct qcow2 *s, Error **errp)
@@ -307,11 +312,11 @@ static int clean_timer_start(struct qcow2 *s, Error **errp)
     if (s->opt.cache_clean_seconds == 0) {
         return 0;
     }
-    s->clean_timer = aio_timer_new(aio_context_current(), clean_timer_fired, s);
+    s->clean_timer = q2_clean_timer_new(s);
     if (s->clean_timer == NULL) {
         return error_set(errp, ENOMEM, "out of memory");
     }
-    clean_timer_arm(s);
+    q2_clean_timer_arm(s);
     return 0;
 }
 

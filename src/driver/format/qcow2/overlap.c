@@ -37,7 +37,7 @@ struct range {
 
 struct q2_overlap_set {
     struct q2_cluster_set set;
-    bool outdated; /* protects only the header; changes only while drained */
+    bool outdated;             /* protects only the header; changes only while drained */
     struct range *inactive_l1; /* owned; sorted, apart; changes only while drained */
     size_t inactive_l1_count;
     CoMutex inactive_lock;

@@ -58,6 +58,7 @@
 #include "refcount.h"
 
 struct q2_bitmaps;
+struct q2_reopen;
 struct q2_l1;
 struct q2_overlap_set;
 struct q2_snapshot;
@@ -89,7 +90,8 @@ struct qcow2 {
     bool stale;          /* q2_stays_stale; changed while drained */
     bool snapshot_shown; /* load_tmp: read-only for good */
     _Atomic bool corrupt_told;
-    AioTimer *clean_timer; /* of the L2 cache; NULL: none */
+    AioTimer *clean_timer;    /* of the L2 cache; NULL: none */
+    struct q2_reopen *reopen; /* owned; reopen.c; NULL: none is under way */
 };
 
 static inline struct qcow2 *q2_of(BlockDriverState *bs)

@@ -248,13 +248,35 @@ void q2_refblocks_drop_all(struct qcow2 *s)
     }
 }
 
+static uint32_t blocks_wanted(const struct qcow2 *s)
+{
+    uint64_t count = s->opt.refcount_cache_bytes >> s->geo.cluster_bits;
+
+    return (uint32_t)max_u64(Q2_REFBLOCKS_MIN, min_u64(count, UINT32_MAX));
+}
+
+void q2_refblocks_resize(struct qcow2 *s)
+{
+    struct q2_refcounts *refs = &s->refs;
+    struct q2_refblock *b = TAILQ_FIRST(&refs->blocks);
+
+    refs->count_max = blocks_wanted(s);
+    while (b != NULL && refs->count > refs->count_max) {
+        struct q2_refblock *next = TAILQ_NEXT(b, lru);
+
+        if (!b->dirty) {
+            q2_refblock_drop(s, b);
+        }
+        b = next;
+    }
+}
+
 int q2_refblocks_init(struct qcow2 *s)
 {
     struct q2_refcounts *refs = &s->refs;
-    uint64_t count = s->opt.refcount_cache_bytes >> s->geo.cluster_bits;
     uint64_t buckets = Q2_REFBLOCKS_MIN;
 
-    refs->count_max = (uint32_t)max_u64(Q2_REFBLOCKS_MIN, min_u64(count, UINT32_MAX));
+    refs->count_max = blocks_wanted(s);
     while (buckets < refs->count_max && buckets < HASH_MAX) {
         buckets *= 2;
     }

@@ -15,6 +15,7 @@
 
 int q2_refblocks_init(struct qcow2 *s); /* 0 or -ENOMEM */
 void q2_refblocks_fini(struct qcow2 *s);
+void q2_refblocks_resize(struct qcow2 *s); /* as options say now; drained */
 /* Block index of the table; *ret NULL: there is none. -EIO: the table's entry or the block cannot
  * be used. */
 int q2_refblock_get_co(struct qcow2 *s, uint64_t index, struct q2_refblock **ret);

@@ -15,11 +15,17 @@
 
 #define RAW_SIZE_UNIT 512
 
-/* Set at open, then constant. */
-struct raw_state {
+struct raw_window {
     uint64_t offset;
     uint64_t size_bytes; /* when has_size */
     bool has_size;
+};
+
+/* Set at open and by reopen, drained. */
+struct raw_state {
+    struct raw_window window;
+    struct raw_window next; /* when has_next: of a reopen under way */
+    bool has_next;
 };
 
 #define RAW_CAPS                                                                                   \
@@ -31,7 +37,7 @@ static int raw_probe(const uint8_t *buf, size_t len, const char *filename)
     return 1; /* any bytes may be a raw disk, and nothing says they are */
 }
 
-static int raw_check_window(const struct raw_state *s, uint64_t file_bytes, Error **errp)
+static int raw_check_window(const struct raw_window *s, uint64_t file_bytes, Error **errp)
 {
     if (s->has_size && s->size_bytes % RAW_SIZE_UNIT != 0) {
         return error_set(errp, EINVAL, "raw: size %" PRIu64 " is not a multiple of %d",
@@ -52,36 +58,93 @@ static int raw_check_window(const struct raw_state *s, uint64_t file_bytes, Erro
     return 0;
 }
 
-static int raw_open(BlockDriverState *bs, BlockOptions *options, int flags, Error **errp)
+static int raw_parse(BlockOptions *options, struct raw_window *ret, Error **errp)
 {
-    struct raw_state *s = bdrv_opaque(bs);
     struct opts_node_raw opts;
-    BdrvEdge *file;
-    int64_t file_bytes;
     int rc = opts_node_raw_parse(options, &opts, errp);
 
     if (rc < 0) {
         return rc;
     }
-    s->offset = opts.offset;
-    s->has_size = opts.has_size;
-    s->size_bytes = opts.size;
+    *ret = (struct raw_window){
+        .offset = opts.offset, .has_size = opts.has_size, .size_bytes = opts.size};
     opts_node_raw_fini(&opts);
+    return 0;
+}
 
-    file = bdrv_open_child(bs, NULL, options, "file", BDRV_ROLE_FILTERED | BDRV_ROLE_PRIMARY, false,
-                           errp);
-    if (file == NULL) {
-        return -EINVAL;
-    }
-    if (s->offset == 0 && !s->has_size) {
-        bdrv_set_caps(bs, RAW_CAPS | BDRV_CAP_PASSTHROUGH);
+static bool raw_is_whole(const struct raw_window *window)
+{
+    return window->offset == 0 && !window->has_size;
+}
+
+static int raw_check(const struct raw_window *window, BdrvEdge *file, Error **errp)
+{
+    int64_t file_bytes;
+
+    if (raw_is_whole(window)) {
         return 0;
     }
     file_bytes = bdrv_edge_getlength(file);
     if (file_bytes < 0) {
         return error_set_errno(errp, (int)-file_bytes, "raw: cannot tell the size of the file");
     }
-    return raw_check_window(s, (uint64_t)file_bytes, errp);
+    return raw_check_window(window, (uint64_t)file_bytes, errp);
+}
+
+static void raw_set_window(BlockDriverState *bs, const struct raw_window *window)
+{
+    struct raw_state *s = bdrv_opaque(bs);
+
+    s->window = *window;
+    bdrv_set_caps(bs, raw_is_whole(window) ? RAW_CAPS | BDRV_CAP_PASSTHROUGH : RAW_CAPS);
+}
+
+static int raw_open(BlockDriverState *bs, BlockOptions *options, int flags, Error **errp)
+{
+    struct raw_window window;
+    BdrvEdge *file;
+    int rc = raw_parse(options, &window, errp);
+
+    if (rc < 0) {
+        return rc;
+    }
+    file = bdrv_open_child(bs, NULL, options, "file", BDRV_ROLE_FILTERED | BDRV_ROLE_PRIMARY, false,
+                           errp);
+    if (file == NULL) {
+        return -EINVAL;
+    }
+    raw_set_window(bs, &window);
+    return raw_check(&window, file, errp);
+}
+
+static int raw_reopen_options(BlockDriverState *bs, BlockOptions *options, int new_flags,
+                              Error **errp)
+{
+    struct raw_state *s = bdrv_opaque(bs);
+    int rc = raw_parse(options, &s->next, errp);
+
+    if (rc == 0) {
+        rc = raw_check(&s->next, bdrv_primary_child(bs), errp);
+    }
+    s->has_next = rc == 0;
+    return rc;
+}
+
+static void raw_reopen_commit(BlockDriverState *bs)
+{
+    struct raw_state *s = bdrv_opaque(bs);
+
+    if (s->has_next) {
+        raw_set_window(bs, &s->next);
+    }
+    s->has_next = false;
+}
+
+static void raw_reopen_abort(BlockDriverState *bs)
+{
+    struct raw_state *s = bdrv_opaque(bs);
+
+    s->has_next = false;
 }
 
 static void raw_refresh_limits(BlockDriverState *bs, struct bdrv_limits *limits)
@@ -90,7 +153,7 @@ static void raw_refresh_limits(BlockDriverState *bs, struct bdrv_limits *limits)
 
     /* The child aligns what goes through a window, once, and where all who write to it meet: two
      * windows may share a block. */
-    if (s->offset != 0 || s->has_size) {
+    if (s->window.offset != 0 || s->window.has_size) {
         limits->request_alignment = 1;
     }
 }
@@ -100,7 +163,7 @@ static int raw_rw_co(BlockDriverState *bs, const struct bdrv_req *req)
     const struct raw_state *s = bdrv_opaque(bs);
     struct bdrv_req below = *req;
 
-    below.offset += s->offset;
+    below.offset += s->window.offset;
     bdrv_debug_event(bdrv_primary_child(bs),
                      req->op == BDRV_OP_READ ? BLKDBG_READ_AIO : BLKDBG_WRITE_AIO);
     return bdrv_edge_request_co(bdrv_primary_child(bs), &below);
@@ -111,14 +174,15 @@ static int raw_write_zeroes_co(BlockDriverState *bs, uint64_t offset, uint64_t b
 {
     const struct raw_state *s = bdrv_opaque(bs);
 
-    return bdrv_edge_write_zeroes_co(bdrv_primary_child(bs), offset + s->offset, bytes, flags);
+    return bdrv_edge_write_zeroes_co(bdrv_primary_child(bs), offset + s->window.offset, bytes,
+                                     flags);
 }
 
 static int raw_discard_co(BlockDriverState *bs, uint64_t offset, uint64_t bytes)
 {
     const struct raw_state *s = bdrv_opaque(bs);
 
-    return bdrv_edge_discard_co(bdrv_primary_child(bs), offset + s->offset, bytes);
+    return bdrv_edge_discard_co(bdrv_primary_child(bs), offset + s->window.offset, bytes);
 }
 
 static int raw_flush_co(BlockDriverState *bs)
@@ -135,7 +199,7 @@ static int raw_block_status_co(BlockDriverState *bs, bool want_zero, uint64_t of
     *ret_status = (struct bdrv_status){
         .flags = BDRV_BLOCK_RAW | BDRV_BLOCK_RECURSE | BDRV_BLOCK_OFFSET_VALID,
         .bytes = bytes,
-        .map = offset + s->offset,
+        .map = offset + s->window.offset,
         .file = bdrv_edge_node(bdrv_primary_child(bs)),
     };
     return 0;
@@ -147,7 +211,7 @@ static int raw_map_range(BlockDriverState *bs, uint64_t offset, uint64_t bytes,
     const struct raw_state *s = bdrv_opaque(bs);
 
     *ret_child = bdrv_primary_child(bs);
-    *ret_offset = offset + s->offset;
+    *ret_offset = offset + s->window.offset;
     return 0;
 }
 
@@ -156,15 +220,15 @@ static int raw_truncate_co(BlockDriverState *bs, uint64_t size_bytes, bool exact
 {
     const struct raw_state *s = bdrv_opaque(bs);
 
-    if (s->has_size) {
+    if (s->window.has_size) {
         return error_set(errp, ENOTSUP, "Cannot resize fixed-size raw disks");
     }
-    if (size_bytes > (uint64_t)INT64_MAX - s->offset) {
+    if (size_bytes > (uint64_t)INT64_MAX - s->window.offset) {
         return error_set(errp, EFBIG, "raw: size %" PRIu64 " at offset %" PRIu64 " is too large",
-                         size_bytes, s->offset);
+                         size_bytes, s->window.offset);
     }
-    return bdrv_edge_truncate_co(bdrv_primary_child(bs), size_bytes + s->offset, exact, prealloc,
-                                 flags, errp);
+    return bdrv_edge_truncate_co(bdrv_primary_child(bs), size_bytes + s->window.offset, exact,
+                                 prealloc, flags, errp);
 }
 
 static int raw_get_info(BlockDriverState *bs, struct bdrv_info *ret_info)
@@ -177,10 +241,10 @@ static int64_t raw_getlength(BlockDriverState *bs)
     const struct raw_state *s = bdrv_opaque(bs);
     int64_t file_bytes = bdrv_edge_getlength(bdrv_primary_child(bs));
 
-    if (file_bytes < 0 || s->has_size) {
-        return file_bytes < 0 ? file_bytes : (int64_t)s->size_bytes;
+    if (file_bytes < 0 || s->window.has_size) {
+        return file_bytes < 0 ? file_bytes : (int64_t)s->window.size_bytes;
     }
-    return (uint64_t)file_bytes > s->offset ? file_bytes - (int64_t)s->offset : 0;
+    return (uint64_t)file_bytes > s->window.offset ? file_bytes - (int64_t)s->window.offset : 0;
 }
 
 /* The file below is all there is to create. */
@@ -251,6 +315,9 @@ const BlockDriver bdrv_raw = {
     .caps = RAW_CAPS,
     .probe = raw_probe,
     .open = raw_open,
+    .reopen_options = raw_reopen_options,
+    .reopen_commit = raw_reopen_commit,
+    .reopen_abort = raw_reopen_abort,
     .refresh_limits = raw_refresh_limits,
     .read_co = raw_rw_co,
     .write_co = raw_rw_co,
