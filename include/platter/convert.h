@@ -84,6 +84,14 @@ struct convert_options {
     bool salvage;        /* what cannot be read becomes zeroes */
     bool count_first;    /* look at all extents before the first is copied, so that the progress
                           * counts what is copied; else it counts the bytes of the disk */
+    /* To go on after an interruption: a convert of the same sources and options with checkpoints
+     * got as far as start (0: it is the first), and the target is the same; target_is_zero is what
+     * was told with start. After each checkpoint_bytes (0: no checkpoints) and at the beginning,
+     * what was copied before offset is flushed and told. Not with a feed or a sink. Coroutine; 0,
+     * or -errno, which fails the job. */
+    uint64_t start;
+    uint64_t checkpoint_bytes;
+    int (*checkpoint)(void *opaque, uint64_t offset, bool target_is_zero);
     /* With salvage, for each sector of the target that was lost; may be NULL. Loop of the job. */
     void (*lost)(void *opaque, uint64_t offset, int error);
     void *opaque;

@@ -55,7 +55,7 @@ static int count_co(struct convert *c)
     uint64_t sum = 0;
     struct convert_chunk chunk;
 
-    for (uint64_t offset = 0; offset < c->total; offset += chunk.bytes) {
+    for (uint64_t offset = c->o.start; offset < c->total; offset += chunk.bytes) {
         int ret = convert_next_chunk_co(c, offset, &chunk);
 
         if (ret == 0) {
@@ -79,7 +79,8 @@ static int count_co(struct convert *c)
 /* A target that holds something else is cleared as a whole where that is quick. */
 static void clear_target_co(struct convert *c)
 {
-    if (c->target != NULL && !c->zeroed && c->o.own_layers == 0 && c->o.sparse_bytes > 0 &&
+    if (c->target != NULL && c->o.start == 0 && !c->zeroed && c->o.own_layers == 0 &&
+        c->o.sparse_bytes > 0 &&
         blk_co_pwrite_zeroes(c->target, 0, (int64_t)c->total,
                              BDRV_REQ_MAY_UNMAP | BDRV_REQ_NO_FALLBACK) == 0) {
         c->zeroed = true;
@@ -109,16 +110,40 @@ static bool is_done(const struct convert *c, const struct convert_chunk *chunk)
     return chunk->kind == CONVERT_LEAVE || (c->o.sink != NULL && chunk->kind == CONVERT_ZERO);
 }
 
+/* Where it is time: what is in front of offset is written and made to stay. */
+static void checkpoint_co(struct convert *c, struct co_group *group, uint64_t offset, bool first)
+{
+    int ret;
+
+    if (c->o.checkpoint_bytes == 0 || (!first && c->unchecked < c->o.checkpoint_bytes)) {
+        return;
+    }
+    c->unchecked = 0;
+    (void)co_group_wait_co(group);
+    if (c->ret < 0) {
+        return;
+    }
+    ret = blk_co_flush(c->target);
+    if (ret == 0) {
+        ret = c->o.checkpoint(c->o.opaque, offset, c->zeroed);
+    }
+    if (ret < 0) {
+        convert_fail(c, ret, "writing the checkpoint at byte", offset);
+    }
+}
+
 static void copy_all_co(struct convert *c)
 {
     struct co_group group;
     struct convert_chunk chunk;
 
     co_group_init_max(&group, c->pieces, sizeof(c->pieces[0]), c->pieces_max);
-    for (uint64_t offset = 0; offset < c->total && c->ret == 0; offset += chunk.bytes) {
+    checkpoint_co(c, &group, c->o.start, true);
+    for (uint64_t offset = c->o.start; offset < c->total && c->ret == 0; offset += chunk.bytes) {
         struct convert_piece *piece;
 
-        if (convert_next_chunk_co(c, offset, &chunk) < 0) {
+        checkpoint_co(c, &group, offset, false);
+        if (c->ret < 0 || convert_next_chunk_co(c, offset, &chunk) < 0) {
             break;
         }
         convert_wait_to_go_on_co(c, &group, chunk.kind == CONVERT_DATA ? chunk.bytes : 0);
@@ -131,6 +156,7 @@ static void copy_all_co(struct convert *c)
             }
             continue;
         }
+        c->unchecked += chunk.bytes;
         piece = co_group_piece_co(&group);
         convert_piece_start_co(c, &group, piece, &chunk);
     }
@@ -142,7 +168,7 @@ static int from_disks_co(struct convert *c)
     const struct convert_sink *sink = c->o.sink;
     int ret = 0;
 
-    job_progress_set_total(&c->job, c->o.count_first ? 0 : c->total);
+    job_progress_set_total(&c->job, c->o.count_first ? 0 : c->total - c->o.start);
     if (c->o.count_first) {
         ret = count_co(c);
     }
@@ -368,6 +394,7 @@ static int check_options(const struct convert_options *o, Error **errp)
     assert(o->size >= sizeof(*o) && (o->sources_count > 0) != (o->feed != NULL));
     assert((o->target != NULL) != (o->sink != NULL));
     assert(o->sink == NULL || (!o->compressed && !o->copy_offload && o->feed == NULL));
+    assert((o->start == 0 && o->checkpoint_bytes == 0) || (o->sink == NULL && o->feed == NULL));
     assert(o->feed == NULL || (o->own_layers == 0 && !o->copy_offload));
     return ret < 0 || o->feed != NULL ? ret : check_room(o, errp);
 }
@@ -410,6 +437,7 @@ Job *convert_start(Platter *pl, const char *id, const struct convert_options *op
         job_early_fail(&c->job);
         return NULL;
     }
+    c->o.start = min_u64(align_down(c->o.start, c->unit_bytes), c->total);
     c->job.speed = options->bytes_per_second;
     job_start(&c->job);
     return &c->job;

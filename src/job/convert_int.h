@@ -60,6 +60,7 @@ struct convert {
 
     struct convert_chunk extent; /* what block status said last */
     struct convert_piece pieces[CONVERT_COROUTINES_MAX];
+    uint64_t unchecked; /* bytes that were copied since the last checkpoint */
     uint64_t turn_next; /* of the chunk that begins next */
     uint64_t turn_now;  /* who may write */
     CoQueue turns;

@@ -24,6 +24,7 @@ enum convert_option {
     CONVERT_COMPRESS,
     CONVERT_COUNT,
     CONVERT_CREATE_NOT,
+    CONVERT_JOURNAL,
     CONVERT_MEMORY,
     CONVERT_OFFLOAD,
     CONVERT_OPTIONS,
@@ -61,8 +62,11 @@ static const struct cli_option convert_options[] = {
     {CONVERT_OFFLOAD, 'C', "copy-offload", NULL, "let the storage copy by itself where it can"},
     {CONVERT_RATE, 'r', "rate-limit", "RATE", "copy no more bytes than this in a second"},
     {CONVERT_MEMORY, 0, "max-memory", "SIZE", "use no more than this for what is copied"},
+    {CONVERT_JOURNAL, 0, "journal", "FILE",
+     "note there how far it is; the same command goes on from it after an interruption"},
     DISK_ROW_SRC_CACHE,
-    {CONVERT_TARGET_CACHE, 't', "cache", "MODE", "the same of TARGET; unsafe when not given"},
+    {CONVERT_TARGET_CACHE, 't', "cache", "MODE",
+     "the same of TARGET; unsafe when not given, writeback with --journal"},
     DISK_ROW_IMAGE_OPTS,
     {CONVERT_TARGET_IMAGE_OPTS, 0, "target-image-opts", NULL, "TARGET is a list of options"},
     DISK_ROW_FORCE_SHARE,
@@ -94,8 +98,14 @@ static int convert_run_all(struct convert_run *run)
     if (code == CLI_EXIT_OK && args->to_pipe) {
         return convert_pipe_target(run);
     }
+    if (code == CLI_EXIT_OK && args->journal) {
+        code = convert_journal_open(run);
+    }
     if (code == CLI_EXIT_OK) {
         code = convert_open_target(run);
+    }
+    if (code == CLI_EXIT_OK && args->journal) {
+        code = convert_journal_begin(run);
     }
     if (code == CLI_EXIT_OK) {
         code = convert_job_run(run->cli, run->pl, &args->engine, &run->progress);
@@ -103,12 +113,14 @@ static int convert_run_all(struct convert_run *run)
     if (code == CLI_EXIT_OK && args->bitmaps) {
         code = convert_bitmaps_copy(run);
     }
+    convert_journal_end(run, code == CLI_EXIT_OK);
     return code;
 }
 
 static int convert_files(struct cli *cli, struct convert_args *args)
 {
-    struct convert_run run = {.cli = cli, .args = args};
+    struct convert_run run = {
+        .cli = cli, .args = args, .journal = {.name = args->journal, .fd = -1}};
     FILE *out = cli->out;
     int code = CLI_EXIT_FAILED;
 
@@ -260,6 +272,9 @@ static int convert_take(void *opaque, int id, const struct cli_args *a)
         return CLI_EXIT_OK;
     case CONVERT_COUNT:
         return take_count(args, a);
+    case CONVERT_JOURNAL:
+        args->journal = a->value;
+        return CLI_EXIT_OK;
     case CONVERT_MEMORY:
         return take_size(a, "max-memory", &args->engine.memory_max_bytes);
     case CONVERT_OPTIONS:
@@ -320,6 +335,9 @@ static const char *misfit(const struct convert_args *args)
         {args->target_is_zero && !args->skip_create, "--target-is-zero requires use of -n flag"},
         {args->skip_broken_bitmaps && !args->bitmaps,
          "Use of --skip-broken-bitmaps requires --bitmaps"},
+        {args->journal && args->bitmaps, "--journal and --bitmaps exclude each other"},
+        {args->journal && args->target.cache && strcmp(args->target.cache, "unsafe") == 0,
+         "--journal needs a target that is flushed: not -t unsafe"},
         {args->target.image_opts && args->format,
          "--image-opts and --format are mutually exclusive"},
     };
@@ -382,6 +400,9 @@ static int convert_begin(struct cli *cli, struct convert_args *args)
     if (!disk_args_check(cli, &args->disk)) {
         return CLI_EXIT_USAGE;
     }
+    if (!args->target.cache) {
+        args->target.cache = args->journal ? "writeback" : "unsafe";
+    }
     args->engine.count_first = args->progress && !args->quiet;
     return convert_files(cli, args);
 }
@@ -389,11 +410,9 @@ static int convert_begin(struct cli *cli, struct convert_args *args)
 static int convert_command(struct cli *cli, int argc, char **argv)
 {
     struct convert_args args = {
-        .target = {.id = "target",
-                   .cache = "unsafe",
-                   .discard = "unmap",
-                   .writable = true,
-                   .exclusive = true},
+        .target = {.id = "target", .discard = "unmap", .writable = true, .exclusive = true},
+        .argc = argc,
+        .argv = argv,
         .files = calloc((size_t)argc, sizeof(*args.files)),
         .engine = {.size = sizeof(args.engine), .sparse_bytes = CONVERT_SPARSE_BYTES},
     };

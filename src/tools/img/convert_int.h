@@ -16,6 +16,9 @@ struct convert_args {
     size_t files_count;
     const char *format; /* -O; NULL: not given */
     struct option_list list;
+    const char *journal; /* NULL: none */
+    int argc;            /* the command line */
+    char **argv;
     const char *backing;
     const char *backing_format;
     struct convert_options engine; /* what of it the command line says */
@@ -31,6 +34,18 @@ struct convert_args {
     bool to_pipe;
 };
 
+/* Where an interrupted convert got to; convert_journal.c. */
+struct convert_journal {
+    const char *name;
+    int fd;         /* < 0: not open */
+    uint64_t end;   /* where the next record goes */
+    uint64_t key;   /* of the command line and what the sources are */
+    bool resumes;   /* the three below were read */
+    bool is_zero;   /* the target was zero where nothing was written */
+    uint64_t start; /* what is in front of it was written */
+    char target[64];
+};
+
 /* One run. */
 struct convert_run {
     struct cli *cli;
@@ -41,7 +56,16 @@ struct convert_run {
     uint64_t total;
     BlockBackend *target; /* counted */
     struct progress progress;
+    struct convert_journal journal;
 };
+
+/* convert_journal.c. All return CLI_EXIT_*, after printing. The sources are open: read the journal,
+ * where there is one. */
+int convert_journal_open(struct convert_run *run);
+/* The target is open: check that it is the one of the journal, or begin the journal. */
+int convert_journal_begin(struct convert_run *run);
+/* All was written (done), or not: then it stays. */
+void convert_journal_end(struct convert_run *run, bool done);
 
 /* convert_pipe.c: "-" as source or target, standard input or output. Not under names that stand in
  * for other tools, where it is a file. */

@@ -291,7 +291,7 @@ int convert_open_target(struct convert_run *run)
     if (code == CLI_EXIT_OK && args->disk.force_share) {
         code = convert_check_target(run->cli, run->pl, args->target.file);
     }
-    if (code == CLI_EXIT_OK && !args->skip_create) {
+    if (code == CLI_EXIT_OK && !args->skip_create && !run->journal.resumes) {
         code = target_create(run);
     }
     if (code == CLI_EXIT_OK) {

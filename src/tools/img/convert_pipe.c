@@ -31,6 +31,8 @@ const char *convert_pipe_misfit(struct cli *cli, const struct convert_args *args
          "from a pipe there is no -B, -n and --bitmaps"},
         {args->from_pipe && (args->disk.snapshot || args->engine.copy_offload),
          "from a pipe there is no -l and -C"},
+        {(args->from_pipe || args->to_pipe) && args->journal,
+         "a pipe cannot be gone on with: no --journal"},
         {args->to_pipe && (args->engine.compressed || args->engine.copy_offload),
          "to a pipe there is no -c and -C: what is where must be known in advance"},
         {args->to_pipe && (args->backing || args->bitmaps || args->skip_create),

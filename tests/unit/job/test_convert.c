@@ -27,6 +27,10 @@ struct env {
     struct convert_options o;
     unsigned lost;
     uint64_t lost_at;
+    unsigned checkpoints;
+    uint64_t checkpoint; /* offset of the last */
+    bool wrong;          /* what a callback saw: an assertion cannot leave its coroutine */
+    uint64_t fail_after; /* the checkpoint above it fails; 0: none does */
 };
 
 static BlockBackend *disk_open(struct env *env, const char *name, uint64_t bytes, bool writable)
@@ -76,7 +80,7 @@ static void on_lost(void *opaque, uint64_t offset, int error)
 {
     struct env *env = opaque;
 
-    assert_int_equal(error, EIO);
+    env->wrong = env->wrong || error != EIO;
     env->lost_at = env->lost++ == 0 ? offset : env->lost_at;
 }
 
@@ -293,6 +297,7 @@ static void test_salvage(void **state)
     finish(env, start(env), 0, NULL);
     sim_faults_clear(sim_world_faults(env->world));
     assert_int_equal(env->lost, 2);
+    assert_false(env->wrong);
     assert_int_equal(env->lost_at, 2 * MIB + 1024);
     assert_true(holds(env->target, 2 * MIB, 1024, 0x11));
     assert_true(holds(env->target, 2 * MIB + 1024, 1024, 0));
@@ -329,6 +334,148 @@ static void test_pause_and_cancel(void **state)
     env->o.bytes_per_second = 0;
     finish(env, start(env), 0, NULL);
     assert_true(is_copy(env));
+}
+
+/* What a checkpoint tells is there, flushed. */
+static int on_checkpoint(void *opaque, uint64_t offset, bool target_is_zero)
+{
+    struct env *env = opaque;
+
+    env->wrong = env->wrong || !target_is_zero || offset < env->checkpoint;
+    if (env->fail_after > 0 && offset > env->fail_after) {
+        return -ENOSPC;
+    }
+    env->checkpoints++;
+    env->checkpoint = offset;
+    if (sim_faults_count(sim_world_faults(env->world), SIM_CALLS(SIM_CALL_SYNC)) <
+        env->checkpoints - 1) {
+        env->wrong = true;
+    }
+    return 0;
+}
+
+static void test_checkpoints(void **state)
+{
+    struct env *env = *state;
+
+    env->o.checkpoint = on_checkpoint;
+    env->o.checkpoint_bytes = MIB;
+    env->fail_after = 2 * MIB;
+    sim_faults_clear(sim_world_faults(env->world));
+    finish(env, start(env), -ENOSPC,
+           "error while writing the checkpoint at byte 3145728: No space left on device");
+    assert_int_equal(env->checkpoints, 2);
+    assert_int_equal(env->checkpoint, 2 * MIB);
+    assert_true(holds(env->target, MIB, MIB, 0x11));
+    fill(env->target, MIB, 4096, 0x44); /* to see that it is not copied again */
+    env->fail_after = 0;
+    env->o.start = env->checkpoint;
+    finish(env, start(env), 0, NULL);
+    assert_true(holds(env->target, MIB, 4096, 0x44));
+    assert_false(env->wrong);
+    fill(env->target, MIB, 4096, 0x11);
+    assert_true(is_copy(env));
+}
+
+/* What a sink was told and given. */
+struct record {
+    struct convert_sink calls;
+    uint64_t planned, data, given, next;
+    bool begun, ended, wrong;
+    int fail;
+};
+
+static int record_plan(void *opaque, uint64_t offset, uint64_t bytes, enum convert_plan plan)
+{
+    struct record *r = opaque;
+
+    r->wrong = r->wrong || offset != r->planned || r->begun;
+    r->planned += bytes;
+    r->data += plan == CONVERT_PLAN_DATA ? bytes : 0;
+    return 0;
+}
+
+static int record_begin_co(void *opaque, Error **errp)
+{
+    ((struct record *)opaque)->begun = true;
+    return 0;
+}
+
+static int record_write_co(void *opaque, uint64_t offset, const void *buf, uint64_t bytes)
+{
+    struct record *r = opaque;
+
+    r->wrong = r->wrong || !r->begun || offset < r->next;
+    r->next = offset + bytes;
+    r->given += bytes;
+    (void)co_sleep_ns(1000);
+    return r->fail;
+}
+
+static int record_end_co(void *opaque, Error **errp)
+{
+    ((struct record *)opaque)->ended = true;
+    return 0;
+}
+
+static void test_sink(void **state)
+{
+    struct env *env = *state;
+    struct record r = {.calls = {.unit_bytes = 65536,
+                                 .plan = record_plan,
+                                 .begin_co = record_begin_co,
+                                 .write_co = record_write_co,
+                                 .end_co = record_end_co}};
+
+    r.calls.opaque = &r;
+    env->o.target = NULL;
+    env->o.sink = &r.calls;
+    finish(env, start(env), 0, NULL);
+    assert_int_equal(r.planned, DISK_BYTES);
+    assert_int_equal(r.data, 2 * MIB + 65536);
+    assert_int_equal(r.given, r.data);
+    assert_true(r.ended && !r.wrong);
+    r = (struct record){.calls = r.calls, .fail = -EPIPE};
+    finish(env, start(env), -EPIPE, "error while writing at byte 1048576: Broken pipe");
+    assert_false(r.ended);
+}
+
+/* Bytes that come in pieces of odd sizes. */
+struct spout {
+    uint64_t left;
+    int error; /* at the end; 0: none */
+};
+
+static int64_t spout_read_co(void *opaque, void *buf, size_t bytes)
+{
+    struct spout *s = opaque;
+    size_t n = bytes < 70001 ? bytes : 70001;
+
+    (void)co_sleep_ns(1000);
+    n = n < s->left ? n : (size_t)s->left;
+    memset(buf, 0x55, n);
+    s->left -= n;
+    return n > 0 ? (int64_t)n : s->error;
+}
+
+static void test_feed(void **state)
+{
+    struct env *env = *state;
+    struct spout spout = {.left = 3 * MIB + 100};
+    struct convert_feed feed = {.read_co = spout_read_co, .opaque = &spout};
+
+    env->o.sources = NULL;
+    env->o.sources_count = 0;
+    env->o.feed = &feed;
+    finish(env, start(env), 0, NULL);
+    assert_int_equal(blk_getlength(env->target), 3 * MIB + 512);
+    assert_true(holds(env->target, 0, 3 * MIB + 100, 0x55));
+    assert_true(holds(env->target, 3 * MIB + 100, 412, 0));
+    spout = (struct spout){.left = MIB, .error = -EIO};
+    finish(env, start(env), -EIO, "error while reading at byte 1048576: Input/output error");
+    spout = (struct spout){0};
+    finish(env, start(env), 0, NULL);
+    assert_int_equal(blk_getlength(env->target), 0);
 }
 
 /* Time is that of the simulation: 2 MiB + 64 KiB at 512 KiB a second. */
@@ -412,6 +559,9 @@ int main(void)
         cmocka_unit_test_setup_teardown(test_memory, setup, teardown),
         cmocka_unit_test_setup_teardown(test_refuses, setup, teardown),
         cmocka_unit_test_setup_teardown(test_offload, setup, teardown),
+        cmocka_unit_test_setup_teardown(test_checkpoints, setup, teardown),
+        cmocka_unit_test_setup_teardown(test_sink, setup, teardown),
+        cmocka_unit_test_setup_teardown(test_feed, setup, teardown),
     };
 
     return cmocka_run_group_tests(tests, NULL, NULL);
