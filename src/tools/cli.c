@@ -486,7 +486,9 @@ void cli_print_help(struct cli *cli, const struct cli_command *command)
     fprintf(cli->out, "usage: %s COMMAND [OPTION]... [OPERAND]...\n%s\n\ncommands:\n",
             cli->program->name, cli->program->summary);
     for (const struct cli_command *const *c = cli->program->commands; *c; c++) {
-        fprintf(cli->out, "  %-10s %s\n", (*c)->name, (*c)->summary);
+        if (!(*c)->hidden) {
+            fprintf(cli->out, "  %-10s %s\n", (*c)->name, (*c)->summary);
+        }
     }
     fprintf(cli->out,
             "  %-10s %s\n\n"

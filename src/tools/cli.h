@@ -40,6 +40,7 @@ struct cli_command {
     const char *details;                                /* printed below the options; may be NULL */
     const struct cli_option *options;                   /* an id of 0 ends */
     int (*run)(struct cli *cli, int argc, char **argv); /* argv[0] is the command's name */
+    bool hidden;                                        /* in no list of commands */
 };
 
 struct cli_program {

@@ -31,6 +31,7 @@ static const struct cli_command *const commands[] = {
     &command_daemon,
     &command_bench,
     &command_io,
+    &command_docs,
     NULL,
 };
 

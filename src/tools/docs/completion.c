@@ -1,0 +1,229 @@
+/* SPDX-License-Identifier: MIT */
+/* What shells need to complete command lines, from option tables. */
+#include <string.h>
+
+#include "block/driver.h"
+#include "tools/docs/docs.h"
+
+/* The values of an option, one call each; false: they are no list of words. */
+static bool each_value(FILE *out, const struct cli_option *o)
+{
+    const char *word = o->arg;
+
+    if (strcmp(word, "FMT") == 0) {
+        for (size_t i = 0; bdrv_drivers[i]; i++) {
+            fprintf(out, "%s%s", i > 0 ? " " : "", bdrv_drivers[i]->format_name);
+        }
+        return true;
+    }
+    if (!strchr(word, '|')) {
+        return false;
+    }
+    word += strspn(word, "[=");
+    while (*word && *word != ']') {
+        size_t len = strcspn(word, "|]");
+
+        fprintf(out, "%.*s", (int)len, word);
+        word += len;
+        if (*word == '|') {
+            fputc(' ', out);
+            word++;
+        }
+    }
+    return true;
+}
+
+static bool has_values(const struct cli_option *o)
+{
+    return o->arg && (strcmp(o->arg, "FMT") == 0 || strchr(o->arg, '|'));
+}
+
+static void put_command_names(FILE *out, const struct cli_program *program)
+{
+    for (const struct cli_command *const *c = program->commands; *c; c++) {
+        if (!(*c)->hidden) {
+            fprintf(out, "%s ", (*c)->name);
+        }
+    }
+    fputs("help", out);
+}
+
+/* ---- bash ---- */
+
+static void bash_options(FILE *out, const struct cli_command *command)
+{
+    fprintf(out, "    %s) words='", command->name);
+    for (const struct cli_option *o = command->options; o->id; o++) {
+        if (o->name) {
+            fprintf(out, "--%s ", o->name);
+        }
+        if (o->letter) {
+            fprintf(out, "-%c ", o->letter);
+        }
+    }
+    fputs("--help' ;;\n", out);
+}
+
+static void bash_values(FILE *out, const struct cli_command *command)
+{
+    for (const struct cli_option *o = command->options; o->id; o++) {
+        if (!has_values(o)) {
+            continue;
+        }
+        fputs("    ", out);
+        if (o->letter) {
+            fprintf(out, "%s:-%c%s", command->name, o->letter, o->name ? "|" : "");
+        }
+        if (o->name) {
+            fprintf(out, "%s:--%s", command->name, o->name);
+        }
+        fputs(") words='", out);
+        each_value(out, o);
+        fputs("' ;;\n", out);
+    }
+}
+
+void docs_bash(FILE *out, const struct cli_program *program)
+{
+    const char *name = program->name;
+
+    fprintf(
+        out,
+        "# Completion of %s for bash; made from the program's own option tables.\n"
+        "# What is no option and no word of a list is completed as a file name.\n"
+        "_%s()\n{\n"
+        "    local word=${COMP_WORDS[COMP_CWORD]} before=${COMP_WORDS[COMP_CWORD-1]} words=\n"
+        "    local command=${COMP_WORDS[1]}\n\n"
+        "    # bash takes --option=value for three words\n"
+        "    if [[ $word == = ]]; then\n"
+        "        word=\n"
+        "    elif [[ $before == = ]]; then\n"
+        "        before=${COMP_WORDS[COMP_CWORD-2]}\n"
+        "    fi\n"
+        "    COMPREPLY=()\n"
+        "    if ((COMP_CWORD == 1)) || { ((COMP_CWORD == 2)) && [[ $command == help ]]; }; then\n"
+        "        COMPREPLY=($(compgen -W '",
+        name, name);
+    put_command_names(out, program);
+    fputs(" --help --version' -- \"$word\"))\n"
+          "        return\n"
+          "    fi\n"
+          "    case $command:$before in\n",
+          out);
+    for (const struct cli_command *const *c = program->commands; *c; c++) {
+        bash_values(out, *c);
+    }
+    fputs("    esac\n"
+          "    if [[ -z $words && $word == -* ]]; then\n"
+          "    case $command in\n",
+          out);
+    for (const struct cli_command *const *c = program->commands; *c; c++) {
+        if (!(*c)->hidden) {
+            bash_options(out, *c);
+        }
+    }
+    fprintf(out,
+            "    esac\n"
+            "    fi\n"
+            "    if [[ -n $words ]]; then\n"
+            "        COMPREPLY=($(compgen -W \"$words\" -- \"$word\"))\n"
+            "    fi\n"
+            "}\n"
+            "complete -o bashdefault -o default -F _%s %s\n",
+            name, name);
+}
+
+/* ---- zsh ---- */
+
+/* Between single quotes, in a specification of _arguments. */
+static void zsh_text(FILE *out, const char *text)
+{
+    for (; *text; text++) {
+        if (*text == '\'') {
+            fputs("'\\''", out);
+        } else {
+            if (strchr("[]:\\", *text)) {
+                fputc('\\', out);
+            }
+            fputc(*text, out);
+        }
+    }
+}
+
+/* [help]:VALUE:(words), or its files */
+static void zsh_rest(FILE *out, const struct cli_option *o)
+{
+    fputs("'[", out);
+    zsh_text(out, o->help);
+    fputc(']', out);
+    if (o->arg) {
+        fputc(':', out);
+        zsh_text(out, o->arg);
+        fputc(':', out);
+        if (has_values(o)) {
+            fputc('(', out);
+            each_value(out, o);
+            fputc(')', out);
+        } else {
+            fputs("_files", out);
+        }
+    }
+    fputc('\'', out);
+}
+
+static void zsh_option(FILE *out, const struct cli_option *o)
+{
+    bool may_lack = o->arg && o->arg[0] == '[';
+
+    if (o->letter) {
+        fprintf(out, "            '*-%c%s'", o->letter, o->arg && !may_lack ? "+" : "");
+        zsh_rest(out, o);
+        fputs(" \\\n", out);
+    }
+    if (o->name) {
+        fprintf(out, "            '*--%s%s'", o->name, may_lack ? "=-" : o->arg ? "=" : "");
+        zsh_rest(out, o);
+        fputs(" \\\n", out);
+    }
+}
+
+void docs_zsh(FILE *out, const struct cli_program *program)
+{
+    fprintf(out,
+            "#compdef %s\n"
+            "# Completion of %s for zsh; made from the program's own option tables.\n"
+            "_%s() {\n"
+            "    local -a commands\n"
+            "    commands=(\n",
+            program->name, program->name, program->name);
+    for (const struct cli_command *const *c = program->commands; *c; c++) {
+        if (!(*c)->hidden) {
+            fprintf(out, "        '%s:", (*c)->name);
+            zsh_text(out, (*c)->summary);
+            fputs("'\n", out);
+        }
+    }
+    fputs("        'help:print the help of a command'\n"
+          "    )\n"
+          "    if (( CURRENT == 2 )) || [[ $CURRENT == 3 && $words[2] == help ]]; then\n"
+          "        _describe command commands\n"
+          "        return\n"
+          "    fi\n"
+          "    local command=$words[2]\n"
+          "    shift words\n"
+          "    (( CURRENT-- ))\n"
+          "    case $command in\n",
+          out);
+    for (const struct cli_command *const *c = program->commands; *c; c++) {
+        if ((*c)->hidden) {
+            continue;
+        }
+        fprintf(out, "    %s)\n        _arguments -s \\\n", (*c)->name);
+        for (const struct cli_option *o = (*c)->options; o->id; o++) {
+            zsh_option(out, o);
+        }
+        fputs("            '(-h --help)'{-h,--help}'[print a short help]' '*:file:_files' ;;\n",
+              out);
+    }
+    fprintf(out, "    esac\n}\n_%s \"$@\"\n", program->name);
+}
