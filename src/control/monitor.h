@@ -63,7 +63,8 @@ uint64_t monitors_events_lost(struct monitors *all);
 
 /* A session over in_fd and out_fd, which may be the same and do not block; they are borrowed until
  * the session is over: over(opaque) is called from the loop then, once, and the session is gone.
- * The greeting is sent at once. NULL: out of memory, or a descriptor that cannot be watched. */
+ * The greeting is sent at once. NULL: out of memory; a descriptor that cannot be read, written or
+ * watched is no error here, but the session's end. */
 struct monitor *monitor_new(struct monitors *all, int in_fd, int out_fd, bool pretty,
                             void (*over)(void *opaque), void *opaque);
 /* End it now, without over(). */

@@ -240,6 +240,46 @@ static void test_gone_while_running(void **state)
     end(&b);
 }
 
+/* Without oob nothing is read while a command runs: the end is found when the reply is sent. */
+static void test_gone_before_the_reply(void **state)
+{
+    open_a(false);
+    client_open(&b, &control, false);
+    client_talk(&b, CAPS_OOB, OK);
+    client_write(&a, "{\"execute\":\"hold\"}{\"execute\":\"note\",\"arguments\":{\"who\":\"a\"}}");
+    close(a.fd);
+    control.holding = &b;
+    control.says = "{\"exec-oob\":\"release\"}";
+    session_run(&control);
+    client_expect(&b, OK);
+    assert_int_equal(a.overs, 1);
+    assert_int_equal(control.runs, 1);
+    end(&b);
+}
+
+/* All is ended while requests wait and a session is about to be told that it is over. */
+static void test_ended_with_requests(void **state)
+{
+    open_a(true);
+    client_open(&b, &control, false);
+    for (int i = 0; i < 20; i++) {
+        client_write(&a, "{\"execute\":\"note\",\"arguments\":{\"who\":\"a\"}}");
+    }
+    aio_poll(control.ctx, false);
+    close(b.fd);
+    monitors_event(control.all, "MORE", NULL);
+    monitors_free(control.all);
+    session_run(&control);
+    assert_int_equal(a.overs, 0);
+    close(a.fd);
+    close(a.server_fd);
+    if (b.overs == 0) {
+        close(b.server_fd);
+    }
+    control.all = monitors_new(control.ctx, &control, session_find);
+    assert_non_null(control.all);
+}
+
 /* A script closes its end and reads on: it gets its replies, then the end. */
 static void test_half_close(void **state)
 {
@@ -636,6 +676,8 @@ int main(void)
         TEST(test_oob_queue_is_bounded),
         TEST(test_turns),
         TEST(test_gone_while_running),
+        TEST(test_gone_before_the_reply),
+        TEST(test_ended_with_requests),
         TEST(test_half_close),
         TEST(test_gone_at_once),
         TEST(test_not_reading),
