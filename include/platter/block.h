@@ -192,6 +192,21 @@ void bdrv_drain_all_end(Platter *pl);
 /* Flush every node; goes on after an error, returns the first. [control] */
 int bdrv_flush_all(Platter *pl);
 
+/* Breakpoints of a fault filter (driver blkdebug): of bs itself, or the first one going down from
+ * it over primary children. -ENOTSUP: there is none. [control] The next request that comes to the
+ * event, in a coroutine, is suspended until the tag is resumed or removed; the breakpoint is used
+ * up by it. A drain, so also closing, lets everything suspended go on, and while it lasts nothing
+ * is held. */
+/* -ENOENT: no such event; -ENOMEM. */
+int bdrv_debug_breakpoint(BlockDriverState *bs, const char *event, const char *tag);
+/* Let the first request go on that is suspended under the tag; -ENOENT. */
+int bdrv_debug_resume(BlockDriverState *bs, const char *tag);
+/* Take away what is not used up, and let all requests of the tag go on; -ENOENT: all were used up.
+ */
+int bdrv_debug_remove_breakpoint(BlockDriverState *bs, const char *tag);
+/* 1 when a request is suspended under the tag, else 0. */
+int bdrv_debug_is_suspended(BlockDriverState *bs, const char *tag);
+
 /* The drivers of this build, sorted by name; NULL ends. Borrowed for ever. */
 const char *const *bdrv_list_formats(void);
 

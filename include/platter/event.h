@@ -22,7 +22,9 @@ enum platter_event_type {
     PLATTER_EVENT_STOP,           /* the consumer is to stop (or was asked to) */
     PLATTER_EVENT_RESUME,
     PLATTER_EVENT_JOB_STATUS_CHANGE,
-    PLATTER_EVENT_JOB_ERROR, /* a job met an error of its storage, and what it does */
+    PLATTER_EVENT_JOB_ERROR,         /* a job met an error of its storage, and what it does */
+    PLATTER_EVENT_REQUEST_SUSPENDED, /* at a breakpoint of a fault filter */
+    PLATTER_EVENT_REQUEST_RESUMED,
 };
 
 struct platter_event {
@@ -41,6 +43,10 @@ struct platter_event {
             bool has_nospace; /* the iostatus is enabled */
             bool nospace;
         } io_error;
+        struct {
+            const char *node_name; /* of the filter */
+            const char *tag;       /* of the breakpoint */
+        } breakpoint;
         struct {
             const char *node_name;
             const char *reason;

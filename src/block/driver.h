@@ -148,6 +148,11 @@ struct bdrv_image_ops {
 struct bdrv_debug_ops {
     /* A parent has come to this point. Any context; in a coroutine it may suspend. */
     void (*event)(BlockDriverState *bs, enum bdrv_debug_event event);
+    /* As the calls of platter/block.h. Control thread. */
+    int (*breakpoint)(BlockDriverState *bs, enum bdrv_debug_event event, const char *tag);
+    int (*remove_breakpoint)(BlockDriverState *bs, const char *tag);
+    int (*resume)(BlockDriverState *bs, const char *tag);
+    bool (*is_suspended)(BlockDriverState *bs, const char *tag);
 };
 
 /*
@@ -335,6 +340,8 @@ int bdrv_throttle_wait_co(struct throttle_member *member, bool is_write, uint64_
  * coroutine: may suspend. One branch where there is no such filter. */
 void bdrv_debug_event(const BdrvEdge *edge, enum bdrv_debug_event event);
 const char *bdrv_debug_event_name(enum bdrv_debug_event event);
+/* Raise PLATTER_EVENT_REQUEST_SUSPENDED or _RESUMED of bs. Any thread. */
+void bdrv_debug_tell(BlockDriverState *bs, const char *tag, bool suspended);
 /* 0, or -EINVAL with a hint. */
 int bdrv_debug_event_find(const char *name, enum bdrv_debug_event *ret_event, Error **errp);
 

@@ -335,6 +335,123 @@ static void perms(void **state)
     platter_free(pl);
 }
 
+/* ---- breakpoints ---- */
+
+struct writer {
+    BlockBackend *blk;
+    struct iovec iov;
+    struct iov_view view;
+    int ret; /* 1: under way */
+};
+
+static void writer_begin(struct writer *w, BlockBackend *blk, int64_t offset)
+{
+    *w = (struct writer){.blk = blk, .iov = {.iov_base = buf, .iov_len = 512}, .ret = 1};
+    w->view = (struct iov_view){.iov = &w->iov, .niov = 1, .bytes = 512};
+    blk_aio_pwritev(blk, offset, &w->view, 0, write_done, &w->ret);
+}
+
+static int writer_end(struct writer *w)
+{
+    while (w->ret == 1) {
+        aio_poll(platter_get_main_context(blk_get_platter(w->blk)), true);
+    }
+    return w->ret;
+}
+
+static void wait_suspended(BlockBackend *blk, const char *tag)
+{
+    while (bdrv_debug_is_suspended(blk_bs(blk), tag) == 0) {
+        aio_poll(platter_get_main_context(blk_get_platter(blk)), true);
+    }
+    assert_int_equal(bdrv_debug_is_suspended(blk_bs(blk), tag), 1);
+}
+
+/* Two requests stop, others pass, and they go on in the order that they are told to. */
+static void breakpoints(void **state)
+{
+    Platter *pl = new_platter();
+    BlockBackend *blk = must_open(pl, UNDER_RAW);
+    BlockDriverState *bs = blk_bs(blk);
+    struct writer a;
+    struct writer b;
+
+    assert_int_equal(bdrv_debug_breakpoint(bs, "write_aio", "A"), 0);
+    writer_begin(&a, blk, 0);
+    wait_suspended(blk, "A");
+    assert_int_equal(bdrv_debug_breakpoint(bs, "write_aio", "B"), 0);
+    assert_int_equal(get(blk, 0, 512), 0);
+    writer_begin(&b, blk, 512);
+    wait_suspended(blk, "B");
+    assert_int_equal(put(blk, 1024, 512), 0); /* both are used up */
+    assert_int_equal(bdrv_debug_resume(bs, "B"), 0);
+    assert_int_equal(writer_end(&b), 0);
+    assert_int_equal(a.ret, 1);
+    assert_int_equal(bdrv_debug_is_suspended(bs, "A"), 1);
+    assert_int_equal(bdrv_debug_remove_breakpoint(bs, "A"), -ENOENT); /* used up, but lets go */
+    assert_int_equal(writer_end(&a), 0);
+
+    assert_int_equal(bdrv_debug_breakpoint(bs, "write_aio", "C"), 0);
+    assert_int_equal(bdrv_debug_remove_breakpoint(bs, "C"), 0);
+    assert_int_equal(put(blk, 0, 512), 0);
+    assert_int_equal(bdrv_debug_resume(bs, "C"), -ENOENT);
+    assert_int_equal(bdrv_debug_breakpoint(bs, "write", "C"), -ENOENT);
+    blk_unref(blk);
+
+    blk = must_open(pl, "driver=mem,size=1M");
+    assert_int_equal(bdrv_debug_breakpoint(blk_bs(blk), "write_aio", "A"), -ENOTSUP);
+    assert_int_equal(bdrv_debug_resume(blk_bs(blk), "A"), -ENOTSUP);
+    assert_int_equal(bdrv_debug_remove_breakpoint(blk_bs(blk), "A"), -ENOTSUP);
+    assert_int_equal(bdrv_debug_is_suspended(blk_bs(blk), "A"), -ENOTSUP);
+    blk_unref(blk);
+    platter_free(pl);
+}
+
+/* One request at two breakpoints goes on when both let it. */
+static void two_at_a_point(void **state)
+{
+    Platter *pl = new_platter();
+    BlockBackend *blk = must_open(pl, UNDER_RAW);
+    BlockDriverState *bs = blk_bs(blk);
+    struct writer a;
+
+    assert_int_equal(bdrv_debug_breakpoint(bs, "write_aio", "A"), 0);
+    assert_int_equal(bdrv_debug_breakpoint(bs, "write_aio", "B"), 0);
+    writer_begin(&a, blk, 0);
+    wait_suspended(blk, "A");
+    wait_suspended(blk, "B");
+    assert_int_equal(bdrv_debug_resume(bs, "A"), 0);
+    assert_int_equal(get(blk, 0, 512), 0);
+    assert_int_equal(a.ret, 1);
+    assert_int_equal(bdrv_debug_resume(bs, "B"), 0);
+    assert_int_equal(writer_end(&a), 0);
+    blk_unref(blk);
+    platter_free(pl);
+}
+
+/* A drain lets go what is suspended, and holds nothing back while it lasts. */
+static void breakpoints_and_drain(void **state)
+{
+    Platter *pl = new_platter();
+    BlockBackend *blk = must_open(pl, UNDER_RAW);
+    BlockDriverState *bs = blk_bs(blk);
+    struct writer a;
+
+    assert_int_equal(bdrv_debug_breakpoint(bs, "write_aio", "A"), 0);
+    writer_begin(&a, blk, 0);
+    wait_suspended(blk, "A");
+    bdrv_drained_begin(bs);
+    assert_int_equal(a.ret, 0);
+    bdrv_drained_end(bs);
+
+    assert_int_equal(bdrv_debug_breakpoint(bs, "write_aio", "A"), 0);
+    writer_begin(&a, blk, 0);
+    wait_suspended(blk, "A");
+    blk_unref(blk); /* drains */
+    assert_int_equal(a.ret, 0);
+    platter_free(pl);
+}
+
 static int setup(void **state)
 {
     return folder_begin("/tmp/platter-fault-XXXXXX");
@@ -359,6 +476,9 @@ int main(void)
         cmocka_unit_test(config_files_that_are_large),
         cmocka_unit_test(names),
         cmocka_unit_test(perms),
+        cmocka_unit_test(breakpoints),
+        cmocka_unit_test(two_at_a_point),
+        cmocka_unit_test(breakpoints_and_drain),
     };
 
     return cmocka_run_group_tests(tests, setup, teardown);

@@ -154,3 +154,100 @@ def test_limits(link, tmp_path):
                           'opt-write-zero=8192,max-write-zero=16384'],
          ['write -P 1 0 100k', 'write -z 5000 50000', 'discard 60k 20k', 'read -P 1 0 5000',
           'read -P 0 5000 50000', 'read -P 1 80k 20k'])
+
+
+@pytest.mark.parametrize('name', ['blkdebug::disk.raw', 'disk.raw'])
+def test_breakpoint_words(name, link, tmp_path):
+    """What is refused; how requests stop and go on is the matter of tests/driver/test_fault.c."""
+    same(link, tmp_path, ['-f', 'raw', name], ['break nope A', 'resume B', 'remove_break C'])
+    same(link, tmp_path, ['-f', 'raw', name], ['break write_aio A', 'remove_break A', 'write 0 512'])
+    for word in ('break', 'resume', 'remove_break', 'wait_break'):
+        same(link, tmp_path, ['-f', 'raw', name], [word, 'help ' + word])
+
+
+def test_no_breakpoint_to_wait_for(link, tmp_path):
+    """The reference waits for ever."""
+    text, _ = outcome(link, ['-f', 'raw', 'disk.raw'], ['wait_break A'], tmp_path / 'ours')
+    assert text == 'Could not wait for breakpoint: Operation not supported\n'
+
+
+# ---- qcow2: which points an operation comes to ----
+
+QCOW2_EVENTS = '''l1_update l1_grow_alloc_table l1_grow_write_table l1_grow_activate_table l2_load l2_update
+    l2_update_compressed l2_alloc_cow_read l2_alloc_write read_aio read_backing_aio read_compressed write_aio
+    write_compressed vmstate_load vmstate_save cow_read cow_write reftable_load reftable_grow reftable_update
+    refblock_load refblock_update refblock_update_part refblock_alloc refblock_alloc_hookup
+    refblock_alloc_write refblock_alloc_write_blocks refblock_alloc_write_table
+    refblock_alloc_switch_table cluster_alloc cluster_alloc_bytes cluster_free flush_to_os
+    flush_to_disk cluster_alloc_space'''.split()
+# options of the image, what is done to it before, and what is watched
+WORK = {
+    'allocate': ('cluster_size=65536', [],
+                 ['write 0 4k', 'flush', 'write 100k 64k', 'flush', 'read 0 4k']),
+    'copy': ('cluster_size=65536,backing_file=base,backing_fmt=raw', [],
+             ['write 1k 1k', 'flush', 'read 500k 4k', 'write 2k 1k', 'flush']),
+    'compress': ('cluster_size=65536', [],
+                 ['write -c -P 3 0 64k', 'flush', 'read 0 4k', 'write 1k 1k', 'flush']),
+    'free': ('cluster_size=65536', [], ['write 0 128k', 'flush', 'write -z 0 64k', 'flush',
+                                        'discard 64k 64k', 'flush']),
+    'grow': ('cluster_size=512,refcount_bits=64', ['write 0 900k', 'truncate 4M', 'write 1M 900k'],
+             ['truncate 8M', 'write 2M 200k', 'flush']),
+    'snapshot': ('cluster_size=65536', ['write 0 4k'], ['write 0 4k', 'flush', 'write 64k 64k', 'flush']),
+}
+END = 960 << 10  # what is read last, and may then fail
+AT_ONCE = 4      # events watched in one run, a bit of the state for each
+ERRORS = [2, 3, 5, 6, 7, 8, 9, 13, 14, 16, 17, 18, 19, 20, 21]  # one for each set of them
+
+
+def make_qcow2(folder, work):
+    options, before, _ = WORK[work]
+    (folder / 'base').write_bytes(b'base' * (1 << 18))
+    words = [word for command in [f'write {END} 512', *before] for word in ('-c', command)]
+    for command in (['qemu-img', 'create', '-q', '-f', 'qcow2', '-o', options, 'work.qcow2', '1M'],
+                    ['qemu-io', *WRITEBACK, '-f', 'qcow2', 'work.qcow2', *words]):
+        assert run(command, cwd=folder).returncode == 0
+    if work == 'snapshot':
+        assert run(['qemu-img', 'snapshot', '-c', 'x', 'work.qcow2'], cwd=folder).returncode == 0
+    return (folder / 'work.qcow2').read_bytes()
+
+
+def watch(events):
+    """Rules by which the state is 1 + a mask of the events that were, and the last read tells it."""
+    text = ''
+    number = 0
+    for bit, event in enumerate(events):
+        for mask in range(1 << len(events)):
+            if not mask & 1 << bit:
+                text += rules(f'file.set-state.{number}', event=event, state=1 + mask,
+                              new_state=1 + (mask | 1 << bit))
+                number += 1
+    for mask in range(1, 1 << len(events)):
+        text += rules(f'file.inject-error.{mask - 1}', event='read_aio', state=1 + mask,
+                      iotype='read', errno=ERRORS[mask - 1])
+    return text
+
+
+def points(program, folder, image, commands):
+    seen = set()
+    words = [word for command in commands for word in ('-c', command)]
+    for at in range(0, len(QCOW2_EVENTS), AT_ONCE):
+        events = QCOW2_EVENTS[at:at + AT_ONCE]
+        (folder / 'work.qcow2').write_bytes(image)
+        options = ('driver=qcow2,file.driver=blkdebug,file.image.driver=file,'
+                   'file.image.filename=work.qcow2') + watch(events)
+        done = run([program, *WRITEBACK, '-d', 'unmap', '--image-opts', options, *words], cwd=folder)
+        assert "can't open" not in done.stderr, done.stderr
+        for mask in range(1, 1 << len(events)):
+            if done.stdout.rstrip().endswith(os.strerror(ERRORS[mask - 1])):
+                seen.update(event for bit, event in enumerate(events) if mask & 1 << bit)
+    return seen
+
+
+@pytest.mark.parametrize('work', WORK)
+def test_qcow2_points(work, link, tmp_path):
+    """In this order they may differ: the tables are written by a flush here, earlier in the reference."""
+    image = make_qcow2(tmp_path, work)
+    commands = [*WORK[work][2], f'read {END} 512']
+    want = points(PROGRAM, tmp_path, image, commands)
+    assert len(want) > 8
+    assert points(link, tmp_path, image, commands) == want

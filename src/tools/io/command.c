@@ -21,8 +21,8 @@ static const struct io_command own_commands[] = {
     {0},
 };
 
-static const struct io_command *const groups[] = {io_data_commands, io_facts_commands,
-                                                  io_process_commands, own_commands};
+static const struct io_command *const groups[] = {
+    io_breakpoint_commands, io_data_commands, io_facts_commands, io_process_commands, own_commands};
 
 static const struct io_command *find_command(const char *name)
 {

@@ -76,7 +76,7 @@ static int io_session_run(struct cli *cli, const struct io_setup *setup)
     struct io_session s = {.cli = cli};
     int failed = 1;
 
-    s.pl = disk_platter_new(cli, &setup->disk);
+    s.pl = disk_platter_new_for(cli, &setup->disk, NULL, io_tell_breakpoint, cli);
     if (!s.pl) {
         return CLI_EXIT_FAILED;
     }

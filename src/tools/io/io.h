@@ -33,9 +33,13 @@ struct io_command {
     int (*run)(struct io_session *s, const struct io_command *command, int argc, char **argv);
 };
 
-extern const struct io_command io_data_commands[];    /* data.c; a NULL name ends */
-extern const struct io_command io_facts_commands[];   /* facts.c */
-extern const struct io_command io_process_commands[]; /* process.c */
+extern const struct io_command io_data_commands[];       /* data.c; a NULL name ends */
+extern const struct io_command io_breakpoint_commands[]; /* breakpoint.c */
+extern const struct io_command io_facts_commands[];      /* facts.c */
+extern const struct io_command io_process_commands[];    /* process.c */
+
+/* Prints that a request was suspended or resumed; opaque: struct cli. */
+void io_tell_breakpoint(void *opaque, const struct platter_event *event);
 
 /* Run one line. 0, or -errno after printing. */
 int io_run_line(struct io_session *s, const char *line);

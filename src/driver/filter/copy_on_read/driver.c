@@ -144,6 +144,7 @@ static int copy_zeroes(BlockDriverState *bs, const struct bdrv_req *req, uint64_
                        uint64_t bytes)
 {
     iov_fill(req->iov, req->niov, req->iov_offset + skip, 0, bytes);
+    bdrv_debug_event(bdrv_primary_child(bs), BLKDBG_COR_WRITE);
     return bdrv_edge_write_zeroes_co(bdrv_primary_child(bs), req->offset + skip, bytes,
                                      BDRV_REQ_WRITE_UNCHANGED);
 }
@@ -162,6 +163,7 @@ static int copy_data(BlockDriverState *bs, const struct bdrv_req *req, uint64_t 
     ret = bdrv_edge_read_co(file, req->offset + skip, buf, bytes);
     if (ret == 0) {
         iov_from_buf(req->iov, req->niov, req->iov_offset + skip, buf, bytes);
+        bdrv_debug_event(file, BLKDBG_COR_WRITE);
         ret = bdrv_edge_write_co(file, req->offset + skip, buf, bytes, BDRV_REQ_WRITE_UNCHANGED);
     }
     bdrv_buffer_free(bs, buf, bytes);

@@ -186,6 +186,7 @@ static int fault_open(BlockDriverState *bs, BlockOptions *options, int flags, Er
         return rc;
     }
     os_mutex_init(&s->lock);
+    fault_breaks_init(s);
     s->state = 1;
     fault_happen(s, BLKDBG_NONE);
     return 0;
@@ -195,6 +196,7 @@ static void fault_close(BlockDriverState *bs)
 {
     struct fault_node *s = bdrv_opaque(bs);
 
+    fault_breaks_fini(s);
     os_mutex_fini(&s->lock);
     free(s->rules);
 }
@@ -300,9 +302,18 @@ static int fault_copy_range_co(BlockDriverState *src, uint64_t src_offset, Block
 static void fault_event(BlockDriverState *bs, enum bdrv_debug_event event)
 {
     fault_happen(bdrv_opaque(bs), event);
+    if (in_coroutine()) {
+        fault_break_co(bs, event);
+    }
 }
 
-static const struct bdrv_debug_ops fault_debug_ops = {.event = fault_event};
+static const struct bdrv_debug_ops fault_debug_ops = {
+    .event = fault_event,
+    .breakpoint = fault_breakpoint,
+    .remove_breakpoint = fault_remove_breakpoint,
+    .resume = fault_resume,
+    .is_suspended = fault_is_suspended,
+};
 
 static const char *const fault_strong_options[] = {
     "config",         "align",       "max-transfer", "opt-write-zero",
@@ -319,6 +330,8 @@ const BlockDriver bdrv_blkdebug = {
     .parse_filename = fault_parse_filename,
     .open = fault_open,
     .close = fault_close,
+    .drained_begin = fault_drained_begin,
+    .drained_end = fault_drained_end,
     .child_perm = fault_child_perm,
     .refresh_limits = fault_refresh_limits,
     .read_co = fault_rw_co,

@@ -11,6 +11,8 @@
 #ifndef PLATTER_DRIVER_FAULT_H
 #define PLATTER_DRIVER_FAULT_H
 
+#include <sys/queue.h>
+
 #include "block/driver.h"
 #include "os/thread.h"
 #include "schema/opts.h"
@@ -43,6 +45,16 @@ struct fault_rule {
     bool spent; /* was for once, and acted */
 };
 
+/* A breakpoint, then the place where a request waits. */
+struct fault_wait;
+struct fault_stop {
+    enum bdrv_debug_event event;
+    char *tag;               /* owned */
+    struct fault_wait *wait; /* of the request; NULL: none yet */
+    TAILQ_ENTRY(fault_stop) entry;
+};
+TAILQ_HEAD(fault_stop_list, fault_stop);
+
 struct fault_node {
     /* set at open, then constant */
     struct fault_rule
@@ -52,8 +64,11 @@ struct fault_node {
     uint64_t take_perms;
     uint64_t unshare_perms;
 
-    struct os_mutex lock; /* guards state and what rules say it does */
+    struct os_mutex lock; /* guards what follows, and what rules say it does */
     int64_t state;
+    struct fault_stop_list breaks; /* nobody came to them yet; the newest first */
+    struct fault_stop_list stops;  /* a request waits at each; in the order they came */
+    bool passing;                  /* drained: nothing is held */
 };
 
 /* ---- rules.c ---- */
@@ -78,5 +93,19 @@ void fault_happen(struct fault_node *s, enum bdrv_debug_event event);
  * bytes 0: it has no range. Coroutine. */
 int fault_befall_co(struct fault_node *s, enum opts_blkdebug_iotype iotype, uint64_t offset,
                     uint64_t bytes);
+
+/* ---- breakpoint.c ---- */
+
+void fault_breaks_init(struct fault_node *s);
+void fault_breaks_fini(struct fault_node *s);
+/* Wait at the breakpoints of an event, if there are any. Coroutine. */
+void fault_break_co(BlockDriverState *bs, enum bdrv_debug_event event);
+/* For struct bdrv_debug_ops and the table of the driver. */
+int fault_breakpoint(BlockDriverState *bs, enum bdrv_debug_event event, const char *tag);
+int fault_remove_breakpoint(BlockDriverState *bs, const char *tag);
+int fault_resume(BlockDriverState *bs, const char *tag);
+bool fault_is_suspended(BlockDriverState *bs, const char *tag);
+void fault_drained_begin(BlockDriverState *bs);
+void fault_drained_end(BlockDriverState *bs);
 
 #endif

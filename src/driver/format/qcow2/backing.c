@@ -85,8 +85,10 @@ int q2_make_empty_co(BlockDriverState *bs, Error **errp)
     struct qcow2 *s = q2_of(bs);
     uint32_t entries = q2_l1_get(s)->entries;
     uint64_t *l1;
-    int rc = q2_settle_co(s, errp);
+    int rc;
 
+    bdrv_debug_event(s->file, BLKDBG_EMPTY_IMAGE_PREPARE);
+    rc = q2_settle_co(s, errp);
     rc = rc == 0 ? q2_l1_copy_active(s, &l1, errp) : rc;
     if (rc < 0) {
         return rc;

@@ -92,6 +92,7 @@ static int slices_co(struct qcow2 *s)
     while (ret == 0 && q2_l2_commit_next(s, buf, room, &offset, &bytes)) {
         ret = q2_overlap_check_co(s, Q2_OL_ACTIVE_L2, offset, bytes);
         if (ret == 0) {
+            bdrv_debug_event(s->file, BLKDBG_L2_UPDATE);
             ret = bdrv_edge_write_co(s->file, offset, buf, bytes, 0);
         }
     }
@@ -119,6 +120,9 @@ static int write_set_co(struct qcow2 *s, const struct q2_l1_due *l1, bool slices
         ret = refcounts_co(s, lazy);
     }
     if (ret == 0 && (tables || flush || (refcounts && !lazy))) {
+        if (flush && !tables) {
+            bdrv_debug_event(s->file, BLKDBG_FLUSH_TO_DISK);
+        }
         ret = flush_both_co(s);
         *ret_flushed = ret == 0;
     }
@@ -132,6 +136,9 @@ static int write_set_co(struct qcow2 *s, const struct q2_l1_due *l1, bool slices
         ret = l1_co(s, l1, slices);
     }
     if (ret == 0 && tables) {
+        if (flush) {
+            bdrv_debug_event(s->file, BLKDBG_FLUSH_TO_DISK);
+        }
         ret = bdrv_edge_flush_co(s->file);
     }
     return ret;

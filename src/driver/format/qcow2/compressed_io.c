@@ -83,6 +83,7 @@ int q2_read_compressed_co(struct qcow2 *s, uint64_t l2_entry, void *out_cluster)
     if (buf == NULL) {
         return -ENOMEM;
     }
+    bdrv_debug_event(s->file, BLKDBG_READ_COMPRESSED);
     ret = bdrv_edge_read_co(s->file, offset, buf, bytes);
     if (ret == 0) {
         job.in = buf;
@@ -116,6 +117,7 @@ static int link_co(struct qcow2 *s, uint64_t guest, uint64_t word)
     if (ret < 0) {
         return ret;
     }
+    bdrv_debug_event(s->file, BLKDBG_L2_UPDATE_COMPRESSED);
     q2_range_lock_co(s, &range, guest >> s->geo.cluster_bits, guest >> s->geo.cluster_bits);
     ret = q2_slot_get_co(s, guest, &slot);
     if (ret == 0) {
@@ -146,6 +148,7 @@ static int store_co(struct qcow2 *s, uint64_t guest, const void *data, uint32_t 
     if (word != 0) {
         ret = q2_overlap_check_co(s, Q2_OL_NONE, offset, bytes);
         if (ret == 0) {
+            bdrv_debug_event(s->file, BLKDBG_WRITE_COMPRESSED);
             ret = bdrv_edge_write_co(s->file, offset, data, bytes, 0);
         }
         if (ret == 0) {

@@ -64,6 +64,7 @@ static int side_read_co(void *opaque)
     const struct cow_piece *piece = opaque;
     struct cow_side *side = piece->side;
 
+    bdrv_debug_event(piece->job->s->file, BLKDBG_COW_READ);
     return q2_read_buf_co(piece->job->s, side->offset, side->owned, side->bytes);
 }
 
@@ -108,6 +109,7 @@ static int sides_compressed_co(struct cow_job *job)
     job->head.merged = job->head.bytes;
     job->tail.buf = buf + (job->tail.offset - cluster);
     job->tail.merged = job->tail.bytes;
+    bdrv_debug_event(s->file, BLKDBG_COW_READ);
     ret = q2_read_compressed_co(s, extent.l2_entry, buf);
     return ret < 0 ? ret : 1;
 }
@@ -189,6 +191,7 @@ static int zeroes_beside_co(void *opaque)
     uint64_t skip = side == &job->tail ? side->merged : 0;
     uint64_t start = host_of(job, side->offset) + skip;
 
+    bdrv_debug_event(job->s->data, BLKDBG_CLUSTER_ALLOC_SPACE);
     return job->virgin ? q2_reach_co(job->s, start, start + side->beside)
                        : bdrv_edge_write_zeroes_co(job->s->data, start, side->beside, 0);
 }
@@ -239,6 +242,10 @@ static int merged_write_co(struct cow_job *job)
     below.niov += iov_slice(req->iov, req->niov, req->iov_offset, req->bytes, iov + below.niov,
                             middle, &bytes);
     below.niov += side_iov(&job->tail, iov + below.niov);
+    if (job->head.buf != NULL || job->tail.buf != NULL) {
+        bdrv_debug_event(job->s->data, BLKDBG_COW_WRITE);
+    }
+    bdrv_debug_event(job->s->data, BLKDBG_WRITE_AIO);
     ret = bdrv_edge_request_co(job->s->data, &below);
     if (iov != on_stack) {
         free(iov);
@@ -276,7 +283,11 @@ int q2_data_write_co(struct qcow2 *s, const struct bdrv_req *req)
     int ret =
         s->geo.external_data ? 0 : q2_overlap_check_co(s, Q2_OL_NONE, req->offset, req->bytes);
 
-    return ret < 0 ? ret : bdrv_edge_request_co(s->data, req);
+    if (ret < 0) {
+        return ret;
+    }
+    bdrv_debug_event(s->data, BLKDBG_WRITE_AIO);
+    return bdrv_edge_request_co(s->data, req);
 }
 
 int q2_cow_write_co(struct qcow2 *s, const struct q2_cow *cow, const struct bdrv_req *req)

@@ -255,6 +255,7 @@ int q2_l1_commit_write_co(struct qcow2 *s, const struct q2_l1_due *due)
         bytes = min_u64((uint64_t)n * Q2_L1_SECTOR, end - offset); /* no longer than the table */
         ret = q2_overlap_check_co(s, Q2_OL_ACTIVE_L1, offset, bytes);
         if (ret == 0) {
+            bdrv_debug_event(s->file, BLKDBG_L1_UPDATE);
             ret = bdrv_edge_write_co(s->file, offset, sectors, (size_t)bytes, 0);
         }
         if (ret < 0) {
@@ -293,6 +294,7 @@ static int table_write_co(struct qcow2 *s, const struct q2_l1 *l1, uint64_t offs
         for (size_t i = 0; i < n; i += Q2_L1_SECTOR) {
             sector_copy(l1, (uint32_t)((at + i) / 8), buf + i);
         }
+        bdrv_debug_event(s->file, BLKDBG_L1_GROW_WRITE_TABLE);
         ret = bdrv_edge_write_co(s->file, offset + at, buf, n, 0);
     }
     bdrv_buffer_free(s->bs, buf, room);
@@ -329,8 +331,10 @@ static int grow_to_co(struct qcow2 *s, struct q2_l1 *l1, Error **errp)
 {
     uint64_t bytes = align_up((uint64_t)l1->entries * 8, s->geo.cluster_bytes);
     uint64_t offset;
-    int ret = q2_alloc_clusters_co(s, bytes >> s->geo.cluster_bits, &offset);
+    int ret;
 
+    bdrv_debug_event(s->file, BLKDBG_L1_GROW_ALLOC_TABLE);
+    ret = q2_alloc_clusters_co(s, bytes >> s->geo.cluster_bits, &offset);
     if (ret < 0) {
         return error_set_errno(errp, -ret, "Could not allocate a larger L1 table");
     }
@@ -346,6 +350,7 @@ static int grow_to_co(struct qcow2 *s, struct q2_l1 *l1, Error **errp)
         q2_unalloc_co(s, offset, bytes);
         return error_set_errno(errp, -ret, "Could not write a larger L1 table");
     }
+    bdrv_debug_event(s->file, BLKDBG_L1_GROW_ACTIVATE_TABLE);
     return header_switch_co(s, offset, bytes, l1->entries, errp);
 }
 

@@ -44,6 +44,7 @@ static int slice_read_co(struct qcow2 *s, struct q2_slice *slice, uint64_t offse
                              "L2 table at offset 0x%" PRIx64 " lies past the end of the file",
                              offset);
     }
+    bdrv_debug_event(s->file, BLKDBG_L2_LOAD);
     return bdrv_edge_read_co(s->file, offset, (void *)slice->words, bytes);
 }
 

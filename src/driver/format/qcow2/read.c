@@ -29,8 +29,10 @@ static int read_unallocated_co(struct qcow2 *s, const struct bdrv_req *req)
 
     if (s->backing != NULL && req->offset < disk) {
         struct bdrv_req part = q2_req_part(req, 0, min_u64(req->bytes, disk - req->offset));
-        int ret = bdrv_backing_read_co(s->backing, &part);
+        int ret;
 
+        bdrv_debug_event(s->file, BLKDBG_READ_BACKING_AIO);
+        ret = bdrv_backing_read_co(s->backing, &part);
         if (ret < 0) {
             return ret;
         }
@@ -46,6 +48,7 @@ static int read_data_co(struct qcow2 *s, const struct bdrv_req *req, uint64_t ho
     int ret;
 
     below.offset = host;
+    bdrv_debug_event(s->data, BLKDBG_READ_AIO);
     ret = bdrv_edge_request_co(s->data, &below);
     if (UNLIKELY(ret == -EIO)) {
         int end = q2_inside_co(s, false, req->offset, host, req->bytes);

@@ -51,6 +51,7 @@ static int write_block_co(struct qcow2 *s, struct q2_refblock *b)
     int ret = q2_overlap_check_co(s, Q2_OL_REFCOUNT_BLOCK, b->offset + from, to - from);
 
     if (ret == 0) {
+        bdrv_debug_event(s->file, BLKDBG_REFBLOCK_UPDATE_PART);
         ret = bdrv_edge_write_co(s->file, b->offset + from, b->data + from, to - from, 0);
     }
     if (ret == 0) {
@@ -169,6 +170,7 @@ int q2_refblock_get_co(struct qcow2 *s, uint64_t index, struct q2_refblock **ret
     if (rc < 0) {
         return rc;
     }
+    bdrv_debug_event(s->file, BLKDBG_REFBLOCK_LOAD);
     rc = bdrv_edge_read_co(s->file, entry, b->data, s->geo.cluster_bytes);
     if (rc < 0) {
         free_block(s, b);
@@ -193,6 +195,7 @@ int q2_refblock_new_co(struct qcow2 *s, uint64_t offset, struct q2_refblock **re
     if (rc < 0) {
         return rc;
     }
+    bdrv_debug_event(s->file, BLKDBG_REFBLOCK_ALLOC_WRITE);
     memset(b->data, 0, s->geo.cluster_bytes);
     enter(s, b, offset);
     q2_refblock_dirtied(s, b, 0, s->geo.refblock_entries);

@@ -369,7 +369,11 @@ static int write_entries_co(struct qcow2 *s, uint64_t from, uint64_t to, uint8_t
         }
     }
     ret = q2_overlap_check_co(s, Q2_OL_REFCOUNT_TABLE, offset, bytes);
-    return ret < 0 ? ret : bdrv_edge_write_co(s->file, offset, buf, bytes, 0);
+    if (ret < 0) {
+        return ret;
+    }
+    bdrv_debug_event(s->file, BLKDBG_REFBLOCK_ALLOC_HOOKUP);
+    return bdrv_edge_write_co(s->file, offset, buf, bytes, 0);
 }
 
 static int write_table_locked_co(struct qcow2 *s)
@@ -435,6 +439,7 @@ int q2_refcounts_load(struct qcow2 *s, Error **errp)
         }
     }
     if (ret == 0 && bytes > 0) {
+        bdrv_debug_event(s->file, BLKDBG_REFTABLE_LOAD);
         ret = in_coroutine()
                   ? bdrv_edge_read_co(s->file, s->header.reftable_offset, refs->table, bytes)
                   : bdrv_edge_pread(s->file, s->header.reftable_offset, refs->table, bytes);

@@ -203,6 +203,7 @@ int q2_refblocks_ensure_co(struct qcow2 *s, uint64_t first, uint64_t count)
 {
     uint64_t last = q2_refblock_index(s, first + count - 1);
 
+    bdrv_debug_event(s->file, BLKDBG_REFBLOCK_ALLOC);
     for (uint64_t i = q2_refblock_index(s, first); count > 0 && i <= last; i++) {
         int ret = 0;
 
@@ -245,6 +246,7 @@ int q2_alloc_clusters_co(struct qcow2 *s, uint64_t count, uint64_t *ret_offset)
     int ret;
 
     assert(count > 0);
+    bdrv_debug_event(s->file, BLKDBG_CLUSTER_ALLOC);
     co_mutex_lock(&s->refs.lock);
     ret = q2_reftable_settle_co(s);
     if (ret == 0) {
@@ -382,6 +384,7 @@ int q2_alloc_packed_co(struct qcow2 *s, uint32_t bytes, uint64_t *ret_offset)
     int ret;
 
     assert(bytes > 0 && bytes <= s->geo.cluster_bytes);
+    bdrv_debug_event(s->file, BLKDBG_CLUSTER_ALLOC_BYTES);
     co_mutex_lock(&s->refs.lock);
     ret = q2_reftable_settle_co(s);
     if (ret == 0) {

@@ -57,6 +57,7 @@ static int write_area_blocks_co(struct qcow2 *s, const struct growth *g)
         for (uint64_t i = 0; i < min_u64(n, s->geo.refblock_entries); i++) {
             q2_refbits_set(buf, s->geo.refcount_order, i, 1);
         }
+        bdrv_debug_event(s->file, BLKDBG_REFBLOCK_ALLOC_WRITE_BLOCKS);
         ret = bdrv_edge_write_co(s->file, (g->first_cluster + b) << s->geo.cluster_bits, buf,
                                  s->geo.cluster_bytes, 0);
     }
@@ -74,6 +75,7 @@ static int write_new_table_co(struct qcow2 *s, const struct growth *g)
         for (uint64_t i = 0; i < per_cluster; i++) {
             store_be64(buf + i * sizeof(uint64_t), g->table[c * per_cluster + i]);
         }
+        bdrv_debug_event(s->file, BLKDBG_REFBLOCK_ALLOC_WRITE_TABLE);
         ret = bdrv_edge_write_co(s->file, (g->first_cluster + g->blocks + c) << s->geo.cluster_bits,
                                  buf, s->geo.cluster_bytes, 0);
     }
@@ -113,6 +115,7 @@ static int switch_table_co(struct qcow2 *s, const struct growth *g)
         ret = bdrv_edge_flush_co(s->file);
     }
     if (ret == 0) {
+        bdrv_debug_event(s->file, BLKDBG_REFBLOCK_ALLOC_HOOKUP);
         ret = write_new_table_co(s, g);
     }
     if (ret == 0) {
@@ -121,6 +124,7 @@ static int switch_table_co(struct qcow2 *s, const struct growth *g)
     if (ret < 0) {
         return ret;
     }
+    bdrv_debug_event(s->file, BLKDBG_REFBLOCK_ALLOC_SWITCH_TABLE);
     set_header_place(s, (g->first_cluster + g->blocks) << s->geo.cluster_bits,
                      (uint32_t)g->clusters);
     ret = q2_header_write_co(s, NULL);
@@ -156,6 +160,7 @@ int q2_reftable_grow_co(struct qcow2 *s, uint64_t index, uint64_t offset)
     uint64_t bytes;
     int ret;
 
+    bdrv_debug_event(s->file, BLKDBG_REFTABLE_GROW);
     q2_reftable_grown(&s->geo, g.first_block, &g.blocks, &g.clusters);
     g.first_cluster = g.first_block << s->geo.refblock_bits;
     bytes = g.clusters << s->geo.cluster_bits;

@@ -64,6 +64,7 @@ static int write_table(struct qcow2 *s, const struct q2_reftable *t)
         }
         rc = q2_overlap_check_co(s, Q2_OL_REFCOUNT_TABLE, offset, s->geo.cluster_bytes);
         if (rc == 0) {
+            bdrv_debug_event(s->file, BLKDBG_REFTABLE_UPDATE);
             rc = bdrv_edge_write_co(s->file, offset, buf, s->geo.cluster_bytes, 0);
         }
     }

@@ -293,6 +293,8 @@ static int shrink(struct resize *r, Error **errp)
     if (rc < 0) {
         return rc;
     }
+    bdrv_debug_event(s->file, BLKDBG_L1_SHRINK_WRITE_TABLE);
+    bdrv_debug_event(s->file, BLKDBG_L1_SHRINK_FREE_L2_CLUSTERS);
     /* The disk is smaller now, whatever becomes of the space. Tables go whole where they can. */
     if (q2_edit_unmap_co(s, align_up(r->now, s->geo.cluster_bytes),
                          q2_l1_get(s)->entries * q2_table_span(&s->geo)) == 0 &&

@@ -72,6 +72,7 @@ int q2_driver_save_vmstate_co(BlockDriverState *bs, const struct bdrv_req *req)
     if (s->data == NULL) {
         return -EIO;
     }
+    bdrv_debug_event(s->file, BLKDBG_VMSTATE_SAVE);
     token = q2_enter_co(s);
     while (q2_l1_index(&s->geo, disk.offset + disk.bytes - 1) >= q2_l1_get(s)->entries) {
         q2_leave(s, token);
@@ -94,6 +95,7 @@ int q2_driver_load_vmstate_co(BlockDriverState *bs, const struct bdrv_req *req)
     if (ret < 0 || req->bytes == 0) {
         return ret;
     }
+    bdrv_debug_event(s->file, BLKDBG_VMSTATE_LOAD);
     token = q2_enter_co(s);
     return q2_leave_ret_co(s, token, s->data != NULL ? q2_read_co(s, &disk) : -EIO);
 }
