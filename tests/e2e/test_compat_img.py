@@ -181,6 +181,10 @@ LINES = [
     'convert --bitmaps -O qcow2 base.qcow2 overlay.qcow2 new.qcow2',
     'convert --skip-broken-bitmaps -O qcow2 base.qcow2 new.qcow2',
     'convert -O qcow2 base.qcow2 plain.raw new.qcow2',
+    'convert --object secret,id=s,data=x base.qcow2 new.raw',
+    'convert --object foo base.qcow2 new.raw',
+    'convert --object secret base.qcow2 new.raw',
+    'convert --object secret,id=s,data=x,foo=1 base.qcow2 new.raw',
     'convert -z base.qcow2 new.raw',
     'convert --nosuch base.qcow2 new.raw',
     'dd',
@@ -207,6 +211,7 @@ LINES = [
     'dd --image-opts if=driver=qcow2,file.filename=base.qcow2 of=new.raw',
     'dd --image-opts -f raw if=driver=qcow2,file.filename=base.qcow2 of=new.raw',
     'dd -U if=base.qcow2 of=new.raw count=4 bs=64k',
+    'dd --object secret,id=s,data=x if=base.qcow2 of=new.raw',
     'dd -x if=base.qcow2 of=new.raw',
     'dd -O qcow2 if=base.qcow2 of=new.qcow2 bs=100k count=3',
 ]

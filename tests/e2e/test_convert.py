@@ -273,6 +273,14 @@ def test_remote_source(sources, tmp_path):
     same_disk(tmp_path, 'a', sources / 'sparse.raw', 'qcow2', 'raw')
 
 
+def test_objects_that_options_name(sources, tmp_path):
+    source = f'driver=throttle,throttle-group=g,file.driver=raw,file.file.filename={sources / "plain.raw"}'
+    convert('--object', 'throttle-group,id=g,limits.bps-total=1000000000', '--image-opts', source, 'a', cwd=tmp_path)
+    same_disk(tmp_path, 'a', sources / 'plain.raw', 'raw', 'raw')
+    done = platter('convert', '--image-opts', source, 'b', cwd=tmp_path)
+    assert done.returncode == 1 and "'g'" in done.stderr
+
+
 @pytest.mark.parametrize('operands', ['', 'bs=1000 count=3', 'bs=64k skip=3', 'skip=7 count=100',
                                       'bs=1M count=1 skip=1', 'bs=4k skip=100 count=101',
                                       'skip=9999999', 'count=0', 'bs=100k skip=2'])

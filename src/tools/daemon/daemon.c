@@ -16,6 +16,7 @@
 #include "tools/commands.h"
 #include "tools/daemonize.h"
 #include "tools/disk.h"
+#include "tools/object.h"
 #include "tools/signals.h"
 #include "util/error.h"
 #include "util/mem.h"
@@ -68,23 +69,6 @@ struct daemon {
 
 /* ---- options that are arguments of commands ---- */
 
-/* The text (JSON, or KEY=VALUE,...) as the arguments that type describes; NULL with errp. */
-static json_t *arguments_of(const char *text, const char *implied_key, const struct qmp_type *type,
-                            Error **errp)
-{
-    bool is_json = *text == '{' || strncmp(text, "json:", 5) == 0;
-    BlockOptions *options = is_json ? block_options_parse_json(text, errp)
-                                    : block_options_parse(text, implied_key, errp);
-    json_t *arguments = options ? block_options_to_json_value(options, errp) : NULL;
-
-    block_options_free(options);
-    if (arguments && !is_json && qmp_from_text(type, arguments, errp) < 0) {
-        json_decref(arguments);
-        return NULL;
-    }
-    return arguments;
-}
-
 static int open_node(struct daemon *d, const char *text, Error **errp)
 {
     bool is_json = *text == '{' || strncmp(text, "json:", 5) == 0;
@@ -100,11 +84,7 @@ static int open_node(struct daemon *d, const char *text, Error **errp)
 
 static int make_object(struct daemon *d, json_t *arguments, Error **errp)
 {
-    struct qmp_call call = {.control = d->control};
-    struct qmp_object_options args;
-    int ret = qmp_parse(qmp_object_options_type, arguments, &args, errp);
-
-    return ret < 0 ? ret : qmp_object_add(&call, &args, errp);
+    return object_make(d->control, arguments, errp);
 }
 
 static int make_backend(struct daemon *d, json_t *arguments, Error **errp)
@@ -197,7 +177,7 @@ static int run_option(struct daemon *d, int id, const char *text, Error **errp)
             AUTO_FREE char *plain =
                 id == DAEMON_CHARDEV && *text != '{' ? chardev_text(text) : NULL;
             json_t *arguments =
-                arguments_of(plain ? plain : text, rows[i].implied_key, rows[i].type, errp);
+                qmp_arguments_of(plain ? plain : text, rows[i].implied_key, rows[i].type, errp);
 
             ret = arguments ? rows[i].run(d, arguments, errp) : -EINVAL;
             json_decref(arguments);

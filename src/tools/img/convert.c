@@ -26,6 +26,7 @@ enum convert_option {
     CONVERT_CREATE_NOT,
     CONVERT_JOURNAL,
     CONVERT_MEMORY,
+    CONVERT_OBJECT,
     CONVERT_OFFLOAD,
     CONVERT_OPTIONS,
     CONVERT_OUT_OF_ORDER,
@@ -69,6 +70,7 @@ static const struct cli_option convert_options[] = {
      "the same of TARGET; unsafe when not given, writeback with --journal"},
     DISK_ROW_IMAGE_OPTS,
     {CONVERT_TARGET_IMAGE_OPTS, 0, "target-image-opts", NULL, "TARGET is a list of options"},
+    OBJECT_ROW(CONVERT_OBJECT),
     DISK_ROW_FORCE_SHARE,
     {CONVERT_PROGRESS, 'p', "progress", "[=json]", "show how far it is; json: an object a line"},
     {CONVERT_QUIET, 'q', "quiet", NULL, "print only errors"},
@@ -121,6 +123,7 @@ static int convert_files(struct cli *cli, struct convert_args *args)
 {
     struct convert_run run = {
         .cli = cli, .args = args, .journal = {.name = args->journal, .fd = -1}};
+    struct control *control;
     FILE *out = cli->out;
     int code = CLI_EXIT_FAILED;
 
@@ -132,12 +135,13 @@ static int convert_files(struct cli *cli, struct convert_args *args)
     } else {
         progress_begin(&run.progress, cli, args->progress && !args->quiet);
     }
-    run.pl = disk_platter_new(cli, &args->disk);
-    if (run.pl) {
+    control = objects_make(cli, disk_platter_new(cli, &args->disk), &args->objects);
+    if (control) {
+        run.pl = control->pl;
         code = convert_run_all(&run);
     }
     convert_close(&run);
-    platter_free(run.pl);
+    control_free(control);
     if (code == CLI_EXIT_OK) {
         run.progress.printed = -1; /* the end is told in any case */
         progress_set(&run.progress, 1, 1);
@@ -277,6 +281,8 @@ static int convert_take(void *opaque, int id, const struct cli_args *a)
         return CLI_EXIT_OK;
     case CONVERT_MEMORY:
         return take_size(a, "max-memory", &args->engine.memory_max_bytes);
+    case CONVERT_OBJECT:
+        return object_take(&args->objects, a);
     case CONVERT_OPTIONS:
         return option_list_add(a->cli, &args->list, a->value);
     case CONVERT_OUTPUT_FORMAT:

@@ -16,18 +16,23 @@
 #define BLOCK_BYTES 512
 #define BLOCK_BYTES_MAX INT32_MAX
 
-enum dd_option { DD_OUTPUT_FORMAT = 1 };
+enum dd_option {
+    DD_OBJECT = 1,
+    DD_OUTPUT_FORMAT,
+};
 
 static const struct cli_option dd_options[] = {
     DISK_ROW_FORMAT,
     {DD_OUTPUT_FORMAT, 'O', "target-format", "FMT", "format of the output; raw when not given"},
     DISK_ROW_IMAGE_OPTS,
+    OBJECT_ROW(DD_OBJECT),
     DISK_ROW_FORCE_SHARE,
     DISK_ROWS_REFS,
     {0},
 };
 
 struct dd_args {
+    struct object_list objects;
     struct disk_args in;
     struct disk_args out;
     const char *format;
@@ -111,12 +116,12 @@ static int dd_run_on(struct cli *cli, Platter *pl, struct dd_args *args, BlockBa
 
 static int dd_run(struct cli *cli, struct dd_args *args)
 {
-    Platter *pl = disk_platter_new(cli, &args->in);
-    BlockBackend *in = pl ? disk_open(cli, pl, &args->in) : NULL;
-    int code = in ? dd_run_on(cli, pl, args, in) : CLI_EXIT_FAILED;
+    struct control *control = objects_make(cli, disk_platter_new(cli, &args->in), &args->objects);
+    BlockBackend *in = control ? disk_open(cli, control->pl, &args->in) : NULL;
+    int code = in ? dd_run_on(cli, control->pl, args, in) : CLI_EXIT_FAILED;
 
     blk_unref(in);
-    platter_free(pl);
+    control_free(control);
     return code;
 }
 
@@ -174,6 +179,9 @@ static int dd_take(void *opaque, int id, const struct cli_args *a)
 {
     struct dd_args *args = opaque;
 
+    if (id == DD_OBJECT) {
+        return object_take(&args->objects, a);
+    }
     if (id == DD_OUTPUT_FORMAT) {
         args->format = a->value;
         return CLI_EXIT_OK;
