@@ -7,6 +7,8 @@
 #include "control/monitor_internal.h"
 #include "os/os.h"
 
+#define IO_ERROR_PAUSE_NS (INT64_C(1000) * 1000 * 1000)
+
 struct event {
     STAILQ_ENTRY(event) link;
     size_t bytes;
@@ -198,11 +200,53 @@ static const char *convert(const struct platter_event *event, json_t **data)
     return NULL;
 }
 
+static uint64_t hash_text(uint64_t hash, const char *text)
+{
+    do {
+        hash = (hash ^ (unsigned char)*text) * UINT64_C(1099511628211); /* FNV-1a */
+    } while (*text++ != '\0');
+    return hash;
+}
+
+/* An equal error was told less than a second ago, and nobody was stopped by this one: a disk that
+ * fails a hundred thousand times a second would tell nothing else to anybody. */
+static bool is_told_lately(struct monitors *all, const struct platter_event *event)
+{
+    int64_t now = os->clock_monotonic_ns();
+    uint64_t hash = event->u.io_error.is_read;
+    bool lately;
+    unsigned at;
+
+    if (event->type != PLATTER_EVENT_BLOCK_IO_ERROR ||
+        strcmp(event->u.io_error.action, "stop") == 0) {
+        return false;
+    }
+    hash = hash_text(hash, event->u.io_error.device);
+    hash = hash_text(hash, event->u.io_error.node_name);
+    hash = hash_text(hash, event->u.io_error.action);
+    hash = hash_text(hash, event->u.io_error.reason);
+    at = (unsigned)(hash % MONITOR_IO_ERRORS);
+    os_mutex_lock(&all->lock);
+    lately = all->io_errors[at].hash == hash && now < all->io_errors[at].again_ns;
+    if (!lately) {
+        all->io_errors[at].hash = hash;
+        all->io_errors[at].again_ns = now + IO_ERROR_PAUSE_NS;
+    }
+    os_mutex_unlock(&all->lock);
+    return lately;
+}
+
 void monitors_platter_event(void *opaque, const struct platter_event *event)
 {
     struct monitors *all = opaque;
-    json_t *data = json_object();
-    const char *name = convert(event, &data);
+    json_t *data;
+    const char *name;
+
+    if (is_told_lately(all, event)) {
+        return;
+    }
+    data = json_object();
+    name = convert(event, &data);
 
     if (name != NULL && data != NULL) {
         bool plain = json_object_size(data) == 0;

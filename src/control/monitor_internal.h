@@ -21,6 +21,7 @@
 #include "os/thread.h"
 
 #define MONITOR_CHUNK_BYTES 4096
+#define MONITOR_IO_ERRORS 64u
 
 struct qmp_request {
     STAILQ_ENTRY(qmp_request) link;
@@ -98,6 +99,11 @@ struct monitors {
     STAILQ_HEAD(, event) events;
     size_t event_bytes;
     uint64_t events_lost;
+    /* I/O errors that were told lately; locked. Two that fall together tell more, not less. */
+    struct {
+        uint64_t hash;
+        int64_t again_ns; /* equal ones are told from then on */
+    } io_errors[MONITOR_IO_ERRORS];
 };
 
 /* ---- monitor.c ---- */

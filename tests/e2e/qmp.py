@@ -51,8 +51,7 @@ class Daemon:
 
     def __exit__(self, kind, *_):
         code, out = self.end()
-        if kind is None:
-            assert code == 0, out
+        assert code == 0, out
 
 
 class Session:

@@ -7,6 +7,7 @@ import shlex
 import shutil
 import signal
 import subprocess
+import time
 
 import pytest
 
@@ -144,3 +145,20 @@ def test_link_the_library(folder):
     compile_line, run_line = [' '.join(line) for line in recipe('Link the library')]
     good(['sh', '-c', compile_line], folder, env=env)
     assert good(['sh', '-c', run_line], folder, env=env)
+
+
+def test_run_a_daemon(folder):
+    daemon, monitor, client = recipe('Run a daemon')
+    good(daemon, folder)
+    pid = int((folder / 'daemon.pid').read_text())
+    try:
+        told = good(monitor, folder, input='{"execute":"qmp_capabilities"} {"execute":"query-block"}\n')
+        assert '"device": "drive"' in told and '"io-status": "ok"' in told
+        assert 'export-size: 2097152' in good(client, folder)
+    finally:
+        os.kill(pid, signal.SIGTERM)
+        for _ in range(600):
+            if not (folder / 'daemon.pid').exists():
+                break
+            time.sleep(0.1)
+    assert not (folder / 'daemon.pid').exists() and not (folder / 'qmp.sock').exists()

@@ -239,12 +239,12 @@ static int req_run_co(struct nbd_req *req)
 }
 
 /* Whether the backend's error policy has a word in what became of the request: not where memory of
- * ours was missing, or the client goes. */
+ * ours was missing, the client goes, or there is no medium, which is no error of a storage. */
 static bool has_policy(const struct nbd_req *req, int rc)
 {
     const struct nbd_conn *conn = req->conn;
     uint16_t type = req->h.type;
-    bool ours = rc == -ESHUTDOWN || (rc == -ENOMEM && type == NBD_CMD_READ && req->buf == NULL);
+    bool ours = rc == -ESHUTDOWN || rc == -ENOMEDIUM || (rc == -ENOMEM && type == NBD_CMD_READ && req->buf == NULL);
 
     return conn->export->error_policy && !ours && !conn->dead && !atomic_load(&conn->stop) &&
            !atomic_load(&conn->cancelled) &&
