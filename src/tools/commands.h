@@ -22,6 +22,7 @@ extern const struct cli_command command_bitmap;   /* img/bitmap.c */
 extern const struct cli_command command_rebase;   /* img/rebase.c */
 extern const struct cli_command command_commit;   /* img/commit.c */
 extern const struct cli_command command_serve;    /* serve/serve.c */
+extern const struct cli_command command_top;      /* top/top.c */
 extern const struct cli_command command_daemon;   /* daemon/daemon.c */
 extern const struct cli_command command_docs;     /* docs/docs.c */
 extern const struct cli_command command_bench;    /* img/bench.c */

@@ -29,6 +29,7 @@ static const struct cli_command *const commands[] = {
     &command_commit,
     &command_serve,
     &command_daemon,
+    &command_top,
     &command_bench,
     &command_io,
     &command_docs,

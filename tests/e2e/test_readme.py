@@ -148,13 +148,14 @@ def test_link_the_library(folder):
 
 
 def test_run_a_daemon(folder):
-    daemon, monitor, client = recipe('Run a daemon')
+    daemon, monitor, client, top = recipe('Run a daemon')
     good(daemon, folder)
     pid = int((folder / 'daemon.pid').read_text())
     try:
         told = good(monitor, folder, input='{"execute":"qmp_capabilities"} {"execute":"query-block"}\n')
         assert '"device": "drive"' in told and '"io-status": "ok"' in told
         assert 'export-size: 2097152' in good(client, folder)
+        assert 'drive' in good(top, folder)
     finally:
         os.kill(pid, signal.SIGTERM)
         for _ in range(600):

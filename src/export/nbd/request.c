@@ -290,16 +290,62 @@ static void req_fail(struct nbd_req *req, int rc)
     nbd_reply_error(req, error, NULL);
 }
 
+/* How a command counts in the figures of the backend. False: it does not. */
+static bool acct_type(uint16_t type, enum BlockAcctType *ret_type)
+{
+    switch (type) {
+    case NBD_CMD_READ:
+        *ret_type = BLOCK_ACCT_READ;
+        return true;
+    case NBD_CMD_WRITE:
+    case NBD_CMD_WRITE_ZEROES:
+        *ret_type = BLOCK_ACCT_WRITE;
+        return true;
+    case NBD_CMD_FLUSH:
+        *ret_type = BLOCK_ACCT_FLUSH;
+        return true;
+    case NBD_CMD_TRIM:
+        *ret_type = BLOCK_ACCT_UNMAP;
+        return true;
+    default:
+        return false;
+    }
+}
+
+/* Run the request, policy included, and count it. */
+static int req_counted_co(struct nbd_req *req)
+{
+    BlockAcctStats *stats = blk_get_stats(req->conn->export->blk);
+    enum BlockAcctType type;
+    BlockAcctCookie cookie;
+    bool counts = acct_type(req->h.type, &type);
+    int rc;
+
+    if (LIKELY(counts)) {
+        block_acct_start(stats, &cookie, req->h.length, type);
+    }
+    rc = req_run_co(req);
+    if (UNLIKELY(rc < 0)) {
+        rc = req_policy_co(req, rc);
+    }
+    if (UNLIKELY(!counts)) {
+        return rc;
+    }
+    if (LIKELY(rc >= 0)) {
+        block_acct_done(stats, &cookie);
+    } else {
+        block_acct_failed(stats, &cookie);
+    }
+    return rc;
+}
+
 static void req_entry(void *opaque)
 {
     struct nbd_req *req = opaque;
     int rc;
 
     req->nout = 0;
-    rc = req_run_co(req);
-    if (UNLIKELY(rc < 0)) {
-        rc = req_policy_co(req, rc);
-    }
+    rc = req_counted_co(req);
     if (UNLIKELY(rc < 0)) {
         req_fail(req, rc);
     } else if (req->nout == 0) {
