@@ -244,7 +244,8 @@ static bool has_policy(const struct nbd_req *req, int rc)
 {
     const struct nbd_conn *conn = req->conn;
     uint16_t type = req->h.type;
-    bool ours = rc == -ESHUTDOWN || rc == -ENOMEDIUM || (rc == -ENOMEM && type == NBD_CMD_READ && req->buf == NULL);
+    bool ours = rc == -ESHUTDOWN || rc == -ENOMEDIUM ||
+                (rc == -ENOMEM && type == NBD_CMD_READ && req->buf == NULL);
 
     return conn->export->error_policy && !ours && !conn->dead && !atomic_load(&conn->stop) &&
            !atomic_load(&conn->cancelled) &&
