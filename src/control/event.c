@@ -68,6 +68,38 @@ uint64_t monitors_events_lost(struct monitors *all)
     return lost;
 }
 
+/* Tell every session that has negotiated. */
+static void tell(struct monitors *all, const char *text)
+{
+    struct monitor *mon = TAILQ_FIRST(&all->sessions);
+
+    while (mon != NULL) {
+        struct monitor *next = TAILQ_NEXT(mon, link); /* sending may end mon, and only it */
+
+        if (mon->negotiated) {
+            monitor_send(mon, strdup(text), true);
+        }
+        mon = next;
+    }
+}
+
+/* Those that were lost came before what is in the queue. */
+static void tell_lost(struct monitors *all)
+{
+    uint64_t lost = monitors_events_lost(all);
+    json_t *data = lost > all->events_lost_told
+                       ? json_pack("{s:I}", "count", (json_int_t)(lost - all->events_lost_told))
+                       : NULL;
+    char *text = data != NULL ? qmp_event_text("EVENTS_LOST", data, os->clock_realtime_ns()) : NULL;
+
+    json_decref(data);
+    if (text != NULL) { /* else with the next event */
+        all->events_lost_told = lost;
+        tell(all, text);
+        free(text);
+    }
+}
+
 static struct event *pop(struct monitors *all)
 {
     struct event *event;
@@ -86,17 +118,9 @@ void monitors_send_events(struct monitors *all)
 {
     struct event *event;
 
+    tell_lost(all);
     while ((event = pop(all)) != NULL) {
-        struct monitor *mon = TAILQ_FIRST(&all->sessions);
-
-        while (mon != NULL) {
-            struct monitor *next = TAILQ_NEXT(mon, link); /* sending may end mon, and only it */
-
-            if (mon->negotiated) {
-                monitor_send(mon, strdup(event->text), true);
-            }
-            mon = next;
-        }
+        tell(all, event->text);
         event_free(event);
     }
 }
@@ -259,6 +283,7 @@ void monitors_platter_event(void *opaque, const struct platter_event *event)
         os_mutex_lock(&all->lock);
         all->events_lost++;
         os_mutex_unlock(&all->lock);
+        aio_bh_schedule(all->event_bh);
     } else {
         json_decref(data);
     }

@@ -18,7 +18,7 @@
  * is dropped, since a client that has missed events cannot be told so.
  *   - Descriptors: MONITOR_FDS_MAX.
  * Events on their way from other threads: MONITOR_EVENTS_QUEUED_MAX bytes; beyond, the oldest are
- * lost.
+ * lost, and EVENTS_LOST {count} stands in their place.
  *
  * End of input: requests that were received in full are answered, then the session ends (a script
  * may close its end first). When the client is gone altogether, requests that wait are dropped; the

@@ -93,6 +93,8 @@ struct monitors {
     QEMUBH *dispatch_bh; /* owned */
     bool running;        /* a command in band */
 
+    uint64_t events_lost_told;
+
     /* events: any thread */
     QEMUBH *event_bh;     /* owned */
     struct os_mutex lock; /* guards the following; a leaf */

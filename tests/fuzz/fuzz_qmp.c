@@ -1,9 +1,9 @@
 /* SPDX-License-Identifier: MIT */
 /*
- * QMP: what a client sends, through the stream, the sessions and the dispatcher. The input is what
- * clients send; ESC (0x1b) and a letter do something else:
- *   0 1 2   the bytes that follow come from this client, which is made when it is not there
- *   s       send what was written so far, and run the loop     e  an event is raised
+ * QMP: what a client sends, through the stream, the sessions, the dispatcher and the commands of a
+ * daemon in a world without files and sockets. The input is what clients send; ESC (0x1b) and a
+ * letter do something else: 0 1 2   the bytes that follow come from this client, which is made when
+ * it is not there s       send what was written so far, and run the loop     e  an event is raised
  *   h       the client sends no more                           c  it goes away
  *   d       a descriptor comes along with the next byte
  * What holds: everything that comes back is JSON of a known shape, there is one reply for each
@@ -11,11 +11,16 @@
  * matter.
  */
 #include <errno.h>
+#include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 #include <sys/socket.h>
 #include <unistd.h>
 
+#include <platter/platter.h>
+
+#include "control/chardev.h"
+#include "control/control.h"
 #include "control/json_stream.h"
 #include "control/monitor.h"
 #include "fuzz.h"
@@ -24,9 +29,11 @@
 #define CLIENTS 3
 #define SEND_MAX 4096
 
-struct control {
+static struct world {
     AioContext *ctx;
     struct monitors *all;
+    struct control *control;
+    struct chardev_list chardevs;
     struct client {
         int fd; /* -1: none, or gone */
         int server_fd;
@@ -37,9 +44,11 @@ struct control {
         size_t expected, replies, greetings;
     } clients[CLIENTS];
     unsigned depth; /* of commands that poll */
-};
+} world;
 
-/* ---- commands ---- */
+static bool tell; /* what is said, for who looks at an input */
+
+/* ---- commands besides the daemon's ---- */
 
 static int run_echo(struct qmp_call *call, json_t *arguments, json_t **ret_value, Error **errp)
 {
@@ -49,12 +58,12 @@ static int run_echo(struct qmp_call *call, json_t *arguments, json_t **ret_value
 
 static int run_poll(struct qmp_call *call, json_t *arguments, json_t **ret_value, Error **errp)
 {
-    FUZZ_CHECK(call->control->depth < 2 * CLIENTS);
-    call->control->depth++;
+    FUZZ_CHECK(world.depth < 2 * CLIENTS);
+    world.depth++;
     for (int i = 0; i < 3; i++) {
-        aio_poll(call->control->ctx, false);
+        aio_poll(world.ctx, false);
     }
-    call->control->depth--;
+    world.depth--;
     return 0;
 }
 
@@ -68,7 +77,7 @@ static int run_fail(struct qmp_call *call, json_t *arguments, json_t **ret_value
 
 static int run_event(struct qmp_call *call, json_t *arguments, json_t **ret_value, Error **errp)
 {
-    monitors_event(call->control->all, "MADE", json_incref(arguments));
+    monitors_event(world.all, "MADE", json_incref(arguments));
     return 0;
 }
 
@@ -99,7 +108,7 @@ static const struct qmp_command *find(const char *name)
             return &table[i];
         }
     }
-    return NULL;
+    return qmp_command_find(name);
 }
 
 /* ---- clients ---- */
@@ -159,18 +168,21 @@ static void client_read(struct client *client)
     ssize_t n;
 
     while (client->fd >= 0 && (n = recv(client->fd, buf, sizeof(buf), MSG_DONTWAIT)) > 0) {
+        if (tell) {
+            fprintf(stderr, "%.*s", (int)n, buf);
+        }
         (void)count(&client->got, buf, (size_t)n, check_message, client);
     }
 }
 
-static void run(struct control *control)
+static void run(void)
 {
     bool progress = true;
 
     while (progress) {
-        progress = aio_poll(control->ctx, false);
+        progress = aio_poll(world.ctx, false);
         for (int i = 0; i < CLIENTS; i++) {
-            client_read(&control->clients[i]);
+            client_read(&world.clients[i]);
         }
     }
 }
@@ -184,18 +196,17 @@ static void client_over(void *opaque)
     close(client->server_fd);
 }
 
-static void client_open(struct control *control, struct client *client, bool pretty)
+static void client_open(struct client *client, bool pretty)
 {
     int fds[2];
 
     FUZZ_CHECK(socketpair(AF_UNIX, SOCK_STREAM | SOCK_CLOEXEC, 0, fds) == 0);
     client->fd = fds[0];
     client->server_fd = fds[1];
-    FUZZ_CHECK(monitor_new(control->all, fds[1], fds[1], pretty, client_over, client) != NULL);
+    FUZZ_CHECK(monitor_new(world.all, fds[1], fds[1], pretty, client_over, client) != NULL);
 }
 
-static void client_send(struct control *control, struct client *client, const char *data,
-                        size_t bytes, bool with_fd)
+static void client_send(struct client *client, const char *data, size_t bytes, bool with_fd)
 {
     union {
         struct cmsghdr head;
@@ -219,6 +230,9 @@ static void client_send(struct control *control, struct client *client, const ch
     }
     /* SEND_MAX fits into the socket's buffer, since the loop runs after each. */
     FUZZ_CHECK(sendmsg(client->fd, &msg, MSG_NOSIGNAL | MSG_DONTWAIT) == (ssize_t)bytes);
+    if (tell) {
+        fprintf(stderr, "%zd> %.*s\n", client - world.clients, (int)bytes, data);
+    }
     client->expected += count(&client->sent, data, bytes, NULL, NULL);
 }
 
@@ -233,7 +247,6 @@ static void client_end(struct client *client)
 /* ---- the input ---- */
 
 struct script {
-    struct control control;
     char buf[SEND_MAX];
     size_t used;
     unsigned who;
@@ -242,12 +255,12 @@ struct script {
 
 static struct client *current(struct script *s)
 {
-    return &s->control.clients[s->who];
+    return &world.clients[s->who];
 }
 
 static void flush(struct script *s)
 {
-    client_send(&s->control, current(s), s->buf, s->used, s->fd_due);
+    client_send(current(s), s->buf, s->used, s->fd_due);
     s->fd_due = s->fd_due && s->used == 0;
     s->used = 0;
 }
@@ -261,14 +274,14 @@ static void act(struct script *s, uint8_t op)
     case '2':
         s->who = op - '0';
         if (current(s)->fd < 0 && current(s)->greetings == 0 && !current(s)->silent) {
-            client_open(&s->control, current(s), op == '2');
+            client_open(current(s), op == '2');
         }
         break;
     case 's':
-        run(&s->control);
+        run();
         break;
     case 'e':
-        monitors_event(s->control.all, "MADE", NULL);
+        monitors_event(world.all, "MADE", NULL);
         break;
     case 'h':
         if (current(s)->fd >= 0 && !current(s)->over) {
@@ -298,29 +311,58 @@ static void play(struct script *s, const uint8_t *data, size_t bytes)
         s->buf[s->used++] = (char)data[i];
         if (s->used == SEND_MAX) {
             flush(s);
-            run(&s->control);
+            run();
         }
     }
     flush(s);
 }
 
-static void sessions(const uint8_t *data, size_t bytes)
+static void world_begin(void)
 {
     struct aio_context_options options = {.size = sizeof(options), .engine = AIO_ENGINE_THREADS};
-    struct script s = {.control.ctx = aio_context_new(&options, NULL)};
+    struct platter_options po = {.size = sizeof(po),
+                                 .memory_limit_bytes = 64 << 20,
+                                 .image_refs = PLATTER_REFS_NONE,
+                                 .event_cb = monitors_platter_event};
 
-    FUZZ_CHECK(s.control.ctx != NULL);
-    aio_context_set_current(s.control.ctx);
-    s.control.all = monitors_new(s.control.ctx, &s.control, find);
-    FUZZ_CHECK(s.control.all != NULL);
+    world = (struct world){.ctx = aio_context_new(&options, NULL)};
+    FUZZ_CHECK(world.ctx != NULL);
+    aio_context_set_current(world.ctx);
+    world.control = control_new();
+    world.all = monitors_new(world.ctx, world.control, find);
+    FUZZ_CHECK(world.control != NULL && world.all != NULL);
+    po.main_context = world.ctx;
+    po.event_opaque = world.all;
+    world.control->pl = platter_new(&po, NULL);
+    FUZZ_CHECK(world.control->pl != NULL);
+    LIST_INIT(&world.chardevs);
+    world.control->monitors = world.all;
+    world.control->chardevs = &world.chardevs;
     for (int i = 0; i < CLIENTS; i++) {
-        s.control.clients[i].fd = -1;
+        world.clients[i].fd = -1;
     }
-    client_open(&s.control, &s.control.clients[0], false);
+}
+
+static void world_end(void)
+{
+    (void)control_free(world.control);
+    run();
+    monitors_free(world.all);
+    run();
+    aio_context_set_current(NULL);
+    aio_context_unref(world.ctx);
+}
+
+static void sessions(const uint8_t *data, size_t bytes)
+{
+    struct script s = {0};
+
+    world_begin();
+    client_open(&world.clients[0], false);
     play(&s, data, bytes);
-    run(&s.control);
+    run();
     for (int i = 0; i < CLIENTS; i++) {
-        struct client *client = &s.control.clients[i];
+        struct client *client = &world.clients[i];
 
         FUZZ_CHECK(client->fd < 0 || client->replies == client->expected);
         FUZZ_CHECK(client->fd < 0 || client->greetings == 1);
@@ -329,11 +371,8 @@ static void sessions(const uint8_t *data, size_t bytes)
         json_stream_fini(&client->sent);
         json_stream_fini(&client->got);
     }
-    run(&s.control);
-    monitors_free(s.control.all);
-    run(&s.control);
-    aio_context_set_current(NULL);
-    aio_context_unref(s.control.ctx);
+    run();
+    world_end();
 }
 
 /* The same values whether the text comes in one piece or byte by byte. */
@@ -353,6 +392,8 @@ static void cuts(const uint8_t *data, size_t bytes)
 
 int LLVMFuzzerInitialize(int *argc, char ***argv)
 {
+    tell = getenv("PLATTER_FUZZ_TELL") != NULL;
+    fuzz_close_world();
     return 0;
 }
 

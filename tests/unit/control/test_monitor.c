@@ -499,6 +499,7 @@ static void test_events_from_threads(void **state)
 static void test_event_queue_is_bounded(void **state)
 {
     char *text;
+    char first[200];
     int last = 0;
 
     open_a(false);
@@ -506,9 +507,16 @@ static void test_event_queue_is_bounded(void **state)
         monitors_event(control.all, "COUNT", json_pack("{s:i}", "i", i));
     }
     assert_in_range(monitors_events_lost(control.all), 1, 29999);
+    snprintf(first, sizeof(first), "\"event\": \"EVENTS_LOST\", \"data\": {\"count\": %d}}\n",
+             (int)monitors_events_lost(control.all));
     for (;;) {
         aio_poll(control.ctx, false);
         text = client_read(&a);
+        if (last == 0) {
+            assert_non_null(strstr(text, first)); /* once, in front */
+            assert_true(strstr(text, first) < strstr(text, "COUNT"));
+        }
+        assert_ptr_equal(strstr(text, "EVENTS_LOST"), last == 0 ? strstr(text, first) + 10 : NULL);
         if (text[0] == '\0') {
             free(text);
             break;
