@@ -184,6 +184,12 @@ int bdrv_get_info(BlockDriverState *bs, struct bdrv_info *ret_info); /* [control
 /* Engine that carries the I/O of this node: "io_uring", "threads", or NULL when none is needed. */
 const char *bdrv_get_engine_name(const BlockDriverState *bs);
 
+/* Raise PLATTER_EVENT_BLOCK_WRITE_THRESHOLD when a write, zero write or discard of bs (not of what
+ * is above or below it) first ends beyond this byte, before it is done; then there is no threshold
+ * any more. It replaces the one before; 0: none. Drains. 0 or -ENOMEM. [control] */
+int bdrv_set_write_threshold(BlockDriverState *bs, uint64_t bytes, Error **errp);
+uint64_t bdrv_get_write_threshold(const BlockDriverState *bs); /* 0: none. [control] */
+
 /* Stop requests to bs from every parent and wait until none is in flight; nests. [control] */
 void bdrv_drained_begin(BlockDriverState *bs);
 void bdrv_drained_end(BlockDriverState *bs);

@@ -25,6 +25,7 @@ enum platter_event_type {
     PLATTER_EVENT_JOB_ERROR,         /* a job met an error of its storage, and what it does */
     PLATTER_EVENT_REQUEST_SUSPENDED, /* at a breakpoint of a fault filter */
     PLATTER_EVENT_REQUEST_RESUMED,
+    PLATTER_EVENT_BLOCK_WRITE_THRESHOLD, /* a node was written to beyond its threshold */
 };
 
 struct platter_event {
@@ -68,6 +69,11 @@ struct platter_event {
             uint64_t bytes;
             bool fatal; /* the node answers errors from now on */
         } image_corrupted;
+        struct {
+            const char *node_name;
+            uint64_t amount_exceeded_bytes;
+            uint64_t write_threshold_bytes; /* as it was; now there is none */
+        } write_threshold;
     } u;
 };
 

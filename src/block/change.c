@@ -69,6 +69,7 @@ int bdrv_change_begin(struct bdrv_change *c, BlockDriverState *bs, uint64_t offs
 
     if (ret == 0 && UNLIKELY(bs->bitmaps != NULL)) {
         ret = bdrv_bitmaps_begin_co(bs, false);
+        bdrv_threshold_check(bs, offset + bytes);
     }
     if (ret < 0) {
         return ret;

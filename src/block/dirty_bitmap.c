@@ -5,7 +5,7 @@
  *
  * Invariants
  *  D1 a node's list of bitmaps changes while the node is drained; requests read it without a lock.
- *  D2 a node that has bitmaps is not folded away: every change passes it.
+ *  D2 a node that has bitmaps, or a threshold, is not folded away: every change passes it.
  *  D3 a bitmap that is gone here is gone from the image too before the next change of the disk:
  *     what the image still had would miss that change.
  *  D4 the bitmaps of the image stand in the list in the image's order, new ones after them.
@@ -50,7 +50,7 @@ static int may_change(const BdrvDirtyBitmap *bitmap, Error **errp)
 
 /* ---- begin and end ---- */
 
-static struct bdrv_bitmaps *bitmaps_of(BlockDriverState *bs)
+struct bdrv_bitmaps *bdrv_bitmaps_of(BlockDriverState *bs)
 {
     if (bs->bitmaps == NULL) {
         struct bdrv_bitmaps *bitmaps = calloc(1, sizeof(*bitmaps));
@@ -101,7 +101,7 @@ static int bitmap_link(BdrvDirtyBitmap *bitmap, Error **errp)
     if (open) {
         bdrv_drained_begin(bs);
     }
-    bitmaps = bitmaps_of(bs);
+    bitmaps = bdrv_bitmaps_of(bs);
     if (bitmaps != NULL) {
         TAILQ_INSERT_TAIL(&bitmaps->list, bitmap, in_node);
         bdrv_bitmaps_flag_again(bs);
@@ -119,13 +119,24 @@ static void bitmap_unlink(BdrvDirtyBitmap *bitmap)
 
     bdrv_drained_begin(bs);
     TAILQ_REMOVE(&bs->bitmaps->list, bitmap, in_node);
-    if (TAILQ_EMPTY(&bs->bitmaps->list)) {
-        free(bs->bitmaps);
-        bs->bitmaps = NULL;
-    }
+    bdrv_bitmaps_tidy(bs);
     graph_fold(bs);
     bdrv_drained_end(bs);
     bitmap_free(bitmap);
+}
+
+bool bdrv_is_watched(const BlockDriverState *bs)
+{
+    return bdrv_has_bitmaps(bs) ||
+           (bs->bitmaps != NULL && atomic_load(&bs->bitmaps->write_threshold) != 0);
+}
+
+void bdrv_bitmaps_tidy(BlockDriverState *bs)
+{
+    if (bs->bitmaps != NULL && !bdrv_is_watched(bs)) {
+        free(bs->bitmaps);
+        bs->bitmaps = NULL;
+    }
 }
 
 void bdrv_bitmaps_fini(BlockDriverState *bs)

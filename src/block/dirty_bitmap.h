@@ -28,12 +28,14 @@ struct BdrvDirtyBitmap {
 };
 TAILQ_HEAD(dirty_bitmap_list, BdrvDirtyBitmap);
 
-/* A node's, once it has had one. The list changes while the node is drained. */
+/* What watches the changes of a node: its bitmaps, and a threshold. Made and ended, and the list
+ * changed, while the node is drained. */
 struct bdrv_bitmaps {
     struct dirty_bitmap_list list;
-    CoMutex lock;             /* one flag_co of the driver at a time */
-    _Atomic uint64_t gen;     /* goes up when there may be one that must be flagged */
-    _Atomic uint64_t settled; /* the gen for which all are */
+    _Atomic uint64_t write_threshold; /* threshold.c; 0: none */
+    CoMutex lock;                     /* one flag_co of the driver at a time */
+    _Atomic uint64_t gen;             /* goes up when there may be one that must be flagged */
+    _Atomic uint64_t settled;         /* the gen for which all are */
 };
 
 /* ---- dirty_mark.c; only where bs->bitmaps is not NULL ---- */
@@ -47,6 +49,8 @@ static inline bool bdrv_bitmaps_settled(const BlockDriverState *bs)
 /* Before a change: what the image stores of its bitmaps that record (all: of every one) is flagged
  * as in use. What cannot be flagged must not be changed. Coroutine. */
 int bdrv_bitmaps_begin_co(BlockDriverState *bs, bool all);
+/* A change up to end is about to be done. Any context. */
+void bdrv_threshold_check(BlockDriverState *bs, uint64_t end);
 /* After a change, failed or not, before anybody hears of it. Any context. */
 void bdrv_bitmaps_mark(BlockDriverState *bs, uint64_t offset, uint64_t bytes);
 /* A change that the node hands on to its primary child as it is. Coroutine. */
@@ -60,9 +64,20 @@ int bitmap_refuse_inconsistent(const BdrvDirtyBitmap *bitmap, Error **errp);
 
 /* Whether the node has any. */
 bool bdrv_has_bitmaps(const BlockDriverState *bs);
+/* Whether it must see every change: it has bitmaps or a threshold. */
+bool bdrv_is_watched(const BlockDriverState *bs);
+/* bs->bitmaps, made where it is not there; NULL: no memory. Drained, or being opened. */
+struct bdrv_bitmaps *bdrv_bitmaps_of(BlockDriverState *bs);
+/* End it when nothing watches. Drained. */
+void bdrv_bitmaps_tidy(BlockDriverState *bs);
 /* The disk is smaller now. Control thread. */
 void bdrv_bitmaps_shrink(BlockDriverState *bs, uint64_t size_bytes);
 /* The end of the node. */
 void bdrv_bitmaps_fini(BlockDriverState *bs);
+
+/* ---- threshold.c ---- */
+
+/* Tell of a change up to end; the threshold is gone. Any context. */
+void bdrv_threshold_passed(BlockDriverState *bs, uint64_t end, uint64_t threshold);
 
 #endif

@@ -79,6 +79,17 @@ int bdrv_bitmaps_begin_co(BlockDriverState *bs, bool all)
     return ret;
 }
 
+void bdrv_threshold_check(BlockDriverState *bs, uint64_t end)
+{
+    _Atomic uint64_t *at = &bs->bitmaps->write_threshold;
+    uint64_t threshold = atomic_load_explicit(at, memory_order_relaxed);
+
+    if (threshold != 0 && end > threshold &&
+        atomic_compare_exchange_strong(at, &threshold, 0)) { /* else another one tells */
+        bdrv_threshold_passed(bs, end, threshold);
+    }
+}
+
 void bdrv_bitmaps_mark(BlockDriverState *bs, uint64_t offset, uint64_t bytes)
 {
     BdrvDirtyBitmap *bitmap;
@@ -99,6 +110,7 @@ int bdrv_bitmaps_pass_co(BlockDriverState *bs, const struct bdrv_req *req)
     int ret = bdrv_bitmaps_begin_co(bs, false);
 
     if (ret == 0) {
+        bdrv_threshold_check(bs, req->offset + req->bytes);
         ret = bdrv_edge_request_co(bs->file, req);
         bdrv_bitmaps_mark(bs, req->offset, req->bytes);
     }

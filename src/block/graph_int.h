@@ -104,7 +104,7 @@ void late_fini(Platter *pl);
 void late_run(Platter *pl);            /* do what is queued */
 void late_unref(BlockDriverState *bs); /* any thread, coroutines too */
 void late_size(BlockDriverState *bs);  /* any thread: its size grew */
-void late_fold(BlockDriverState *bs);  /* any thread: it is broken now */
+void late_fold(BlockDriverState *bs);  /* any thread: it is broken now, or not watched any more */
 void late_forget(BlockDriverState *bs);
 
 /* ---- node.c ---- */

@@ -9,6 +9,7 @@
  */
 #include <errno.h>
 
+#include "block/dirty_bitmap.h"
 #include "block/graph_int.h"
 
 struct late_work {
@@ -48,6 +49,7 @@ void late_run(Platter *pl)
         }
         if (work.fold) {
             bdrv_drained_begin(bs);
+            bdrv_bitmaps_tidy(bs);
             graph_fold(bs);
             bdrv_drained_end(bs);
         }

@@ -388,6 +388,7 @@ static int NOINLINE write_marked(BdrvEdge *edge, BlockDriverState *bs, const str
     if (!bdrv_bitmaps_settled(bs) || bdrv_changes_below(bs)) {
         return request_slow(edge, req);
     }
+    bdrv_threshold_check(bs, req->offset + req->bytes);
     ret = write_straight(edge, bs, req);
     bdrv_bitmaps_mark(bs, req->offset, req->bytes);
     return ret;

@@ -80,7 +80,7 @@ static void node_settle_limits(BlockDriverState *bs)
 static bool node_folds(BlockDriverState *bs)
 {
     return bdrv_passes_through(bs) && bs->detect_zeroes == BDRV_DETECT_ZEROES_OFF &&
-           !bdrv_has_bitmaps(bs) && atomic_load_explicit(&bs->broken, memory_order_acquire) == NULL;
+           !bdrv_is_watched(bs) && atomic_load_explicit(&bs->broken, memory_order_acquire) == NULL;
 }
 
 static void node_settle_fold(BlockDriverState *bs)

@@ -185,6 +185,15 @@ static void put_image_corrupted(json_t **data, const struct platter_event *event
     put(data, "fatal", json_boolean(event->u.image_corrupted.fatal));
 }
 
+static void put_write_threshold(json_t **data, const struct platter_event *event)
+{
+    put_text(data, "node-name", event->u.write_threshold.node_name);
+    put(data, "amount-exceeded",
+        json_integer((json_int_t)event->u.write_threshold.amount_exceeded_bytes));
+    put(data, "write-threshold",
+        json_integer((json_int_t)event->u.write_threshold.write_threshold_bytes));
+}
+
 /* The name, with the members put into *data; NULL: not known here. */
 static const char *convert(const struct platter_event *event, json_t **data)
 {
@@ -201,6 +210,9 @@ static const char *convert(const struct platter_event *event, json_t **data)
     case PLATTER_EVENT_IMAGE_CORRUPTED:
         put_image_corrupted(data, event);
         return "BLOCK_IMAGE_CORRUPTED";
+    case PLATTER_EVENT_BLOCK_WRITE_THRESHOLD:
+        put_write_threshold(data, event);
+        return "BLOCK_WRITE_THRESHOLD";
     case PLATTER_EVENT_BLOCK_IO_ERROR:
         put_io_error(data, event);
         return "BLOCK_IO_ERROR";

@@ -17,6 +17,7 @@
 #include <string.h>
 #include <time.h>
 
+#include "block/dirty_bitmap.h"
 #include "block/instance.h"
 #include "block/node.h"
 #include "util/checked.h"
@@ -426,6 +427,10 @@ void bdrv_ref(BlockDriverState *bs)
 void bdrv_unref(BlockDriverState *bs)
 {
     bs->refcnt--;
+}
+void bdrv_threshold_passed(BlockDriverState *bs, uint64_t end, uint64_t threshold)
+{
+    CHECK(end > threshold);
 }
 int bdrv_probe_guard_write(BlockDriverState *bs, const struct bdrv_req *req)
 {
