@@ -9,6 +9,7 @@
 
 #include "control/chardev.h"
 #include "control/control.h"
+#include "control/metrics.h"
 #include "control/monitor.h"
 #include "control/object.h"
 #include "control/qmp_type.h"
@@ -30,6 +31,7 @@ enum daemon_option {
     DAEMON_CHARDEV,
     DAEMON_DAEMONIZE,
     DAEMON_EXPORT,
+    DAEMON_METRICS,
     DAEMON_MONITOR,
     DAEMON_NBD_SERVER,
     DAEMON_OBJECT,
@@ -47,6 +49,7 @@ static const struct cli_option daemon_options[] = {
     {DAEMON_CHARDEV, 0, "chardev", "socket,id=ID,path=PATH,server=on",
      "a place for a monitor; or stdio,id=ID"},
     {DAEMON_MONITOR, 0, "monitor", "ID[,pretty=on]", "speak QMP there"},
+    {DAEMON_METRICS, 0, "metrics", "ADDRESS", "figures for Prometheus at unix:PATH or HOST:PORT"},
     {DAEMON_DAEMONIZE, 0, "daemonize", NULL, "go into the background once everything is ready"},
     {DAEMON_PIDFILE, 0, "pidfile", "FILE", "write the number of the process there"},
     DISK_ROWS_REFS,
@@ -65,6 +68,7 @@ struct daemon {
     struct monitors *monitors;
     struct control *control;
     struct chardev_list chardevs;
+    struct metrics_server *metrics; /* NULL: none */
 };
 
 /* ---- options that are arguments of commands ---- */
@@ -152,6 +156,14 @@ static int make_monitor(struct daemon *d, json_t *arguments, Error **errp)
     return ret;
 }
 
+static int make_metrics(struct daemon *d, const char *address, Error **errp)
+{
+    const struct metrics_source source = {.pl = d->control->pl, .nbd = &d->control->nbd};
+
+    return d->metrics ? error_set(errp, EEXIST, "there are metrics already")
+                      : metrics_server_new(d->ctx, address, &source, &d->metrics, errp);
+}
+
 static int run_option(struct daemon *d, int id, const char *text, Error **errp)
 {
     const struct {
@@ -171,6 +183,9 @@ static int run_option(struct daemon *d, int id, const char *text, Error **errp)
 
     if (id == DAEMON_BLOCKDEV) {
         return open_node(d, text, errp);
+    }
+    if (id == DAEMON_METRICS) {
+        return make_metrics(d, text, errp);
     }
     for (size_t i = 0; i < sizeof(rows) / sizeof(rows[0]); i++) {
         if (rows[i].id == id) {
@@ -289,6 +304,7 @@ static int serve(struct daemon *d, int argc, char **argv)
     d->ready_fd = -1;
     while (!d->control->quit && !d->signals.arrived) {
         aio_poll(d->ctx, true);
+        metrics_server_turn(d->metrics);
     }
     control_event(d->control, "SHUTDOWN",
                   json_pack("{s:b, s:s}", "guest", 0, "reason",
@@ -298,9 +314,11 @@ static int serve(struct daemon *d, int argc, char **argv)
 
 static int end(struct daemon *d)
 {
-    int ret = control_free(d->control);
     int code = CLI_EXIT_OK;
+    int ret;
 
+    metrics_server_free(d->metrics);
+    ret = control_free(d->control);
     for (int i = 0; i < LAST_TURNS && d->ctx && aio_poll(d->ctx, false); i++) {
         /* what is still to be told is told */
     }

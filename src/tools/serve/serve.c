@@ -11,6 +11,7 @@
 
 #include <platter/export.h>
 
+#include "control/metrics.h"
 #include "tools/commands.h"
 #include "tools/disk.h"
 #include "tools/serve/live.h"
@@ -22,6 +23,7 @@
 enum serve_option {
     SERVE_BIND = 1,
     SERVE_DISCARD,
+    SERVE_METRICS,
     SERVE_NAME,
     SERVE_PORT,
     SERVE_READ_ONLY,
@@ -44,6 +46,7 @@ static const struct cli_option serve_options[] = {
     {DISK_OPTION_CACHE, 0, "cache", "MODE", "none, writeback, writethrough, directsync, unsafe"},
     {DISK_OPTION_AIO, 0, "aio", "MODE", "threads, native or io_uring"},
     {SERVE_DISCARD, 0, "discard", "MODE", "unmap (trim gives space back) or ignore"},
+    {SERVE_METRICS, 0, "metrics", "ADDRESS", "figures for Prometheus at unix:PATH or HOST:PORT"},
     DISK_ROWS_REFS,
     {0},
 };
@@ -54,6 +57,7 @@ struct serve_args {
     const char *port;
     const char *address;
     const char *name;
+    const char *metrics;
     uint64_t shared;
     uint64_t threads;
 };
@@ -63,6 +67,7 @@ struct serve {
     Platter *pl;
     BlockBackend *blk;
     NbdServer *server;
+    struct metrics_server *metrics; /* NULL: none */
     IOThread *threads[THREADS_MAX];
     unsigned thread_count;
     struct end_signals signals;
@@ -143,6 +148,23 @@ static int print_uris(struct serve *s, const char *name)
     return 0;
 }
 
+static int metrics_begin(struct serve *s, const char *address)
+{
+    const struct metrics_source source = {.pl = s->pl, .nbd = &s->server};
+    Error *err = NULL;
+
+    if (!address) {
+        return 0;
+    }
+    if (metrics_server_new(platter_get_main_context(s->pl), address, &source, &s->metrics, &err) <
+        0) {
+        cli_report(s->cli, err);
+        return -1;
+    }
+    cli_put_line(s->cli->err, "metrics: %s", metrics_server_where(s->metrics));
+    return 0;
+}
+
 static int serve_loop(struct serve *s)
 {
     AioContext *ctx = platter_get_main_context(s->pl);
@@ -151,6 +173,7 @@ static int serve_loop(struct serve *s)
     serve_live_begin(&live, s->cli, s->server, ctx);
     while (!s->signals.arrived) {
         aio_poll(ctx, true);
+        metrics_server_turn(s->metrics);
     }
     serve_live_end(&live);
     return CLI_EXIT_OK;
@@ -162,12 +185,12 @@ static int serve_begin(struct serve *s, const struct serve_args *args)
         return -1;
     }
     s->pl = disk_platter_new(s->cli, &args->disk);
-    if (!s->pl ||
-        end_signals_watch(&s->signals, s->cli, platter_get_main_context(s->pl)) < 0) {
+    if (!s->pl || end_signals_watch(&s->signals, s->cli, platter_get_main_context(s->pl)) < 0) {
         return -1;
     }
     s->blk = disk_open(s->cli, s->pl, &args->disk);
-    if (!s->blk || threads_begin(s, (unsigned)args->threads) < 0 || server_begin(s, args) < 0) {
+    if (!s->blk || threads_begin(s, (unsigned)args->threads) < 0 || server_begin(s, args) < 0 ||
+        metrics_begin(s, args->metrics) < 0) {
         return -1;
     }
     return print_uris(s, args->name);
@@ -178,6 +201,7 @@ static int serve_end(struct serve *s, bool writable)
 {
     int code = CLI_EXIT_OK;
 
+    metrics_server_free(s->metrics);
     nbd_server_free(s->server);
     if (s->blk && writable) {
         int ret = blk_flush(s->blk);
@@ -221,6 +245,9 @@ static bool serve_option(struct serve_args *args, int id, const struct cli_args 
         return true;
     case SERVE_DISCARD:
         args->disk.discard = a->value;
+        return true;
+    case SERVE_METRICS:
+        args->metrics = a->value;
         return true;
     case SERVE_NAME:
         args->name = a->value;
