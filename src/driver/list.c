@@ -14,6 +14,7 @@
 /* clang-format off */
 #define DRIVERS(X)                                                                                 \
     X(blkdebug, "blkdebug")                                                                        \
+    X(blklogwrites, "blklogwrites")                                                                \
     X(copy_on_read, "copy-on-read")                                                                \
     X(file, "file")                                                                                \
     X(host_device, "host_device")                                                                  \
