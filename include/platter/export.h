@@ -38,6 +38,7 @@ typedef struct NbdServer NbdServer;
 #define NBD_MAX_PAYLOAD_BYTES (1 << 25) /* of a read or write: 32 MiB */
 #define NBD_MAX_IN_FLIGHT 128           /* requests a client, answered and not yet sent included */
 #define NBD_MAX_IN_FLIGHT_BYTES (1 << 26)
+#define NBD_MAX_EXPORT_BITMAPS 60 /* of one export */
 
 struct nbd_server_options {
     size_t size;                  /* sizeof(struct nbd_server_options) */
@@ -46,6 +47,21 @@ struct nbd_server_options {
     unsigned max_connections;     /* clients in transmission; 0: the default; 1: no multi-conn */
     int64_t handshake_timeout_ns; /* 0: the default */
     int64_t shutdown_timeout_ns;  /* what nbd_server_free waits for clients; 0: the default */
+    /* Called in the control thread when a client that was in transmission has gone and nobody else
+     * is connected. Not from inside another call. NULL: none. */
+    void (*idle_cb)(void *opaque);
+    void *idle_opaque;
+    /* Whoever comes when max_connections are used, negotiating ones included, is not accepted
+     * before one of them has gone, however long that takes: as a queue in front of a door. */
+    bool queue_clients;
+};
+
+/* A dirty bitmap that an export offers as the metadata context qemu:dirty-bitmap:NAME. While it is
+ * exported it is busy. */
+struct nbd_export_bitmap {
+    const char *name;
+    BlockDriverState *node; /* borrowed: where it is; NULL: the nearest of this name on the disk of
+                               the export and what is below it (filters, backing files) */
 };
 
 struct nbd_export_options {
@@ -56,6 +72,8 @@ struct nbd_export_options {
     bool allocation_depth;   /* offer the metadata context qemu:allocation-depth */
     bool error_policy;       /* failed requests go through the backend's (blk_co_handle_error) */
     AioContext *context;     /* its clients are served there; referenced; NULL: as others */
+    const struct nbd_export_bitmap *bitmaps; /* at most NBD_MAX_EXPORT_BITMAPS */
+    unsigned bitmap_count;
 };
 
 enum nbd_address_kind {
@@ -113,7 +131,8 @@ char *nbd_server_get_uri(const NbdServer *server, unsigned listener, const char 
 int nbd_server_accept_fd(NbdServer *server, int fd);
 
 /* Export blk (referenced). 0, -EEXIST (name taken), -EINVAL, -EACCES (writable asked for a
- * read-only backend), -ENOMEDIUM, -ENOMEM. */
+ * read-only backend), -ENOMEDIUM, -ENOMEM; for its bitmaps -ENOENT, -EBUSY, -EINVAL (inconsistent,
+ * or recording changes that others make to a read-only export), -E2BIG. */
 int nbd_server_add_export(NbdServer *server, BlockBackend *blk,
                           const struct nbd_export_options *opts, Error **errp);
 /* 0, -ENOENT, -EBUSY. HARD polls the main context until the clients are gone. */

@@ -225,11 +225,12 @@ static void conn_end_co(struct nbd_conn *conn)
     if (conn->is_established) {
         TAILQ_REMOVE(&server->established, conn, link);
         server->established_count--;
+        server->became_idle |= server->established_count + server->handshake_count == 0;
     } else {
         TAILQ_REMOVE(&server->handshaking, conn, link);
         server->handshake_count--;
     }
-    aio_bh_schedule(server->accept_bh);
+    aio_bh_schedule(server->ended_bh);
     os_mutex_unlock(&server->lock);
     free(conn);
 }

@@ -6,6 +6,7 @@
  *   listener.c  sockets that listen, accepting            address.c  their URIs
  *   conn.c      life of one connection: slots, stop, end
  *   handshake.c negotiation loop      options.c  one function per option      meta.c  contexts
+ *   bitmaps.c   dirty bitmaps of exports
  *   session.c   transmission: parses bursts of requests out of the receive buffer
  *   request.c   carries one request out                   read.c  reads and their holes
  *   status.c    block status
@@ -35,6 +36,7 @@
 #include <sys/types.h>
 #include <sys/uio.h>
 
+#include <platter/bitmap.h>
 #include <platter/coroutine.h>
 #include <platter/export.h>
 
@@ -56,14 +58,26 @@
 #define NBD_HOLE_MIN (32u * 1024)      /* shorter holes are read */
 #define NBD_READ_PIECES_MAX 32u
 #define NBD_STATUS_EXTENTS_MAX 4096u /* in one chunk of a status reply */
+#define NBD_STATUS_EXTENTS_ALL 8192u /* in all chunks of one, shared by the contexts */
 #define NBD_STATUS_STEPS_MAX 8192u   /* questions to the node for one status request */
 #define NBD_ZERO_STEP_BYTES (INT64_C(1) << 30)
 #define NBD_CACHE_STEP_BYTES (1024u * 1024)
 
-/* Metadata contexts: bits of conn->contexts; the id on the wire is the bit. */
-#define NBD_CONTEXT_ALLOCATION 1u
-#define NBD_CONTEXT_DEPTH 2u
-#define NBD_CONTEXT_COUNT 2
+/* Metadata contexts by number; a set of them is a mask of bits. The bitmaps of an export follow
+ * one another from NBD_CONTEXT_BITMAP on. */
+enum {
+    NBD_CONTEXT_ALLOCATION,
+    NBD_CONTEXT_DEPTH,
+    NBD_CONTEXT_BITMAP,
+};
+#define NBD_CONTEXTS_MAX (NBD_CONTEXT_BITMAP + NBD_MAX_EXPORT_BITMAPS)
+#define NBD_CONTEXT_BIT(number) (UINT64_C(1) << (number))
+_Static_assert(NBD_CONTEXTS_MAX <= 64, "a set of contexts is a mask");
+/* What a context is called on the wire. */
+static inline uint32_t nbd_context_id(unsigned number)
+{
+    return number + 1;
+}
 
 /* ---- memory (buffer.c) ---- */
 
@@ -108,6 +122,12 @@ struct nbd_context {
     unsigned load;   /* lock: connections */
 };
 
+struct nbd_bitmap {
+    BdrvDirtyBitmap *bitmap; /* borrowed: busy, and its node counted */
+    BlockDriverState *node;
+    char *context; /* owned: "qemu:dirty-bitmap:NAME" */
+};
+
 struct nbd_export {
     LIST_ENTRY(nbd_export) link; /* lock */
     NbdServer *server;           /* borrowed */
@@ -117,6 +137,8 @@ struct nbd_export {
     bool writable;
     bool allocation_depth;
     bool error_policy;
+    struct nbd_bitmap *bitmaps; /* owned */
+    unsigned bitmap_count;
     struct nbd_context place; /* ctx counted, or NULL: connections stay where they are */
     uint32_t mem_alignment;
     uint32_t preferred_bytes;
@@ -150,13 +172,16 @@ struct NbdServer {
     unsigned max_connections;
     int64_t handshake_timeout_ns;
     int64_t shutdown_timeout_ns;
+    void (*idle_cb)(void *opaque);
+    void *idle_opaque;
+    bool queue_clients;
 
     /* control thread */
     struct nbd_listener_list listeners;
     unsigned listener_count;
     bool accept_paused;
     AioTimer *accept_timer; /* owned: goes on after EMFILE */
-    QEMUBH *accept_bh;      /* owned: goes on when a connection has ended */
+    QEMUBH *ended_bh;       /* owned: a connection has ended */
 
     _Atomic bool stopping;
 
@@ -166,6 +191,7 @@ struct NbdServer {
     struct nbd_conn_list established;
     unsigned handshake_count;
     unsigned established_count;
+    bool became_idle; /* tell it: see idle_cb */
     uint64_t connections_total;
 
     /* who waits for a place among the established: see nbd_conn_take_slot_co */
@@ -199,7 +225,7 @@ struct nbd_conn {
     enum nbd_mode mode;
     bool no_zeroes;
     unsigned noptions;
-    unsigned contexts;   /* NBD_CONTEXT_* */
+    uint64_t contexts;   /* mask of NBD_CONTEXT_* */
     uint64_t size_bytes; /* as told to the client */
     uint8_t *out;        /* owned: replies to the current option */
     size_t out_bytes, out_cap;
@@ -243,7 +269,6 @@ struct nbd_req {
     size_t buf_cap;
     struct iovec iov[2]; /* memory of a write or read */
     int niov;
-    uint32_t status_contexts; /* block status: which */
     /* the reply: out[0..nout), its first bytes usually in head */
     struct iovec *out; /* out_own, or in heap */
     unsigned nout;
@@ -253,6 +278,11 @@ struct nbd_req {
     bool failed;
     uint8_t head[NBD_ERROR_CHUNK_BYTES_MAX];
 };
+
+/* bitmaps.c: what the options ask for; 0 or -errno. Ends also one that was begun in part. */
+int nbd_export_bitmaps_begin(struct nbd_export *export, const struct nbd_export_options *opts,
+                             Error **errp);
+void nbd_export_bitmaps_end(struct nbd_export *export);
 
 /* server.c */
 struct nbd_export *nbd_export_use(NbdServer *server, struct nbd_string name); /* any; or NULL */

@@ -53,6 +53,11 @@ static bool make_room(NbdServer *server)
     bool ok;
 
     os_mutex_lock(&server->lock);
+    if (server->queue_clients &&
+        server->handshake_count + server->established_count >= server->max_connections) {
+        os_mutex_unlock(&server->lock);
+        return false;
+    }
     full = server->handshake_count >= NBD_HANDSHAKES_MAX;
     if (full) {
         TAILQ_FOREACH (conn, &server->handshaking, link) {

@@ -48,9 +48,20 @@ static struct server_list *room_get(Platter *pl)
 
 /* ---- new and free ---- */
 
-static void accept_bh(void *opaque)
+/* A connection has ended: somebody else may come, or nobody is left. */
+static void ended_bh(void *opaque)
 {
-    nbd_accept_resume(opaque);
+    NbdServer *server = opaque;
+    bool idle;
+
+    nbd_accept_resume(server);
+    os_mutex_lock(&server->lock);
+    idle = server->became_idle && server->established_count + server->handshake_count == 0;
+    server->became_idle = false;
+    os_mutex_unlock(&server->lock);
+    if (idle && server->idle_cb != NULL && !atomic_load(&server->stopping)) {
+        server->idle_cb(server->idle_opaque);
+    }
 }
 
 static int contexts_set(NbdServer *server, const struct nbd_server_options *opts)
@@ -76,8 +87,8 @@ static void server_release(NbdServer *server)
 {
     unsigned i;
 
-    if (server->accept_bh != NULL) {
-        aio_bh_delete(server->accept_bh);
+    if (server->ended_bh != NULL) {
+        aio_bh_delete(server->ended_bh);
     }
     if (server->accept_timer != NULL) {
         aio_timer_free(server->accept_timer);
@@ -126,9 +137,12 @@ NbdServer *nbd_server_new(Platter *pl, const struct nbd_server_options *opts, Er
     TAILQ_INIT(&server->established);
     co_mutex_init(&server->slot_mutex);
     co_queue_init(&server->slot_queue);
-    server->accept_bh = aio_bh_new(server->main_ctx, accept_bh, server);
+    server->idle_cb = o.idle_cb;
+    server->idle_opaque = o.idle_opaque;
+    server->queue_clients = o.queue_clients;
+    server->ended_bh = aio_bh_new(server->main_ctx, ended_bh, server);
     server->accept_timer = aio_timer_new(server->main_ctx, nbd_accept_timer_cb, server);
-    if (contexts_set(server, &o) < 0 || server->accept_bh == NULL || server->accept_timer == NULL) {
+    if (contexts_set(server, &o) < 0 || server->ended_bh == NULL || server->accept_timer == NULL) {
         server_release(server);
         error_set(errp, ENOMEM, "out of memory");
         return NULL;
@@ -227,6 +241,7 @@ static void scope_end(struct stop_scope *scope)
 
 static void export_free(struct nbd_export *export)
 {
+    nbd_export_bitmaps_end(export);
     blk_unref(export->blk);
     if (export->place.ctx != NULL) {
         aio_context_unref(export->place.ctx);
@@ -362,6 +377,11 @@ int nbd_server_add_export(NbdServer *server, BlockBackend *blk,
     export->preferred_bytes = limits->request_alignment > PREFERRED_BYTES
                                   ? (uint32_t)min_u64(limits->request_alignment, 65536)
                                   : PREFERRED_BYTES;
+    rc = nbd_export_bitmaps_begin(export, &o, errp);
+    if (rc < 0) {
+        export_free(export);
+        return rc;
+    }
     os_mutex_lock(&server->lock);
     LIST_INSERT_HEAD(&server->exports, export, link);
     os_mutex_unlock(&server->lock);

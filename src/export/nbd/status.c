@@ -16,12 +16,13 @@ struct extent {
     uint32_t state;
 };
 struct extents {
-    uint32_t id; /* NBD_CONTEXT_*; 0: not asked for */
+    bool wanted;
     struct extent *list;
     unsigned count, cap;
 };
 struct status {
-    struct extents of[NBD_CONTEXT_COUNT];
+    unsigned max; /* extents of one context */
+    struct extents of[NBD_CONTEXTS_MAX];
 };
 
 static int extents_add(struct extents *e, uint64_t bytes, uint32_t state)
@@ -44,11 +45,12 @@ static int extents_add(struct extents *e, uint64_t bytes, uint32_t state)
     return 0;
 }
 
-/* Whether any list has all that it may have. One extent more than wanted shows that the one before
- * has ended. */
-static bool status_full(const struct status *st, unsigned max)
+/* Whether a list of what the node says has all that it may have. One extent more than wanted shows
+ * that the one before has ended. */
+static bool node_full(const struct status *st)
 {
-    return st->of[0].count > max || st->of[1].count > max;
+    return st->of[NBD_CONTEXT_ALLOCATION].count > st->max ||
+           st->of[NBD_CONTEXT_DEPTH].count > st->max;
 }
 
 static uint32_t allocation_state(int flags)
@@ -57,20 +59,26 @@ static uint32_t allocation_state(int flags)
            (flags & BDRV_BLOCK_ZERO ? NBD_STATE_ZERO : 0);
 }
 
-static int status_walk_co(struct nbd_req *req, uint64_t length, unsigned max, struct status *st)
+/* What the node says: allocation and depth. */
+static int node_walk_co(struct nbd_req *req, uint64_t length, struct status *st)
 {
     struct nbd_conn *conn = req->conn;
+    struct extents *allocation = &st->of[NBD_CONTEXT_ALLOCATION];
+    struct extents *depths = &st->of[NBD_CONTEXT_DEPTH];
     uint64_t offset = req->h.offset;
     uint64_t end = offset + length;
     unsigned steps = 0;
     int rc = 0;
 
-    while (offset < end && !status_full(st, max) && steps++ < NBD_STATUS_STEPS_MAX && rc == 0) {
+    if (!allocation->wanted && !depths->wanted) {
+        return 0;
+    }
+    while (offset < end && !node_full(st) && steps++ < NBD_STATUS_STEPS_MAX && rc == 0) {
         int64_t bytes = 0;
         int64_t map = 0;
         int depth = 0;
         int flags = blk_co_block_status(conn->export->blk, (int64_t)offset, (int64_t)(end - offset),
-                                        &bytes, &map, st->of[1].id ? &depth : NULL);
+                                        &bytes, &map, depths->wanted ? &depth : NULL);
 
         if (flags < 0) {
             return offset > req->h.offset ? 0 : flags; /* the client meets it when it goes on */
@@ -79,18 +87,58 @@ static int status_walk_co(struct nbd_req *req, uint64_t length, unsigned max, st
             return offset > req->h.offset ? 0 : -EIO;
         }
         bytes = (int64_t)min_u64((uint64_t)bytes, end - offset);
-        if (st->of[0].id) {
-            rc = extents_add(&st->of[0], (uint64_t)bytes, allocation_state(flags));
+        if (allocation->wanted) {
+            rc = extents_add(allocation, (uint64_t)bytes, allocation_state(flags));
         }
-        if (st->of[1].id && rc == 0) {
-            rc = extents_add(&st->of[1], (uint64_t)bytes, (uint32_t)depth);
+        if (depths->wanted && rc == 0) {
+            rc = extents_add(depths, (uint64_t)bytes, (uint32_t)depth);
         }
         offset += (uint64_t)bytes;
     }
     return rc;
 }
 
-static int status_encode(struct nbd_req *req, const struct status *st, unsigned max)
+/* What is dirty, each granule as it is when it is looked at. Beyond the end of the bitmap nothing
+ * is: its disk cannot grow while it is exported. */
+static int bitmap_walk(const BdrvDirtyBitmap *bitmap, uint64_t offset, uint64_t length,
+                       unsigned max, struct extents *e)
+{
+    uint64_t end = offset + length;
+    int rc = 0;
+
+    while (offset < end && e->count < max && rc == 0) {
+        uint64_t from, bytes;
+
+        if (!bdrv_bitmap_next_dirty(bitmap, offset, end, &from, &bytes)) {
+            return extents_add(e, end - offset, 0);
+        }
+        if (from > offset) {
+            rc = extents_add(e, from - offset, 0);
+        }
+        if (rc == 0 && e->count < max) {
+            rc = extents_add(e, bytes, NBD_STATE_DIRTY);
+        }
+        offset = from + bytes;
+    }
+    return rc;
+}
+
+static int status_walk_co(struct nbd_req *req, uint64_t length, struct status *st)
+{
+    const struct nbd_export *export = req->conn->export;
+    int rc = node_walk_co(req, length, st);
+
+    for (unsigned i = 0; i < export->bitmap_count && rc == 0; i++) {
+        struct extents *e = &st->of[NBD_CONTEXT_BITMAP + i];
+
+        if (e->wanted) {
+            rc = bitmap_walk(export->bitmaps[i].bitmap, req->h.offset, length, st->max, e);
+        }
+    }
+    return rc;
+}
+
+static int status_encode(struct nbd_req *req, const struct status *st)
 {
     enum nbd_mode mode = req->conn->mode;
     bool wide = mode == NBD_MODE_EXTENDED;
@@ -100,26 +148,26 @@ static int status_encode(struct nbd_req *req, const struct status *st, unsigned 
     unsigned c;
     unsigned i;
 
-    for (c = 0; c < NBD_CONTEXT_COUNT; c++) {
-        if (st->of[c].id) {
+    for (c = 0; c < NBD_CONTEXTS_MAX; c++) {
+        if (st->of[c].wanted) {
             left++;
             bytes += NBD_STATUS_CHUNK_BYTES_MAX +
-                     min_u64(st->of[c].count, max) * nbd_status_desc_bytes(wide);
+                     min_u64(st->of[c].count, st->max) * nbd_status_desc_bytes(wide);
         }
     }
     p = req->heap = malloc(bytes);
     if (p == NULL) {
         return -ENOMEM;
     }
-    for (c = 0; c < NBD_CONTEXT_COUNT; c++) {
+    for (c = 0; c < NBD_CONTEXTS_MAX; c++) {
         const struct extents *e = &st->of[c];
-        unsigned n = (unsigned)min_u64(e->count, max);
+        unsigned n = (unsigned)min_u64(e->count, st->max);
 
-        if (e->id == 0) {
+        if (!e->wanted) {
             continue;
         }
-        p += nbd_status_chunk_encode(mode, p, --left == 0 ? NBD_REPLY_FLAG_DONE : 0, &req->h, e->id,
-                                     wide, n);
+        p += nbd_status_chunk_encode(mode, p, --left == 0 ? NBD_REPLY_FLAG_DONE : 0, &req->h,
+                                     nbd_context_id(c), wide, n);
         for (i = 0; i < n; i++) {
             p += nbd_status_desc_encode(p, wide, e->list[i].bytes, e->list[i].state);
         }
@@ -134,30 +182,45 @@ static int status_encode(struct nbd_req *req, const struct status *st, unsigned 
 
 /* The ids a payload names must have been negotiated, and each only once. */
 static int filter_contexts(const struct nbd_conn *conn, const struct nbd_status_filter *filter,
-                           uint32_t *ret_contexts)
+                           uint64_t *ret_contexts)
 {
-    uint32_t contexts = 0;
+    uint64_t contexts = 0;
     size_t i;
 
     for (i = 0; i < filter->nids; i++) {
         uint32_t id = nbd_status_filter_id(filter, i);
 
-        if ((id != NBD_CONTEXT_ALLOCATION && id != NBD_CONTEXT_DEPTH) || !(conn->contexts & id) ||
-            (contexts & id)) {
+        uint64_t bit =
+            id > 0 && id <= NBD_CONTEXTS_MAX ? NBD_CONTEXT_BIT(id - nbd_context_id(0)) : 0;
+
+        if (!(conn->contexts & bit) || (contexts & bit)) {
             return -EINVAL;
         }
-        contexts |= id;
+        contexts |= bit;
     }
     *ret_contexts = contexts;
     return 0;
 }
 
+/* Which contexts, and how many extents each of them may have. */
+static void status_begin(struct status *st, uint64_t contexts, bool only_one)
+{
+    uint64_t count = 0;
+
+    for (unsigned c = 0; c < NBD_CONTEXTS_MAX; c++) {
+        st->of[c].wanted = (contexts & NBD_CONTEXT_BIT(c)) != 0;
+        count += st->of[c].wanted;
+    }
+    st->max = only_one ? 1
+                       : (unsigned)min_u64(NBD_STATUS_EXTENTS_MAX,
+                                           NBD_STATUS_EXTENTS_ALL / (count > 0 ? count : 1));
+}
+
 int nbd_status_co(struct nbd_req *req)
 {
     struct nbd_conn *conn = req->conn;
-    uint32_t contexts = conn->contexts;
+    uint64_t contexts = conn->contexts;
     uint64_t length = req->h.length;
-    unsigned max = req->h.flags & NBD_CMD_FLAG_REQ_ONE ? 1 : NBD_STATUS_EXTENTS_MAX;
     struct status st = {0};
     int rc;
 
@@ -171,13 +234,13 @@ int nbd_status_co(struct nbd_req *req)
         }
         length = filter.length;
     }
-    st.of[0].id = contexts & NBD_CONTEXT_ALLOCATION;
-    st.of[1].id = contexts & NBD_CONTEXT_DEPTH;
-    rc = status_walk_co(req, length, max, &st);
+    status_begin(&st, contexts, req->h.flags & NBD_CMD_FLAG_REQ_ONE);
+    rc = status_walk_co(req, length, &st);
     if (rc == 0) {
-        rc = status_encode(req, &st, max);
+        rc = status_encode(req, &st);
     }
-    free(st.of[0].list);
-    free(st.of[1].list);
+    for (unsigned c = 0; c < NBD_CONTEXTS_MAX; c++) {
+        free(st.of[c].list);
+    }
     return rc;
 }

@@ -110,6 +110,7 @@ enum nbd_command {
 /* proto: "base:allocation metadata context" */
 #define NBD_STATE_HOLE (1u << 0)
 #define NBD_STATE_ZERO (1u << 1)
+#define NBD_STATE_DIRTY (1u << 0) /* of a dirty bitmap */
 
 /* proto: "Error values" */
 #define NBD_EPERM 1u

@@ -18,6 +18,7 @@
 #include <sys/un.h>
 #include <unistd.h>
 
+#include <platter/bitmap.h>
 #include <platter/export.h>
 
 #include "export/nbd/internal.h"
@@ -259,6 +260,100 @@ static void test_exports(void **state)
     assert_int_equal(nbd_server_remove_export(f->server, "ro", NBD_REMOVE_SAFE, NULL), 0);
     assert_int_equal(nbd_server_remove_export(f->server, "ro", NBD_REMOVE_SAFE, NULL), -ENOENT);
     blk_unref(ro);
+}
+
+/* Adding an export with these bitmaps gives ret; it is taken away again. */
+static void expect_bitmaps(struct fixture *f, bool writable,
+                           const struct nbd_export_bitmap *bitmaps, unsigned count, int ret)
+{
+    struct nbd_export_options eo = {.size = sizeof(eo),
+                                    .name = "with bitmaps",
+                                    .writable = writable,
+                                    .bitmaps = bitmaps,
+                                    .bitmap_count = count};
+
+    assert_int_equal(nbd_server_add_export(f->server, f->blk, &eo, NULL), ret);
+    if (ret == 0) {
+        assert_int_equal(nbd_server_remove_export(f->server, eo.name, NBD_REMOVE_SAFE, NULL), 0);
+    }
+}
+
+static bool is_busy(const BdrvDirtyBitmap *bitmap)
+{
+    struct bdrv_bitmap_info info;
+
+    bdrv_bitmap_get_info(bitmap, &info);
+    return info.busy;
+}
+
+static void test_bitmaps(void **state)
+{
+    struct fixture *f = *state;
+    BlockDriverState *bs = blk_bs(f->blk);
+    BdrvDirtyBitmap *b0 = bdrv_bitmap_create(bs, "b0", 4096, 0, NULL);
+    BdrvDirtyBitmap *b1 = bdrv_bitmap_create(bs, "b1", 4096, BDRV_BITMAP_DISABLED, NULL);
+    struct nbd_export_bitmap wishes[NBD_MAX_EXPORT_BITMAPS + 1] = {{"b0"}, {"b1", bs}, {"b0"}};
+    struct nbd_export_options eo = {
+        .size = sizeof(eo), .name = "both", .writable = true, .bitmaps = wishes, .bitmap_count = 3};
+
+    assert_true(b0 != NULL && b1 != NULL);
+    assert_int_equal(nbd_server_add_export(f->server, f->blk, &eo, NULL), 0);
+    assert_true(is_busy(b0) && is_busy(b1));
+    assert_int_equal(bdrv_bitmap_remove(b0, NULL), -EBUSY);
+    expect_bitmaps(f, true, wishes, 1, -EBUSY);
+    assert_int_equal(nbd_server_remove_export(f->server, "both", NBD_REMOVE_SAFE, NULL), 0);
+    assert_false(is_busy(b0) || is_busy(b1));
+
+    expect_bitmaps(f, false, wishes, 1, -EINVAL); /* it records, though clients cannot write */
+    expect_bitmaps(f, false, wishes + 1, 1, 0);
+    wishes[1].name = "none";
+    expect_bitmaps(f, true, wishes, 2, -ENOENT);
+    assert_false(is_busy(b0)); /* what had been found is let go */
+    expect_bitmaps(f, true, wishes, NBD_MAX_EXPORT_BITMAPS + 1, -E2BIG);
+    assert_int_equal(bdrv_bitmap_remove(b0, NULL), 0);
+    assert_int_equal(bdrv_bitmap_remove(b1, NULL), 0);
+}
+
+static void count_call(void *opaque)
+{
+    ++*(unsigned *)opaque;
+}
+
+/* Told when the last one that was in transmission has gone, not by those that only negotiated. */
+static void test_idle(void **state)
+{
+    struct fixture *f = *state;
+    unsigned calls = 0;
+    struct nbd_server_options so = {
+        .size = sizeof(so), .idle_cb = count_call, .idle_opaque = &calls};
+    struct nbd_export_options eo = {.size = sizeof(eo), .name = "disk"};
+    int one, two;
+
+    nbd_server_free(f->server);
+    f->server = nbd_server_new(f->pl, &so, NULL);
+    assert_int_equal(nbd_server_add_export(f->server, f->blk, &eo, NULL), 0);
+    one = client_new(f);
+    client_greet(f, one);
+    client_option(one, NBD_OPT_ABORT, NULL, 0);
+    assert_int_equal(client_option_end(f, one), NBD_REP_ACK);
+    assert_true(client_at_end(f, one));
+    close(one);
+    spin(f);
+    assert_int_equal(calls, 0);
+    one = client_new(f);
+    two = client_new(f);
+    assert_int_equal(client_go(f, one, "disk"), NBD_REP_ACK);
+    assert_int_equal(client_go(f, two, "disk"), NBD_REP_ACK);
+    client_request(one, NBD_CMD_DISC, 0, 0);
+    assert_true(client_at_end(f, one));
+    spin(f);
+    assert_int_equal(calls, 0);
+    client_request(two, NBD_CMD_DISC, 0, 0);
+    assert_true(client_at_end(f, two));
+    spin(f);
+    assert_int_equal(calls, 1);
+    close(one);
+    close(two);
 }
 
 static void test_empty_backend(void **state)
@@ -516,6 +611,8 @@ int main(void)
         cmocka_unit_test(test_new_buffers_are_clear),
         T(test_read_write_stats),
         T(test_exports),
+        T(test_bitmaps),
+        T(test_idle),
         T(test_empty_backend),
         T(test_medium_goes),
         T(test_remove_in_use),
