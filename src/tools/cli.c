@@ -211,6 +211,28 @@ struct cli_args cli_args_begin(struct cli *cli, int argc, char **argv)
     return (struct cli_args){.cli = cli, .argc = argc, .argv = argv, .index = 1};
 }
 
+/* A fault in the words of getopt_long, and what stands below it. */
+static int getopt_fault(struct cli_args *args, const char *fmt, ...)
+    __attribute__((format(printf, 2, 3)));
+static int getopt_fault(struct cli_args *args, const char *fmt, ...)
+{
+    struct cli *cli = args->cli;
+    va_list ap;
+
+    print_prefix(cli, "");
+    va_start(ap, fmt);
+    vput_line(cli->err, fmt, ap);
+    va_end(ap);
+    cli_error(cli, "%s", cli_spelling(cli)->try_line);
+    cli->usage_told = true;
+    return CLI_BAD;
+}
+
+static bool getopt_words(const struct cli_args *args)
+{
+    return cli_spelling(args->cli)->getopt_words;
+}
+
 static int unknown_option(struct cli_args *args, const char *text, size_t len)
 {
     const char *words[WORDS_MAX + 1];
@@ -218,6 +240,9 @@ static int unknown_option(struct cli_args *args, const char *text, size_t len)
     char typed[WORD_MAX + 2];
     size_t n = 0;
 
+    if (getopt_words(args)) {
+        return getopt_fault(args, "unrecognized option '--%s'", text);
+    }
     if (cli_stands_in(args->cli)) {
         cli_usage_error(args->cli, "unrecognized option '--%s'", text);
         return CLI_BAD;
@@ -252,6 +277,10 @@ static int take_value(struct cli_args *args, const char *attached, const char *s
         args->value = attached;
     } else if (args->index < args->argc) {
         args->value = args->argv[args->index++];
+    } else if (getopt_words(args)) {
+        return shown[1] == '-'
+                   ? getopt_fault(args, "option '%s' requires an argument", shown)
+                   : getopt_fault(args, "option requires an argument -- '%s'", shown + 1);
     } else if (!cli_stands_in(args->cli)) {
         cli_usage_error(args->cli, "option '%s' needs a value: %s", shown, args->option->arg);
         return CLI_BAD;
@@ -268,20 +297,41 @@ static bool may_lack_value(const struct cli_option *o)
     return o->arg && o->arg[0] == '[';
 }
 
+/* The only option whose name begins so; NULL: none, or one of several. */
+static const struct cli_option *cut_short(const struct cli_args *args, const char *text, size_t len)
+{
+    const struct cli_option *found = NULL;
+
+    for (const struct cli_option *o = args->cli->command->options; o->id; o++) {
+        if (o->name && strncmp(o->name, text, len) == 0) {
+            if (found) {
+                return NULL;
+            }
+            found = o;
+        }
+    }
+    return found;
+}
+
+static const struct cli_option *find_long(const struct cli_args *args, const char *text, size_t len)
+{
+    for (const struct cli_option *o = args->cli->command->options; o->id; o++) {
+        if (o->name && strlen(o->name) == len && memcmp(o->name, text, len) == 0) {
+            return o;
+        }
+    }
+    return getopt_words(args) && len > 0 ? cut_short(args, text, len) : NULL;
+}
+
 static int next_long(struct cli_args *args)
 {
     const char *text = args->argv[args->index++] + 2;
     size_t len = strcspn(text, "=");
     const char *attached = text[len] == '=' ? text + len + 1 : NULL;
-    const struct cli_option *o = args->cli->command->options;
+    const struct cli_option *o = find_long(args, text, len);
     char shown[64];
 
-    for (; o->id; o++) {
-        if (o->name && strlen(o->name) == len && memcmp(o->name, text, len) == 0) {
-            break;
-        }
-    }
-    if (!o->id) {
+    if (!o) {
         return len == 4 && memcmp(text, "help", 4) == 0 ? show_help(args)
                                                         : unknown_option(args, text, len);
     }
@@ -293,6 +343,9 @@ static int next_long(struct cli_args *args)
     if (o->arg) {
         snprintf(shown, sizeof(shown), "--%s", o->name);
         return take_value(args, attached, shown);
+    }
+    if (attached && getopt_words(args)) {
+        return getopt_fault(args, "option '--%s' doesn't allow an argument", o->name);
     }
     if (attached) {
         cli_usage_error(args->cli, "option '--%s' takes no value", o->name);
@@ -317,6 +370,9 @@ static int next_short(struct cli_args *args)
     if (!o->id) {
         if (letter == 'h') {
             return show_help(args);
+        }
+        if (getopt_words(args)) {
+            return getopt_fault(args, "invalid option -- '%c'", letter);
         }
         cli_usage_error(args->cli,
                         !cli_stands_in(args->cli) ? "no option '%s'" : "unrecognized option '%s'",

@@ -26,6 +26,7 @@ extern const struct cli_command command_top;      /* top/top.c */
 extern const struct cli_command command_daemon;   /* daemon/daemon.c */
 extern const struct cli_command command_docs;     /* docs/docs.c */
 extern const struct cli_command command_bench;    /* img/bench.c */
+extern const struct cli_command command_nbd;      /* nbd/nbd.c */
 extern const struct cli_command command_io;       /* io/io.c */
 
 #endif

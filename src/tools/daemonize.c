@@ -90,35 +90,42 @@ void daemonize_ready(int fd)
 
 /* ---- file ---- */
 
-int pidfile_write(struct cli *cli, const char *path)
+static int pidfile_fault(struct cli *cli, const char *lead, int fd, const char *what,
+                         const char *path, int ret)
+{
+    if (fd >= 0) {
+        os->close(fd);
+    }
+    if (path) {
+        cli_error(cli, "%s%s '%s': %s", lead, what, path, strerror(-ret));
+    } else {
+        cli_error(cli, "%s%s: %s", lead, what, strerror(-ret));
+    }
+    return ret;
+}
+
+int pidfile_write(struct cli *cli, const char *path, const char *lead)
 {
     struct flock lock = {.l_type = F_WRLCK, .l_whence = SEEK_SET};
     char text[32];
-    int fd = os->open(path, O_RDWR | O_CREAT, 0644);
-    int ret = fd;
+    int fd = os->open(path, O_RDWR | O_CREAT, 0600);
+    int ret;
 
-    if (fd >= 0) {
-        ret = os->lock(fd, F_OFD_SETLK, &lock);
-        if (ret == -EAGAIN || ret == -EACCES) {
-            cli_error(cli, "cannot create PID file: '%s' is another process's", path);
-            os->close(fd);
-            return ret;
-        }
+    if (fd < 0) {
+        return pidfile_fault(cli, lead, fd, "Could not create", path, fd);
     }
-    if (ret >= 0) {
-        ret = os->ftruncate(fd, 0);
+    ret = os->lock(fd, F_OFD_SETLK, &lock);
+    if (ret < 0) {
+        return pidfile_fault(cli, lead, fd, "Cannot lock pid file", NULL, ret);
     }
+    ret = os->ftruncate(fd, 0);
     if (ret >= 0) {
         int bytes = snprintf(text, sizeof(text), "%ld\n", (long)getpid());
 
         ret = os->write(fd, text, (size_t)bytes) == bytes ? 0 : -EIO;
     }
     if (ret < 0) {
-        cli_error(cli, "cannot create PID file: '%s': %s", path, strerror(-ret));
-        if (fd >= 0) {
-            os->close(fd);
-        }
-        return ret;
+        return pidfile_fault(cli, lead, fd, "Failed to write pid file", path, ret);
     }
     return fd;
 }

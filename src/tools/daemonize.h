@@ -15,8 +15,8 @@ int daemonize_begin(struct cli *cli, int *ret_fd, int *ret_code);
 void daemonize_ready(int fd);
 
 /* Write the number of this process to a file, which is locked as long as it runs. Its descriptor,
- * or -errno that was printed. */
-int pidfile_write(struct cli *cli, const char *path);
+ * or -errno that was printed, behind the words in lead. */
+int pidfile_write(struct cli *cli, const char *path, const char *lead);
 void pidfile_remove(const char *path, int fd); /* fd < 0: nothing */
 
 #endif

@@ -244,6 +244,9 @@ static BlockOptions *disk_options(const struct disk_args *args, Error **errp)
     if (ret == 0 && key && !block_options_has(options, key)) {
         ret = block_options_set_str(options, key, args->aio);
     }
+    if (ret == 0 && args->detect_zeroes && !block_options_has(options, "detect-zeroes")) {
+        ret = block_options_set_str(options, "detect-zeroes", args->detect_zeroes);
+    }
     if (ret < 0) {
         error_set(errp, -ret, "out of memory");
         block_options_free(options);
@@ -387,8 +390,9 @@ BlockBackend *disk_open(struct cli *cli, Platter *pl, const struct disk_args *ar
     const char *name = args->image_opts ? NULL : args->file;
     BlockDriverState *bs;
     BlockBackend *blk;
+    struct disk_args above = *args; /* of what was put above the disk */
     int flags = cache->flags;
-    bool opened = false;
+    bool no_snapshot = false;
 
     if (!options) {
         cli_report(cli, err);
@@ -409,11 +413,19 @@ BlockBackend *disk_open(struct cli *cli, Platter *pl, const struct disk_args *ar
     if (bs && args->snapshot && show_snapshot(bs, args->snapshot, &err) < 0) {
         bdrv_unref(bs);
         bs = NULL;
-        opened = true;
+        no_snapshot = true;
     }
-    blk = bs ? backend_new(pl, bs, args, &err) : NULL;
+    if (bs && args->wrap) {
+        bs = args->wrap(pl, bs, args->wrap_opaque, &err);
+        if (!bs) {
+            cli_report(cli, err);
+            return NULL;
+        }
+    }
+    above.writable = bs && !bdrv_is_read_only(bs);
+    blk = bs ? backend_new(pl, bs, args->wrap ? &above : args, &err) : NULL;
     if (!blk) {
-        report_open(cli, args, opened, err);
+        report_open(cli, args, no_snapshot, err);
         return NULL;
     }
     if (cache->write_through) {

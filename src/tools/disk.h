@@ -30,6 +30,11 @@ struct disk_args {
     const char *allow_refs[DISK_ALLOW_REFS_MAX];
     unsigned allow_refs_count;
     const char *backing_depth; /* a number; NULL: the usual */
+    const char *detect_zeroes; /* off, on, unmap; NULL: off */
+    /* What is to be served instead of the disk that was opened, which passes in; NULL: itself. NULL
+     * with errp. */
+    BlockDriverState *(*wrap)(Platter *pl, BlockDriverState *bs, void *opaque, Error **errp);
+    void *wrap_opaque;
 };
 
 /* Options that many commands have. A command puts the rows that it knows into its table;

@@ -28,6 +28,7 @@ static const struct cli_command *const commands[] = {
     &command_rebase,
     &command_commit,
     &command_serve,
+    &command_nbd,
     &command_daemon,
     &command_top,
     &command_bench,
@@ -62,6 +63,11 @@ static const struct cli_program compat_programs[] = {
         .name = "qemu-io",
         .only = &command_io,
         .spelling = &spelling_qemu_io,
+    },
+    {
+        .name = "qemu-nbd",
+        .only = &command_nbd,
+        .spelling = &spelling_qemu_nbd,
     },
     {
         .name = "qemu-storage-daemon",

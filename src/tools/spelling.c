@@ -36,3 +36,14 @@ const struct cli_spelling spelling_qemu_storage_daemon = {
     .image_refs = "follow",
     .version_word = "version ",
 };
+
+const struct cli_spelling spelling_qemu_nbd = {
+    .warns_of_guessed = true,
+    .usage_exit = CLI_EXIT_FAILED,
+    .image_refs = "follow",
+    .try_line = "Try `qemu-nbd --help' for more information.",
+    .open_failed = "Failed to blk_new_open ",
+    .open_quote = "'",
+    .version_word = "",
+    .getopt_words = true,
+};

@@ -17,11 +17,13 @@ struct cli_spelling {
     const char *open_failed;  /* stands before the name of a disk that cannot be opened; or NULL */
     const char *open_quote;   /* on both sides of that name */
     const char *version_word; /* "NAME version 1.2" */
+    bool getopt_words;        /* options may be cut short; faults are told as getopt_long does */
 };
 
 extern const struct cli_spelling spelling_native;
 extern const struct cli_spelling spelling_qemu_img;
 extern const struct cli_spelling spelling_qemu_io;
+extern const struct cli_spelling spelling_qemu_nbd;
 extern const struct cli_spelling spelling_qemu_storage_daemon;
 
 #endif

@@ -126,6 +126,23 @@ def test_work_on_an_export(folder):
     assert 'No errors' in out[1] and 'read 4096/4096' in out[2]
 
 
+def test_stand_in_for_qemu_nbd(folder):
+    if 'qcow2' not in formats() or 'nbd' not in formats():
+        pytest.skip('this build has no qcow2, or no nbd')
+    for line in (['create', '-q', '-f', 'qcow2', 'work.qcow2', '1M'],
+                 ['bitmap', '--add', 'work.qcow2', 'since-before']):
+        good(['platter', *line], folder)
+    lines = [[w.replace('SOCKET', str(folder / 's')) for w in line]
+             for line in recipe('Stand in for qemu-nbd')]
+    good(lines[0], folder)
+    try:
+        assert 'description: a disk' in good(lines[1], folder)
+        if shutil.which('nbdinfo'):
+            assert 'clean' in good(lines[2], folder)
+    finally:
+        os.kill(int((folder / 'nbd.pid').read_text()), signal.SIGTERM)
+
+
 def test_link_the_library(folder):
     """With the library and headers installed under a prefix from the build folder."""
     build = os.environ.get('PLATTER_BUILD')

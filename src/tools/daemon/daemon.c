@@ -294,7 +294,7 @@ static int serve(struct daemon *d, int argc, char **argv)
     int code = carry_out(d, argc, argv);
 
     if (code == CLI_EXIT_OK && d->pidfile) {
-        d->pid_fd = pidfile_write(d->cli, d->pidfile);
+        d->pid_fd = pidfile_write(d->cli, d->pidfile, "cannot create PID file: ");
         code = d->pid_fd < 0 ? CLI_EXIT_FAILED : CLI_EXIT_OK;
     }
     if (code != CLI_EXIT_OK) {

@@ -1,0 +1,506 @@
+/* SPDX-License-Identifier: MIT */
+/* The command line of platter nbd. */
+#include <errno.h>
+#include <limits.h>
+#include <stdlib.h>
+#include <string.h>
+#include <unistd.h>
+
+#include "os/os.h"
+#include "tools/nbd/nbd.h"
+#include "util/mem.h"
+#include "util/options.h"
+
+enum nbd_option {
+    NBD_OPTION_AIO = 1,
+    NBD_OPTION_BIND,
+    NBD_OPTION_BITMAP,
+    NBD_OPTION_CACHE,
+    NBD_OPTION_CONNECT,
+    NBD_OPTION_DEPTH,
+    NBD_OPTION_DESCRIPTION,
+    NBD_OPTION_DETECT_ZEROES,
+    NBD_OPTION_DISCARD,
+    NBD_OPTION_DISCONNECT,
+    NBD_OPTION_FORK,
+    NBD_OPTION_LIST,
+    NBD_OPTION_NAME,
+    NBD_OPTION_NOCACHE,
+    NBD_OPTION_OBJECT,
+    NBD_OPTION_OFFSET,
+    NBD_OPTION_PERSISTENT,
+    NBD_OPTION_PID_FILE,
+    NBD_OPTION_PORT,
+    NBD_OPTION_READ_ONLY,
+    NBD_OPTION_SCRATCH,
+    NBD_OPTION_SELINUX,
+    NBD_OPTION_SHARED,
+    NBD_OPTION_SOCKET,
+    NBD_OPTION_TLS_AUTHZ,
+    NBD_OPTION_TLS_CREDS,
+    NBD_OPTION_TLS_HOSTNAME,
+    NBD_OPTION_TRACE,
+    NBD_OPTION_VERBOSE,
+    NBD_OPTION_VERSION,
+};
+
+const struct cli_option nbd_tool_options[] = {
+    {NBD_OPTION_SOCKET, 'k', "socket", "PATH", "listen on, or connect to, a unix socket"},
+    {NBD_OPTION_PORT, 'p', "port", "PORT", "TCP port; 10809 when not given, 0 chooses one"},
+    {NBD_OPTION_BIND, 'b', "bind", "ADDR", "address for TCP"},
+    {NBD_OPTION_SHARED, 'e', "shared", "N", "clients at a time; 1 when not given, 0: any number"},
+    {NBD_OPTION_PERSISTENT, 't', "persistent", NULL, "do not end when the last client has gone"},
+    {NBD_OPTION_NAME, 'x', "export-name", "NAME", "name of the export; empty when not given"},
+    {NBD_OPTION_DESCRIPTION, 'D', "description", "TEXT", "what the export is, for people"},
+    {NBD_OPTION_OFFSET, 'o', "offset", "OFFSET", "byte of the disk where the export begins"},
+    {NBD_OPTION_DEPTH, 'A', "allocation-depth", NULL, "offer qemu:allocation-depth"},
+    {NBD_OPTION_BITMAP, 'B', "bitmap", "NAME", "offer qemu:dirty-bitmap:NAME; may be repeated"},
+    {NBD_OPTION_LIST, 'L', "list", NULL, "list the exports of a server"},
+    {NBD_OPTION_FORK, 0, "fork", NULL, "go into the background once it listens"},
+    {NBD_OPTION_PID_FILE, 0, "pid-file", "PATH", "write the number of the process there then"},
+    DISK_ROW_FORMAT,
+    DISK_ROW_IMAGE_OPTS,
+    {NBD_OPTION_READ_ONLY, 'r', "read-only", NULL, "refuse writes"},
+    {NBD_OPTION_SCRATCH, 's', "snapshot", NULL, "writes go to a scratch file that ends with this"},
+    DISK_ROW_SNAPSHOT,
+    {NBD_OPTION_NOCACHE, 'n', "nocache", NULL, "as --cache=none"},
+    {NBD_OPTION_CACHE, 0, "cache", "MODE", "none, writeback, writethrough, directsync, unsafe"},
+    {NBD_OPTION_AIO, 0, "aio", "MODE", "threads, native or io_uring"},
+    {NBD_OPTION_DISCARD, 0, "discard", "MODE", "unmap (trim gives space back) or ignore"},
+    {NBD_OPTION_DETECT_ZEROES, 0, "detect-zeroes", "MODE", "off, on or unmap"},
+    {NBD_OPTION_OBJECT, 0, "object", "TYPE,id=ID,...", "refused: no object is of use yet"},
+    {NBD_OPTION_TLS_CREDS, 0, "tls-creds", "ID", "refused: TLS is not in this build"},
+    {NBD_OPTION_TLS_HOSTNAME, 0, "tls-hostname", "NAME", "refused: the same"},
+    {NBD_OPTION_TLS_AUTHZ, 0, "tls-authz", "ID", "refused: the same"},
+    {NBD_OPTION_TRACE, 'T', "trace", "PATTERN", "there are no trace events: warns"},
+    {NBD_OPTION_SELINUX, 0, "selinux-label", "LABEL", "refused: not in this build"},
+    {NBD_OPTION_CONNECT, 'c', "connect", "DEV", "refused: attaching kernel devices"},
+    {NBD_OPTION_DISCONNECT, 'd', "disconnect", NULL, "refused: the same"},
+    {NBD_OPTION_VERBOSE, 'v', "verbose", NULL, "tell where it listens"},
+    {NBD_OPTION_VERSION, 'V', "version", NULL, "print the version"},
+    DISK_ROWS_REFS,
+    {0},
+};
+
+const char *nbd_args_host(const struct cli *cli, const struct nbd_args *args)
+{
+    return args->bind ? args->bind : cli_stands_in(cli) ? "0.0.0.0" : "127.0.0.1";
+}
+
+const char *nbd_args_port(const struct nbd_args *args)
+{
+    return args->port ? args->port : NBD_PORT_DEFAULT;
+}
+
+int nbd_report_activated(struct cli *cli, int fd, int ret)
+{
+    return cli_error(cli, "Socket activation failed: invalid file descriptor fd = %d: %s", fd,
+                     strerror(-ret));
+}
+
+int nbd_report_long_path(struct cli *cli, const struct nbd_args *args)
+{
+    cli_error(cli, "UNIX socket path '%s' is too long", args->socket);
+    fputs("Path must be less than 108 bytes\n", cli->err);
+    return CLI_EXIT_FAILED;
+}
+
+int nbd_report_resolution(struct cli *cli, const struct nbd_args *args, const char *text)
+{
+    const char *why = strrchr(text, ':');
+
+    return cli_error(cli, "address resolution failed for %s:%s:%s", nbd_args_host(cli, args),
+                     nbd_args_port(args), why ? why + 1 : text);
+}
+
+/* ---- values ---- */
+
+/* As C writes integers, without sign or suffix. */
+static bool take_integer(const char *text, uint64_t max, uint64_t *ret)
+{
+    char *end;
+
+    errno = 0;
+    *ret = strtoull(text, &end, 0);
+    return text[0] >= '0' && text[0] <= '9' && *end == '\0' && errno == 0 && *ret <= max;
+}
+
+static int take_word(struct cli *cli, const char **to, const char *value, const char *shown)
+{
+    if (*to) {
+        return cli_error(cli, "%s can only be specified once", shown);
+    }
+    *to = value;
+    return CLI_EXIT_OK;
+}
+
+static bool is_one_of(const char *word, const char *const *words)
+{
+    for (; *words; words++) {
+        if (strcmp(*words, word) == 0) {
+            return true;
+        }
+    }
+    return false;
+}
+
+static int take_discard(struct nbd_args *args, const struct cli_args *a)
+{
+    static const char *const modes[] = {"ignore", "off", "unmap", "on", NULL};
+
+    if (args->disk.discard) {
+        return cli_error(a->cli, "--discard can only be specified once");
+    }
+    args->disk.discard = a->value;
+    return is_one_of(a->value, modes) ? CLI_EXIT_OK
+                                      : cli_error(a->cli, "Invalid discard mode `%s'", a->value);
+}
+
+static int take_detect_zeroes(struct nbd_args *args, const struct cli_args *a)
+{
+    static const char *const modes[] = {"off", "on", "unmap", NULL};
+    const char *discard = args->disk.discard;
+
+    if (!is_one_of(a->value, modes)) {
+        return cli_error(a->cli, "Failed to parse detect_zeroes mode: invalid parameter value: %s",
+                         a->value);
+    }
+    if (strcmp(a->value, "unmap") == 0 &&
+        (!discard || (strcmp(discard, "unmap") != 0 && strcmp(discard, "on") != 0))) {
+        return cli_error(a->cli, "setting detect-zeroes to unmap is not allowed without setting "
+                                 "discard operation to unmap");
+    }
+    args->disk.detect_zeroes = a->value;
+    return CLI_EXIT_OK;
+}
+
+static int take_cache(struct nbd_args *args, const struct cli_args *a, const char *mode)
+{
+    int code = take_word(a->cli, &args->disk.cache, mode, "-n and --cache");
+
+    if (code == CLI_EXIT_OK && !disk_cache_is_known(mode)) {
+        return cli_error(a->cli, "Invalid cache mode `%s'", mode);
+    }
+    return code;
+}
+
+static int take_aio(struct nbd_args *args, const struct cli_args *a)
+{
+    static const char *const modes[] = {"threads", "native", "io_uring", NULL};
+    int code = take_word(a->cli, &args->disk.aio, a->value, "--aio");
+
+    if (code == CLI_EXIT_OK && !is_one_of(a->value, modes)) {
+        return cli_error(a->cli, "Invalid aio mode '%s'", a->value);
+    }
+    return code;
+}
+
+static int take_bitmap(struct nbd_args *args, const struct cli_args *a)
+{
+    if (args->bitmap_count == NBD_MAX_EXPORT_BITMAPS) {
+        return cli_error(a->cli, "more than %d bitmaps of one export", NBD_MAX_EXPORT_BITMAPS);
+    }
+    args->bitmaps[args->bitmap_count++].name = a->value;
+    return CLI_EXIT_OK;
+}
+
+static int take_snapshot(struct nbd_args *args, const struct cli_args *a)
+{
+    BlockOptions *options;
+    const char *key = NULL;
+    int code = CLI_EXIT_OK;
+
+    args->disk.snapshot = a->value;
+    if (strncmp(a->value, "snapshot.", 9) != 0) {
+        return CLI_EXIT_OK;
+    }
+    options = block_options_parse(a->value, NULL, NULL);
+    while (options && (key = block_options_next_key(options, key)) != NULL) {
+        if (strcmp(key, "snapshot.id") != 0 && strcmp(key, "snapshot.name") != 0) {
+            code = cli_error(a->cli, "Invalid parameter '%s'", key);
+            break;
+        }
+    }
+    if (!options || code != CLI_EXIT_OK) {
+        code = cli_error(a->cli, "Failed in parsing snapshot param `%s'", a->value);
+    }
+    block_options_free(options);
+    return code;
+}
+
+static int refuse(const struct cli_args *a, const char *what)
+{
+    return cli_error(a->cli, "%s in this build: --%s%s%s cannot be honoured", what, a->option->name,
+                     a->value ? " " : "", a->value ? a->value : "");
+}
+
+static int refuse_object(const struct cli_args *a)
+{
+    return strncmp(a->value, "tls-", 4) == 0 || strncmp(a->value, "authz-", 6) == 0
+               ? refuse(a, "TLS is not")
+               : refuse(a, "there is no use for such objects");
+}
+
+static int take_number(struct nbd_args *args, int id, const struct cli_args *a)
+{
+    uint64_t value;
+
+    if (id == NBD_OPTION_OFFSET) {
+        return take_integer(a->value, INT64_MAX, &args->offset)
+                   ? CLI_EXIT_OK
+                   : cli_error(a->cli, "Invalid offset '%s'", a->value);
+    }
+    if (!take_integer(a->value, INT_MAX, &value)) {
+        return cli_error(a->cli, "Invalid shared device number '%s'", a->value);
+    }
+    args->shared = (unsigned)value;
+    return CLI_EXIT_OK;
+}
+
+/* ---- options ---- */
+
+static bool take_switch(struct nbd_args *args, int id)
+{
+    const struct {
+        int id;
+        bool *to;
+    } switches[] = {
+        {NBD_OPTION_DEPTH, &args->allocation_depth},
+        {NBD_OPTION_DISCONNECT, &args->disconnect},
+        {NBD_OPTION_FORK, &args->fork},
+        {NBD_OPTION_LIST, &args->list},
+        {NBD_OPTION_PERSISTENT, &args->persistent},
+        {NBD_OPTION_READ_ONLY, &args->read_only},
+        {NBD_OPTION_SCRATCH, &args->scratch},
+        {NBD_OPTION_VERBOSE, &args->verbose},
+    };
+
+    for (size_t i = 0; i < ARRAY_SIZE(switches); i++) {
+        if (switches[i].id == id) {
+            *switches[i].to = true;
+            return true;
+        }
+    }
+    return false;
+}
+
+static bool take_text(struct nbd_args *args, int id, const char *value)
+{
+    const struct {
+        int id;
+        const char **to;
+    } texts[] = {
+        {NBD_OPTION_BIND, &args->bind},         {NBD_OPTION_CONNECT, &args->device},
+        {NBD_OPTION_NAME, &args->name},         {NBD_OPTION_DESCRIPTION, &args->description},
+        {NBD_OPTION_PID_FILE, &args->pid_file}, {NBD_OPTION_PORT, &args->port},
+        {NBD_OPTION_SOCKET, &args->socket},
+    };
+
+    for (size_t i = 0; i < ARRAY_SIZE(texts); i++) {
+        if (texts[i].id == id) {
+            *texts[i].to = value;
+            return true;
+        }
+    }
+    return false;
+}
+
+static int take_rest(struct nbd_args *args, int id, const struct cli_args *a)
+{
+    switch (id) {
+    case NBD_OPTION_AIO:
+        return take_aio(args, a);
+    case NBD_OPTION_BITMAP:
+        return take_bitmap(args, a);
+    case NBD_OPTION_CACHE:
+        return take_cache(args, a, a->value);
+    case NBD_OPTION_NOCACHE:
+        return take_cache(args, a, "none");
+    case NBD_OPTION_DETECT_ZEROES:
+        return take_detect_zeroes(args, a);
+    case NBD_OPTION_DISCARD:
+        return take_discard(args, a);
+    case NBD_OPTION_OFFSET:
+    case NBD_OPTION_SHARED:
+        return take_number(args, id, a);
+    case DISK_OPTION_SNAPSHOT:
+        return take_snapshot(args, a);
+    case NBD_OPTION_OBJECT:
+        return refuse_object(a);
+    case NBD_OPTION_TLS_AUTHZ:
+    case NBD_OPTION_TLS_CREDS:
+    case NBD_OPTION_TLS_HOSTNAME:
+        return refuse(a, "TLS is not");
+    case NBD_OPTION_SELINUX:
+        return refuse(a, "SELinux labels are not");
+    case NBD_OPTION_TRACE:
+        cli_warning(a->cli, "trace event '%s' does not exist", a->value);
+        return CLI_EXIT_OK;
+    default:
+        (void)disk_take_option(&args->disk, id, a);
+        return CLI_EXIT_OK;
+    }
+}
+
+/* What makes no sense when listing. */
+static bool is_per_device(int id)
+{
+    switch (id) {
+    case NBD_OPTION_AIO:
+    case NBD_OPTION_BITMAP:
+    case NBD_OPTION_CACHE:
+    case NBD_OPTION_CONNECT:
+    case NBD_OPTION_DEPTH:
+    case NBD_OPTION_DESCRIPTION:
+    case NBD_OPTION_DETECT_ZEROES:
+    case NBD_OPTION_DISCARD:
+    case NBD_OPTION_DISCONNECT:
+    case NBD_OPTION_NAME:
+    case NBD_OPTION_NOCACHE:
+    case NBD_OPTION_OFFSET:
+        return true;
+    default:
+        return false;
+    }
+}
+
+/* ---- the whole ---- */
+
+static int wrong_operands(struct cli *cli)
+{
+    return cli_usage_error(cli, "Invalid number of arguments");
+}
+
+static int check_list(struct cli *cli, const struct nbd_args *args, unsigned operands)
+{
+    if (operands > 0) {
+        return cli_error(cli, "List mode is incompatible with a file name");
+    }
+    if (args->per_device) {
+        return cli_error(cli, "List mode is incompatible with per-device settings");
+    }
+    return args->fork ? cli_error(cli, "List mode is incompatible with forking") : CLI_EXIT_OK;
+}
+
+/* The kernel's devices: said first where there are none. */
+static int check_device(struct cli *cli, const struct nbd_args *args)
+{
+    const char *device = args->disconnect ? args->disk.file : args->device;
+
+    if (access(device, F_OK) < 0) {
+        return cli_error(cli, "%s %s: %s", args->disconnect ? "Cannot open" : "Failed to open",
+                         device, strerror(errno));
+    }
+    return cli_error(cli, "attaching kernel devices is not in this build: '%s' stays as it is",
+                     device);
+}
+
+/* Sockets that a service manager passed to this process: sd_listen_fds(3). */
+static int check_activation(struct cli *cli, struct nbd_args *args)
+{
+    const char *pid = getenv("LISTEN_PID");
+    const char *count = getenv("LISTEN_FDS");
+    uint64_t value;
+
+    if (!pid || !count || !take_integer(pid, INT_MAX, &value) || value != (uint64_t)getpid() ||
+        !take_integer(count, 64, &value) || value == 0) {
+        return CLI_EXIT_OK;
+    }
+    if (args->list || args->device || args->socket || args->port || args->bind) {
+        return cli_error(cli, "%s cannot be used with socket activation",
+                         args->list     ? "-L"
+                         : args->device ? "-c"
+                         : args->socket ? "-k"
+                         : args->port   ? "-p"
+                                        : "-b");
+    }
+    for (uint64_t i = 0; i < value; i++) { /* before other files are given these numbers */
+        int fd = NBD_FIRST_ACTIVATED + (int)i;
+        int ret = os->fcntl_getfl(fd);
+
+        if (ret < 0) {
+            return nbd_report_activated(cli, fd, ret);
+        }
+    }
+    args->activated = (unsigned)value;
+    unsetenv("LISTEN_PID"); /* not for children */
+    unsetenv("LISTEN_FDS");
+    return CLI_EXIT_OK;
+}
+
+static int check_strings(struct cli *cli, const struct nbd_args *args)
+{
+    if (args->name && strlen(args->name) > 4096) {
+        return cli_error(cli, "export name '%s' too long", args->name);
+    }
+    if (args->description && strlen(args->description) > 4096) {
+        return cli_error(cli, "export description '%s' too long", args->description);
+    }
+    if (args->socket && args->socket[0] != '/' && cli_stands_in(cli)) {
+        return cli_error(cli, "socket path must be absolute");
+    }
+    return CLI_EXIT_OK;
+}
+
+static int check_all(struct cli *cli, struct nbd_args *args, unsigned operands)
+{
+    int code;
+
+    if (args->list) {
+        code = check_list(cli, args, operands);
+    } else {
+        code = operands != 1 ? wrong_operands(cli) : CLI_EXIT_OK;
+    }
+    if (code == CLI_EXIT_OK && (args->disconnect || args->device)) {
+        code = check_device(cli, args);
+    }
+    if (code == CLI_EXIT_OK && args->disk.image_opts && args->disk.format) {
+        code = cli_error(cli, "--image-opts and -f are mutually exclusive");
+    }
+    if (code == CLI_EXIT_OK) {
+        code = check_strings(cli, args);
+    }
+    if (code == CLI_EXIT_OK) {
+        code = check_activation(cli, args);
+    }
+    args->read_only |= args->disk.snapshot != NULL;
+    args->disk.writable = !args->read_only && !args->scratch;
+    if (code == CLI_EXIT_OK && !args->list && !disk_args_check(cli, &args->disk)) {
+        code = CLI_EXIT_USAGE;
+    }
+    return code;
+}
+
+bool nbd_args_parse(struct cli *cli, int argc, char **argv, struct nbd_args *args, int *ret_code)
+{
+    struct cli_args a = cli_args_begin(cli, argc, argv);
+    unsigned operands = 0;
+    int id;
+
+    *ret_code = CLI_EXIT_OK;
+    while (*ret_code == CLI_EXIT_OK && (id = cli_next(&a)) != CLI_END) {
+        if (id == CLI_HELP) {
+            return false;
+        }
+        if (id == NBD_OPTION_VERSION) {
+            fprintf(cli->out, "%s %s%s\n", cli->program->name, platter_version(),
+                    cli_stands_in(cli) ? " (Platter)" : "");
+            return false;
+        }
+        if (id == CLI_OPERAND) {
+            args->disk.file = a.value;
+            operands++;
+            continue;
+        }
+        args->per_device |= is_per_device(id);
+        if (id == CLI_BAD) {
+            *ret_code = CLI_EXIT_USAGE;
+        } else if (!take_switch(args, id) && !take_text(args, id, a.value)) {
+            *ret_code = take_rest(args, id, &a);
+        }
+    }
+    if (*ret_code == CLI_EXIT_OK) {
+        *ret_code = check_all(cli, args, operands);
+    }
+    return *ret_code == CLI_EXIT_OK;
+}

@@ -1,0 +1,227 @@
+/* SPDX-License-Identifier: MIT */
+/* What an NBD server offers, over libnbd. */
+#include <errno.h>
+#include <inttypes.h>
+#include <stdlib.h>
+#include <string.h>
+
+#include <libnbd.h>
+
+#include "tools/nbd/nbd.h"
+#include "util/mem.h"
+
+#define EXPORTS_MAX 10000 /* that are listed of one server */
+#define CONTEXTS_MAX 1000 /* of one export */
+
+struct entry {
+    char *name;        /* owned */
+    char *description; /* owned */
+};
+
+struct words {
+    char **list; /* owned, each too */
+    unsigned count;
+};
+
+struct listing {
+    struct cli *cli;
+    struct nbd_handle *nbd;
+    struct entry *entries;
+    unsigned count;
+    bool full; /* there are more, or no memory for more */
+};
+
+/* ---- collecting ---- */
+
+static int add_entry(void *opaque, const char *name, const char *description)
+{
+    struct listing *l = opaque;
+    struct entry *entries;
+
+    if (l->count == EXPORTS_MAX) {
+        l->full = true;
+        return 0;
+    }
+    entries = realloc(l->entries, (l->count + 1) * sizeof(*entries));
+    if (!entries) {
+        l->full = true;
+        return 0;
+    }
+    l->entries = entries;
+    entries[l->count] = (struct entry){strdup(name), strdup(description)};
+    l->full |= !entries[l->count].name || !entries[l->count].description;
+    l->count++;
+    return 0;
+}
+
+static int add_word(void *opaque, const char *word)
+{
+    struct words *w = opaque;
+    char **list = w->count < CONTEXTS_MAX ? realloc(w->list, (w->count + 1) * sizeof(*list)) : NULL;
+
+    if (list) {
+        w->list = list;
+        w->list[w->count] = strdup(word);
+        w->count += w->list[w->count] != NULL;
+    }
+    return 0;
+}
+
+static void words_fini(struct words *w)
+{
+    for (unsigned i = 0; i < w->count; i++) {
+        free(w->list[i]);
+    }
+    free(w->list);
+}
+
+static void listing_fini(struct listing *l)
+{
+    for (unsigned i = 0; i < l->count; i++) {
+        free(l->entries[i].name);
+        free(l->entries[i].description);
+    }
+    free(l->entries);
+    nbd_close(l->nbd);
+}
+
+/* ---- printing ---- */
+
+static void print_flags(struct listing *l)
+{
+    static const struct {
+        unsigned bit;
+        const char *name;
+        int (*get)(struct nbd_handle *nbd);
+    } rows[] = {
+        {1 << 1, "readonly", nbd_is_read_only},
+        {1 << 2, "flush", nbd_can_flush},
+        {1 << 3, "fua", nbd_can_fua},
+        {1 << 4, "rotational", nbd_is_rotational},
+        {1 << 5, "trim", nbd_can_trim},
+        {1 << 6, "zeroes", nbd_can_zero},
+        {1 << 7, "df", nbd_can_df},
+        {1 << 8, "multi", nbd_can_multi_conn},
+        {1 << 10, "cache", nbd_can_cache},
+        {1 << 11, "fast-zero", nbd_can_fast_zero},
+    };
+    unsigned flags = 1; /* that there are flags */
+
+    for (size_t i = 0; i < ARRAY_SIZE(rows); i++) {
+        flags |= rows[i].get(l->nbd) > 0 ? rows[i].bit : 0;
+    }
+    fprintf(l->cli->out, "  flags: 0x%x (", flags);
+    for (size_t i = 0; i < ARRAY_SIZE(rows); i++) {
+        if (flags & rows[i].bit) {
+            fprintf(l->cli->out, " %s", rows[i].name);
+        }
+    }
+    fputs(" )\n", l->cli->out);
+}
+
+static void print_sizes(struct listing *l)
+{
+    int64_t min = nbd_get_block_size(l->nbd, LIBNBD_SIZE_MINIMUM);
+
+    if (min > 0) {
+        fprintf(l->cli->out,
+                "  min block: %" PRId64 "\n  opt block: %" PRId64 "\n  max block: %" PRId64 "\n",
+                min, nbd_get_block_size(l->nbd, LIBNBD_SIZE_PREFERRED),
+                nbd_get_block_size(l->nbd, LIBNBD_SIZE_MAXIMUM));
+    }
+}
+
+static void print_contexts(struct listing *l)
+{
+    struct words contexts = {0};
+
+    if (nbd_opt_list_meta_context(
+            l->nbd, (nbd_context_callback){.callback = add_word, .user_data = &contexts}) >= 0 &&
+        contexts.count > 0) {
+        fprintf(l->cli->out, "  available meta contexts: %u\n", contexts.count);
+        for (unsigned i = 0; i < contexts.count; i++) {
+            cli_put_line(l->cli->out, "   %s", contexts.list[i]);
+        }
+    }
+    words_fini(&contexts);
+}
+
+static void print_entry(struct listing *l, const struct entry *e)
+{
+    FILE *out = l->cli->out;
+
+    if (!e->name || !e->description) {
+        return;
+    }
+    cli_put_line(out, " export: '%s'", e->name);
+    if (*e->description) {
+        cli_put_line(out, "  description: %s", e->description);
+    }
+    if (nbd_set_export_name(l->nbd, e->name) < 0 || nbd_opt_info(l->nbd) < 0) {
+        return; /* a server may know names only */
+    }
+    fprintf(out, "  size:  %" PRId64 "\n", nbd_get_size(l->nbd));
+    print_flags(l);
+    print_sizes(l);
+    print_contexts(l);
+}
+
+/* ---- the whole ---- */
+
+static int connect_failed(struct listing *l, const struct nbd_args *args)
+{
+    int err = nbd_get_errno();
+
+    if (!args->socket && err == 0) {
+        return nbd_report_resolution(l->cli, args, nbd_get_error());
+    }
+    if (err == 0) {
+        return cli_error(l->cli, "%s", nbd_get_error());
+    }
+    if (args->socket && err == ENAMETOOLONG) {
+        return nbd_report_long_path(l->cli, args);
+    }
+    if (args->socket) {
+        return cli_error(l->cli, "Failed to connect to '%s': %s", args->socket, strerror(err));
+    }
+    return cli_error(l->cli, "Failed to connect to '%s:%s': %s", nbd_args_host(l->cli, args),
+                     nbd_args_port(args), strerror(err));
+}
+
+static int list(struct listing *l, const struct nbd_args *args)
+{
+    int ret = nbd_set_opt_mode(l->nbd, true);
+
+    if (ret == 0) {
+        ret = args->socket
+                  ? nbd_connect_unix(l->nbd, args->socket)
+                  : nbd_connect_tcp(l->nbd, nbd_args_host(l->cli, args), nbd_args_port(args));
+    }
+    if (ret < 0) {
+        return connect_failed(l, args);
+    }
+    if (!nbd_aio_is_negotiating(l->nbd)) {
+        return cli_error(l->cli, "the server speaks a protocol that has no list of exports");
+    }
+    if (nbd_opt_list(l->nbd, (nbd_list_callback){.callback = add_entry, .user_data = l}) < 0) {
+        return cli_error(l->cli, "the server does not list its exports: %s", nbd_get_error());
+    }
+    fprintf(l->cli->out, "exports available: %u\n", l->count);
+    for (unsigned i = 0; i < l->count; i++) {
+        print_entry(l, &l->entries[i]);
+    }
+    (void)nbd_opt_abort(l->nbd);
+    if (l->full) {
+        return cli_error(l->cli, "the server has more exports than can be listed: %d", EXPORTS_MAX);
+    }
+    return CLI_EXIT_OK;
+}
+
+int nbd_list(struct cli *cli, const struct nbd_args *args)
+{
+    struct listing l = {.cli = cli, .nbd = nbd_create()};
+    int code = l.nbd ? list(&l, args) : cli_error(cli, "%s", nbd_get_error());
+
+    listing_fini(&l);
+    return code;
+}

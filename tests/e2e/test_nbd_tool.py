@@ -1,0 +1,260 @@
+# SPDX-License-Identifier: MIT
+"""platter nbd as the link qemu-nbd, beside the installed one: command lines that are refused, and
+servers looked at by nbdinfo, nbdcopy, qemu-io, qemu-img and the listing of either program."""
+import os
+import shutil
+import socket
+import stat
+import subprocess
+
+import pytest
+
+from nbd_tool import PROGRAM, alive, background
+from tools_common import needs, run
+
+pytestmark = needs('qcow2')
+
+REFUSED = [
+    [], ['plain.raw', 'b'], ['missing.img'], ['-Z', 'x'], ['--nosuch', 'x'], ['-k'], ['--socket'],
+    ['--fork=1', 'plain.raw'], ['-P', '1', 'plain.raw'],
+    ['-e', '-1', 'plain.raw'], ['-e', 'abc', 'plain.raw'], ['-e', '3k', 'plain.raw'],
+    ['-e', '99999999999', 'plain.raw'], ['-e', '', 'plain.raw'],
+    ['-o', 'abc', 'plain.raw'], ['-o', '2M', 'plain.raw'], ['-o', '', 'plain.raw'],
+    ['-o', '99999999999999999999999', 'plain.raw'],
+    ['-f', 'raw', '-k', '/FOLDER/s', '-o', '2097152', 'plain.raw'],
+    ['--cache=x', 'plain.raw'], ['-n', '--cache=none', 'plain.raw'],
+    ['--aio=x', 'plain.raw'], ['--aio=threads', '--aio=native', 'plain.raw'],
+    ['--discard=x', 'plain.raw'], ['--discard=on', '--discard=off', 'plain.raw'],
+    ['--detect-zeroes=x', 'plain.raw'], ['--detect-zeroes=unmap', 'plain.raw'],
+    ['-f', 'raw', '--image-opts', 'plain.raw'],
+    ['-L', 'x'], ['-L', '-x', 'a'], ['-L', '-o', '1'], ['-L', '-D', 'x'], ['-L', '-B', 'x'],
+    ['-L', '-A'], ['-L', '--fork'], ['-L', '--cache=none'], ['-L', '-c', '/dev/nbd0'],
+    ['-L', '-k', 'relative'], ['-L', '-k', '/FOLDER/none'], ['-L', '-k', '/' + 'x' * 200],
+    ['-L', '-b', '127.0.0.1', '-p', '1'], ['-L', '-p', 'xx'],
+    ['-k', 'relative', 'plain.raw'], ['-k', '', 'plain.raw'], ['-k', '/' + 'x' * 200, 'plain.raw'],
+    ['-k', '/FOLDER/none/s', '-f', 'raw', 'plain.raw'],
+    ['-p', 'abc', '-f', 'raw', 'plain.raw'],
+    ['--fork', '-k', '/FOLDER/none/s', '-f', 'raw', 'plain.raw'], ['--fork', 'missing.img'],
+    ['-f', 'raw', '-k', '/FOLDER/s', '--pid-file', '/FOLDER/none/p', 'plain.raw'],
+    ['-f', 'qcow2', '-k', '/FOLDER/s', '-B', 'none', 'base.qcow2'],
+    ['-f', 'raw', '-k', '/FOLDER/s', '-B', 'b0', 'plain.raw'],
+    ['-f', 'qcow2', '-k', '/FOLDER/s', '-l', 'none', 'base.qcow2'],
+    ['-f', 'qcow2', '-k', '/FOLDER/s', '-l', 'snapshot.id=77', 'base.qcow2'],
+    ['-f', 'qcow2', '-l', 'snapshot.x=77', 'base.qcow2'],
+    ['-c', '/dev/nosuchnbd', '-f', 'raw', 'plain.raw'], ['-d', '/dev/nosuchnbd'], ['-d'],
+    ['-x', 'x' * 5000, 'plain.raw'], ['-D', 'x' * 5000, 'plain.raw'],
+]
+
+
+@pytest.fixture(scope='module', name='link')
+def fixture_link(tmp_path_factory):
+    if not shutil.which(PROGRAM) or not shutil.which('nbdinfo'):
+        pytest.skip(f'{PROGRAM} or nbdinfo is not installed')
+    path = tmp_path_factory.mktemp('compat') / PROGRAM
+    os.symlink(os.environ['PLATTER_BIN'], path)
+    return path
+
+
+def make_images(tmp_path):
+    with open(tmp_path / 'plain.raw', 'wb') as f:
+        f.write(bytes(range(256)) * 256)
+        f.truncate(1 << 20)
+    for line in (['qemu-img', 'create', '-q', '-f', 'qcow2', 'base.qcow2', '1M'],
+                 ['qemu-img', 'bitmap', '--add', 'base.qcow2', 'b0'],
+                 ['qemu-io', '-c', 'write -q -P 3 64k 128k', 'base.qcow2'],
+                 ['qemu-img', 'snapshot', '-c', 'first', 'base.qcow2'],
+                 ['qemu-img', 'bitmap', '--add', 'base.qcow2', 'b1'],
+                 ['qemu-io', '-c', 'write -q -P 4 512k 64k', 'base.qcow2'],
+                 ['qemu-img', 'create', '-q', '-f', 'qcow2', '-b', 'base.qcow2', '-F', 'qcow2',
+                  'over.qcow2'],
+                 ['qemu-io', '-c', 'write -q -P 5 192k 64k', 'over.qcow2']):
+        assert run(line, cwd=tmp_path).returncode == 0
+    return tmp_path
+
+
+@pytest.fixture(name='images')
+def fixture_images(tmp_path):
+    return make_images(tmp_path)
+
+
+@pytest.fixture(scope='module', name='same_images')
+def fixture_same_images(tmp_path_factory, link):
+    return make_images(tmp_path_factory.mktemp('images'))
+
+
+@pytest.mark.parametrize('line', REFUSED, ids=lambda line: ' '.join(line)[:60])
+def test_refused_alike(line, link, same_images):
+    line = [word.replace('/FOLDER', str(same_images)) for word in line]
+    ours, theirs = (run([program, *line], cwd=same_images) for program in (link, PROGRAM))
+    assert (ours.returncode, ours.stdout, ours.stderr) == \
+        (theirs.returncode, theirs.stdout, theirs.stderr)
+    assert ours.returncode == 1
+
+
+SERVED = [
+    ['-f', 'raw', 'plain.raw'],
+    ['-f', 'raw', '-r', '-e', '3', 'plain.raw'],
+    ['-f', 'raw', '-e', '0', '-D', 'a text', '-x', 'a name', 'plain.raw'],
+    ['-f', 'raw', '-o', '512', '-r', 'plain.raw'],
+    ['-f', 'raw', '-o', '1048576', 'plain.raw'],
+    ['-f', 'raw', '-n', '--aio=native', '--discard=unmap', '--detect-zeroes=unmap', 'plain.raw'],
+    ['-f', 'raw', '--cache=writethrough', '--persist', 'plain.raw'],
+    ['--image-opts', 'driver=raw,file.driver=file,file.filename=plain.raw,offset=512'],
+    ['-f', 'qcow2', '-A', '-B', 'b0', '-B', 'b1', 'base.qcow2'],
+    ['-f', 'qcow2', '-r', '-A', '-B', 'b1', 'over.qcow2'],
+    ['-f', 'qcow2', '-B', 'b0', 'over.qcow2'],
+    ['-f', 'qcow2', '-l', 'first', 'base.qcow2'],
+    ['-f', 'qcow2', '-l', 'snapshot.id=1,snapshot.name=first', 'base.qcow2'],
+    ['-f', 'qcow2', '-s', '-B', 'b0', 'base.qcow2'],
+]
+CONTEXTS = ['base:allocation', 'qemu:allocation-depth', 'qemu:dirty-bitmap:b0',
+            'qemu:dirty-bitmap:b1']
+
+
+def name_of(line):
+    return line[line.index('-x') + 1].replace(' ', '%20') if '-x' in line else ''
+
+
+def looked_at(program, other, line, folder):
+    """What clients see: the listings of both programs, maps, and the content."""
+    with background(program, folder, '-t', *line) as server:
+        uri = server.uri(name_of(line))
+        lists = [run([who, '-L', '-k', server.socket]) for who in (PROGRAM, other)]
+        assert lists[0].stdout == lists[1].stdout and lists[1].returncode == 0
+        maps = [run(['nbdinfo', f'--map={context}', uri]).stdout for context in CONTEXTS
+                if context in lists[0].stdout]
+        assert run(['nbdcopy', uri, folder / 'copy']).returncode == 0
+        content = (folder / 'copy').read_bytes()
+        (folder / 'copy').unlink()
+    return lists[0].stdout, maps, content
+
+
+@pytest.mark.parametrize('line', SERVED, ids=' '.join)
+def test_served_alike(line, link, images):
+    theirs = looked_at(PROGRAM, link, line, images)
+    ours = looked_at(link, link, line, images)
+    assert ours == theirs
+    assert 'exports available: 1\n' in ours[0]
+
+
+def test_bitmap_as_clients_read_it(link, images):
+    with background(link, images, '-t', '-f', 'qcow2', '-B', 'b0', 'base.qcow2') as server:
+        assert run(['qemu-io', '-f', 'raw', '-c', 'write -q -P 9 768k 4k', server.uri()]).returncode == 0
+        told = run(['nbdinfo', '--map=qemu:dirty-bitmap:b0', server.uri()])
+    assert [line.split()[:3] for line in told.stdout.splitlines()] == [
+        ['0', '65536', '0'], ['65536', '131072', '1'], ['196608', '327680', '0'],
+        ['524288', '65536', '1'], ['589824', '196608', '0'], ['786432', '65536', '1'],
+        ['851968', '196608', '0']]
+    # and it is stored when the server has ended
+    assert run(['qemu-img', 'bitmap', '--remove', 'base.qcow2', 'b0'], cwd=images).returncode == 0
+    assert run(['qemu-img', 'check', '-q', 'base.qcow2'], cwd=images).returncode == 0
+
+
+def test_ends_with_the_last_client(link, images):
+    with background(link, images, '-f', 'raw', '-e', '2', 'plain.raw') as server:
+        assert run([link, '-L', '-k', server.socket]).returncode == 0
+        assert alive(server.pid)  # looking at the list is no use of the disk
+        assert run(['nbdinfo', '--size', server.uri()]).stdout == '1048576\n'
+        assert server.ended()
+
+
+def test_scratch_layer(link, images):
+    before = (images / 'base.qcow2').read_bytes()
+    with background(link, images, '-s', '-t', '-f', 'qcow2', 'base.qcow2') as server:
+        done = run(['qemu-io', '-f', 'raw', '-c', 'write -P 9 0 64k', '-c', 'read -P 9 0 64k',
+                    '-c', 'read -P 3 64k 128k', server.uri()])
+        assert done.returncode == 0, done.stdout
+    assert (images / 'base.qcow2').read_bytes() == before
+
+
+def test_clients_queue_for_a_place(link, images):
+    """With one client at a time the next one waits before the door, and is then served."""
+    with background(link, images, '-t', '-f', 'raw', 'plain.raw') as server:
+        with subprocess.Popen(['qemu-io', '-f', 'raw', server.uri()], stdin=subprocess.PIPE,
+                              stdout=subprocess.PIPE, text=True) as first:
+            first.stdin.write('length\n')
+            first.stdin.flush()
+            while '1 MiB' not in first.stdout.readline():
+                pass
+            with subprocess.Popen(['nbdinfo', '--size', server.uri()], stdout=subprocess.PIPE,
+                                  text=True) as second:
+                assert second.poll() is None
+                first.communicate('quit\n')
+                assert second.communicate(timeout=30)[0] == '1048576\n'
+
+
+def test_pid_file(link, images):
+    """Its old content goes; who holds it keeps it; the socket is this user's only."""
+    (images / 'nbd.pid').write_text('garbage that is longer than a number\n', encoding='ascii')
+    with background(link, images, '-t', '-f', 'raw', 'plain.raw') as server:
+        assert (images / 'nbd.pid').read_text(encoding='ascii') == f'{server.pid}\n'
+        assert stat.S_IMODE(os.stat(server.socket).st_mode) == 0o600
+        done = run([link, '-f', 'qcow2', '-r', '-k', images / 'other', '--pid-file',
+                    images / 'nbd.pid', images / 'base.qcow2'])
+        assert done.returncode == 1
+        assert done.stderr == 'qemu-nbd: Cannot lock pid file: Resource temporarily unavailable\n'
+        done = run([link, '-f', 'raw', '-k', server.socket, '-r', 'null-co://'])
+        assert done.returncode == 1
+        assert done.stderr == \
+            f'qemu-nbd: Failed to bind socket to {server.socket}: Address already in use\n'
+        assert run(['nbdinfo', '--size', server.uri()]).returncode == 0
+
+
+@pytest.mark.parametrize('count', ['1', '2'])
+def test_socket_activation(link, images, count):
+    listeners = []
+    for i in range(int(count)):
+        listeners.append(socket.socket(socket.AF_UNIX))
+        listeners[-1].bind(str(images / f'given{i}'))
+        listeners[-1].listen()
+    pid = os.fork()
+    if pid == 0:
+        high = [os.dup2(s.fileno(), 100 + i) for i, s in enumerate(listeners)]
+        for i, fd in enumerate(high):
+            os.dup2(fd, 3 + i, inheritable=True)
+        os.environ.update(LISTEN_PID=str(os.getpid()), LISTEN_FDS=count)
+        os.execv(link, [str(link), '-f', 'raw', '-r', str(images / 'plain.raw')])
+    last = images / f'given{int(count) - 1}'
+    assert run(['nbdinfo', '--size', f'nbd+unix:///?socket={last}']).stdout == '1048576\n'
+    assert os.waitpid(pid, 0)[1] == 0  # its last client has gone
+    for s in listeners:
+        s.close()
+
+
+def test_activation_is_for_one_process(link, images):
+    """The variables of another process are not for this one."""
+    with background(link, images, '-t', '-f', 'raw', 'plain.raw') as server:
+        assert run(['env', 'LISTEN_PID=1', 'LISTEN_FDS=1', link, '-L', '-k', server.socket]).returncode == 0
+    done = run(['sh', '-c', 'LISTEN_PID=$$ LISTEN_FDS=1 exec "$0" -f raw "$1" 3<&-', link,
+                images / 'plain.raw'])
+    assert done.returncode == 1
+    assert done.stderr == 'qemu-nbd: Socket activation failed: invalid file descriptor fd = 3: ' \
+        'Bad file descriptor\n'
+
+
+@pytest.mark.parametrize('option', [
+    ['--tls-creds', 'tls0'], ['--tls-authz', 'a'], ['--tls-hostname', 'h'],
+    ['--object', 'tls-creds-x509,id=tls0,dir=/x,endpoint=server'], ['--selinux-label', 'l'],
+])
+def test_what_is_not_there_is_refused_by_name(option, link, images):
+    done = run([link, *option, '-f', 'raw', 'plain.raw'], cwd=images)
+    assert done.returncode == 1
+    assert 'not in this build' in done.stderr and option[0] in done.stderr
+
+
+def test_native_name(images):
+    done = run([os.environ['PLATTER_BIN'], 'nbd', '-o', 'x', 'plain.raw'], cwd=images)
+    assert done.stderr == "platter: nbd: Invalid offset 'x'\n" and done.returncode == 1
+    with subprocess.Popen([os.environ['PLATTER_BIN'], 'nbd', '-v', '-f', 'raw', '-p', '0',
+                           'plain.raw'], cwd=images, stderr=subprocess.PIPE, text=True) as server:
+        uri = server.stderr.readline().strip()
+        assert uri.startswith('nbd://127.0.0.1:')
+        assert run(['nbdinfo', '--size', uri]).stdout == '1048576\n'
+        assert server.wait(30) == 0
+
+
+def test_a_regular_file_is_not_replaced_by_a_socket(link, images):
+    before = (images / 'plain.raw').read_bytes()
+    done = run([link, '-f', 'qcow2', '-k', images / 'plain.raw', images / 'base.qcow2'])
+    assert done.returncode == 1 and 'plain.raw: File exists' in done.stderr
+    assert (images / 'plain.raw').read_bytes() == before
