@@ -229,9 +229,39 @@ static int check_wish(struct control *c, const struct export_wish *w, Error **er
     return 0;
 }
 
+/* Names, or nodes with names, as bitmaps of an export; both are the list's. */
+static int take_bitmaps(struct control *c, const json_t *list, struct nbd_export_bitmap *bitmaps,
+                        Error **errp)
+{
+    const json_t *one;
+    size_t i;
+
+    if (json_array_size(list) > NBD_MAX_EXPORT_BITMAPS) {
+        return error_set(errp, E2BIG, "an export has at most %d bitmaps, not %zu",
+                         NBD_MAX_EXPORT_BITMAPS, json_array_size(list));
+    }
+    json_array_foreach(list, i, one)
+    {
+        if (json_is_string(one)) {
+            bitmaps[i] = (struct nbd_export_bitmap){.name = json_string_value(one)};
+            continue;
+        }
+        bitmaps[i] = (struct nbd_export_bitmap){
+            .name = json_string_value(json_object_get(one, "name")),
+            .node = control_find_node(c, json_string_value(json_object_get(one, "node")), errp),
+        };
+        if (!bitmaps[i].node) {
+            return -ENOENT;
+        }
+    }
+    return (int)json_array_size(list);
+}
+
 static int export_begin(struct control *c, struct control_export *e, const struct export_wish *w,
                         Error **errp)
 {
+    struct nbd_export_bitmap bitmaps[NBD_MAX_EXPORT_BITMAPS];
+    int bitmap_count = w->nbd->has_bitmaps ? take_bitmaps(c, w->nbd->bitmaps, bitmaps, errp) : 0;
     struct nbd_export_options options = {
         .size = sizeof(options),
         .name = w->name,
@@ -239,8 +269,13 @@ static int export_begin(struct control *c, struct control_export *e, const struc
         .writable = w->writable,
         .error_policy = w->blk != NULL,
         .allocation_depth = w->nbd->has_allocation_depth && w->nbd->allocation_depth,
+        .bitmaps = bitmaps,
+        .bitmap_count = bitmap_count > 0 ? (unsigned)bitmap_count : 0,
     };
 
+    if (bitmap_count < 0) {
+        return bitmap_count;
+    }
     e->id = strdup(w->id);
     e->name = strdup(w->name);
     if (!e->id || !e->name) {
@@ -343,10 +378,18 @@ int qmp_nbd_server_add(struct qmp_call *call, const struct qmp_nbd_server_add *a
         .nbd = &nbd,
     };
 
+    int ret;
+
     if (args->has_bitmap) {
-        return error_set(errp, ENOTSUP, "bitmaps of exports are not in this build");
+        nbd.has_bitmaps = true;
+        nbd.bitmaps = json_pack("[s]", args->bitmap);
+        if (!nbd.bitmaps) {
+            return error_set(errp, ENOMEM, "out of memory");
+        }
     }
-    return export_add(call->control, args->device, &wish, errp);
+    ret = export_add(call->control, args->device, &wish, errp);
+    json_decref(nbd.bitmaps);
+    return ret;
 }
 
 int qmp_nbd_server_remove(struct qmp_call *call, const struct qmp_nbd_server_remove *args,

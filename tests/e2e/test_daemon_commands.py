@@ -146,6 +146,36 @@ def test_exports(qmp, tmp_path):
     qmp.call('object-del', id='io0')
 
 
+def test_bitmaps_of_exports(qmp, tmp_path):
+    qcow2(qmp, 'disk')
+    for name in ('a', 'b'):
+        qmp.call('block-dirty-bitmap-add', node='disk', name=name)
+    path = str(tmp_path / 'nbd.sock')
+    qmp.call('nbd-server-start', addr={'type': 'unix', 'data': {'path': path}})
+    wrong = {'type': 'nbd', 'id': 'e', 'node_name': 'disk', 'writable': True}
+    qmp.fails('block-export-add', "Bitmap 'x' is not found", bitmaps=['x'], **wrong)
+    qmp.fails('block-export-add', 'nowhere', bitmaps=[{'node': 'nowhere', 'name': 'a'}], **wrong)
+    qmp.fails('block-export-add', 'at most 60', bitmaps=['a'] * 61, **wrong)
+    qmp.fails('block-export-add', "Enabled bitmap 'a' incompatible with readonly export",
+              bitmaps=['a'], type='nbd', id='e', node_name='disk')
+    qmp.call('block-export-add', type='nbd', id='e', node_name='disk', writable=True,
+             bitmaps=['a', {'node': 'disk', 'name': 'b'}])
+    qmp.fails('block-dirty-bitmap-remove', 'in use', node='disk', name='a')
+    uri = f'nbd+unix:///disk?socket={path}'
+    assert platter('io', '-f', 'raw', uri, '-c', 'write 64k 64k').returncode == 0
+    for name in ('a', 'b'):
+        out = subprocess.run(['nbdinfo', f'--map=qemu:dirty-bitmap:{name}', uri],
+                             capture_output=True, check=True, text=True).stdout
+        assert [line.split()[:3] for line in out.splitlines()][:2] == [
+            ['0', '65536', '0'], ['65536', '65536', '1']]
+    qmp.call('block-export-del', id='e')
+    qmp.call('block-dirty-bitmap-remove', node='disk', name='b')
+    qmp.call('nbd-server-add', device='disk', name='other', writable=True, bitmap='a')
+    qmp.fails('block-dirty-bitmap-remove', 'in use', node='disk', name='a')
+    qmp.call('nbd-server-stop')
+    qmp.call('block-dirty-bitmap-remove', node='disk', name='a')
+
+
 def test_no_descriptor_came(qmp):
     qmp.fails('getfd', 'No file descriptor', fdname='x')
     qmp.fails('closefd', "'x' not found", fdname='x')
