@@ -242,6 +242,15 @@ def test_what_is_not_there_is_refused_by_name(option, link, images):
     assert 'not in this build' in done.stderr and option[0] in done.stderr
 
 
+def test_objects_that_options_name(link, images):
+    with background(link, images, '-t', '--object', 'throttle-group,id=tg,limits.iops-total=1000',
+                    '--image-opts', 'driver=throttle,throttle-group=tg,file.driver=raw,'
+                    'file.file.driver=file,file.file.filename=plain.raw') as server:
+        assert run(['nbdinfo', '--size', server.uri()]).stdout == '1048576\n'
+    done = run([link, '--object', 'nosuch,id=a', 'plain.raw'], cwd=images)
+    assert done.returncode == 1 and 'nosuch' in done.stderr
+
+
 def test_native_name(images):
     done = run([os.environ['PLATTER_BIN'], 'nbd', '-o', 'x', 'plain.raw'], cwd=images)
     assert done.stderr == "platter: nbd: Invalid offset 'x'\n" and done.returncode == 1

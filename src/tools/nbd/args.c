@@ -68,7 +68,7 @@ const struct cli_option nbd_tool_options[] = {
     {NBD_OPTION_AIO, 0, "aio", "MODE", "threads, native or io_uring"},
     {NBD_OPTION_DISCARD, 0, "discard", "MODE", "unmap (trim gives space back) or ignore"},
     {NBD_OPTION_DETECT_ZEROES, 0, "detect-zeroes", "MODE", "off, on or unmap"},
-    {NBD_OPTION_OBJECT, 0, "object", "TYPE,id=ID,...", "refused: no object is of use yet"},
+    OBJECT_ROW(NBD_OPTION_OBJECT),
     {NBD_OPTION_TLS_CREDS, 0, "tls-creds", "ID", "refused: TLS is not in this build"},
     {NBD_OPTION_TLS_HOSTNAME, 0, "tls-hostname", "NAME", "refused: the same"},
     {NBD_OPTION_TLS_AUTHZ, 0, "tls-authz", "ID", "refused: the same"},
@@ -234,11 +234,11 @@ static int refuse(const struct cli_args *a, const char *what)
                      a->value ? " " : "", a->value ? a->value : "");
 }
 
-static int refuse_object(const struct cli_args *a)
+static int take_object(struct nbd_args *args, const struct cli_args *a)
 {
     return strncmp(a->value, "tls-", 4) == 0 || strncmp(a->value, "authz-", 6) == 0
                ? refuse(a, "TLS is not")
-               : refuse(a, "there is no use for such objects");
+               : object_take(&args->objects, a);
 }
 
 static int take_number(struct nbd_args *args, int id, const struct cli_args *a)
@@ -326,7 +326,7 @@ static int take_rest(struct nbd_args *args, int id, const struct cli_args *a)
     case DISK_OPTION_SNAPSHOT:
         return take_snapshot(args, a);
     case NBD_OPTION_OBJECT:
-        return refuse_object(a);
+        return take_object(args, a);
     case NBD_OPTION_TLS_AUTHZ:
     case NBD_OPTION_TLS_CREDS:
     case NBD_OPTION_TLS_HOSTNAME:

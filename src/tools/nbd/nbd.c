@@ -17,6 +17,7 @@
 struct run {
     struct cli *cli;
     const struct nbd_args *args;
+    struct control *control; /* owns pl and the objects */
     Platter *pl;
     BlockBackend *blk;
     NbdServer *server;
@@ -166,7 +167,8 @@ static int begin(struct run *r)
     if (end_signals_begin(&r->signals, r->cli) < 0) {
         return -1;
     }
-    r->pl = disk_platter_new(r->cli, &disk);
+    r->control = objects_make(r->cli, disk_platter_new(r->cli, &disk), &r->args->objects);
+    r->pl = r->control ? r->control->pl : NULL;
     if (!r->pl || end_signals_watch(&r->signals, r->cli, platter_get_main_context(r->pl)) < 0 ||
         server_begin(r) < 0) {
         return -1;
@@ -203,7 +205,7 @@ static int end(struct run *r)
     }
     end_signals_end(&r->signals);
     blk_unref(r->blk);
-    platter_free(r->pl);
+    control_free(r->control);
     if (!cli_stands_in(r->cli)) { /* the reference leaves it where it is */
         pidfile_remove(r->args->pid_file, r->pid_fd);
     }
