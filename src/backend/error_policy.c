@@ -5,6 +5,7 @@
  * are atomic, and read one by one.
  */
 #include "backend/backend_int.h"
+#include "os/trace.h"
 
 #include <string.h>
 
@@ -110,6 +111,7 @@ static void raise_io_error(BlockBackend *blk, BlockErrorAction action, bool is_r
 void blk_error_action(BlockBackend *blk, BlockErrorAction action, bool is_read, int error)
 {
     assert(error >= 0);
+    TRACE(io_error, blk->name, (int)is_read, error, (int)action);
     if (action != BLOCK_ERROR_ACTION_STOP) {
         raise_io_error(blk, action, is_read, error);
         return;

@@ -8,6 +8,7 @@
  *      holds for each medium in turn.
  */
 #include "backend/backend_int.h"
+#include "os/trace.h"
 
 #include <stdio.h>
 
@@ -162,6 +163,7 @@ int blk_insert_bs(BlockBackend *blk, BlockDriverState *bs, Error **errp)
               : error_set(errp, EBUSY, "Device '%s' got a medium meanwhile", blk->name);
     blk_drained_end(blk, drained);
     if (ret == 0) {
+        TRACE(medium_insert, blk->name, bdrv_get_node_name(bs));
         blk_notify(&blk->insert_notifiers, blk);
     }
     return ret;
@@ -176,6 +178,7 @@ void blk_remove_bs(BlockBackend *blk)
     if (blk->root == NULL) {
         return;
     }
+    TRACE(medium_remove, blk->name, bdrv_get_node_name(blk->root->bs));
     blk_notify(&blk->remove_notifiers, blk);
     drained = blk_drained_begin(blk);
     root = blk->root;

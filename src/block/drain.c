@@ -14,6 +14,7 @@
 
 #include "block/graph_int.h"
 #include "loop/context.h"
+#include "os/trace.h"
 
 static bool node_should_be_held(const BlockDriverState *bs)
 {
@@ -127,6 +128,7 @@ static bool node_busy(void *opaque)
 void bdrv_drained_begin(BlockDriverState *bs)
 {
     instance_control(bs->pl);
+    TRACE(drain_begin, bs->node_name, bs->quiesce_count);
     bs->quiesce_count++;
     drain_update(bs);
     drain_update_drivers(bs->pl);
@@ -141,6 +143,7 @@ void bdrv_drained_end(BlockDriverState *bs)
 {
     assert(instance_in_control_thread(bs->pl));
     assert(bs->quiesce_count > 0);
+    TRACE(drain_end, bs->node_name, bs->quiesce_count);
     bs->quiesce_count--;
     drain_update(bs);
     drain_update_drivers(bs->pl);

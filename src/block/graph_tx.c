@@ -16,6 +16,7 @@
 #include <stdlib.h>
 
 #include "block/graph_int.h"
+#include "os/trace.h"
 #include "util/error.h"
 
 enum action_kind {
@@ -520,6 +521,7 @@ int graph_tx_run(struct graph_tx *tx, Error **errp)
         rc = tx_do(tx, errp);
     }
     tx_drain(tx, bdrv_drained_end);
+    TRACE(graph_change, rc);
     tx_free(tx);
     graph_tell_sizes(pl);
     return rc;

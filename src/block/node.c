@@ -14,6 +14,7 @@
 
 #include "block/dirty_bitmap.h"
 #include "block/graph_int.h"
+#include "os/trace.h"
 #include "util/error.h"
 #include "util/size.h"
 
@@ -217,6 +218,7 @@ static void nodes_end(BlockDriverState *dead)
 
     while ((bs = dead) != NULL) {
         dead = bs->next_dead;
+        TRACE(node_close, bs->node_name);
         node_close(bs);
         node_let_go(bs, &dead);
         node_free(bs);

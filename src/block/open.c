@@ -19,6 +19,7 @@
 #include <string.h>
 
 #include "block/open_int.h"
+#include "os/trace.h"
 #include "schema/opts.h"
 #include "util/error.h"
 #include "util/mem.h"
@@ -426,6 +427,9 @@ BlockDriverState *bdrv_open(Platter *pl, const char *filename, const char *refer
         }
     }
     bs = open_request_run(&req, errp);
+    if (bs != NULL) {
+        TRACE(node_open, bs->node_name, bdrv_get_format_name(bs));
+    }
     graph_tell_sizes(pl);
     return bs;
 }

@@ -24,6 +24,7 @@
 
 #include "block/instance.h"
 #include "os/thread.h"
+#include "os/trace.h"
 #include "util/error.h"
 #include "util/mem.h"
 
@@ -292,6 +293,7 @@ static bool waiter_yield(ThrottleGroup *group, struct throttle_waiter *w, int64_
     }
     w->woken = false;
     os_mutex_unlock(&group->lock);
+    TRACE(throttle_wait, group->name, (int)sleeps, (long long)wait_ns);
     if (sleeps) {
         aio_timer_mod(w->timer, aio_clock_ns() + wait_ns);
     }

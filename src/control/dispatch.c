@@ -7,6 +7,7 @@
 #include <string.h>
 
 #include "control/monitor_internal.h"
+#include "os/trace.h"
 #include "util/error.h"
 
 /* ---- qmp_capabilities ---- */
@@ -104,9 +105,13 @@ static char *run_request(struct monitor *mon, const struct qmp_request *req)
     if (req->err != NULL) {
         return qmp_error_text(QMP_GENERIC_ERROR, error_get_pretty(req->err), req->id);
     }
+    TRACE(qmp_command, (void *)mon, req->name);
     command = find_command(&call, req, &err);
     rc = command != NULL ? command->run(&call, req->arguments, &value, &err) : -ENOENT;
-    assert((rc < 0) == (err != NULL));
+    TRACE(qmp_reply, (void *)mon, req->name, rc);
+    if (rc < 0 && err == NULL) { /* a way of failing that says nothing still gets an answer */
+        error_set_errno(&err, -rc, "The command %s failed", req->name);
+    }
     text = rc < 0 ? qmp_error_text(call.error_class, error_get_pretty(err), req->id)
                   : qmp_return_text(value, req->id);
     json_decref(value);

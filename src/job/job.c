@@ -18,6 +18,7 @@
 #include <string.h>
 
 #include "loop/context.h"
+#include "os/trace.h"
 #include "util/error.h"
 #include "util/size.h"
 
@@ -93,6 +94,7 @@ void job_set_status(Job *job, enum job_status status)
     }
     assert(status_may_follow(job->status, status));
     job->status = status;
+    TRACE(job_status, job->id, job_status_name(status));
     instance_raise(
         job->pl,
         &(struct platter_event){

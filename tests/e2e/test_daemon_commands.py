@@ -313,6 +313,29 @@ def test_limits_objects_and_figures(qmp):
     qmp.call('block-set-io-error-policy', device='drive', rerror='stop', werror='stop')
 
 
+def test_trace_points(tmp_path):
+    with Daemon(tmp_path, [PLATTER, 'daemon'], '--trace', 'medium_*', '--trace-file', 'log') as d:
+        with d.client() as client:
+            qmp = Checked(client, Schema(client.call('query-qmp-schema')))
+            points = {p['name']: p['state'] for p in qmp.call('trace-event-get-state', name='*')}
+            assert points['medium_insert'] == 'enabled' and points['qmp_command'] == 'disabled'
+            qmp.fails('trace-event-get-state', 'unknown event', name='nosuch*')
+            qmp.fails('trace-event-set-state', 'unknown event', name='nosuch', enable=True)
+            qmp.call('trace-event-set-state', name='nosuch', enable=True, ignore_unavailable=True)
+            qmp.call('blockdev-add', driver='null-co', node_name='n')
+            qmp.call('blockdev-backend-add', name='drive', node_name='n')
+            qmp.call('trace-event-set-state', name='qmp_*', enable=True)
+            qmp.call('query-block')
+            qmp.call('trace-event-set-state', name='*', enable=False)
+            qmp.call('query-jobs')
+    lines = (tmp_path / 'log').read_text().splitlines()
+    assert any(line.endswith('medium_insert: backend drive node n') for line in lines)
+    assert any('qmp_command: session' in line and line.endswith('command query-block') for line in lines)
+    assert not any('query-jobs' in line or 'node_open' in line for line in lines)
+    bad = platter('daemon', '--trace', 'nosuch')
+    assert bad.returncode == 2 and "'nosuch'" in bad.stderr
+
+
 def test_quit(tmp_path):
     with Daemon(tmp_path, [PLATTER, 'daemon'], monitors=2) as d:
         with d.client(0) as first, d.client(1) as second:

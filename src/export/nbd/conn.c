@@ -17,6 +17,7 @@
 #include "export/nbd/internal.h"
 #include "loop/context.h"
 #include "loop/io.h"
+#include "os/trace.h"
 #include "util/mem.h"
 
 #define IDLE_TICK_NS (INT64_C(1000) * 1000 * 1000)
@@ -239,8 +240,10 @@ static void conn_transmit_co(struct nbd_conn *conn)
 {
     aio_timer_del(conn->timer);
     conn->transmitting = true;
+    TRACE(nbd_connect, (void *)conn, conn->export->name);
     nbd_session_co(conn);
     conn_settle_co(conn);
+    TRACE(nbd_disconnect, (void *)conn, (unsigned long long)conn->requests_total);
 }
 
 /* Goes on in the context of its export. */

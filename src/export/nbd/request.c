@@ -7,6 +7,7 @@
 #include <stdlib.h>
 
 #include "export/nbd/internal.h"
+#include "os/trace.h"
 #include "util/checked.h"
 #include "util/mem.h"
 
@@ -346,7 +347,10 @@ static void req_entry(void *opaque)
     int rc;
 
     req->nout = 0;
+    TRACE(nbd_request, (void *)req->conn, (unsigned)req->h.type, (unsigned long long)req->h.offset,
+          (unsigned long long)req->h.length);
     rc = req_counted_co(req);
+    TRACE(nbd_reply, (void *)req->conn, (unsigned)req->h.type, rc);
     if (UNLIKELY(rc < 0)) {
         req_fail(req, rc);
     } else if (req->nout == 0) {

@@ -4,8 +4,10 @@
  * options are carried out in the order in which they stand; most are the arguments of a command.
  */
 #include <errno.h>
+#include <fcntl.h>
 #include <stdlib.h>
 #include <string.h>
+#include <unistd.h>
 
 #include "control/chardev.h"
 #include "control/control.h"
@@ -13,6 +15,8 @@
 #include "control/monitor.h"
 #include "control/object.h"
 #include "control/qmp_type.h"
+#include "os/os.h"
+#include "os/trace.h"
 #include "schema/qmp.h"
 #include "tools/commands.h"
 #include "tools/daemonize.h"
@@ -36,6 +40,8 @@ enum daemon_option {
     DAEMON_NBD_SERVER,
     DAEMON_OBJECT,
     DAEMON_PIDFILE,
+    DAEMON_TRACE,
+    DAEMON_TRACE_FILE,
 };
 
 static const struct cli_option daemon_options[] = {
@@ -52,6 +58,8 @@ static const struct cli_option daemon_options[] = {
     {DAEMON_METRICS, 0, "metrics", "ADDRESS", "figures for Prometheus at unix:PATH or HOST:PORT"},
     {DAEMON_DAEMONIZE, 0, "daemonize", NULL, "go into the background once everything is ready"},
     {DAEMON_PIDFILE, 0, "pidfile", "FILE", "write the number of the process there"},
+    {DAEMON_TRACE, 'T', "trace", "PATTERN", "put these trace points into the log"},
+    {DAEMON_TRACE_FILE, 0, "trace-file", "FILE", "the log; standard error when not given"},
     DISK_ROWS_REFS,
     {0},
 };
@@ -61,6 +69,8 @@ struct daemon {
     struct disk_args refs; /* what images may open by naming it */
     bool background;
     const char *pidfile;
+    const char *trace_file;
+    int trace_fd;
     int pid_fd;
     int ready_fd;
     struct end_signals signals;
@@ -234,6 +244,10 @@ static int look_at(struct daemon *d, int argc, char **argv)
             d->background = true;
         } else if (id == DAEMON_PIDFILE) {
             d->pidfile = a.value;
+        } else if (id == DAEMON_TRACE_FILE) {
+            d->trace_file = a.value;
+        } else if (id == DAEMON_TRACE && trace_set(a.value, true) == 0) {
+            return cli_usage_error(d->cli, "there is no trace point '%s'", a.value);
         } else {
             disk_take_option(&d->refs, id, &a);
         }
@@ -262,11 +276,26 @@ static int carry_out(struct daemon *d, int argc, char **argv)
 
 /* ---- life ---- */
 
+static int trace_begin(struct daemon *d)
+{
+    d->trace_fd = STDERR_FILENO;
+    if (d->trace_file) {
+        d->trace_fd = os->open(d->trace_file, O_WRONLY | O_CREAT | O_APPEND, 0600);
+        if (d->trace_fd < 0) {
+            cli_error(d->cli, "cannot open the log '%s': %s", d->trace_file,
+                      strerror(-d->trace_fd));
+            return -1;
+        }
+    }
+    trace_set_fd(d->trace_fd);
+    return 0;
+}
+
 static int begin(struct daemon *d)
 {
     Error *err = NULL;
 
-    if (end_signals_begin(&d->signals, d->cli) < 0) {
+    if (end_signals_begin(&d->signals, d->cli) < 0 || trace_begin(d) < 0) {
         return CLI_EXIT_FAILED;
     }
     d->ctx = aio_context_new(NULL, &err);
@@ -333,6 +362,10 @@ static int end(struct daemon *d)
         aio_context_unref(d->ctx);
     }
     pidfile_remove(d->pidfile, d->pid_fd);
+    trace_set_fd(-1);
+    if (d->trace_file && d->trace_fd >= 0) {
+        os->close(d->trace_fd);
+    }
     return code;
 }
 
