@@ -1,8 +1,8 @@
 /* SPDX-License-Identifier: MIT */
 /*
  * Trace points: places worth watching in a program that runs, declared once here. Each is
- *   - a static probe of the provider "platter" (an instruction that does nothing until perf, bpftrace
- *     or systemtap puts a trap there), where the build has <sys/sdt.h>;
+ *   - a static probe of the provider "platter" (an instruction that does nothing until perf,
+ *     bpftrace or systemtap puts a trap there), where the build has <sys/sdt.h>;
  *   - a line in a log, switched on by name or pattern while the program runs (trace_set).
  * A point that is off costs a load and a branch. None is on the path of a plain read or write of a
  * backend; requests are traced where they enter (nbd_request).
