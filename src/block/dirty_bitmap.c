@@ -38,7 +38,7 @@ static int refuse_read_only(const BdrvDirtyBitmap *bitmap, Error **errp)
                            bitmap->name);
 }
 
-static int may_change(const BdrvDirtyBitmap *bitmap, Error **errp)
+int bitmap_may_change(const BdrvDirtyBitmap *bitmap, Error **errp)
 {
     int ret = bitmap_refuse_busy(bitmap, errp);
 
@@ -137,6 +137,11 @@ void bdrv_bitmaps_tidy(BlockDriverState *bs)
         free(bs->bitmaps);
         bs->bitmaps = NULL;
     }
+}
+
+void bdrv_bitmap_drop(BdrvDirtyBitmap *bitmap)
+{
+    bitmap_unlink(bitmap);
 }
 
 void bdrv_bitmaps_fini(BlockDriverState *bs)
@@ -313,7 +318,7 @@ void bdrv_bitmap_set_busy(BdrvDirtyBitmap *bitmap, bool busy)
 
 static int set_recording(BdrvDirtyBitmap *bitmap, bool recording, Error **errp)
 {
-    int ret = may_change(bitmap, errp);
+    int ret = bitmap_may_change(bitmap, errp);
 
     instance_control(bitmap->bs->pl);
     if (ret == 0 && atomic_load(&bitmap->recording) != recording) {
@@ -335,7 +340,7 @@ int bdrv_bitmap_disable(BdrvDirtyBitmap *bitmap, Error **errp)
 
 int bdrv_bitmap_clear(BdrvDirtyBitmap *bitmap, Error **errp)
 {
-    int ret = may_change(bitmap, errp);
+    int ret = bitmap_may_change(bitmap, errp);
 
     if (ret == 0) {
         bdrv_drained_begin(bitmap->bs);
@@ -360,7 +365,7 @@ int bdrv_bitmap_merge(BdrvDirtyBitmap *target, const BdrvDirtyBitmap *source, Er
 {
     uint64_t target_bytes = bdrv_node_size(target->bs);
     uint64_t source_bytes = bdrv_node_size(source->bs);
-    int ret = may_change(target, errp);
+    int ret = bitmap_may_change(target, errp);
 
     instance_control(target->bs->pl);
     if (ret == 0) {

@@ -75,6 +75,27 @@ void bdrv_bitmaps_shrink(BlockDriverState *bs, uint64_t size_bytes);
 /* The end of the node. */
 void bdrv_bitmaps_fini(BlockDriverState *bs);
 
+/* 0, or -errno with errp: busy, read-only, inconsistent. */
+int bitmap_may_change(const BdrvDirtyBitmap *bitmap, Error **errp);
+/* Take away one that the image has not heard of yet. */
+void bdrv_bitmap_drop(BdrvDirtyBitmap *bitmap);
+
+/* ---- dirty_saved.c ---- */
+
+/* What a bitmap was before a change. */
+struct bitmap_saved {
+    struct bitmap bits; /* owned */
+    bool changed;
+    bool nothing; /* it was not changed */
+};
+/* As bdrv_bitmap_clear and _merge; after 0 one of the next two follows, in reverse order of the
+ * changes of a bitmap. */
+int bdrv_bitmap_clear_saving(BdrvDirtyBitmap *bitmap, struct bitmap_saved *ret_saved, Error **errp);
+int bdrv_bitmap_merge_saving(BdrvDirtyBitmap *target, const BdrvDirtyBitmap *source,
+                             struct bitmap_saved *ret_saved, Error **errp);
+void bdrv_bitmap_restore(BdrvDirtyBitmap *bitmap, struct bitmap_saved *saved);
+void bdrv_bitmap_saved_free(struct bitmap_saved *saved);
+
 /* ---- threshold.c ---- */
 
 /* Tell of a change up to end; the threshold is gone. Any context. */

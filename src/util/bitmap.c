@@ -153,6 +153,13 @@ void bitmap_init(struct bitmap *b, struct mem_budget *budget)
     b->budget = budget;
 }
 
+void bitmap_move(struct bitmap *to, struct bitmap *from)
+{
+    for (unsigned h = 0; h < BITMAP_ROOTS; h++) {
+        atomic_store(&to->roots[h], atomic_exchange(&from->roots[h], EMPTY));
+    }
+}
+
 void bitmap_fini(struct bitmap *b)
 {
     for (unsigned h = 0; h < BITMAP_ROOTS; h++) {

@@ -29,6 +29,10 @@ void bitmap_init(struct bitmap *b, struct mem_budget *budget);
 /* Give the memory back: all clear again. Nobody else may use it meanwhile. */
 void bitmap_fini(struct bitmap *b);
 
+/* All that is set in from, to an empty one of the same budget; from is all clear then. Cannot fail;
+ * nobody else may use either. */
+void bitmap_move(struct bitmap *to, struct bitmap *from);
+
 /* Whoever clears a bit and then reads what it stands for, and whoever changes that and then sets
  * the bit, see each other: one of them sees what the other did. */
 void bitmap_set(struct bitmap *b, uint64_t first, uint64_t count);

@@ -7,6 +7,8 @@
 
 #include <jansson.h>
 
+#include <platter/transaction.h>
+
 #include "fake.h"
 #include "oom.h"
 
@@ -170,6 +172,107 @@ static bool scenario_images(void)
     return ok;
 }
 
+/* ---- edits of a live graph, other options, transactions ---- */
+
+static BlockOptions *parsed(const char *text)
+{
+    return block_options_parse(text, NULL, NULL);
+}
+
+static BlockDriverState *open_text(Platter *pl, const char *text, bool *ok)
+{
+    Error *err = NULL;
+    BlockOptions *options = parsed(text);
+    BlockDriverState *bs =
+        options != NULL ? bdrv_open(pl, NULL, NULL, options, BDRV_O_RDWR, &err) : NULL;
+
+    if (bs == NULL) {
+        error_free(err);
+        *ok = false;
+    }
+    return bs;
+}
+
+static bool edits(Platter *pl, BlockDriverState *base, BlockDriverState *overlay, BdrvEdge *edge)
+{
+    struct bdrv_reopen node = {.bs = base, .options = parsed("driver=cow,file=f,detect-zeroes=on")};
+    BlockDriverState *filter;
+    BdrvTransaction *t;
+    Error *err = NULL;
+    bool ok = true;
+
+    filter = bdrv_insert_filter(base, parsed("driver=pass"), NULL, 0, &err);
+    if (filter == NULL) {
+        ok = said_why(err);
+        err = NULL;
+        assert_ptr_equal(edge->bs, base);
+    } else if (bdrv_remove_filter(filter, &err) < 0) {
+        ok = said_why(err);
+        err = NULL;
+        assert_ptr_equal(edge->bs, filter);
+        bdrv_unref(filter);
+        block_options_free(node.options);
+        return ok; /* the filter is in the way of the rest */
+    }
+    bdrv_unref(filter);
+    if (bdrv_reopen_with_options(pl, &node, 1, &err) < 0) {
+        ok = said_why(err);
+        err = NULL;
+        assert_int_equal(base->detect_zeroes, BDRV_DETECT_ZEROES_OFF);
+    }
+    t = bdrv_transaction_new(pl);
+    bdrv_transaction_bitmap_add(t, base, "b", 0, 0);
+    bdrv_transaction_bitmap_clear(t, base, "b");
+    bdrv_transaction_append(t, overlay, base);
+    if (bdrv_transaction_run(t, &err) < 0) {
+        ok = said_why(err);
+        err = NULL;
+        assert_null(bdrv_bitmap_find(base, "b"));
+        assert_ptr_equal(edge->bs, base);
+        assert_null(*overlay->backing_slot);
+    } else {
+        assert_ptr_equal(edge->bs, overlay);
+    }
+    if (bdrv_set_write_threshold(base, 1, &err) < 0) {
+        ok = said_why(err);
+        assert_int_equal(bdrv_get_write_threshold(base), 0);
+    }
+    return ok;
+}
+
+static bool scenario_edits(void)
+{
+    struct fake_user user = {.name = "a"};
+    Error *err = NULL;
+    Platter *pl = platter_new(NULL, &err);
+    BlockDriverState *base, *overlay;
+    BdrvEdge *edge = NULL;
+    bool ok = true;
+
+    if (pl == NULL) {
+        return said_why(err);
+    }
+    base = open_text(pl, "driver=cow,file.filename=x,file.node-name=f,file.driver=file", &ok);
+    overlay = open_text(pl, "driver=cow,file.filename=y,file.driver=file", &ok);
+    if (base != NULL && overlay != NULL) {
+        edge = bdrv_root_attach(base, "root", &fake_user_class, &user, BDRV_PERM_CONSISTENT_READ,
+                                BDRV_PERM_ALL, NULL);
+        ok = edge != NULL && edits(pl, base, overlay, edge) && ok;
+    }
+    if (edge != NULL) {
+        assert_int_equal(user.quiesced, 0);
+        bdrv_root_detach(edge);
+    }
+    bdrv_unref(overlay);
+    bdrv_unref(base);
+    assert_null(bdrv_next_node(pl, NULL));
+    assert_int_equal(fake.live, 0);
+    assert_int_equal(fake.checks, 0);
+    assert_int_equal(fake.reopens, 0);
+    platter_free(pl);
+    return ok;
+}
+
 static void run_all(bool (*scenario)(void), bool forever)
 {
     long n = 0;
@@ -190,12 +293,14 @@ static void test_once(void **state)
 {
     run_all(scenario_graph, false);
     run_all(scenario_images, false);
+    run_all(scenario_edits, false);
 }
 
 static void test_forever(void **state)
 {
     run_all(scenario_graph, true);
     run_all(scenario_images, true);
+    run_all(scenario_edits, true);
 }
 
 int main(void)
