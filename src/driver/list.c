@@ -22,6 +22,7 @@
     DRIVERS_NBD(X)                                                                                 \
     X(null_aio, "null-aio")                                                                        \
     X(null_co, "null-co")                                                                          \
+    X(pipe, "pipe")                                                                                \
     X(qcow2, "qcow2")                                                                              \
     X(raw, "raw")                                                                                  \
     X(throttle, "throttle")

@@ -441,8 +441,8 @@ const struct cli_command command_convert = {
     .summary = "Copy a disk to a new image of any format",
     .options = convert_options,
     .details = "Several SOURCEs become one disk, one behind the other. An existing TARGET is\n"
-               "replaced, but with -n. '-' is standard input (-f raw; other formats where it is a\n"
-               "file) or standard output (-O raw, -O qcow2 without -c, -B and -n). When it is "
+               "replaced, but with -n. '-' is standard input (raw, or an image whose parts come\n"
+               "in order) or standard output (-O raw, -O qcow2 without -c, -B and -n). When it is "
                "interrupted, TARGET is incomplete; SOURCE is\n"
                "never changed.\n\n"
                "Examples:\n"

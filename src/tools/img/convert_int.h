@@ -32,6 +32,7 @@ struct convert_args {
     bool quiet;
     bool progress;
     bool progress_json;
+    char pipe_options[256]; /* the SOURCE, where it is an image that comes through a pipe */
     bool from_pipe;
     bool to_pipe;
 };
@@ -77,6 +78,9 @@ const char *convert_pipe_misfit(struct cli *cli, const struct convert_args *args
 /* The source is standard input: fill the engine's options; where it is a file that can be looked at
  * *ret_file is its name instead. */
 int convert_pipe_source(struct convert_run *run, const char **ret_file);
+/* An image that comes through a pipe was opened: whether its end can be told from a pipe that was
+ * cut short. */
+int convert_pipe_check(struct convert_run *run, BlockBackend *blk);
 /* Run the job with standard output as its target. */
 int convert_pipe_target(struct convert_run *run);
 /* How files of the target's format are called. */

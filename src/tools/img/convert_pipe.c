@@ -1,16 +1,21 @@
 /* SPDX-License-Identifier: MIT */
 /* platter convert from standard input and to standard output. */
 #include <errno.h>
+#include <inttypes.h>
 #include <string.h>
 #include <sys/stat.h>
 
+#include "block/driver.h"
 #include "loop/io.h"
 #include "os/os.h"
 #include "tools/img/convert_int.h"
 #include "tools/img/convert_sink.h"
+#include "util/checked.h"
 
 #define STDIN_PATH "/dev/fd/0"
 #define STDIN_FD 0
+#define PIPE_CLUSTER_BYTES_MIN 65536 /* TAIL_BYTES of the driver pipe */
+#define PIPE_WINDOW_BYTES (UINT64_C(32) << 20)
 #define STDOUT_FD 1
 
 bool convert_is_pipe(const struct cli *cli, const struct disk_args *args, const char *file)
@@ -72,6 +77,33 @@ static int64_t read_co(void *opaque, void *buf, size_t bytes)
     return aio_worker_co(read_run, &job);
 }
 
+/* An image of another format is opened on the driver pipe, which keeps part of what it has read. A
+ * limit of memory is for it and for what is copied: three quarters, and one. */
+static int source_over_pipe(struct convert_run *run, const char **ret_file)
+{
+    struct convert_args *args = run->args;
+    uint64_t window = PIPE_WINDOW_BYTES;
+    Error *err = NULL;
+
+    if (!bdrv_find_driver(args->disk.format)) {
+        return cli_error(run->cli, "Unknown driver '%s'", args->disk.format);
+    }
+    if (args->engine.memory_max_bytes > 0) {
+        window = min_u64(window, args->engine.memory_max_bytes / 8 * 3);
+        args->engine.memory_max_bytes /= 4;
+    }
+    if (platter_add_fd(run->pl, 0, os->dup(STDIN_FD), &err) < 0) {
+        return cli_report(run->cli, err);
+    }
+    snprintf(args->pipe_options, sizeof(args->pipe_options),
+             "driver=%s,file.driver=pipe,file.filename=/dev/fdset/0,file.window=%" PRIu64,
+             args->disk.format, window);
+    args->disk.format = NULL;
+    args->disk.image_opts = true;
+    *ret_file = args->pipe_options;
+    return CLI_EXIT_OK;
+}
+
 int convert_pipe_source(struct convert_run *run, const char **ret_file)
 {
     static const struct convert_feed feed = {.read_co = read_co};
@@ -86,10 +118,21 @@ int convert_pipe_source(struct convert_run *run, const char **ret_file)
         *ret_file = STDIN_PATH;
         return CLI_EXIT_OK;
     }
-    cli_error(run->cli,
-              "%s cannot be read from a pipe, only raw: its parts are needed out of order", format);
-    cli_hint(run->cli, "Redirect a file to standard input: < FILE");
-    return CLI_EXIT_FAILED;
+    return source_over_pipe(run, ret_file);
+}
+
+int convert_pipe_check(struct convert_run *run, BlockBackend *blk)
+{
+    struct bdrv_info info = {0};
+
+    if (bdrv_get_info(blk_bs(blk), &info) == 0 && info.cluster_size_bytes > 0 &&
+        info.cluster_size_bytes < PIPE_CLUSTER_BYTES_MIN) {
+        return cli_error(run->cli,
+                         "an image with clusters of %" PRIu64 " bytes cannot come through a pipe: "
+                         "whether it is whole shows only with %d or more",
+                         info.cluster_size_bytes, PIPE_CLUSTER_BYTES_MIN);
+    }
+    return CLI_EXIT_OK;
 }
 
 /* ---- standard output ---- */
