@@ -73,6 +73,7 @@ def test_serve_a_disk(folder):
 def test_try_a_disk(folder):
     out = [good(line, folder) for line in recipe('Try a disk')]
     assert 'wrote 65536/65536' in out[0] and 'Run completed' in out[1] and 'virtual-size' in out[2]
+    assert 'each cell is' in out[3] and (folder / 'disk.svg').exists()
 
 
 def test_convert(folder):

@@ -10,12 +10,20 @@
 #include "tools/commands.h"
 #include "tools/disk.h"
 #include "tools/img/chain.h"
+#include "tools/img/map_picture.h"
 #include "util/checked.h"
 #include "util/size.h"
+
+/* Cells of a picture, at the most. */
+#define FILE_COLUMNS 128
+#define FILE_ROWS 64
+#define TERMINAL_ROWS 16
 
 enum map_option {
     MAP_LENGTH = 1,
     MAP_OUTPUT,
+    MAP_OUT_FILE,
+    MAP_PICTURE,
     MAP_START,
 };
 
@@ -26,6 +34,8 @@ static const struct cli_option map_options[] = {
     {MAP_START, 's', "start-offset", "OFFSET", "begin here"},
     {MAP_LENGTH, 'l', "max-length", "BYTES", "look at no more than this"},
     {MAP_OUTPUT, 0, "output", "human|json", "form of the answer; human when not given"},
+    {MAP_PICTURE, 0, "picture", NULL, "draw it"},
+    {MAP_OUT_FILE, 'o', "out-file", "FILE", "draw it into FILE.svg or FILE.png"},
     DISK_ROW_FORCE_SHARE,
     DISK_ROWS_REFS,
     {0},
@@ -36,6 +46,8 @@ struct map_args {
     uint64_t start;
     uint64_t length;
     bool json;
+    bool picture;
+    const char *out_file; /* of the picture; NULL: on the terminal */
 };
 
 struct map_extent {
@@ -57,6 +69,7 @@ struct map_walk {
     BlockBackend *blk;
     bool json;
     bool first;
+    struct picture *picture; /* NULL: lines are printed */
     /* what is asked for, and the answer */
     int64_t offset;
     int64_t end;
@@ -141,8 +154,23 @@ static int print_human(struct map_walk *w, const struct map_extent *e)
     return CLI_EXIT_OK;
 }
 
+static int draw_extent(struct map_walk *w, const struct map_extent *e)
+{
+    unsigned depth = e->layer < PICTURE_DEPTHS ? (unsigned)e->layer : PICTURE_DEPTHS - 1;
+    bool zero = e->flags & BDRV_BLOCK_ZERO;
+
+    picture_add(w->picture, e->start, e->bytes,
+                !e->present ? PICTURE_HOLE
+                : zero      ? PICTURE_ZERO
+                            : PICTURE_DATA + depth);
+    return CLI_EXIT_OK;
+}
+
 static int print_extent(struct map_walk *w, const struct map_extent *e)
 {
+    if (w->picture) {
+        return draw_extent(w, e);
+    }
     return w->json ? print_json(w, e) : print_human(w, e);
 }
 
@@ -171,6 +199,28 @@ static int walk(struct map_walk *w)
     return code == CLI_EXIT_OK ? print_extent(w, &pending) : code;
 }
 
+static int draw(struct map_walk *w, const struct map_args *args)
+{
+    FILE *out = w->cli->out;
+    struct picture picture;
+    int code;
+
+    if (picture_init(&picture, w->offset, w->end,
+                     args->out_file ? FILE_COLUMNS : picture_terminal_columns(out),
+                     args->out_file ? FILE_ROWS : TERMINAL_ROWS) < 0) {
+        return cli_error(w->cli, "out of memory");
+    }
+    w->picture = &picture;
+    code = walk(w);
+    if (code == CLI_EXIT_OK && args->out_file) {
+        code = picture_save(w->cli, &picture, args->out_file);
+    } else if (code == CLI_EXIT_OK) {
+        picture_print(&picture, out, picture_wants_colour(out));
+    }
+    picture_fini(&picture);
+    return code;
+}
+
 static int map_run(struct cli *cli, BlockBackend *blk, void *opaque)
 {
     const struct map_args *args = opaque;
@@ -186,6 +236,9 @@ static int map_run(struct cli *cli, BlockBackend *blk, void *opaque)
     w.end = w.offset;
     if (w.offset < bytes) {
         w.end += (int64_t)min_u64(args->length, (uint64_t)(bytes - w.offset));
+    }
+    if (args->picture) {
+        return draw(&w, args);
     }
     if (args->json) {
         fputc('[', cli->out);
@@ -208,6 +261,13 @@ static bool map_take(struct map_args *args, int id, const struct cli_args *a)
         return cli_size_value(a, 0, INT64_MAX, &args->length);
     case MAP_OUTPUT:
         return disk_take_output(a, &args->json);
+    case MAP_OUT_FILE:
+        args->out_file = a->value;
+        args->picture = true;
+        return picture_can_save(a->cli, a->value);
+    case MAP_PICTURE:
+        args->picture = true;
+        return true;
     case MAP_START:
         return cli_size_value(a, 0, INT64_MAX, &args->start);
     default:
@@ -232,6 +292,9 @@ static int map_command(struct cli *cli, int argc, char **argv)
     if (!args.disk.file) {
         return disk_no_file(cli);
     }
+    if (args.picture && args.json) {
+        return cli_misfit(cli, "a picture (--picture, -o) is no JSON");
+    }
     if (!disk_args_check(cli, &args.disk)) {
         return CLI_EXIT_USAGE;
     }
@@ -243,10 +306,14 @@ const struct cli_command command_map = {
     .operands = "FILE",
     .summary = "Show where the bytes of a disk are",
     .options = map_options,
-    .details = "The human form lists only data, and fails where data cannot be mapped (compressed\n"
-               "clusters). The JSON form lists everything.\n\n"
-               "Examples:\n"
-               "  platter map disk.qcow2\n"
-               "  platter map --output=json --start-offset=1G --max-length=1M disk.qcow2\n",
+    .details =
+        "The human form lists only data, and fails where data cannot be mapped (compressed\n"
+        "clusters). The JSON form lists everything. A picture shows everything, at a glance:\n"
+        "on a terminal in its width, in colours unless NO_COLOR is set.\n\n"
+        "Examples:\n"
+        "  platter map disk.qcow2\n"
+        "  platter map --picture disk.qcow2\n"
+        "  platter map -o disk.svg disk.qcow2\n"
+        "  platter map --output=json --start-offset=1G --max-length=1M disk.qcow2\n",
     .run = map_command,
 };
