@@ -7,7 +7,8 @@
 #ifndef PLATTER_JOBS_H
 #define PLATTER_JOBS_H
 
-#include <platter/block.h>
+#include <platter/backend.h>
+#include <platter/image.h>
 #include <platter/job.h>
 
 #ifdef __cplusplus
@@ -18,6 +19,9 @@ struct job_start {
     const char *id;
     JobTxn *txn;    /* NULL: by itself */
     unsigned flags; /* enum job_flags */
+    /* Told in the loop of the job how far it is, each time that this changes. Borrowed during the
+     * call; it must not call into the job. NULL: nobody. */
+    const struct bdrv_progress *progress;
 };
 
 /* Create an image: of a file name, or (file_node not NULL, formats only) on an open node, which is
@@ -28,6 +32,42 @@ Job *job_create_start(Platter *pl, const struct job_start *start, const char *fi
 /* Change options of an image, as bdrv_amend does. options: owned, also on failure. */
 Job *job_amend_start(Platter *pl, const struct job_start *start, BlockDriverState *bs,
                      BlockOptions *options, bool force, Error **errp);
+
+/* Write what the layers of an image hold into the file that they stand on. */
+struct job_commit_options {
+    size_t size;                 /* sizeof(struct job_commit_options) */
+    BlockBackend *const *layers; /* the uppermost first, each open without its backing file */
+    size_t layers_count;         /* at least one */
+    BlockBackend *base;          /* writable; grows to the size of the uppermost layer */
+    uint64_t bytes_per_second;   /* 0: no limit; job_set_speed changes it */
+    enum job_on_error on_error;  /* what is tried again is the same part of the disk */
+    bool empty_top;              /* the uppermost layer, writable, is emptied at the end */
+};
+/* The job "commit", in bytes of the disk. It copies, makes the base durable, and at its end empties
+ * the layer: cut off or failed at any time, the disk reads as before. It keeps its own references.
+ * Meanwhile nothing else is to write to the layers. */
+Job *job_commit_start(Platter *pl, const struct job_start *start,
+                      const struct job_commit_options *options, Error **errp);
+
+/* Put an image on another backing file. */
+struct job_rebase_options {
+    size_t size;           /* sizeof(struct job_rebase_options) */
+    BlockBackend *overlay; /* over the old chain; writable */
+    BlockBackend *base;    /* the new backing file with its chain; NULL: none, zeroes */
+    /* Where the new one stands in the old chain as block status counts (2: the old backing file
+     * itself): what it or those below it decide is the same. 0: not in it. */
+    int shared_depth;
+    const char *backing_file;   /* what the image will say; NULL: none */
+    const char *backing_format; /* NULL: nothing */
+    bool unsafe;                /* only that; nothing is looked at or copied */
+    uint64_t bytes_per_second;  /* 0: no limit; job_set_speed changes it */
+    enum job_on_error on_error; /* what is tried again is the same part of the disk */
+};
+/* The job "rebase", in bytes of the disk. What the disk would lose, or show differently, is copied
+ * into the image and made durable; at its end the image names the new backing file. Cut off or
+ * failed at any time, the disk reads as before. It keeps its own references. */
+Job *job_rebase_start(Platter *pl, const struct job_start *start,
+                      const struct job_rebase_options *options, Error **errp);
 
 #ifdef __cplusplus
 }

@@ -91,12 +91,10 @@ static void blk_room_fini(Platter *pl, void *data)
     struct blk_room *room = data;
     BlockBackend *blk;
 
-    pl->rooms[INSTANCE_ROOM_BACKENDS].data = room; /* still needed for taking them out */
     while ((blk = TAILQ_FIRST(&room->all)) != NULL) {
         blk_dev_release(blk);
         blk_delete(blk);
     }
-    pl->rooms[INSTANCE_ROOM_BACKENDS].data = NULL;
     free(room);
 }
 

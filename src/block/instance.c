@@ -162,8 +162,8 @@ void platter_free(Platter *pl)
         void *data = pl->rooms[i].data;
 
         if (data != NULL) {
+            pl->rooms[i].fini(pl, data); /* what ends there still finds its room */
             pl->rooms[i].data = NULL;
-            pl->rooms[i].fini(pl, data);
         }
     }
     nodes_close_all(pl);

@@ -21,7 +21,8 @@ enum instance_name_kind {
     INSTANCE_NAME_BACKEND,
 };
 
-/* Rooms of higher floors, ended by platter_free in descending order. */
+/* Rooms of higher floors, ended by platter_free in descending order; a room is there until its fini
+ * has returned, which frees data. */
 enum instance_room {
     INSTANCE_ROOM_THROTTLE = 0,
     INSTANCE_ROOM_BACKENDS,

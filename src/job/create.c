@@ -69,7 +69,6 @@ static void call_bh(void *opaque)
     struct control_job *cj = opaque;
     struct jobs *jobs = jobs_of(cj->job.pl);
 
-    jobs->calling = true;
     cj->ret = cj->call(cj, &cj->err);
     jobs->calling = false;
     cj->ended = true;
@@ -79,15 +78,18 @@ static void call_bh(void *opaque)
 static int control_run_co(Job *job, Error **errp)
 {
     struct control_job *cj = (struct control_job *)job;
+    struct jobs *jobs = jobs_of(job->pl);
 
     job_progress_set_total(job, 1);
-    while (jobs_of(job->pl)->calling) {
+    while (jobs->calling) {
         job_sleep_co(job, BUSY_WAIT_NS);
         if (job_is_cancelled(job)) {
             return -ECANCELED;
         }
     }
+    jobs->calling = true; /* from now on: the call is as good as begun */
     if (aio_bh_schedule_oneshot(job->pl->main_ctx, call_bh, cj) < 0) {
+        jobs->calling = false;
         return error_set(errp, ENOMEM, "out of memory");
     }
     while (!cj->ended) {
@@ -151,8 +153,15 @@ static Job *control_start(Platter *pl, const struct job_driver *driver,
     cj->options = from->options;
     cj->force = from->force;
     cj->bs = from->bs;
+    if (start->progress) {
+        cj->job.progress = *start->progress;
+    }
     if (cj->bs) {
         bdrv_ref(cj->bs);
+        if (job_block_node(&cj->job, cj->bs, errp) < 0) {
+            job_early_fail(&cj->job);
+            return NULL;
+        }
     }
     job_start(&cj->job);
     return &cj->job;

@@ -22,12 +22,14 @@
 #include "util/error.h"
 #include "util/size.h"
 
+/* So long a job works without a turn of the loop, at most: nobody waits for it noticeably. */
+#define TURN_NS (INT64_C(10) * 1000 * 1000)
+
 static void jobs_fini(Platter *pl, void *data)
 {
     struct jobs *jobs = data;
     Job *job;
 
-    pl->rooms[INSTANCE_ROOM_JOBS].data = jobs; /* a job that ends leaves it, so it must be found */
     while ((job = TAILQ_FIRST(&jobs->list)) != NULL) {
         if (job->status == JOB_STATUS_CONCLUDED) {
             job_conclude_and_forget(job);
@@ -37,7 +39,6 @@ static void jobs_fini(Platter *pl, void *data)
             aio_poll(pl->main_ctx, true);
         }
     }
-    pl->rooms[INSTANCE_ROOM_JOBS].data = NULL;
     free(jobs);
 }
 
@@ -159,6 +160,7 @@ void job_unref(Job *job)
     }
     aio_timer_free(job->sleep_timer);
     error_free(job->err);
+    error_free(job->blocker);
     free(job->id);
     free(job);
 }
@@ -334,6 +336,21 @@ void job_sleep_co(Job *job, int64_t ns)
     job_pause_point_co(job);
 }
 
+void job_turn_co(Job *job, int64_t *last_ns)
+{
+    int64_t now = aio_clock_ns();
+
+    if (*last_ns == 0) {
+        *last_ns = now;
+    }
+    if (now - *last_ns < TURN_NS) {
+        job_pause_point_co(job);
+    } else {
+        job_sleep_co(job, 0);
+        *last_ns = aio_clock_ns();
+    }
+}
+
 bool job_is_cancelled(const Job *job)
 {
     return job->force_cancel;
@@ -342,6 +359,9 @@ bool job_is_cancelled(const Job *job)
 void job_progress_update(Job *job, uint64_t done)
 {
     job->progress_current += done;
+    if (job->progress.report != NULL) {
+        job->progress.report(job->progress.opaque, job->progress_current, job->progress_total);
+    }
 }
 
 void job_progress_set_total(Job *job, uint64_t total)
@@ -429,13 +449,39 @@ int job_add_node(Job *job, const char *name, BlockDriverState *bs, uint64_t perm
     return 0;
 }
 
+int job_block_node(Job *job, BlockDriverState *bs, Error **errp)
+{
+    struct job_node *node = calloc(1, sizeof(*node));
+
+    if (job->blocker == NULL) {
+        error_set(&job->blocker, EBUSY, "it is in use by job '%s' (%s)", job->id,
+                  job->driver->type);
+    }
+    if (node == NULL || job->blocker == NULL ||
+        bdrv_op_block(&bs->op_blockers, UINT32_MAX, job->blocker) < 0) {
+        free(node);
+        return error_set(errp, ENOMEM, "out of memory for job '%s'", job->id);
+    }
+    node->job = job;
+    node->blocked = bs;
+    bdrv_ref(bs);
+    TAILQ_INSERT_TAIL(&job->nodes, node, entry);
+    return 0;
+}
+
 void job_remove_nodes(Job *job)
 {
     struct job_node *node;
 
     while ((node = TAILQ_FIRST(&job->nodes)) != NULL) {
         TAILQ_REMOVE(&job->nodes, node, entry);
-        bdrv_root_detach(node->edge);
+        if (node->edge != NULL) {
+            bdrv_root_detach(node->edge);
+        }
+        if (node->blocked != NULL) {
+            bdrv_op_unblock(&node->blocked->op_blockers, UINT32_MAX, job->blocker);
+            bdrv_unref(node->blocked);
+        }
         free(node);
     }
 }

@@ -12,6 +12,7 @@
 #include <sys/queue.h>
 
 #include <platter/backend.h>
+#include <platter/image.h>
 #include <platter/job.h>
 
 #include "block/graph_tx.h"
@@ -37,10 +38,11 @@ struct job_driver {
     void (*free)(Job *job);
 };
 
-/* A node that the job works on. */
+/* A node that the job works on, by an edge of its own, or only with its op blocker. */
 struct job_node {
     Job *job;
-    BdrvEdge *edge; /* owned */
+    BdrvEdge *edge;            /* owned, or NULL */
+    BlockDriverState *blocked; /* counted, or NULL */
     TAILQ_ENTRY(job_node) entry;
 };
 
@@ -55,6 +57,8 @@ struct Job {
     TAILQ_ENTRY(Job) in_instance;
     TAILQ_ENTRY(Job) in_txn;
     TAILQ_HEAD(, job_node) nodes;
+    Error *blocker;                /* owned: why operations on those are refused; NULL: none yet */
+    struct bdrv_progress progress; /* told of each step; may be empty */
 
     Coroutine *co; /* NULL: not started, or over */
     bool busy;     /* the coroutine runs or waits for I/O: not at a pause point, not asleep */
@@ -80,6 +84,7 @@ struct JobTxn {
     Platter *pl;
     int refcnt;
     bool aborting;
+    bool finalizing; /* prepares run, which may poll: no verb comes in between */
     TAILQ_HEAD(job_txn_list, Job) jobs;
 };
 
@@ -91,6 +96,9 @@ void *job_create(Platter *pl, const struct job_driver *driver, const char *id, J
 /* Work on bs too: permissions as given; drains of it pause the job. 0 or -EPERM, -ENOMEM. */
 int job_add_node(Job *job, const char *name, BlockDriverState *bs, uint64_t perm, uint64_t shared,
                  Error **errp);
+/* Until the job ends, operations on bs as a whole (resize, snapshot, replace, ...) are refused with
+ * the job as the reason. 0 or -ENOMEM. */
+int job_block_node(Job *job, BlockDriverState *bs, Error **errp);
 void job_remove_nodes(Job *job);
 /* Begin to run. A job that cannot be started is given back by job_early_fail instead. */
 void job_start(Job *job);
@@ -107,12 +115,18 @@ void job_progress_update(Job *job, uint64_t done);
 void job_progress_set_total(Job *job, uint64_t total);
 /* The bytes were sent: wait as long as the speed limit wants. A pause point. */
 void job_throttle_co(Job *job, uint64_t bytes);
+/* Work that finds all it needs in memory never yields: let the loop have a turn now and then.
+ * *last_ns is the time of the last one; 0 at first. A pause point. */
+void job_turn_co(Job *job, int64_t *last_ns);
 /* running -> ready, and wait until it is completed or cancelled: the driver looks at its own state
  * that complete() changed. */
 void job_set_ready(Job *job);
 /* An error of the storage: what is to be done. Sets the iostatus and raises the event; STOP has
  * paused the job, which tries again after the next pause point. */
 enum job_on_error job_error_action(Job *job, enum job_on_error policy, bool is_read, int error);
+/* A step failed with ret (-errno), and may be tried again: wait as the policy says, then 0 for the
+ * next try, or what the job is to fail with. */
+int job_retry_co(Job *job, enum job_on_error policy, bool is_read, int ret);
 
 /* ---- between the files ---- */
 

@@ -8,6 +8,8 @@
 
 /* The limit is kept over slices of so long: short enough that a change is felt at once. */
 #define SLICE_NS INT64_C(100000000)
+/* What is ignored is tried again after so long. */
+#define RETRY_NS INT64_C(100000000)
 #define NS_PER_SECOND UINT64_C(1000000000)
 
 static uint64_t slice_limit(uint64_t speed)
@@ -67,4 +69,19 @@ enum job_on_error job_error_action(Job *job, enum job_on_error policy, bool is_r
                                                                                           : "stop"},
                             });
     return policy;
+}
+
+int job_retry_co(Job *job, enum job_on_error policy, bool is_read, int ret)
+{
+    switch (job_error_action(job, policy, is_read, ret)) {
+    case JOB_ON_ERROR_STOP:
+        job_pause_point_co(job);
+        break;
+    case JOB_ON_ERROR_IGNORE:
+        job_sleep_co(job, RETRY_NS);
+        break;
+    default:
+        return ret;
+    }
+    return job_is_cancelled(job) ? -ECANCELED : 0;
 }

@@ -162,6 +162,7 @@ void job_txn_finalize(Job *job)
     JobTxn *txn = job->txn;
 
     txn->refcnt++;
+    txn->finalizing = true;
     (void)txn_prepare(txn);
     txn_conclude(txn);
     job_txn_unref(txn);

@@ -37,7 +37,7 @@ static const struct {
 static int verb_check(const Job *job, enum verb verb, Error **errp)
 {
     assert(instance_in_control_thread(job->pl));
-    if (verbs[verb].states & 1u << job->status) {
+    if ((verbs[verb].states & 1u << job->status) && (job->txn == NULL || !job->txn->finalizing)) {
         return 0;
     }
     return error_set(errp, EPERM, "Job '%s' in state '%s' cannot accept command verb '%s'", job->id,
@@ -175,6 +175,13 @@ static bool still_working(void *opaque)
            job->status != JOB_STATUS_READY;
 }
 
+static bool is_finalizing(void *opaque)
+{
+    const Job *job = opaque;
+
+    return job->status == JOB_STATUS_PENDING;
+}
+
 int job_wait(Job *job, Error **errp)
 {
     int ret;
@@ -183,9 +190,10 @@ int job_wait(Job *job, Error **errp)
     instance_control(job->pl);
     job_ref(job);
     aio_wait_while(job->pl->main_ctx, still_working, job);
-    if (job->status == JOB_STATUS_PENDING) {
+    if (job->status == JOB_STATUS_PENDING && !job->txn->finalizing) {
         job_txn_finalize(job);
     }
+    aio_wait_while(job->pl->main_ctx, is_finalizing, job);
     ret = job->ret;
     if (ret < 0) {
         error_set(errp, -ret, "%s", error_get_pretty(job->err));

@@ -435,11 +435,10 @@ BlockBackend *disk_open(struct cli *cli, Platter *pl, const struct disk_args *ar
     return blk;
 }
 
-int disk_run(struct cli *cli, const struct disk_args *args,
-             int (*run)(struct cli *cli, BlockBackend *blk, void *opaque), void *opaque)
+int disk_run_on(struct cli *cli, Platter *pl, const struct disk_args *args,
+                int (*run)(struct cli *cli, BlockBackend *blk, void *opaque), void *opaque)
 {
-    Platter *pl = disk_platter_new(cli, args);
-    BlockBackend *blk = pl ? disk_open(cli, pl, args) : NULL;
+    BlockBackend *blk = disk_open(cli, pl, args);
     int code = CLI_EXIT_FAILED;
 
     if (blk) {
@@ -451,6 +450,15 @@ int disk_run(struct cli *cli, const struct disk_args *args,
         }
         blk_unref(blk);
     }
+    return code;
+}
+
+int disk_run(struct cli *cli, const struct disk_args *args,
+             int (*run)(struct cli *cli, BlockBackend *blk, void *opaque), void *opaque)
+{
+    Platter *pl = disk_platter_new(cli, args);
+    int code = pl ? disk_run_on(cli, pl, args, run, opaque) : CLI_EXIT_FAILED;
+
     platter_free(pl);
     return code;
 }

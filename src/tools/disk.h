@@ -119,6 +119,10 @@ BlockBackend *disk_open(struct cli *cli, Platter *pl, const struct disk_args *ar
 int disk_run(struct cli *cli, const struct disk_args *args,
              int (*run)(struct cli *cli, BlockBackend *blk, void *opaque), void *opaque);
 
+/* The same on an instance that is there. */
+int disk_run_on(struct cli *cli, Platter *pl, const struct disk_args *args,
+                int (*run)(struct cli *cli, BlockBackend *blk, void *opaque), void *opaque);
+
 /* "--output=human|json"; false after printing. */
 bool disk_take_output(const struct cli_args *a, bool *ret_json);
 

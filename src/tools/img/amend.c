@@ -8,8 +8,8 @@
 #include "block/driver.h"
 #include "tools/commands.h"
 #include "tools/disk.h"
+#include "tools/job_run.h"
 #include "tools/option_list.h"
-#include "tools/progress.h"
 #include "util/options.h"
 
 enum amend_option {
@@ -37,6 +37,7 @@ struct amend_args {
     bool force;
     bool progress;
     bool quiet;
+    struct job_run run;
 };
 
 /* NULL after printing. */
@@ -91,10 +92,11 @@ static int amend_run(struct cli *cli, BlockBackend *blk, void *opaque)
 {
     struct amend_args *args = opaque;
     BlockDriverState *bs = blk_bs(blk);
-    struct progress progress;
+    struct job_start start = job_run_start(&args->run);
+    BlockOptions *options = args->list.options;
     Error *err = NULL;
     int code;
-    int ret;
+    Job *job;
 
     if (args->list.help) {
         return print_help(cli, bdrv_get_format_name(bs));
@@ -106,14 +108,9 @@ static int amend_run(struct cli *cli, BlockBackend *blk, void *opaque)
     if (disk_allow_resize(blk, &err) < 0) {
         return cli_report(cli, err);
     }
-    progress_begin(&progress, cli, args->progress && !args->quiet);
-    ret = bdrv_amend(bs, args->list.options, args->force, &progress.calls, &err);
-    args->list.options = NULL;
-    if (ret == 0) {
-        progress_set(&progress, 1, 1);
-    }
-    progress_end(&progress);
-    return ret < 0 ? cli_report(cli, err) : CLI_EXIT_OK;
+    args->list.options = NULL; /* the job has them */
+    job = job_amend_start(blk_get_platter(blk), &start, bs, options, args->force, &err);
+    return job_run_wait(&args->run, job, err);
 }
 
 /* ---- arguments ---- */
@@ -144,6 +141,8 @@ static int amend_take(void *opaque, int id, const struct cli_args *a)
 
 static int amend_start(struct cli *cli, struct amend_args *args)
 {
+    int code;
+
     if (args->list.help && args->disk.format) {
         return print_help(cli, args->disk.format);
     }
@@ -157,7 +156,10 @@ static int amend_start(struct cli *cli, struct amend_args *args)
         return CLI_EXIT_USAGE;
     }
     args->disk.writable = !args->list.help;
-    return disk_run(cli, &args->disk, amend_run, args);
+    job_run_begin(&args->run, cli, args->progress && !args->quiet && !args->list.help);
+    code = job_run_disk(&args->run, &args->disk, amend_run, args);
+    job_run_leave(&args->run);
+    return code;
 }
 
 static int amend_command(struct cli *cli, int argc, char **argv)

@@ -5,7 +5,7 @@
  *
  * The chain is opened once as a whole to find its members, as the policy on what images name wants
  * it, and then one by one by the names that were found: each layer alone, and the base writable.
- * The order: copy, flush the base, empty the image; so a cut at any time loses nothing.
+ * The work is a job (platter/jobs.h).
  */
 #include <errno.h>
 #include <inttypes.h>
@@ -15,8 +15,7 @@
 #include "tools/commands.h"
 #include "tools/disk.h"
 #include "tools/img/chain.h"
-#include "tools/img/commit_copy.h"
-#include "tools/progress.h"
+#include "tools/job_run.h"
 #include "util/error.h"
 #include "util/size.h"
 
@@ -64,9 +63,7 @@ struct commit {
     Platter *pl;
     struct member *members; /* owned */
     unsigned count;
-    struct progress progress;
-    struct commit_copy copy;
-    int ret;
+    struct job_run run;
 };
 
 /* ---- who is in the chain ---- */
@@ -154,7 +151,8 @@ static int member_open(struct commit *c, unsigned i)
     return c->members[i].blk ? CLI_EXIT_OK : CLI_EXIT_FAILED;
 }
 
-static int base_grow(struct commit *c)
+/* The job makes the base larger where the disk is; other users of it may forbid that. */
+static int base_may_grow(struct commit *c)
 {
     BlockBackend *base = c->members[c->count - 1].blk;
     int64_t wanted = blk_getlength(c->members[0].blk);
@@ -165,11 +163,7 @@ static int base_grow(struct commit *c)
         return cli_error(c->cli, "asking for sizes failed: %s",
                          strerror((int)-(wanted < 0 ? wanted : bytes)));
     }
-    if (bytes >= wanted) {
-        return CLI_EXIT_OK;
-    }
-    if (disk_allow_resize(base, &err) < 0 ||
-        blk_resize(base, wanted, false, BDRV_PREALLOC_OFF, &err) < 0) {
+    if (bytes < wanted && disk_allow_resize(base, &err) < 0) {
         return cli_report(c->cli, err);
     }
     return CLI_EXIT_OK;
@@ -177,17 +171,20 @@ static int base_grow(struct commit *c)
 
 /* ---- the work ---- */
 
-static void copy_run_co(void *opaque)
-{
-    struct commit *c = opaque;
-
-    c->ret = commit_copy_co(&c->copy);
-}
-
 static int commit_content(struct commit *c)
 {
-    BlockBackend **layers = calloc(c->count, sizeof(*layers));
-    int ret;
+    BlockBackend **layers = calloc(c->count, sizeof(BlockBackend *));
+    struct job_start start = job_run_start(&c->run);
+    struct job_commit_options options = {
+        .size = sizeof(options),
+        .layers = layers,
+        .layers_count = c->count - 1,
+        .base = c->members[c->count - 1].blk,
+        .bytes_per_second = c->args->bytes_per_s,
+        .empty_top = empties(c->args),
+    };
+    Error *err = NULL;
+    Job *job;
 
     if (!layers) {
         return cli_error(c->cli, "out of memory");
@@ -195,54 +192,27 @@ static int commit_content(struct commit *c)
     for (unsigned i = 0; i + 1 < c->count; i++) {
         layers[i] = c->members[i].blk;
     }
-    c->copy = (struct commit_copy){
-        .layers = layers,
-        .count = c->count - 1,
-        .base = c->members[c->count - 1].blk,
-        .bytes_per_s = c->args->bytes_per_s,
-        .progress = &c->progress.calls,
-    };
-    ret = disk_run_co(c->pl, copy_run_co, c);
-    ret = ret < 0 ? ret : c->ret;
-    if (ret < 0) {
-        cli_error(c->cli, "%s failed: %s", c->copy.failed, strerror(-ret));
-    } else {
-        ret = blk_flush(c->copy.base);
-        if (ret < 0) {
-            cli_error(c->cli, "flushing the backing file failed: %s", strerror(-ret));
-        }
-    }
+    job = job_commit_start(c->pl, &start, &options, &err);
     free(layers);
-    return ret < 0 ? CLI_EXIT_FAILED : CLI_EXIT_OK;
-}
-
-static int image_empty(struct commit *c)
-{
-    Error *err = NULL;
-    int ret = bdrv_make_empty(blk_bs(c->members[0].blk), &err);
-
-    if (ret < 0) {
-        return cli_report(c->cli, err);
-    }
-    ret = blk_flush(c->members[0].blk);
-    return ret < 0 ? cli_error(c->cli, "the last flush failed: %s", strerror(-ret)) : CLI_EXIT_OK;
+    return job_run_wait(&c->run, job, err);
 }
 
 static int commit_run(struct commit *c)
 {
-    int code = chain_look(c);
+    int code = job_run_watch(&c->run, c->pl);
+
+    if (code == CLI_EXIT_OK) {
+        code = chain_look(c);
+    }
 
     for (unsigned i = 0; code == CLI_EXIT_OK && i < c->count; i++) {
         code = member_open(c, i);
     }
     if (code == CLI_EXIT_OK) {
-        code = base_grow(c);
+        code = base_may_grow(c);
     }
     if (code == CLI_EXIT_OK) {
         code = commit_content(c);
-    }
-    if (code == CLI_EXIT_OK && empties(c->args)) {
-        code = image_empty(c);
     }
     return code;
 }
@@ -261,17 +231,15 @@ static int commit_image(struct cli *cli, const struct commit_args *args)
     struct commit c = {.cli = cli, .args = args};
     int code = CLI_EXIT_FAILED;
 
-    progress_begin(&c.progress, cli, args->progress && !args->quiet);
+    job_run_begin(&c.run, cli, args->progress && !args->quiet);
     c.pl = disk_platter_new(cli, &args->disk);
     if (c.pl) {
         code = commit_run(&c);
     }
-    if (code == CLI_EXIT_OK) {
-        progress_set(&c.progress, 1, 1);
-    }
     members_free(&c);
+    job_run_end(&c.run, code);
     platter_free(c.pl);
-    progress_end(&c.progress);
+    job_run_leave(&c.run);
     if (code == CLI_EXIT_OK && !args->quiet) {
         fputs("Image committed.\n", cli->out);
     }

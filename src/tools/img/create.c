@@ -10,6 +10,7 @@
 #include "tools/commands.h"
 #include "tools/disk.h"
 #include "tools/img/formatting.h"
+#include "tools/job_run.h"
 #include "tools/option_list.h"
 #include "util/error.h"
 #include "util/name_beside.h"
@@ -44,6 +45,7 @@ struct create_args {
     struct option_list list;
     bool quiet;
     bool unsafe;
+    struct job_run run;
 };
 
 /* NULL after printing. */
@@ -217,9 +219,11 @@ static int check_options(struct cli *cli, const struct create_args *args)
 static int create_on(struct cli *cli, Platter *pl, struct create_args *args)
 {
     uint64_t size_bytes = 0;
+    struct job_start start = job_run_start(&args->run);
+    BlockOptions *options = args->list.options;
     Error *err = NULL;
     int code = settle_size(cli, pl, args, &size_bytes);
-    int ret;
+    Job *job = NULL;
 
     if (code == CLI_EXIT_OK) {
         code = check_options(cli, args);
@@ -232,12 +236,12 @@ static int create_on(struct cli *cli, Platter *pl, struct create_args *args)
     }
     if (block_options_set_str(args->list.options, "driver", args->format) < 0 ||
         block_options_set_u64(args->list.options, "size", size_bytes) < 0) {
-        ret = error_set(&err, ENOMEM, "out of memory");
+        error_set(&err, ENOMEM, "out of memory");
     } else {
-        ret = bdrv_create(pl, args->file, args->list.options, &err);
-        args->list.options = NULL;
+        args->list.options = NULL; /* the job has them */
+        job = job_create_start(pl, &start, args->file, NULL, options, &err);
     }
-    return ret < 0 ? cli_report(cli, err) : CLI_EXIT_OK;
+    return job_run_wait(&args->run, job, err);
 }
 
 static int create_run(struct cli *cli, struct create_args *args)
@@ -248,12 +252,15 @@ static int create_run(struct cli *cli, struct create_args *args)
     if (code != CLI_EXIT_OK) {
         return code;
     }
+    job_run_begin(&args->run, cli, false);
     pl = disk_platter_new(cli, NULL);
-    if (!pl) {
-        return CLI_EXIT_FAILED;
+    code = pl ? job_run_watch(&args->run, pl) : CLI_EXIT_FAILED;
+    if (code == CLI_EXIT_OK) {
+        code = create_on(cli, pl, args);
     }
-    code = create_on(cli, pl, args);
+    job_run_end(&args->run, code);
     platter_free(pl);
+    job_run_leave(&args->run);
     return code;
 }
 

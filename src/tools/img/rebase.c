@@ -11,9 +11,7 @@
 #include "tools/commands.h"
 #include "tools/disk.h"
 #include "tools/img/chain.h"
-#include "tools/img/rebase_copy.h"
-#include "tools/progress.h"
-#include "util/checked.h"
+#include "tools/job_run.h"
 #include "util/mem.h"
 
 enum rebase_option {
@@ -53,9 +51,9 @@ struct rebase {
     struct cli *cli;
     const struct rebase_args *args;
     BlockBackend *blk;
-    struct progress progress;
-    struct rebase_copy copy;
-    int ret;
+    struct job_run *run;
+    BlockBackend *base; /* counted, or NULL */
+    int shared_depth;   /* as in struct job_rebase_options */
 };
 
 static bool has_base(const struct rebase_args *args)
@@ -71,15 +69,6 @@ static bool format_is_known(const char *name)
         names++;
     }
     return *names != NULL;
-}
-
-/* ---- the copy ---- */
-
-static void copy_run_co(void *opaque)
-{
-    struct rebase *r = opaque;
-
-    r->ret = rebase_copy_co(&r->copy);
 }
 
 /* The new backing file: a member of the old chain, or opened. CLI_EXIT_OK or after printing. */
@@ -99,86 +88,67 @@ static int base_open(struct rebase *r)
     }
     member = chain_find(bs, path, &depth);
     if (member && (!args.format || strcmp(bdrv_get_format_name(member), args.format) == 0)) {
-        r->copy.base = chain_reader(pl, member, "base", &err);
-        r->copy.shared_depth = (int)depth + 1;
-        return r->copy.base ? CLI_EXIT_OK : cli_report(cli, err);
+        r->base = chain_reader(pl, member, "base", &err);
+        r->shared_depth = (int)depth + 1;
+        return r->base ? CLI_EXIT_OK : cli_report(cli, err);
     }
     args.file = path;
     args.id = "base";
-    r->copy.base = disk_open(cli, pl, &args);
-    return r->copy.base ? CLI_EXIT_OK
-                        : cli_error(cli, "Could not open new backing file '%s'", args.file);
+    r->base = disk_open(cli, pl, &args);
+    return r->base ? CLI_EXIT_OK
+                   : cli_error(cli, "Could not open new backing file '%s'", args.file);
 }
 
-static uint64_t unit_bytes(BlockDriverState *bs)
+static int rebase_job(struct rebase *r)
 {
-    struct bdrv_info info;
-    uint64_t unit = bdrv_get_info(bs, &info) == 0 ? info.cluster_size_bytes : 0;
-
-    return is_pow2(unit) && unit >= 512 && unit <= REBASE_UNIT_BYTES_MAX ? unit : 512;
-}
-
-static int rebase_content(struct rebase *r)
-{
-    int code = has_base(r->args) ? base_open(r) : CLI_EXIT_OK;
-    int ret;
-
-    if (code != CLI_EXIT_OK) {
-        return code;
-    }
-    r->copy.overlay = r->blk;
-    r->copy.unit_bytes = unit_bytes(blk_bs(r->blk));
-    r->copy.progress = &r->progress.calls;
-    ret = disk_run_co(blk_get_platter(r->blk), copy_run_co, r);
-    ret = ret < 0 ? ret : r->ret;
-    if (ret < 0) {
-        return cli_error(r->cli, "%s failed: %s", r->copy.failed, strerror(-ret));
-    }
-    ret = blk_flush(r->blk); /* before the header refers to the new one */
-    return ret < 0 ? cli_error(r->cli, "the flush failed: %s", strerror(-ret)) : CLI_EXIT_OK;
-}
-
-/* ---- the header ---- */
-
-static int rebase_header(struct rebase *r)
-{
-    const char *name = has_base(r->args) ? r->args->base.file : NULL;
+    struct job_start start = job_run_start(r->run);
+    struct job_rebase_options options = {
+        .size = sizeof(options),
+        .overlay = r->blk,
+        .base = r->base,
+        .shared_depth = r->shared_depth,
+        .backing_file = has_base(r->args) ? r->args->base.file : NULL,
+        .backing_format = has_base(r->args) ? r->args->base.format : NULL,
+        .unsafe = r->args->unsafe,
+    };
     Error *err = NULL;
+    Job *job = job_rebase_start(blk_get_platter(r->blk), &start, &options, &err);
 
-    if (bdrv_change_backing_file(blk_bs(r->blk), name, name ? r->args->base.format : NULL, &err) <
-        0) {
-        cli_error(r->cli, "Could not change the backing file to '%s': %s", name ? name : "",
-                  error_get_pretty(err));
-        error_free(err);
-        return CLI_EXIT_FAILED;
-    }
-    return CLI_EXIT_OK;
+    return job_run_wait(r->run, job, err);
 }
 
 static int rebase_run(struct cli *cli, BlockBackend *blk, void *opaque)
 {
-    const struct rebase_args *args = opaque;
-    struct rebase r = {.cli = cli, .args = args, .blk = blk};
+    struct rebase *r = opaque;
+    const struct rebase_args *args = r->args;
     int code = CLI_EXIT_OK;
 
+    r->blk = blk;
     if (has_base(args) && !args->base.format) {
         return cli_error(cli,
                          "Could not change the backing file to '%s': backing format must be "
                          "specified",
                          args->base.file);
     }
-    progress_begin(&r.progress, cli, args->progress && !args->quiet);
-    if (!args->unsafe) {
-        code = rebase_content(&r);
+    if (has_base(args) && !args->unsafe) {
+        code = base_open(r);
     }
     if (code == CLI_EXIT_OK) {
-        code = rebase_header(&r);
+        code = rebase_job(r);
     }
-    if (code == CLI_EXIT_OK) {
-        progress_set(&r.progress, 1, 1);
-    }
-    progress_end(&r.progress);
-    blk_unref(r.copy.base);
+    blk_unref(r->base);
+    return code;
+}
+
+static int rebase_image(struct cli *cli, const struct rebase_args *args)
+{
+    struct job_run run;
+    struct rebase r = {.cli = cli, .args = args, .run = &run};
+    int code;
+
+    job_run_begin(&run, cli, args->progress && !args->quiet);
+    code = job_run_disk(&run, &args->disk, rebase_run, &r);
+    job_run_leave(&run);
     return code;
 }
 
@@ -240,7 +210,7 @@ static int rebase_command(struct cli *cli, int argc, char **argv)
         return cli_error(cli, "Invalid format name: '%s'", args.base.format);
     }
     args.disk.no_backing = args.unsafe;
-    return disk_run(cli, &args.disk, rebase_run, &args);
+    return rebase_image(cli, &args);
 }
 
 const struct cli_command command_rebase = {

@@ -1,0 +1,134 @@
+/* SPDX-License-Identifier: MIT */
+/* Jobs of commands: progress, and an end in order when a signal comes. */
+#include "tools/job_run.h"
+
+#include <signal.h>
+#include <string.h>
+#include <sys/signalfd.h>
+#include <unistd.h>
+
+#include "os/os.h"
+
+/* End as if the signal had never been held back. */
+static void die(int number)
+{
+    sigset_t signals;
+
+    sigemptyset(&signals);
+    sigaddset(&signals, number);
+    sigprocmask(SIG_UNBLOCK, &signals, NULL);
+    raise(number);
+    _exit(128 + number);
+}
+
+static void on_signal(void *opaque)
+{
+    struct job_run *run = opaque;
+    struct signalfd_siginfo info;
+
+    while (os->read(run->signal_fd, &info, sizeof(info)) == (long)sizeof(info)) {
+        int number = (int)info.ssi_signo;
+
+        if (run->signal != 0 || !run->job || job_cancel(run->job, true, NULL) < 0) {
+            die(number);
+        }
+        run->signal = number;
+    }
+}
+
+/* Those that are ignored (nohup, jobs of a script in the background) stay ignored. */
+static int signals_hold(void)
+{
+    static const int numbers[] = {SIGINT, SIGTERM, SIGHUP};
+    sigset_t signals;
+
+    sigemptyset(&signals);
+    for (size_t i = 0; i < sizeof(numbers) / sizeof(numbers[0]); i++) {
+        struct sigaction now;
+
+        if (sigaction(numbers[i], NULL, &now) == 0 && now.sa_handler != SIG_IGN) {
+            sigaddset(&signals, numbers[i]);
+        }
+    }
+    return os->signalfd(&signals);
+}
+
+void job_run_begin(struct job_run *run, struct cli *cli, bool shown)
+{
+    *run = (struct job_run){.cli = cli};
+    run->signal_fd = signals_hold();
+    progress_begin(&run->progress, cli, shown);
+}
+
+int job_run_watch(struct job_run *run, Platter *pl)
+{
+    AioContext *ctx = platter_get_main_context(pl);
+    int ret = run->signal_fd < 0 ? run->signal_fd
+                                 : aio_set_fd_handler(ctx, run->signal_fd, on_signal, NULL, run);
+
+    if (ret < 0) {
+        return cli_error(run->cli, "cannot wait for signals: %s", strerror(-ret));
+    }
+    run->ctx = ctx;
+    return CLI_EXIT_OK;
+}
+
+struct job_start job_run_start(struct job_run *run)
+{
+    return (struct job_start){
+        .id = run->cli->command->name,
+        .flags = JOB_MANUAL_DISMISS,
+        .progress = &run->progress.calls,
+    };
+}
+
+int job_run_wait(struct job_run *run, Job *job, Error *err)
+{
+    int ret;
+
+    if (!job) {
+        return cli_report(run->cli, err);
+    }
+    run->job = job;
+    ret = job_wait(job, &err);
+    run->job = NULL;
+    job_dismiss(job, NULL);
+    return ret < 0 ? cli_report(run->cli, err) : CLI_EXIT_OK;
+}
+
+void job_run_end(struct job_run *run, int code)
+{
+    if (code == CLI_EXIT_OK) {
+        progress_set(&run->progress, 1, 1);
+    }
+    progress_end(&run->progress);
+    if (run->ctx) {
+        aio_set_fd_handler(run->ctx, run->signal_fd, NULL, NULL, NULL);
+        run->ctx = NULL;
+    }
+    if (run->signal_fd >= 0) {
+        os->close(run->signal_fd);
+        run->signal_fd = -1;
+    }
+}
+
+int job_run_disk(struct job_run *run, const struct disk_args *args,
+                 int (*work)(struct cli *cli, BlockBackend *blk, void *opaque), void *opaque)
+{
+    Platter *pl = disk_platter_new(run->cli, args);
+    int code = pl ? job_run_watch(run, pl) : CLI_EXIT_FAILED;
+
+    if (code == CLI_EXIT_OK) {
+        code = disk_run_on(run->cli, pl, args, work, opaque);
+    }
+    job_run_end(run, code);
+    platter_free(pl);
+    return code;
+}
+
+void job_run_leave(const struct job_run *run)
+{
+    if (run->signal != 0) {
+        die(run->signal);
+    }
+}
