@@ -15,8 +15,9 @@ The qmp_*.json files hold
 A row is [key, type] or [key, type, doc]; a '?' behind the key makes it optional. Types are str,
 bool, int, uint, uint32, size, number, null, any, a name of these files, or [type].
 
-The other files tell what drivers take (gen_schema.py); their "drivers" rows become the unions
-BlockdevOptions and BlockdevCreateOptions, which the block layer parses itself.
+The other files tell what drivers take (gen_schema.py); their "drivers" rows (name, and perhaps the
+structs node, create and amend, children, lists {key: struct or enum:NAME}) become the unions
+BlockdevOptions, BlockdevCreateOptions and BlockdevAmendOptions, which the block layer parses itself.
 """
 import json
 import re
@@ -114,6 +115,16 @@ class Schema:
         self.add('struct', {'name': camel, 'doc': '', 'members': self.option_rows(camel, keys)})
         return camel
 
+    def list_row(self, name, key, of):
+        """A member that is a list: of "enum:NAME", or of an option struct."""
+        kind, _, enum = of.partition(':')
+        if kind == 'enum':
+            return [key + '?', f'[{self.option_enum(enum)}]', '']
+        camel = name + ''.join(w.capitalize() for w in key.split('-'))
+        self.add('struct', {'name': camel, 'doc': self.option_structs[of].get('doc', ''),
+                            'members': self.option_rows(camel, self.option_structs[of]['keys'])})
+        return [key + '?', f'[{camel}]', '']
+
     @staticmethod
     def spelled(keys):
         """Create options as QMP spells them."""
@@ -137,6 +148,8 @@ class Schema:
                     for c in d.get('children', [])]
             if d.get('node'):
                 rows += self.option_rows('BlockdevOptions' + camel, self.option_structs[d['node']]['keys'])
+            rows += [self.list_row('BlockdevOptions' + camel, key, of)
+                     for key, of in d.get('lists', {}).items()]
             self.add('struct', {'name': 'BlockdevOptions' + camel, 'doc': '', 'members': rows})
             variants[d['name']] = 'BlockdevOptions' + camel
             if d.get('amend'):

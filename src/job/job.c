@@ -88,6 +88,16 @@ static bool status_may_follow(enum job_status from, enum job_status to)
     return to == JOB_STATUS_ABORTING ? from != JOB_STATUS_CONCLUDED : (next[from] & 1u << to) != 0;
 }
 
+void job_raise_status(const Job *job, const char *status)
+{
+    TRACE(job_status, job->id, status);
+    instance_raise(job->pl,
+                   &(struct platter_event){
+                       .type = PLATTER_EVENT_JOB_STATUS_CHANGE,
+                       .u.job = {.id = job->id, .type = job->driver->type, .status = status},
+                   });
+}
+
 void job_set_status(Job *job, enum job_status status)
 {
     if (job->status == status) {
@@ -95,13 +105,7 @@ void job_set_status(Job *job, enum job_status status)
     }
     assert(status_may_follow(job->status, status));
     job->status = status;
-    TRACE(job_status, job->id, job_status_name(status));
-    instance_raise(
-        job->pl,
-        &(struct platter_event){
-            .type = PLATTER_EVENT_JOB_STATUS_CHANGE,
-            .u.job = {.id = job->id, .type = job->driver->type, .status = job_status_name(status)},
-        });
+    job_raise_status(job, job_status_name(status));
 }
 
 Job *job_by_id(Platter *pl, const char *id)
@@ -219,6 +223,7 @@ void *job_create(Platter *pl, const struct job_driver *driver, const char *id, J
     TAILQ_INSERT_TAIL(&jobs->list, job, in_instance);
     job_txn_add(txn != NULL ? txn : own, job);
     job_txn_unref(own);
+    job_raise_status(job, job_status_name(JOB_STATUS_CREATED));
     return job;
 }
 

@@ -136,6 +136,7 @@ struct jobs {
 };
 struct jobs *jobs_of(Platter *pl); /* NULL: no memory */
 void job_set_status(Job *job, enum job_status status);
+void job_raise_status(const Job *job, const char *status); /* the event of a new state */
 void job_wake(Job *job);
 void job_fail(Job *job, int ret, Error *err); /* first failure counts; err is owned */
 /* txn.c: run_co has returned, or the job was cancelled before it began. */

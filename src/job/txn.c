@@ -63,6 +63,7 @@ void job_conclude_and_forget(Job *job)
     job_remove_nodes(job);
     TAILQ_REMOVE(&jobs->list, job, in_instance);
     job->registered = false;
+    job_raise_status(job, "null"); /* as clients know a job that is no more */
     job_unref(job);
 }
 

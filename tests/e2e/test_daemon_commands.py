@@ -9,7 +9,7 @@ import subprocess
 import pytest
 
 from qmp import Daemon, FdClient, Schema
-from tools_common import needs, platter
+from tools_common import formats, needs, platter
 
 pytestmark = needs('qcow2')
 PLATTER = os.environ['PLATTER_BIN']
@@ -343,6 +343,22 @@ def test_quit(tmp_path):
             Checked.asked.add('quit')
             second.event('SHUTDOWN', reason='host-qmp-quit')
             assert d.process.wait(60) == 0
+
+
+def test_every_driver_is_in_the_schema(qmp):
+    """A driver without a row in schema/ could be opened by everybody but a QMP client."""
+    known = [m['name'] for m in qmp.schema.types['BlockdevDriver']['members']]
+    assert sorted(known) == sorted(formats())
+
+
+def test_faults_by_rule(qmp):
+    qmp.call('blockdev-add', driver='null-co', node_name='n', size=MIB)
+    reply = qmp.client.ask({'execute': 'blockdev-add', 'arguments': {
+        'driver': 'blkdebug', 'node-name': 'f', 'image': 'n', 'take-child-perms': ['write'],
+        'inject-error': [{'event': 'none', 'iotype': 'read', 'errno': 5, 'once': True}],
+        'set-state': [{'event': 'pwritev', 'state': 1, 'new_state': 2}]}})
+    assert reply == {'return': {}}
+    assert node(qmp, 'f')['drv'] == 'blkdebug'
 
 
 def test_every_command_was_asked_for(qmp):

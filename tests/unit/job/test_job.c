@@ -196,7 +196,7 @@ static void test_life(void **state)
     assert_int_equal(job_wait(&s->job, NULL), 0);
     assert_int_equal(s->done, 3);
     assert_int_equal(ended, 10001);
-    assert_string_equal(env->events, "a:running a:waiting a:pending a:concluded ");
+    assert_string_equal(env->events, "a:created a:running a:waiting a:pending a:concluded a:null ");
     assert_null(job_by_id(env->pl, "a")); /* forgotten by itself */
     job_unref(&s->job);
 }
@@ -237,7 +237,7 @@ static void test_failure(void **state)
     job_get_info(&s->job, &info);
     assert_string_equal(info.error, "step 2 failed");
     assert_int_equal(ended, 10100);
-    assert_string_equal(env->events, "a:running a:error-report a:aborting a:concluded ");
+    assert_string_equal(env->events, "a:created a:running a:error-report a:aborting a:concluded ");
     assert_int_equal(job_dismiss(&s->job, NULL), 0);
 }
 
