@@ -142,7 +142,7 @@ void cli_hint(struct cli *cli, const char *fmt, ...)
 int cli_report(struct cli *cli, Error *err)
 {
     cli_error(cli, "%s", error_get_pretty(err));
-    if (error_get_hint(err)) {
+    if (error_get_hint(err) && cli_spelling(cli)->hints) {
         cli_put_line(cli->err, "%s", error_get_hint(err));
     }
     error_free(err);

@@ -35,6 +35,17 @@ static const struct cache_mode *find_cache_mode(const char *name)
     return NULL;
 }
 
+/* Tell a word that is none of those that an option takes. */
+static void unknown_word(struct cli *cli, const char *what, const char *word, const char *known)
+{
+    if (cli_stands_in(cli)) {
+        cli_error(cli, "Invalid %s option: %s", what, word);
+        cli->usage_told = true;
+    } else {
+        cli_usage_error(cli, "no %s mode '%s': there are %s", what, word, known);
+    }
+}
+
 static bool is_one_of(const char *word, const char *const *words)
 {
     for (; *words; words++) {
@@ -151,18 +162,16 @@ bool disk_args_check(struct cli *cli, const struct disk_args *args)
     static const char *const discard[] = {"ignore", "off", "unmap", "on", NULL};
 
     if (!find_cache_mode(args->cache)) {
-        cli_usage_error(cli,
-                        "no cache mode '%s': there are none, writeback, writethrough, directsync "
-                        "and unsafe",
-                        args->cache);
+        unknown_word(cli, "cache", args->cache,
+                     "none, writeback, writethrough, directsync and unsafe");
         return false;
     }
     if (args->aio && !is_one_of(args->aio, aio)) {
-        cli_usage_error(cli, "no aio mode '%s': there are threads, native and io_uring", args->aio);
+        unknown_word(cli, "aio", args->aio, "threads, native and io_uring");
         return false;
     }
     if (args->discard && !is_one_of(args->discard, discard)) {
-        cli_usage_error(cli, "no discard mode '%s': there are ignore and unmap", args->discard);
+        unknown_word(cli, "discard", args->discard, "ignore and unmap");
         return false;
     }
     if (!disk_refs_check(cli, args)) {
@@ -173,7 +182,7 @@ bool disk_args_check(struct cli *cli, const struct disk_args *args)
         return false;
     }
     if (args->image_opts && args->format) {
-        cli_misfit(cli, cli_stands_in(cli) ? "--image-opts and --format are mutually exclusive"
+        cli_misfit(cli, cli_stands_in(cli) ? cli_spelling(cli)->image_opts_misfit
                                            : "--image-opts and a format exclude each other");
         cli_hint(cli, "Name the format in the options: driver=%s,...", args->format);
         return false;
@@ -201,8 +210,9 @@ static const char *aio_key(const struct disk_args *args, const BlockOptions *opt
 {
     const char *driver = block_options_get_str(options, "driver");
 
-    if (!args->image_opts) {
-        bool bare = args->format && is_engine_driver(args->format);
+    if (!args->image_opts && args->file) {
+        const char *format = args->format ? args->format : driver;
+        bool bare = format && is_engine_driver(format);
 
         return !is_path(args->file) || strncmp(args->file, "json:", 5) == 0 ? NULL
                : bare                                                       ? "aio"
@@ -224,7 +234,9 @@ static BlockOptions *disk_options(const struct disk_args *args, Error **errp)
     const char *key;
     int ret = 0;
 
-    if (!args->image_opts) {
+    if (args->options) {
+        options = block_options_copy(args->options);
+    } else if (!args->image_opts) {
         options = block_options_new();
     } else if (args->file[0] == '{' || strncmp(args->file, "json:", 5) == 0) {
         options = block_options_parse_json(args->file, errp);
@@ -232,7 +244,7 @@ static BlockOptions *disk_options(const struct disk_args *args, Error **errp)
         options = block_options_parse(args->file, NULL, errp);
     }
     if (!options) {
-        if (!args->image_opts) {
+        if (!args->image_opts || args->options) {
             error_set(errp, ENOMEM, "out of memory");
         }
         return NULL;
@@ -375,7 +387,9 @@ static void report_open(struct cli *cli, const struct disk_args *args, bool open
         error_free(err);
         return;
     }
-    if (spelling->open_failed) {
+    if (spelling->open_unnamed && (args->image_opts || !args->file)) {
+        error_prepend(&err, "%s: ", spelling->open_unnamed);
+    } else if (spelling->open_failed) {
         error_prepend(&err, "%s%s%s%s: ", spelling->open_failed, spelling->open_quote, args->file,
                       spelling->open_quote);
     }
@@ -398,7 +412,7 @@ BlockBackend *disk_open(struct cli *cli, Platter *pl, const struct disk_args *ar
         cli_report(cli, err);
         return NULL;
     }
-    flags |= args->writable ? BDRV_O_RDWR : 0;
+    flags |= args->writable && !args->temporary ? BDRV_O_RDWR : 0;
     flags |= wants_unmap(args->discard) ? BDRV_O_UNMAP : 0;
     flags |= args->force_share ? BDRV_O_FORCE_SHARE : 0;
     flags |= args->look_only ? BDRV_O_NO_IO : 0;
@@ -421,6 +435,12 @@ BlockBackend *disk_open(struct cli *cli, Platter *pl, const struct disk_args *ar
             cli_report(cli, err);
             return NULL;
         }
+    }
+    bs = bs ? disk_add_layers(pl, bs, args, &err) : NULL;
+    if (bs && args->writable && !args->wrap && bdrv_is_read_only(bs) && cli_stands_in(cli)) {
+        error_set(&err, EACCES, "Block node is read-only");
+        bdrv_unref(bs);
+        bs = NULL;
     }
     above.writable = bs && !bdrv_is_read_only(bs);
     blk = bs ? backend_new(pl, bs, args->wrap ? &above : args, &err) : NULL;

@@ -18,8 +18,11 @@ struct disk_args {
     const char *aio;      /* threads, native, io_uring; NULL: the best there is */
     const char *discard;  /* ignore, unmap; NULL: ignore */
     const char *snapshot; /* show this one: ID_OR_NAME or snapshot.id=ID,snapshot.name=NAME */
+    const BlockOptions *options; /* borrowed, besides file or without one; NULL: none */
     bool image_opts;
     bool writable;
+    bool temporary;    /* what is written goes to a file that ends with the disk */
+    bool copy_on_read; /* what is read from backing files is written into the disk */
     bool force_share;
     bool look_only;  /* no guest data is read */
     bool exclusive;  /* nobody else may write meanwhile, in this or another process */
@@ -131,6 +134,13 @@ bool disk_prealloc_parse(const char *text, enum bdrv_prealloc *ret);
 
 /* Let blk change the size of its disk, where no other user forbids it. 0 or -errno. */
 int disk_allow_resize(BlockBackend *blk, Error **errp);
+
+/* The node of a disk, below the filter that copy_on_read puts there. Borrowed. */
+BlockDriverState *disk_node(BlockBackend *blk);
+
+/* disk_layers.c: what args ask for above bs (owned). NULL with errp. */
+BlockDriverState *disk_add_layers(Platter *pl, BlockDriverState *bs, const struct disk_args *args,
+                                  Error **errp);
 
 /* An instance for a command, with the policy of args (NULL: the usual); NULL after printing why
  * not. */

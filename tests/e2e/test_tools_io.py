@@ -185,7 +185,7 @@ def test_help_needs_no_disk():
 
 def test_closed_disk_is_gone(disks):
     done = platter('io', '-f', 'raw', '-c', 'close', '-c', 'length', '-c', 'close', disks[0])
-    assert (done.returncode, done.stdout, done.stderr) == (1, '', 'no file open\n' * 2)
+    assert (done.returncode, done.stdout, done.stderr) == (1, '', "no file open, try 'help open'\n" * 2)
 
 
 def test_too_many_words(disks):

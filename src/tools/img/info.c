@@ -16,9 +16,8 @@
 #include "tools/img/chain.h"
 #include "tools/img/json_text.h"
 #include "tools/img/snapshot_list.h"
+#include "tools/img/specific.h"
 #include "util/size.h"
-
-#define INDENT 4 /* of "Format specific information" */
 
 enum info_option {
     INFO_CHAIN = 1,
@@ -61,55 +60,6 @@ static void print_backing(struct cli *cli, const struct image_facts *f)
     }
 }
 
-static void print_scalar(FILE *out, const json_t *value)
-{
-    if (json_is_string(value)) {
-        cli_put_text(out, json_string_value(value));
-    } else if (json_is_integer(value)) {
-        fprintf(out, "%" JSON_INTEGER_FORMAT, json_integer_value(value));
-    } else {
-        fputs(json_is_true(value) ? "true" : "false", out);
-    }
-}
-
-static void print_members(FILE *out, const json_t *value, int depth);
-
-static void print_member(FILE *out, const char *label, const json_t *value, int depth)
-{
-    bool nested = json_is_object(value) || json_is_array(value);
-
-    fprintf(out, "%*s%s:%s", depth * INDENT, "", label, nested ? "\n" : " ");
-    if (nested) {
-        print_members(out, value, depth + 1);
-    } else {
-        print_scalar(out, value);
-        fputc('\n', out);
-    }
-}
-
-/* Recursion is no deeper than what a driver of ours makes. */
-static void print_members(FILE *out, const json_t *value, int depth)
-{
-    const char *key;
-    json_t *member;
-    char label[64];
-    size_t i;
-
-    json_object_foreach((json_t *)value, key, member)
-    {
-        snprintf(label, sizeof(label), "%s", key);
-        for (char *c = label; *c; c++) {
-            *c = *c == '-' ? ' ' : *c;
-        }
-        print_member(out, label, member, depth);
-    }
-    json_array_foreach(value, i, member)
-    {
-        snprintf(label, sizeof(label), "[%zu]", i);
-        print_member(out, label, member, depth);
-    }
-}
-
 static void print_human(struct cli *cli, const struct image_facts *f)
 {
     char text[32];
@@ -133,8 +83,7 @@ static void print_human(struct cli *cli, const struct image_facts *f)
     print_backing(cli, f);
     snapshot_list_print(cli, &f->snapshots);
     if (f->specific) {
-        fputs("Format specific information:\n", cli->out);
-        print_members(cli->out, json_object_get(f->specific, "data"), 1);
+        specific_print(cli->out, f->specific);
     }
     if (!cli_spelling(cli)->more_facts) {
         return;

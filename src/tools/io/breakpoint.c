@@ -65,12 +65,11 @@ static int run_wait_break(struct io_session *s, const struct io_command *c, int 
 
 const struct io_command io_breakpoint_commands[] = {
     {"break", NULL, "event tag", "sets a breakpoint on event and tags the stopped request as tag",
-     NULL, 2, 2, true, false, run_break},
-    {"remove_break", NULL, "tag", "remove a breakpoint by tag", NULL, 1, 1, true, false,
+     2, 2, true, false, run_break},
+    {"remove_break", NULL, "tag", "remove a breakpoint by tag", 1, 1, true, false,
      run_remove_break},
-    {"resume", NULL, "tag", "resumes the request tagged as tag", NULL, 1, 1, true, false,
-     run_resume},
-    {"wait_break", NULL, "tag", "waits for the suspension of a request", NULL, 1, 1, true, false,
+    {"resume", NULL, "tag", "resumes the request tagged as tag", 1, 1, true, false, run_resume},
+    {"wait_break", NULL, "tag", "waits for the suspension of a request", 1, 1, true, false,
      run_wait_break},
     {0},
 };

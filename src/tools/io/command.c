@@ -16,13 +16,14 @@ static int run_quit(struct io_session *s, const struct io_command *command, int 
 }
 
 static const struct io_command own_commands[] = {
-    {"help", "?", "[command]", "help for one or all commands", NULL, 0, 1, false, false, run_help},
-    {"quit", "q", "", "exit the program", NULL, 0, 0, false, false, run_quit},
+    {"help", "?", "[command]", "help for one or all commands", 0, 1, false, false, run_help},
+    {"quit", "q", NULL, "exit the program", 0, -1, false, false, run_quit},
     {0},
 };
 
 static const struct io_command *const groups[] = {
-    io_breakpoint_commands, io_data_commands, io_facts_commands, io_process_commands, own_commands};
+    io_breakpoint_commands, io_data_commands, io_vector_commands,  io_async_commands,
+    io_facts_commands,      io_open_commands, io_process_commands, own_commands};
 
 static const struct io_command *find_command(const char *name)
 {
@@ -38,9 +39,11 @@ static const struct io_command *find_command(const char *name)
 
 /* ---- help ---- */
 
-static void print_one_line(struct io_session *s, const struct io_command *c)
+/* name: its own or its alias */
+static void print_one_line(struct io_session *s, const struct io_command *c, const char *name)
 {
-    fprintf(s->cli->out, "%s %s%s-- %s\n", c->name, c->args, *c->args ? " " : "", c->summary);
+    fprintf(s->cli->out, "%s %s%s-- %s\n", name, c->args ? c->args : "", c->args ? " " : "",
+            c->summary);
 }
 
 static int compare_names(const void *a, const void *b)
@@ -61,7 +64,7 @@ static void print_all(struct io_session *s)
     }
     qsort(sorted, n, sizeof(sorted[0]), compare_names);
     for (size_t i = 0; i < n; i++) {
-        print_one_line(s, sorted[i]);
+        print_one_line(s, sorted[i], sorted[i]->name);
     }
     fputs("\nUse 'help commandname' for extended help.\n", s->cli->out);
 }
@@ -69,6 +72,7 @@ static void print_all(struct io_session *s)
 static int run_help(struct io_session *s, const struct io_command *command, int argc, char **argv)
 {
     const struct io_command *c;
+    const char *text;
 
     if (argc < 2) {
         print_all(s);
@@ -79,16 +83,17 @@ static int run_help(struct io_session *s, const struct io_command *command, int 
         cli_put_line(s->cli->out, "command %s not found", argv[1]);
         return -EINVAL;
     }
-    print_one_line(s, c);
-    if (c->help) {
-        fputs(c->help, s->cli->out);
+    print_one_line(s, c, argv[1]);
+    text = io_help_text(c->name);
+    if (text) {
+        fputs(text, s->cli->out);
     }
     return 0;
 }
 
 int io_usage(struct io_session *s, const struct io_command *command)
 {
-    print_one_line(s, command);
+    print_one_line(s, command, command->name);
     return -EINVAL;
 }
 
@@ -103,7 +108,7 @@ struct io_args io_args_begin(struct io_session *s, const struct io_command *comm
 static int bad_option(struct io_args *args, const char *what, char letter)
 {
     fflush(args->s->cli->out);
-    cli_put_line(args->s->cli->err, "%s: %s -- '%c'", args->command->name, what, letter);
+    cli_put_line(args->s->cli->err, "%s: %s -- '%c'", args->argv[0], what, letter);
     io_usage(args->s, args->command);
     return '?';
 }
@@ -120,7 +125,9 @@ int io_next_option(struct io_args *args, const char *letters)
             return 0;
         }
         word = args->argv[args->index++];
-        if (word[0] == '-' && word[1]) {
+        if (!args->only_operands && strcmp(word, "--") == 0) {
+            args->only_operands = true;
+        } else if (!args->only_operands && word[0] == '-' && word[1]) {
             args->bundle = word + 1;
         } else if (args->operand_count < IO_WORDS_MAX) {
             args->operands[args->operand_count++] = word;
@@ -177,7 +184,9 @@ int io_failed(struct io_session *s, const char *what, int ret)
 
 /* ---- lines ---- */
 
-static bool count_fits(struct io_session *s, const struct io_command *c, int count)
+/* typed: the command's name or its alias */
+static bool count_fits(struct io_session *s, const struct io_command *c, const char *typed,
+                       int count)
 {
     FILE *err = s->cli->err;
 
@@ -185,7 +194,7 @@ static bool count_fits(struct io_session *s, const struct io_command *c, int cou
         return true;
     }
     fflush(s->cli->out);
-    fprintf(err, "bad argument count %d to %s, expected ", count, c->name);
+    fprintf(err, "bad argument count %d to %s, expected ", count, typed);
     if (c->args_max < 0) {
         fprintf(err, "at least %d arguments\n", c->args_min);
     } else if (c->args_max == c->args_min) {
@@ -207,10 +216,10 @@ static int run_words(struct io_session *s, int argc, char **argv)
     }
     if (c->needs_disk && !s->blk) {
         fflush(s->cli->out);
-        fputs("no file open\n", s->cli->err);
+        fputs("no file open, try 'help open'\n", s->cli->err);
         return -ENODEV;
     }
-    if (!count_fits(s, c, argc - 1)) {
+    if (!count_fits(s, c, argv[0], argc - 1)) {
         return -EINVAL;
     }
     if (c->writes && blk_is_read_only(s->blk)) {

@@ -7,9 +7,6 @@
 #include "tools/io/io.h"
 #include "util/checked.h"
 
-#define FILL_READ 0xab  /* what a buffer holds before a read, so that untouched bytes show */
-#define FILL_WRITE 0xcd /* what is written without a pattern */
-
 struct transfer {
     struct io_result result;
     int pattern; /* -1: none */
@@ -23,21 +20,9 @@ struct transfer {
     int flags; /* BDRV_REQ_* */
 };
 
-static void *buffer_new(struct io_session *s, uint64_t bytes, int fill)
-{
-    void *buf = blk_blockalign(s->blk, bytes ? (size_t)bytes : 1);
-
-    if (buf) {
-        memset(buf, fill, (size_t)bytes);
-    } else {
-        cli_error(s->cli, "no memory for %" PRIu64 " bytes", bytes);
-    }
-    return buf;
-}
-
 /* The operands "off len". 0, or -EINVAL after printing. */
 static int transfer_range(struct io_session *s, const struct io_args *args, struct transfer *t,
-                          uint64_t max)
+                          uint64_t max, const char *unless)
 {
     if (args->operand_count != 2) {
         return io_usage(s, args->command);
@@ -47,7 +32,7 @@ static int transfer_range(struct io_session *s, const struct io_args *args, stru
         return -EINVAL;
     }
     if (t->result.bytes > max) {
-        cli_put_line(s->cli->out, "length cannot exceed %" PRIu64 ", given %s", max,
+        cli_put_line(s->cli->out, "length cannot exceed %" PRIu64 "%s, given %s", max, unless,
                      args->operands[1]);
         return -EINVAL;
     }
@@ -99,11 +84,6 @@ static int verify_range(struct io_session *s, const struct io_command *c, const 
     return 0;
 }
 
-static bool all_bytes_are(const unsigned char *buf, uint64_t bytes, int pattern)
-{
-    return bytes == 0 || (buf[0] == pattern && memcmp(buf, buf + 1, (size_t)bytes - 1) == 0);
-}
-
 static int read_and_check(struct io_session *s, const struct transfer *t, unsigned char *buf,
                           uint64_t check_offset, uint64_t check_bytes)
 {
@@ -116,13 +96,11 @@ static int read_and_check(struct io_session *s, const struct transfer *t, unsign
     if (ret < 0) {
         return io_failed(s, "read", ret);
     }
-    if (t->pattern >= 0 && !all_bytes_are(buf + check_offset, check_bytes, t->pattern)) {
-        fprintf(s->cli->out,
-                "Pattern verification failed at offset %" PRIu64 ", %" PRIu64 " bytes\n",
-                t->result.offset + check_offset, check_bytes);
+    if (t->pattern >= 0 && !io_all_bytes_are(buf + check_offset, check_bytes, t->pattern)) {
+        io_mismatch(s, t->result.offset + check_offset, check_bytes);
         ret = -EINVAL;
     }
-    if (t->dump) {
+    if (t->dump && !t->result.quiet) {
         io_dump(s, buf, t->result.offset, t->result.bytes);
     }
     io_report(s, &t->result);
@@ -171,7 +149,7 @@ static int run_read(struct io_session *s, const struct io_command *c, int argc, 
             return -EINVAL;
         }
     }
-    ret = transfer_range(s, &args, &t, IO_LENGTH_MAX);
+    ret = transfer_range(s, &args, &t, IO_LENGTH_MAX, "");
     if (ret == 0) {
         ret = sectors_only(s, &t);
     }
@@ -181,13 +159,13 @@ static int run_read(struct io_session *s, const struct io_command *c, int argc, 
     if (ret < 0) {
         return ret;
     }
-    buf = buffer_new(s, t.result.bytes, FILL_READ);
+    buf = io_buffer_new(s, t.result.bytes, IO_FILL_READ);
     if (!buf) {
         return -ENOMEM;
     }
     t.result.start_ns = aio_clock_ns();
     ret = read_and_check(s, &t, buf, check_offset, check_bytes);
-    blk_blockfree(buf);
+    io_buffer_free(s, buf);
     return ret;
 }
 
@@ -219,8 +197,8 @@ static int fill_from_file(struct io_session *s, const char *path, unsigned char 
 
 static int write_data(struct io_session *s, struct transfer *t)
 {
-    int fill = t->pattern >= 0 ? t->pattern : FILL_WRITE;
-    unsigned char *buf = buffer_new(s, t->result.bytes, fill);
+    int fill = t->pattern >= 0 ? t->pattern : IO_FILL_WRITE;
+    unsigned char *buf = io_buffer_new(s, t->result.bytes, fill);
     struct iovec iov = {buf, (size_t)t->result.bytes};
     struct iov_view view = iov_view_of(&iov, 1);
     int ret = buf ? 0 : -ENOMEM;
@@ -234,11 +212,9 @@ static int write_data(struct io_session *s, struct transfer *t)
                   ? blk_save_vmstate(s->blk, buf, (int64_t)t->result.offset, (int)t->result.bytes)
                   : blk_pwritev(s->blk, (int64_t)t->result.offset, &view,
                                 t->flags | (t->compressed ? BDRV_REQ_WRITE_COMPRESSED : 0));
-        if (ret < 0) {
-            io_failed(s, "write", ret);
-        }
+        ret = ret < 0 ? io_failed(s, "write", ret) : 0; /* VM state: the bytes written */
     }
-    blk_blockfree(buf);
+    io_buffer_free(s, buf);
     return ret;
 }
 
@@ -326,7 +302,9 @@ static int run_write(struct io_session *s, const struct io_command *c, int argc,
     }
     ret = args.operand_count != 2 ? io_usage(s, c) : write_options_check(s, &t);
     if (ret == 0) {
-        ret = transfer_range(s, &args, &t, t.zeroes ? INT64_MAX : IO_LENGTH_MAX);
+        ret = t.flags & BDRV_REQ_NO_FALLBACK
+                  ? transfer_range(s, &args, &t, INT64_MAX, "")
+                  : transfer_range(s, &args, &t, IO_LENGTH_MAX, " without -n");
     }
     if (ret == 0) {
         ret = sectors_only(s, &t);
@@ -356,7 +334,7 @@ static int run_discard(struct io_session *s, const struct io_command *c, int arg
         t.result.machine = t.result.machine || letter == 'C';
         t.result.quiet = t.result.quiet || letter == 'q';
     }
-    ret = transfer_range(s, &args, &t, INT64_MAX);
+    ret = transfer_range(s, &args, &t, IO_LENGTH_MAX, "");
     if (ret < 0) {
         return ret;
     }
@@ -369,61 +347,12 @@ static int run_discard(struct io_session *s, const struct io_command *c, int arg
     return 0;
 }
 
-static const char read_help[] =
-    "\n"
-    " reads a range of bytes from the given offset\n"
-    "\n"
-    " Example:\n"
-    " 'read -v 512 1k' - dumps 1 kilobyte read from 512 bytes into the file\n"
-    "\n"
-    " -b, -- read from the VM state rather than the virtual disk\n"
-    " -C, -- report statistics in a machine parsable format\n"
-    " -l, -- length for pattern verification (only with -P)\n"
-    " -p, -- ignored for backwards compatibility\n"
-    " -P, -- use a pattern to verify read data\n"
-    " -q, -- quiet mode, do not show I/O statistics\n"
-    " -s, -- start offset for pattern verification (only with -P)\n"
-    " -v, -- dump buffer to standard output\n"
-    "\n";
-
-static const char write_help[] =
-    "\n"
-    " writes a range of bytes from the given offset\n"
-    "\n"
-    " Example:\n"
-    " 'write 512 1k' - writes 1 kilobyte at 512 bytes into the open file\n"
-    "\n"
-    " Without a pattern, the bytes written are 0xcd.\n"
-    " -b, -- write to the VM state rather than the virtual disk\n"
-    " -c, -- write compressed data (whole clusters)\n"
-    " -f, -- force unit access: the data is durable when the command is done\n"
-    " -n, -- with -z, don't allow slow fallback\n"
-    " -p, -- ignored for backwards compatibility\n"
-    " -P, -- use different pattern to fill file\n"
-    " -s, -- fill with the content of a file\n"
-    " -C, -- report statistics in a machine parsable format\n"
-    " -q, -- quiet mode, do not show I/O statistics\n"
-    " -u, -- with -z, allow unmapping\n"
-    " -z, -- write zeroes without sending them\n"
-    "\n";
-
-static const char discard_help[] =
-    "\n"
-    " discards a range of bytes from the given offset\n"
-    "\n"
-    " Example:\n"
-    " 'discard 512 1k' - discards 1 kilobyte from 512 bytes into the file\n"
-    "\n"
-    " -C, -- report statistics in a machine parsable format\n"
-    " -q, -- quiet mode, do not show I/O statistics\n"
-    "\n";
-
 const struct io_command io_data_commands[] = {
     {"read", "r", "[-abCqv] [-P pattern [-s off] [-l len]] off len",
-     "reads a number of bytes at a specified offset", read_help, 2, -1, true, false, run_read},
+     "reads a number of bytes at a specified offset", 2, -1, true, false, run_read},
     {"write", "w", "[-bcCfnquz] [-P pattern | -s source_file] off len",
-     "writes a number of bytes at a specified offset", write_help, 2, -1, true, true, run_write},
-    {"discard", "d", "[-Cq] off len", "discards a number of bytes at a specified offset",
-     discard_help, 2, -1, true, true, run_discard},
+     "writes a number of bytes at a specified offset", 2, -1, true, true, run_write},
+    {"discard", "d", "[-Cq] off len", "discards a number of bytes at a specified offset", 2, -1,
+     true, true, run_discard},
     {0},
 };

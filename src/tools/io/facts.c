@@ -4,8 +4,13 @@
 #include <inttypes.h>
 #include <string.h>
 
+#include <jansson.h>
+#include <platter/image.h>
+
+#include "tools/img/specific.h"
 #include "tools/io/io.h"
 #include "util/checked.h"
+#include "util/mem.h"
 
 static int run_flush(struct io_session *s, const struct io_command *c, int argc, char **argv)
 {
@@ -61,10 +66,10 @@ static void extent_get_co(void *arg)
         if (e->ret < 0) {
             return;
         }
-        if (e->bytes > 0 && (depth > 0) != e->allocated) {
+        if (e->bytes > 0 && (depth == 1) != e->allocated) {
             break;
         }
-        e->allocated = depth > 0;
+        e->allocated = depth == 1; /* in this layer */
         e->bytes += piece;
     }
     e->ret = 0;
@@ -169,31 +174,48 @@ static int run_truncate(struct io_session *s, const struct io_command *c, int ar
     return ret;
 }
 
+static void print_specific(struct io_session *s, BlockDriverState *bs)
+{
+    AUTO_FREE char *text = bdrv_get_specific_info(bs, NULL);
+    json_t *specific = text ? json_loads(text, 0, NULL) : NULL;
+
+    if (specific) {
+        specific_print(s->cli->out, specific);
+    }
+    json_decref(specific);
+}
+
 static int run_info(struct io_session *s, const struct io_command *c, int argc, char **argv)
 {
-    BlockDriverState *bs = blk_bs(s->blk);
+    BlockDriverState *bs = disk_node(s->blk);
     struct bdrv_info info = {0};
     char text[32];
+    int ret;
 
     fprintf(s->cli->out, "format name: %s\n", bdrv_get_format_name(bs));
-    if (bdrv_get_info(bs, &info) >= 0) {
-        fprintf(s->cli->out, "cluster size: %s\n",
-                io_size_text((double)info.cluster_size_bytes, text, sizeof(text)));
-        fprintf(s->cli->out, "vm state offset: %s\n",
-                io_size_text((double)info.vm_state_offset_bytes, text, sizeof(text)));
+    if (!bdrv_get_child(bs, "file")) { /* the name of the protocol */
+        fprintf(s->cli->out, "format name: %s\n", bdrv_get_format_name(bs));
     }
+    ret = bdrv_get_info(bs, &info);
+    if (ret < 0) {
+        return ret;
+    }
+    fprintf(s->cli->out, "cluster size: %s\n",
+            io_size_text((double)info.cluster_size_bytes, text, sizeof(text)));
+    fprintf(s->cli->out, "vm state offset: %s\n",
+            io_size_text((double)info.vm_state_offset_bytes, text, sizeof(text)));
+    print_specific(s, bs);
     return 0;
 }
 
 const struct io_command io_facts_commands[] = {
-    {"flush", "f", "", "flush all in-core file state to disk", NULL, 0, 0, true, false, run_flush},
-    {"length", "l", "", "gets the length of the current file", NULL, 0, 0, true, false, run_length},
-    {"map", NULL, "", "prints the allocated areas of a file", NULL, 0, 0, true, false, run_map},
-    {"alloc", NULL, "offset [count]", "checks if offset is allocated in the file", NULL, 1, 2, true,
-     false, run_alloc},
-    {"truncate", "t", "[-m prealloc_mode] off", "truncates the current file at the given offset",
-     NULL, 1, 3, true, true, run_truncate},
-    {"info", "i", "", "prints information about the current file", NULL, 0, 0, true, false,
-     run_info},
+    {"flush", "f", NULL, "flush all in-core file state to disk", 0, 0, true, false, run_flush},
+    {"length", "l", NULL, "gets the length of the current file", 0, 0, true, false, run_length},
+    {"map", NULL, "", "prints the allocated areas of a file", 0, 0, true, false, run_map},
+    {"alloc", "a", "offset [count]", "checks if offset is allocated in the file", 1, 2, true, false,
+     run_alloc},
+    {"truncate", "t", "[-m prealloc_mode] off", "truncates the current file at the given offset", 1,
+     3, true, true, run_truncate},
+    {"info", "i", NULL, "prints information about the current file", 0, 0, true, false, run_info},
     {0},
 };

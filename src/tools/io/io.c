@@ -1,18 +1,19 @@
 /* SPDX-License-Identifier: MIT */
 /* platter io: run commands on a disk, from -c or line by line. Ends with 1 if any failed. */
 #include <stdlib.h>
-#include <string.h>
-#include <unistd.h>
 
 #include "tools/commands.h"
 #include "tools/io/io.h"
 
 enum io_option {
     IO_COMMAND = 1,
+    IO_COPY_ON_READ,
     IO_DISCARD,
+    IO_MISALIGN,
     IO_NATIVE,
     IO_NOCACHE,
     IO_READ_ONLY,
+    IO_TEMPORARY,
 };
 
 static const struct cli_option io_options[] = {
@@ -21,6 +22,11 @@ static const struct cli_option io_options[] = {
     DISK_ROW_IMAGE_OPTS,
     DISK_ROW_SNAPSHOT,
     {IO_READ_ONLY, 'r', "read-only", NULL, "open the disk read-only"},
+    {IO_TEMPORARY, 's', "snapshot", NULL,
+     "what is written goes to a file that ends with the program"},
+    {IO_COPY_ON_READ, 'C', "copy-on-read", NULL,
+     "write what is read from backing files into the disk"},
+    {IO_MISALIGN, 'm', "misalign", NULL, "buffers stand where direct I/O does not want them"},
     {IO_NOCACHE, 'n', "nocache", NULL, "the same as --cache=none"},
     DISK_ROW_CACHE,
     DISK_ROW_AIO,
@@ -33,9 +39,28 @@ static const struct cli_option io_options[] = {
 
 struct io_setup {
     struct disk_args disk;
+    bool misalign;
     const char **lines; /* owned array */
     int line_count;
 };
+
+/* Another disk that a command opens shares with the first one only what belongs to the program:
+ * which files images may name, and that discards give space back. */
+static void session_defaults(struct disk_args *args)
+{
+    args->file = NULL;
+    args->id = NULL;
+    args->format = NULL;
+    args->cache = NULL;
+    args->aio = NULL;
+    args->discard = "unmap";
+    args->snapshot = NULL;
+    args->image_opts = false;
+    args->writable = true;
+    args->temporary = false;
+    args->copy_on_read = false;
+    args->force_share = false;
+}
 
 static int run_lines(struct io_session *s, const struct io_setup *setup)
 {
@@ -47,50 +72,25 @@ static int run_lines(struct io_session *s, const struct io_setup *setup)
     return failed;
 }
 
-static int run_interactive(struct io_session *s)
-{
-    bool prompt = isatty(fileno(s->cli->in));
-    size_t size = 0;
-    char *line = NULL;
-    int failed = 0;
-
-    while (!s->quit) {
-        if (prompt) {
-            fprintf(s->cli->out, "%s> ", s->cli->program->name);
-        }
-        fflush(s->cli->out);
-        if (getline(&line, &size, s->cli->in) < 0) {
-            break;
-        }
-        failed |= io_run_line(s, line) < 0;
-    }
-    if (prompt && !s->quit) {
-        fputc('\n', s->cli->out);
-    }
-    free(line);
-    return failed;
-}
-
 static int io_session_run(struct cli *cli, const struct io_setup *setup)
 {
-    struct io_session s = {.cli = cli};
+    struct io_session s = {.cli = cli, .defaults = setup->disk, .misalign = setup->misalign};
     int failed = 1;
 
     s.pl = disk_platter_new_for(cli, &setup->disk, NULL, io_tell_breakpoint, cli);
     if (!s.pl) {
         return CLI_EXIT_FAILED;
     }
+    session_defaults(&s.defaults);
     if (setup->disk.file) {
         s.blk = disk_open(cli, s.pl, &setup->disk);
     }
     if (s.blk || !setup->disk.file) {
-        failed = setup->line_count ? run_lines(&s, setup) : run_interactive(&s);
+        failed = setup->line_count ? run_lines(&s, setup) : !io_run_input(&s);
     }
-    /* What was written reaches the disk, or somebody is told. */
-    if (s.blk && !blk_is_read_only(s.blk) && blk_flush(s.blk) < 0) {
-        failed = cli_error(cli, "the last flush failed");
+    if (s.blk && io_close(&s) < 0) {
+        failed = 1;
     }
-    blk_unref(s.blk);
     platter_free(s.pl);
     return failed ? CLI_EXIT_FAILED : CLI_EXIT_OK;
 }
@@ -103,8 +103,14 @@ static bool io_take(struct io_setup *setup, int id, const struct cli_args *a)
     case IO_COMMAND:
         setup->lines[setup->line_count++] = a->value;
         return true;
+    case IO_COPY_ON_READ:
+        disk->copy_on_read = true;
+        return true;
     case IO_DISCARD:
         disk->discard = a->value;
+        return true;
+    case IO_MISALIGN:
+        setup->misalign = true;
         return true;
     case IO_NATIVE:
         disk->aio = "native";
@@ -114,6 +120,9 @@ static bool io_take(struct io_setup *setup, int id, const struct cli_args *a)
         return true;
     case IO_READ_ONLY:
         disk->writable = false;
+        return true;
+    case IO_TEMPORARY:
+        disk->temporary = true;
         return true;
     default:
         return disk_take_option(disk, id, a) || disk_take_file(disk, a);

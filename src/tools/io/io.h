@@ -16,16 +16,18 @@
 struct io_session {
     struct cli *cli;
     Platter *pl;
-    BlockBackend *blk; /* NULL: no disk was named */
+    BlockBackend *blk;         /* owned; NULL: no disk is open */
+    struct disk_args defaults; /* of a disk that is opened: what does not belong to a disk */
+    bool misalign;             /* buffers stand where direct I/O does not want them */
     bool quit;
+    unsigned in_flight; /* aio_read and aio_write; all of them end before blk does */
 };
 
 struct io_command {
     const char *name;
     const char *alias; /* may be NULL */
-    const char *args;  /* "" when there are none */
+    const char *args;  /* NULL when there are none */
     const char *summary;
-    const char *help; /* may be NULL */
     int args_min;
     int args_max; /* -1: any */
     bool needs_disk;
@@ -33,13 +35,47 @@ struct io_command {
     int (*run)(struct io_session *s, const struct io_command *command, int argc, char **argv);
 };
 
-extern const struct io_command io_data_commands[];       /* data.c; a NULL name ends */
+extern const struct io_command io_async_commands[];      /* async.c; a NULL name ends */
 extern const struct io_command io_breakpoint_commands[]; /* breakpoint.c */
+extern const struct io_command io_data_commands[];       /* data.c */
 extern const struct io_command io_facts_commands[];      /* facts.c */
+extern const struct io_command io_open_commands[];       /* open.c */
 extern const struct io_command io_process_commands[];    /* process.c */
+extern const struct io_command io_vector_commands[];     /* vector.c */
 
 /* Prints that a request was suspended or resumed; opaque: struct cli. */
 void io_tell_breakpoint(void *opaque, const struct platter_event *event);
+
+/* What "help COMMAND" says besides the command's line; NULL: nothing. help.c */
+const char *io_help_text(const char *name);
+
+/* Run lines from the input until it ends or a command says quit: with a prompt, and editing and a
+ * history of this session on a terminal. False: some line failed. lines.c */
+bool io_run_input(struct io_session *s);
+
+/* Wait until no request is in flight. async.c */
+void io_wait_all(struct io_session *s);
+
+/* open.c. Close: waits, flushes, lets go; 0 or -errno after printing. */
+int io_close(struct io_session *s);
+
+/* buffer.c. Buffers for transfers. NULL after printing. */
+#define IO_FILL_READ 0xab  /* before a read, so that untouched bytes show */
+#define IO_FILL_WRITE 0xcd /* what is written without a pattern */
+unsigned char *io_buffer_new(struct io_session *s, uint64_t bytes, int fill);
+void io_buffer_free(struct io_session *s, unsigned char *buf);
+bool io_all_bytes_are(const unsigned char *buf, uint64_t bytes, int pattern);
+/* One buffer in pieces, as long as words say. */
+struct io_pieces {
+    unsigned char *buf; /* owned */
+    struct iovec iov[IO_WORDS_MAX];
+    int count;
+    uint64_t bytes;
+};
+/* 0 or -errno after printing. */
+int io_pieces_init(struct io_session *s, struct io_pieces *p, char *const *words, int count,
+                   int fill);
+void io_pieces_fini(struct io_session *s, struct io_pieces *p);
 
 /* Run one line. 0, or -errno after printing. */
 int io_run_line(struct io_session *s, const char *line);
@@ -51,6 +87,7 @@ struct io_args {
     int argc;
     char **argv;
     int index;
+    bool only_operands; /* "--" was seen */
     const char *bundle;
     const char *value;
     char *operands[IO_WORDS_MAX];
@@ -68,6 +105,9 @@ bool io_number(struct io_session *s, const char *text, uint64_t *ret);
 bool io_pattern(struct io_session *s, const char *text, int *ret);
 /* "read failed: Input/output error"; returns ret. */
 int io_failed(struct io_session *s, const char *what, int ret);
+
+/* What was read is not the pattern. */
+void io_mismatch(struct io_session *s, uint64_t offset, uint64_t bytes);
 
 /* "1.500 KiB", "512 bytes" */
 const char *io_size_text(double value, char *buf, size_t size);

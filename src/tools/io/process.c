@@ -1,25 +1,13 @@
 /* SPDX-License-Identifier: MIT */
-/* platter io: commands about the session and its process: close, sleep, sigraise. */
+/* platter io: commands about the process: sleep, sigraise, abort. */
 #include <errno.h>
 #include <signal.h>
+#include <stdlib.h>
 
 #include "tools/io/io.h"
 #include "util/size.h"
 
 #define NS_PER_MS INT64_C(1000000)
-
-/* What was written reaches the disk before it is let go, or somebody is told. */
-static int run_close(struct io_session *s, const struct io_command *c, int argc, char **argv)
-{
-    int ret = blk_is_read_only(s->blk) ? 0 : blk_flush(s->blk);
-
-    if (ret < 0) {
-        io_failed(s, "flush", ret);
-    }
-    blk_unref(s->blk);
-    s->blk = NULL;
-    return ret;
-}
 
 static void sleep_over(void *opaque)
 {
@@ -71,18 +59,16 @@ static int run_sigraise(struct io_session *s, const struct io_command *c, int ar
     return 0;
 }
 
-static const char sigraise_help[] = "\n"
-                                    " raises the given signal\n"
-                                    "\n"
-                                    " Example:\n"
-                                    " 'sigraise 15' - raises SIGTERM\n"
-                                    "\n";
+static int run_abort(struct io_session *s, const struct io_command *c, int argc, char **argv)
+{
+    fflush(s->cli->out);
+    abort();
+}
 
 const struct io_command io_process_commands[] = {
-    {"close", NULL, "", "close the current open file", NULL, 0, 0, true, false, run_close},
-    {"sleep", NULL, "", "waits for the given value in milliseconds", NULL, 1, 1, false, false,
+    {"abort", NULL, NULL, "simulate a program crash using abort(3)", 0, 0, false, false, run_abort},
+    {"sleep", NULL, NULL, "waits for the given value in milliseconds", 1, 1, false, false,
      run_sleep},
-    {"sigraise", NULL, "signal", "raises a signal", sigraise_help, 1, 1, false, false,
-     run_sigraise},
+    {"sigraise", NULL, "signal", "raises a signal", 1, 1, false, false, run_sigraise},
     {0},
 };

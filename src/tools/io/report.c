@@ -64,6 +64,12 @@ void io_report(struct io_session *s, const struct io_result *r)
             io_size_text((double)r->bytes / seconds, rate_text, sizeof(rate_text)), 1 / seconds);
 }
 
+void io_mismatch(struct io_session *s, uint64_t offset, uint64_t bytes)
+{
+    fprintf(s->cli->out, "Pattern verification failed at offset %" PRIu64 ", %" PRIu64 " bytes\n",
+            offset, bytes);
+}
+
 void io_dump(struct io_session *s, const unsigned char *buf, uint64_t offset, uint64_t bytes)
 {
     FILE *out = s->cli->out;

@@ -1,0 +1,61 @@
+/* SPDX-License-Identifier: MIT */
+/* What only one format has, as lines. */
+#include "tools/img/specific.h"
+#include "tools/cli.h"
+
+#define INDENT 4
+
+static void print_scalar(FILE *out, const json_t *value)
+{
+    if (json_is_string(value)) {
+        cli_put_text(out, json_string_value(value));
+    } else if (json_is_integer(value)) {
+        fprintf(out, "%" JSON_INTEGER_FORMAT, json_integer_value(value));
+    } else {
+        fputs(json_is_true(value) ? "true" : "false", out);
+    }
+}
+
+static void print_members(FILE *out, const json_t *value, int depth);
+
+static void print_member(FILE *out, const char *label, const json_t *value, int depth)
+{
+    bool nested = json_is_object(value) || json_is_array(value);
+
+    fprintf(out, "%*s%s:%s", depth * INDENT, "", label, nested ? "\n" : " ");
+    if (nested) {
+        print_members(out, value, depth + 1);
+    } else {
+        print_scalar(out, value);
+        fputc('\n', out);
+    }
+}
+
+/* Recursion is no deeper than what a driver of ours makes. */
+static void print_members(FILE *out, const json_t *value, int depth)
+{
+    const char *key;
+    json_t *member;
+    char label[64];
+    size_t i;
+
+    json_object_foreach((json_t *)value, key, member)
+    {
+        snprintf(label, sizeof(label), "%s", key);
+        for (char *c = label; *c; c++) {
+            *c = *c == '-' ? ' ' : *c;
+        }
+        print_member(out, label, member, depth);
+    }
+    json_array_foreach(value, i, member)
+    {
+        snprintf(label, sizeof(label), "[%zu]", i);
+        print_member(out, label, member, depth);
+    }
+}
+
+void specific_print(FILE *out, const json_t *specific)
+{
+    fputs("Format specific information:\n", out);
+    print_members(out, json_object_get(specific, "data"), 1);
+}

@@ -1,0 +1,235 @@
+/* SPDX-License-Identifier: MIT */
+/*
+ * platter io: lines from the input. On a terminal they can be edited, and those of this session
+ * come back with the arrow keys (libedit, where the build has it). While a line is awaited,
+ * requests that are in flight end and say so.
+ */
+#include <errno.h>
+#include <stdlib.h>
+#include <string.h>
+#include <unistd.h>
+#include <wchar.h>
+
+#include "os/os.h"
+#include "tools/io/io.h"
+
+#ifdef HAVE_LIBEDIT
+#include <histedit.h>
+#endif
+
+#define HISTORY_LINES 1000
+#define INPUT_BYTES 4096
+#define LINE_BYTES_MAX (1024 * 1024)
+
+struct input {
+    struct io_session *s;
+    int fd;
+    bool ready;
+    unsigned char bytes[INPUT_BYTES]; /* read and not yet used: from at, count of them */
+    size_t at;
+    size_t count;
+};
+
+static void input_is_ready(void *opaque)
+{
+    struct input *in = opaque;
+
+    in->ready = true;
+}
+
+/* Let the loop run until there is something to read. What cannot be waited for (a file) is read. */
+static void input_wait(struct input *in)
+{
+    AioContext *ctx = platter_get_main_context(in->s->pl);
+
+    in->ready = false;
+    if (in->s->in_flight == 0 || aio_set_fd_handler(ctx, in->fd, input_is_ready, NULL, in) < 0) {
+        return;
+    }
+    while (!in->ready) {
+        aio_poll(ctx, true);
+    }
+    aio_set_fd_handler(ctx, in->fd, NULL, NULL, NULL);
+}
+
+/* The next byte; -1 at the end. */
+static int input_byte(struct input *in)
+{
+    while (in->count == 0) {
+        int64_t n;
+
+        fflush(in->s->cli->out);
+        input_wait(in);
+        n = os->read(in->fd, in->bytes, sizeof(in->bytes));
+        if (n == -EINTR) {
+            continue;
+        }
+        if (n <= 0) {
+            return -1;
+        }
+        in->at = 0;
+        in->count = (size_t)n;
+    }
+    in->count--;
+    return in->bytes[in->at++];
+}
+
+/* A line without its end, malloc'd; NULL at the end of the input, or where it is too long. */
+static char *plain_line(struct input *in)
+{
+    char *line = NULL;
+    size_t size = 0;
+    FILE *to = open_memstream(&line, &size);
+    int c = to ? input_byte(in) : -1;
+    bool any = c >= 0;
+
+    for (size_t n = 0; c >= 0 && c != '\n' && n < LINE_BYTES_MAX; n++) {
+        fputc(c, to);
+        c = input_byte(in);
+    }
+    if (to && fclose(to) != 0) {
+        any = false;
+    }
+    if (!any) {
+        free(line);
+        return NULL;
+    }
+    return line;
+}
+
+static bool run_plain(struct io_session *s, struct input *in, bool prompt)
+{
+    bool good = true;
+    char *line;
+
+    while (!s->quit) {
+        if (prompt) {
+            fprintf(s->cli->out, "%s> ", s->cli->program->name);
+        }
+        line = plain_line(in);
+        if (!line) {
+            break;
+        }
+        good &= io_run_line(s, line) >= 0;
+        free(line);
+    }
+    return good;
+}
+
+#ifdef HAVE_LIBEDIT
+struct editor {
+    struct input in;
+    EditLine *el;
+    History *history;
+    char prompt[64];
+};
+
+static char *editor_prompt(EditLine *el)
+{
+    struct editor *ed = NULL;
+
+    el_get(el, EL_CLIENTDATA, &ed);
+    return ed->prompt;
+}
+
+/* The next character: 1, 0 at the end. */
+static int editor_char(EditLine *el, wchar_t *ret)
+{
+    struct editor *ed = NULL;
+    mbstate_t state = {0};
+    size_t n;
+
+    el_get(el, EL_CLIENTDATA, &ed);
+    do {
+        int c = input_byte(&ed->in);
+        char byte = (char)c;
+
+        if (c < 0) {
+            return 0;
+        }
+        n = mbrtowc(ret, &byte, 1, &state);
+        if (n == (size_t)-1) {
+            *ret = (wchar_t)c;
+        }
+    } while (n == (size_t)-2);
+    return 1;
+}
+
+static void editor_fini(struct editor *ed)
+{
+    if (ed->el) {
+        el_end(ed->el);
+    }
+    if (ed->history) {
+        history_end(ed->history);
+    }
+}
+
+static bool editor_init(struct editor *ed)
+{
+    struct cli *cli = ed->in.s->cli;
+    HistEvent event;
+
+    snprintf(ed->prompt, sizeof(ed->prompt), "%s> ", cli->program->name);
+    ed->el = el_init(cli->program->name, cli->in, cli->out, cli->err);
+    ed->history = history_init();
+    if (!ed->el || !ed->history) {
+        return false;
+    }
+    history(ed->history, &event, H_SETSIZE, HISTORY_LINES);
+    el_set(ed->el, EL_CLIENTDATA, ed);
+    el_set(ed->el, EL_PROMPT, editor_prompt);
+    el_set(ed->el, EL_EDITOR, "emacs");
+    el_set(ed->el, EL_HIST, history, ed->history);
+    el_set(ed->el, EL_GETCFN, editor_char);
+    return true;
+}
+
+static bool run_edited(struct editor *ed)
+{
+    struct io_session *s = ed->in.s;
+    bool good = true;
+
+    while (!s->quit) {
+        int count = 0;
+        const char *line = el_gets(ed->el, &count);
+        HistEvent event;
+        char *copy;
+
+        if (!line || count <= 0) {
+            break;
+        }
+        if (line[strspn(line, " \t\r\n")] != '\0') {
+            history(ed->history, &event, H_ENTER, line);
+        }
+        copy = strdup(line); /* the command may wait, and the editor's buffer is its own */
+        good &= copy && io_run_line(s, copy) >= 0;
+        free(copy);
+    }
+    return good;
+}
+#endif
+
+bool io_run_input(struct io_session *s)
+{
+    struct input in = {.s = s, .fd = fileno(s->cli->in)};
+    bool terminal = isatty(in.fd);
+    bool good;
+#ifdef HAVE_LIBEDIT
+    struct editor ed = {.in = in};
+
+    if (terminal && editor_init(&ed)) {
+        good = run_edited(&ed);
+    } else
+#endif
+    {
+        good = run_plain(s, &in, terminal || cli_spelling(s->cli)->prompts_always);
+    }
+#ifdef HAVE_LIBEDIT
+    editor_fini(&ed);
+#endif
+    if (terminal && !s->quit) {
+        fputc('\n', s->cli->out);
+    }
+    return good;
+}
