@@ -131,7 +131,7 @@ static int choose_engine(BlockDriverState *bs, struct posix_state *s,
             return error_set(
                 errp, EINVAL,
                 "aio=native was specified, but it requires cache.direct=on, which was not "
-                "specified");
+                "specified.");
         }
         /* The ring does what people ask of "native"; threads stand in where there is no ring. */
         s->engine = aio_engine_probe(ctx, AIO_ENGINE_IO_URING, NULL) == 0 ? AIO_ENGINE_IO_URING
