@@ -182,8 +182,9 @@ bool disk_args_check(struct cli *cli, const struct disk_args *args)
         return false;
     }
     if (args->image_opts && args->format) {
-        cli_misfit(cli, cli_stands_in(cli) ? cli_spelling(cli)->image_opts_misfit
-                                           : "--image-opts and a format exclude each other");
+        cli_misfit(cli, cli_spelling(cli)->image_opts_misfit
+                            ? cli_spelling(cli)->image_opts_misfit
+                            : "--image-opts and a format exclude each other");
         cli_hint(cli, "Name the format in the options: driver=%s,...", args->format);
         return false;
     }
