@@ -3,6 +3,7 @@
 import os
 import random
 import shutil
+import signal
 import subprocess
 
 import pytest
@@ -159,3 +160,25 @@ def test_random(tmp_path, options):
         assert content(tmp_path, 'top.qcow2') == before
     for name in NAMES:
         clean(tmp_path, name)
+
+
+@pytest.mark.parametrize('number', [signal.SIGINT, signal.SIGTERM])
+def test_signal_cancels(tmp_path, number):
+    """The job ends in order, and then the program by the signal; the disk reads as before."""
+    make(tmp_path, 'base.qcow2', '64M')
+    make(tmp_path, 'top.qcow2', '64M', backing='base.qcow2')
+    write(tmp_path, 'top.qcow2', 'write -P 3 0 32M')
+    before = content(tmp_path, 'top.qcow2')
+    with subprocess.Popen([os.environ['PLATTER_BIN'], 'commit', '-f', 'qcow2', '-p', '-r', '1M', 'top.qcow2'],
+                          cwd=tmp_path, stdout=subprocess.PIPE, stderr=subprocess.PIPE) as process:
+        said = b''
+        while said.count(b'/100%)') < 2:  # some of it was copied
+            piece = os.read(process.stdout.fileno(), 100)
+            assert piece, process.stderr.read()
+            said += piece
+        process.send_signal(number)
+        _, err = process.communicate(timeout=60)
+    assert process.returncode == -number, err
+    clean(tmp_path, 'top.qcow2')
+    clean(tmp_path, 'base.qcow2')
+    assert content(tmp_path, 'top.qcow2') == before
