@@ -4,10 +4,14 @@
 #include <stdlib.h>
 #include <string.h>
 
+#include <platter/graph.h>
+
 #include "control/control.h"
 #include "schema/qmp.h"
 #include "util/error.h"
 #include "util/options.h"
+
+#define REOPEN_MAX 256 /* nodes at a time */
 
 int qmp_blockdev_add(struct qmp_call *call, json_t *args, Error **errp)
 {
@@ -88,5 +92,103 @@ int qmp_block_resize(struct qmp_call *call, const struct qmp_block_resize *args,
               ? -EBUSY
               : blk_resize(blk, args->size, true, BDRV_PREALLOC_OFF, errp);
     blk_unref(blk);
+    return ret;
+}
+
+/* ---- nodes that change while they are in use ---- */
+
+int qmp_blockdev_reopen(struct qmp_call *call, const struct qmp_blockdev_reopen *args, Error **errp)
+{
+    size_t count = json_array_size(args->options);
+    struct bdrv_reopen *nodes;
+    int ret = 0;
+
+    if (count > REOPEN_MAX) {
+        return error_set(errp, E2BIG, "%zu nodes to reopen: %d at the most", count, REOPEN_MAX);
+    }
+    nodes = calloc(count + 1, sizeof(*nodes));
+    if (!nodes) {
+        return error_set(errp, ENOMEM, "out of memory");
+    }
+    for (size_t i = 0; i < count && ret == 0; i++) {
+        json_t *object = json_array_get(args->options, i);
+
+        if (!json_object_get(object, "node-name")) {
+            ret = error_set(errp, EINVAL, "node-name not specified");
+        } else {
+            nodes[i].options = block_options_from_json(object, errp);
+            ret = nodes[i].options ? 0 : -EINVAL;
+        }
+    }
+    if (ret == 0) {
+        ret = bdrv_reopen_with_options(call->control->pl, nodes, count, errp);
+    } else {
+        for (size_t i = 0; i < count; i++) {
+            block_options_free(nodes[i].options);
+        }
+    }
+    free(nodes);
+    return ret;
+}
+
+int qmp_block_set_write_threshold(struct qmp_call *call,
+                                  const struct qmp_block_set_write_threshold *args, Error **errp)
+{
+    BlockDriverState *bs = control_find_root(call->control, args->node_name, args->node_name, errp);
+
+    return bs ? bdrv_set_write_threshold(bs, args->write_threshold, errp) : -ENOENT;
+}
+
+int qmp_blockdev_insert_filter(struct qmp_call *call, const struct qmp_blockdev_insert_filter *args,
+                               Error **errp)
+{
+    struct control *c = call->control;
+    BlockDriverState *bs = control_find_node(c, args->node_name, errp);
+    struct control_node *node;
+    BlockOptions *options;
+
+    if (!bs) {
+        return -ENOENT;
+    }
+    if (!json_is_object(args->options) ||
+        !json_is_string(json_object_get(args->options, "node-name"))) {
+        return error_set(errp, EINVAL, "'node-name' must be specified for the filter");
+    }
+    node = malloc(sizeof(*node));
+    if (!node) {
+        return error_set(errp, ENOMEM, "out of memory");
+    }
+    options = block_options_from_json(args->options, errp);
+    if (!options) {
+        free(node);
+        return -EINVAL;
+    }
+    node->bs = bdrv_insert_filter(bs, options, NULL, 0, errp);
+    if (!node->bs) {
+        free(node);
+        return -EINVAL;
+    }
+    LIST_INSERT_HEAD(&c->nodes, node, entry);
+    return 0;
+}
+
+int qmp_blockdev_remove_filter(struct qmp_call *call, const struct qmp_blockdev_remove_filter *args,
+                               Error **errp)
+{
+    struct control *c = call->control;
+    BlockDriverState *bs = control_find_node(c, args->node_name, errp);
+    struct control_node *node = bs ? find_own(c, bs) : NULL;
+    int ret;
+
+    if (!node) {
+        return bs ? error_set(errp, EPERM, "Node %s is not owned by the monitor", args->node_name)
+                  : -ENOENT;
+    }
+    ret = bdrv_remove_filter(bs, errp);
+    if (ret == 0) {
+        LIST_REMOVE(node, entry);
+        free(node);
+        bdrv_unref(bs);
+    }
     return ret;
 }

@@ -142,7 +142,7 @@ static json_t *node_json(BlockDriverState *bs, BlockBackend *blk, bool flat)
     json_add(object, "node-name", json_text(bdrv_get_node_name(bs)), &ret);
     json_add(object, "backing_file_depth", json_integer(backing_depth(bs)), &ret);
     json_add(object, "drv", json_string(bdrv_get_format_name(bs)), &ret);
-    json_add(object, "write_threshold", json_integer(0), &ret);
+    json_add(object, "write_threshold", json_u64(bdrv_get_write_threshold(bs)), &ret);
     json_add(object, "encrypted", json_false(), &ret);
     json_add(object, "cache", cache_json(bs, !blk || blk_enable_write_cache(blk)), &ret);
     json_add(object, "file", json_text(bdrv_get_filename(bs)), &ret);

@@ -19,7 +19,7 @@ const struct cli_spelling *cli_spelling(const struct cli *cli)
 
 bool cli_stands_in(const struct cli *cli)
 {
-    return cli_spelling(cli)->try_line != NULL;
+    return cli_spelling(cli)->stands_in;
 }
 
 /* ---- messages ---- */
@@ -98,7 +98,9 @@ int cli_usage_error(struct cli *cli, const char *fmt, ...)
     va_end(ap);
     cli->usage_told = true;
     if (cli_stands_in(cli)) {
-        fprintf(cli->err, "%s\n", cli_spelling(cli)->try_line);
+        if (cli_spelling(cli)->try_line) {
+            fprintf(cli->err, "%s\n", cli_spelling(cli)->try_line);
+        }
     } else if (cli->command) {
         fprintf(cli->err, "Try '%s %s --help'\n", cli->program->name, cli->command->name);
     } else {
@@ -223,7 +225,9 @@ static int getopt_fault(struct cli_args *args, const char *fmt, ...)
     va_start(ap, fmt);
     vput_line(cli->err, fmt, ap);
     va_end(ap);
-    cli_error(cli, "%s", cli_spelling(cli)->try_line);
+    if (cli_spelling(cli)->try_line) {
+        cli_error(cli, "%s", cli_spelling(cli)->try_line);
+    }
     cli->usage_told = true;
     return CLI_BAD;
 }

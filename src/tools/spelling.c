@@ -12,6 +12,7 @@ const struct cli_spelling spelling_native = {
 };
 
 const struct cli_spelling spelling_qemu_img = {
+    .stands_in = true,
     .warns_of_guessed = true,
     .usage_exit = CLI_EXIT_FAILED,
     .image_refs = "follow",
@@ -23,6 +24,7 @@ const struct cli_spelling spelling_qemu_img = {
 };
 
 const struct cli_spelling spelling_qemu_io = {
+    .stands_in = true,
     .warns_of_guessed = true,
     .usage_exit = CLI_EXIT_FAILED,
     .image_refs = "follow",
@@ -36,12 +38,15 @@ const struct cli_spelling spelling_qemu_io = {
 };
 
 const struct cli_spelling spelling_qemu_storage_daemon = {
+    .stands_in = true,
     .usage_exit = CLI_EXIT_FAILED,
     .image_refs = "follow",
     .version_word = "version ",
+    .getopt_words = true,
 };
 
 const struct cli_spelling spelling_qemu_nbd = {
+    .stands_in = true,
     .warns_of_guessed = true,
     .usage_exit = CLI_EXIT_FAILED,
     .image_refs = "follow",

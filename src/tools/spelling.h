@@ -7,6 +7,7 @@
 #include <stdbool.h>
 
 struct cli_spelling {
+    bool stands_in;                /* for the tool whose name it carries, in that tool's words */
     bool names_command;            /* "platter: info: message", not "qemu-img: message" */
     bool hints;                    /* what to try with the native program stands below a message */
     bool more_facts;               /* answers have members that the reference does not know */
@@ -15,11 +16,10 @@ struct cli_spelling {
     const char *image_refs;        /* what images may open by naming it, when nothing says so */
     bool prompts_always;           /* a prompt also where the input is no terminal */
     const char *image_opts_misfit; /* with --image-opts nothing names a format */
-    const char *try_line;          /* below such a command line; NULL: the native one */
-    const char *open_failed; /* stands before the name of a disk that cannot be opened; or NULL */
-    const char
-        *open_unnamed;      /* the same for a disk that is known by options; NULL: no difference */
-    const char *open_quote; /* on both sides of that name */
+    const char *try_line;     /* below such a command line, of one that stands in; NULL: none */
+    const char *open_failed;  /* stands before the name of a disk that cannot be opened; or NULL */
+    const char *open_unnamed; /* the same for one that is known by options; NULL: no difference */
+    const char *open_quote;   /* on both sides of that name */
     const char *version_word; /* "NAME version 1.2" */
     bool getopt_words;        /* options may be cut short; faults are told as getopt_long does */
 };

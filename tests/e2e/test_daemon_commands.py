@@ -104,6 +104,33 @@ def test_nodes(qmp, tmp_path):
     assert platter('check', '-f', 'qcow2', 'disk.qcow2', cwd=tmp_path).returncode == 0
 
 
+def test_nodes_that_change_in_use(qmp, tmp_path):
+    qcow2(qmp, 'disk')
+    qmp.call('nbd-server-start', addr={'type': 'unix', 'data': {'path': str(tmp_path / 'nbd.sock')}})
+    qmp.call('block-export-add', type='nbd', id='e', node_name='disk', writable=True)
+    uri = f'nbd+unix:///disk?socket={tmp_path}/nbd.sock'
+    qmp.call('blockdev-reopen', options=[
+        {'driver': 'qcow2', 'node-name': 'disk', 'file': 'disk-file', 'lazy-refcounts': False, 'l2-cache-size': 65536}])
+    qmp.fails('blockdev-reopen', '', options=[{'driver': 'qcow2', 'node-name': 'disk', 'file': 'nosuch'}])
+    qmp.fails('blockdev-reopen', 'node-name not specified', options=[{'driver': 'null-co'}])
+    qmp.call('object-add', qom_type='throttle-group', id='tg', limits={'iops-total': 100000})
+    filter_ = {'driver': 'throttle', 'node-name': 'limit', 'throttle-group': 'tg'}
+    qmp.call('blockdev-insert-filter', node_name='disk-file', options=filter_)
+    qmp.fails('object-del', 'in use', id='tg')
+    qmp.fails('blockdev-insert-filter', "'nosuch'", node_name='nosuch', options=filter_)
+    qmp.fails('blockdev-insert-filter', 'node-name', node_name='disk', options={'driver': 'throttle'})
+    qmp.call('block-set-write-threshold', node_name='disk', write_threshold=MIB)
+    assert node(qmp, 'disk')['write_threshold'] == MIB
+    done = platter('io', '-f', 'raw', uri, '-c', 'write -P 5 0 64k', '-c', 'write -P 6 1M 64k', '-c', 'read -P 5 0 64k')
+    assert done.returncode == 0, done
+    event = qmp.event('BLOCK_WRITE_THRESHOLD', **{'node-name': 'disk'})
+    assert event['data']['write-threshold'] == MIB and node(qmp, 'disk')['write_threshold'] == 0
+    qmp.call('blockdev-remove-filter', node_name='limit')
+    qmp.fails('blockdev-remove-filter', "'limit'", node_name='limit')
+    done = platter('io', '-f', 'raw', uri, '-c', 'read -P 6 1M 64k')
+    assert done.returncode == 0, done
+
+
 def test_a_job_that_fails(qmp):
     qmp.call('blockdev-create', job_id='j', options={'driver': 'file', 'filename': '/no/such/file', 'size': 0})
     qmp.event('JOB_STATUS_CHANGE', id='j', status='concluded')
