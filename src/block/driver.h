@@ -87,6 +87,7 @@ enum bdrv_driver_caps {
                                       comes whole, whatever the limits say */
     BDRV_CAP_FULL_NAME = 1 << 11,  /* the name that open set with bdrv_set_filename says all that
                                       strong_options would; parse_filename understands it */
+    BDRV_CAP_READS_NOTHING = 1 << 12, /* a read may leave memory as it is, and callers know */
 };
 
 /* Internal snapshots. The node is drained and flushed; coroutine. As the calls of platter/image.h.

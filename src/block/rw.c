@@ -238,6 +238,10 @@ static int rw_bounce(struct bdrv_rw *rw)
         return -ENOMEM;
     }
     if (rw->op == BDRV_OP_READ) {
+        if (bs->caps & BDRV_CAP_READS_NOTHING) { /* else what this memory held before is told */
+            memset(buf, 0, stop - start);
+            iov_to_buf(rw->mem.iov, rw->mem.niov, rw->mem.skip, buf + (rw->pos - start), bytes);
+        }
         ret = driver_rw_buf(rw, BDRV_OP_READ, start, buf, stop - start);
         if (ret == 0) {
             iov_from_buf(rw->mem.iov, rw->mem.niov, rw->mem.skip, buf + (rw->pos - start), bytes);

@@ -106,7 +106,7 @@ static void lines_without_a_disk(void **state)
     assert_true(f.s.quit);
     fflush(f.cli.err);
     assert_string_equal(f.err,
-                        "no file open\n"
+                        "no file open, try 'help open'\n"
                         "command \"nosuch\" not found\n"
                         "bad argument count 2 to help, expected between 0 and 1 arguments\n");
     end(&f);
