@@ -265,7 +265,7 @@ io -c 'write -s . 0 512' NAME|1|cannot be read
 io -c 'write -s /dev/null 0 512' NAME|1|file is empty
 io -c 'write 0 2M' NAME|1|write failed
 io -c 'write -z 1M 1' NAME|1|write failed
-io -c 'write -z 9223372036854775807 9223372036854775807' NAME|1|write failed
+io -c 'write -z 9223372036854775807 9223372036854775807' NAME|1|length cannot exceed
 io -r -c 'write 0 512' NAME|1|read-only
 io -r -c 'truncate 2M' NAME|1|read-only
 io -c 'discard 1M 1' NAME|1|discard failed
