@@ -6,76 +6,17 @@
 
 #include <platter/bitmap.h>
 
-#include "control/qmp_type.h"
 #include "control/transaction.h"
 #include "util/error.h"
 
-static BdrvDirtyBitmap *find_bitmap(struct control *c, const char *node, const char *name,
-                                    BlockDriverState **ret_bs, Error **errp)
+/* ---- actions ---- */
+
+int action_bitmap_add(struct control *c, BdrvTransaction *t,
+                      const struct qmp_block_dirty_bitmap_add *args, Error **errp)
 {
-    BlockDriverState *bs = control_find_root(c, node, node, errp);
-    BdrvDirtyBitmap *bitmap = bs ? bdrv_bitmap_find(bs, name) : NULL;
-
-    if (bs && !bitmap) {
-        error_set(errp, ENOENT, "Dirty bitmap '%s' not found", name);
-    }
-    *ret_bs = bs;
-    return bitmap;
-}
-
-/* The action works on this bitmap; the node stays as long. */
-static void action_of(struct action *action, BlockDriverState *bs, BdrvDirtyBitmap *bitmap)
-{
-    bdrv_ref(bs);
-    action->bs = bs;
-    action->bitmap = bitmap;
-}
-
-/* ---- a copy of what a bitmap says, to go back to ---- */
-
-static void backup_clean(struct action *action)
-{
-    if (action->backup) {
-        bdrv_bitmap_remove(action->backup, NULL);
-        action->backup = NULL;
-    }
-}
-
-static int backup_take(struct action *action, Error **errp)
-{
-    struct bdrv_bitmap_info info;
-    int ret;
-
-    bdrv_bitmap_get_info(action->bitmap, &info);
-    action->clean = backup_clean;
-    action->backup =
-        bdrv_bitmap_create(action->bs, NULL, info.granularity_bytes, BDRV_BITMAP_DISABLED, errp);
-    ret = action->backup ? bdrv_bitmap_merge(action->backup, action->bitmap, errp) : -ENOMEM;
-    return ret;
-}
-
-/* Everything is drained: nothing was recorded since the copy was taken. */
-static void backup_restore(struct action *action)
-{
-    if (bdrv_bitmap_clear(action->bitmap, NULL) == 0) {
-        bdrv_bitmap_merge(action->bitmap, action->backup, NULL);
-    }
-}
-
-/* ---- add, remove ---- */
-
-static void undo_add(struct action *action)
-{
-    bdrv_bitmap_remove(action->bitmap, NULL);
-}
-
-int action_bitmap_add(struct qmp_call *call, const struct qmp_block_dirty_bitmap_add *args,
-                      struct action *action, Error **errp)
-{
-    BlockDriverState *bs = control_find_root(call->control, args->node, args->node, errp);
+    BlockDriverState *bs = control_find_root(c, args->node, args->node, errp);
     unsigned flags = (args->has_persistent && args->persistent ? BDRV_BITMAP_PERSISTENT : 0) |
                      (args->has_disabled && args->disabled ? BDRV_BITMAP_DISABLED : 0);
-    BdrvDirtyBitmap *bitmap;
 
     if (!bs) {
         return -ENOENT;
@@ -86,162 +27,148 @@ int action_bitmap_add(struct qmp_call *call, const struct qmp_block_dirty_bitmap
     if (args->has_granularity && args->granularity == 0) {
         return error_set(errp, EINVAL, "Granularity must be power of 2");
     }
-    bitmap = bdrv_bitmap_create(bs, args->name, args->has_granularity ? args->granularity : 0,
-                                flags, errp);
-    if (!bitmap) {
-        return -EINVAL;
-    }
-    action_of(action, bs, bitmap);
-    action->undo = undo_add;
+    bdrv_transaction_bitmap_add(t, bs, args->name, args->has_granularity ? args->granularity : 0,
+                                flags);
     return 0;
 }
 
-static int finish_remove(struct action *action, Error **errp)
-{
-    return bdrv_bitmap_remove(action->bitmap, errp);
-}
+/* Removing takes a bitmap out of the image, which cannot be taken back: it is done when all else is
+ * well, and until then it only has to be one that can go. */
+struct remove_action {
+    BlockDriverState *bs; /* counted by the transaction */
+    char name[];
+};
 
-/* It goes when all is well: until then it only has to be one that can go. */
-int action_bitmap_remove(struct qmp_call *call, const struct qmp_block_dirty_bitmap *args,
-                         struct action *action, Error **errp)
+static int remove_prepare(void *opaque, Error **errp)
 {
+    struct remove_action *a = opaque;
+    BdrvDirtyBitmap *bitmap = bdrv_bitmap_find(a->bs, a->name);
     struct bdrv_bitmap_info info;
-    BlockDriverState *bs;
-    BdrvDirtyBitmap *bitmap = find_bitmap(call->control, args->node, args->name, &bs, errp);
 
     if (!bitmap) {
-        return -ENOENT;
+        return error_set(errp, ENOENT, "Dirty bitmap '%s' not found", a->name);
     }
     bdrv_bitmap_get_info(bitmap, &info);
-    if (info.busy) {
-        return error_set(errp, EBUSY,
-                         "Bitmap '%s' is currently in use by another operation and cannot be used",
-                         args->name);
+    return info.busy ? error_set(errp, EBUSY,
+                                 "Bitmap '%s' is currently in use by another operation and cannot "
+                                 "be used",
+                                 a->name)
+                     : 0;
+}
+
+/* Where the image cannot be written the bitmap stays, as any change that was lost would. */
+static void remove_commit(void *opaque)
+{
+    struct remove_action *a = opaque;
+    BdrvDirtyBitmap *bitmap = bdrv_bitmap_find(a->bs, a->name);
+
+    if (bitmap) {
+        bdrv_bitmap_remove(bitmap, NULL);
     }
-    action_of(action, bs, bitmap);
-    action->finish = finish_remove;
+}
+
+static const struct bdrv_action_ops remove_ops = {
+    .prepare = remove_prepare,
+    .commit = remove_commit,
+    .clean = free,
+};
+
+int action_bitmap_remove(struct control *c, BdrvTransaction *t,
+                         const struct qmp_block_dirty_bitmap *args, Error **errp)
+{
+    BlockDriverState *bs = control_find_root(c, args->node, args->node, errp);
+    size_t bytes = strlen(args->name) + 1;
+    struct remove_action *a;
+
+    if (!bs) {
+        return -ENOENT;
+    }
+    a = malloc(sizeof(*a) + bytes);
+    if (!a) {
+        return error_set(errp, ENOMEM, "out of memory");
+    }
+    a->bs = bs;
+    memcpy(a->name, args->name, bytes);
+    bdrv_transaction_add(t, bs, &remove_ops, a);
     return 0;
 }
 
-/* ---- clear, enable, disable ---- */
-
-int action_bitmap_clear(struct qmp_call *call, const struct qmp_block_dirty_bitmap *args,
-                        struct action *action, Error **errp)
+int action_bitmap_clear(struct control *c, BdrvTransaction *t,
+                        const struct qmp_block_dirty_bitmap *args, Error **errp)
 {
-    BlockDriverState *bs;
-    BdrvDirtyBitmap *bitmap = find_bitmap(call->control, args->node, args->name, &bs, errp);
-    int ret;
+    BlockDriverState *bs = control_find_root(c, args->node, args->node, errp);
 
-    if (!bitmap) {
-        return -ENOENT;
+    if (bs) {
+        bdrv_transaction_bitmap_clear(t, bs, args->name);
     }
-    action_of(action, bs, bitmap);
-    ret = backup_take(action, errp);
-    if (ret == 0) {
-        ret = bdrv_bitmap_clear(bitmap, errp);
-    }
-    action->undo = backup_restore;
-    return ret;
+    return bs ? 0 : -ENOENT;
 }
 
-static void undo_enable(struct action *action)
+int action_bitmap_enable(struct control *c, BdrvTransaction *t,
+                         const struct qmp_block_dirty_bitmap *args, bool enable, Error **errp)
 {
-    bdrv_bitmap_disable(action->bitmap, NULL);
-}
+    BlockDriverState *bs = control_find_root(c, args->node, args->node, errp);
 
-static void undo_disable(struct action *action)
-{
-    bdrv_bitmap_enable(action->bitmap, NULL);
-}
-
-int action_bitmap_enable(struct qmp_call *call, const struct qmp_block_dirty_bitmap *args,
-                         bool enable, struct action *action, Error **errp)
-{
-    struct bdrv_bitmap_info info;
-    BlockDriverState *bs;
-    BdrvDirtyBitmap *bitmap = find_bitmap(call->control, args->node, args->name, &bs, errp);
-    int ret;
-
-    if (!bitmap) {
-        return -ENOENT;
+    if (bs) {
+        bdrv_transaction_bitmap_enable(t, bs, args->name, enable);
     }
-    bdrv_bitmap_get_info(bitmap, &info);
-    ret = enable ? bdrv_bitmap_enable(bitmap, errp) : bdrv_bitmap_disable(bitmap, errp);
-    if (ret == 0) {
-        action_of(action, bs, bitmap);
-        action->undo = info.recording == enable ? NULL : enable ? undo_enable : undo_disable;
-    }
-    return ret;
+    return bs ? 0 : -ENOENT;
 }
 
-/* ---- merge ---- */
-
-static int merge_one(struct control *c, struct action *action, json_t *source, Error **errp)
+int action_bitmap_merge(struct control *c, BdrvTransaction *t,
+                        const struct qmp_block_dirty_bitmap_merge *args, Error **errp)
 {
-    const char *node = json_string_value(json_object_get(source, "node"));
-    const char *name = json_is_string(source) ? json_string_value(source)
-                                              : json_string_value(json_object_get(source, "name"));
-    BlockDriverState *bs = action->bs;
-    BdrvDirtyBitmap *bitmap;
-
-    if (node) {
-        bitmap = find_bitmap(c, node, name, &bs, errp);
-    } else {
-        bitmap = bdrv_bitmap_find(bs, name);
-        if (!bitmap) {
-            error_set(errp, ENOENT, "Dirty bitmap '%s' not found", name);
-        }
-    }
-    return bitmap ? bdrv_bitmap_merge(action->bitmap, bitmap, errp) : -ENOENT;
-}
-
-int action_bitmap_merge(struct qmp_call *call, const struct qmp_block_dirty_bitmap_merge *args,
-                        struct action *action, Error **errp)
-{
-    BlockDriverState *bs;
-    BdrvDirtyBitmap *bitmap = find_bitmap(call->control, args->node, args->target, &bs, errp);
+    BlockDriverState *bs = control_find_root(c, args->node, args->node, errp);
     json_t *source;
     size_t i;
-    int ret;
 
-    if (!bitmap) {
+    if (!bs) {
         return -ENOENT;
     }
-    action_of(action, bs, bitmap);
-    ret = backup_take(action, errp);
     json_array_foreach(args->bitmaps, i, source)
     {
-        if (ret == 0) {
-            ret = merge_one(call->control, action, source, errp);
+        const char *node = json_string_value(json_object_get(source, "node"));
+        const char *name = json_is_string(source)
+                               ? json_string_value(source)
+                               : json_string_value(json_object_get(source, "name"));
+        BlockDriverState *from = node ? control_find_root(c, node, node, errp) : bs;
+
+        if (!from) {
+            return -ENOENT;
         }
+        bdrv_transaction_bitmap_merge(t, bs, args->target, from, name);
     }
-    if (ret < 0 && action->backup) {
-        backup_restore(action);
-    }
-    action->undo = backup_restore;
-    return ret;
+    return 0;
 }
 
-/* ---- the commands: one action each, drained as in a transaction ---- */
+/* ---- the commands: one action each ---- */
 
-#define BITMAP_COMMAND(name, type, run)                                                            \
+int qmp_block_dirty_bitmap_remove(struct qmp_call *call, const struct qmp_block_dirty_bitmap *args,
+                                  Error **errp)
+{
+    BlockDriverState *bs = control_find_root(call->control, args->node, args->node, errp);
+    BdrvDirtyBitmap *bitmap = bs ? bdrv_bitmap_find(bs, args->name) : NULL;
+
+    if (bs && !bitmap) {
+        return error_set(errp, ENOENT, "Dirty bitmap '%s' not found", args->name);
+    }
+    return bitmap ? bdrv_bitmap_remove(bitmap, errp) : -ENOENT;
+}
+
+#define BITMAP_COMMAND(name, type, add)                                                            \
     int qmp_block_dirty_bitmap_##name(struct qmp_call *call, const struct type *args,              \
                                       Error **errp)                                                \
     {                                                                                              \
-        struct action action = {0};                                                                \
-        int ret;                                                                                   \
+        BdrvTransaction *t = bdrv_transaction_new(call->control->pl);                              \
                                                                                                    \
-        bdrv_drain_all_begin(call->control->pl);                                                   \
-        ret = action_alone(&action, run, errp);                                                    \
-        bdrv_drain_all_end(call->control->pl);                                                     \
-        return ret;                                                                                \
+        return transaction_finish(t, add, errp);                                                   \
     }
 
-BITMAP_COMMAND(add, qmp_block_dirty_bitmap_add, action_bitmap_add(call, args, &action, errp))
-BITMAP_COMMAND(remove, qmp_block_dirty_bitmap, action_bitmap_remove(call, args, &action, errp))
-BITMAP_COMMAND(clear, qmp_block_dirty_bitmap, action_bitmap_clear(call, args, &action, errp))
+BITMAP_COMMAND(add, qmp_block_dirty_bitmap_add, action_bitmap_add(call->control, t, args, errp))
+BITMAP_COMMAND(clear, qmp_block_dirty_bitmap, action_bitmap_clear(call->control, t, args, errp))
 BITMAP_COMMAND(enable, qmp_block_dirty_bitmap,
-               action_bitmap_enable(call, args, true, &action, errp))
+               action_bitmap_enable(call->control, t, args, true, errp))
 BITMAP_COMMAND(disable, qmp_block_dirty_bitmap,
-               action_bitmap_enable(call, args, false, &action, errp))
-BITMAP_COMMAND(merge, qmp_block_dirty_bitmap_merge, action_bitmap_merge(call, args, &action, errp))
+               action_bitmap_enable(call->control, t, args, false, errp))
+BITMAP_COMMAND(merge, qmp_block_dirty_bitmap_merge,
+               action_bitmap_merge(call->control, t, args, errp))

@@ -15,43 +15,16 @@
 
 /* ---- overlays ---- */
 
-static void undo_append(struct action *action)
+int action_snapshot(struct control *c, BdrvTransaction *t, const struct qmp_blockdev_snapshot *args,
+                    Error **errp)
 {
-    bdrv_unappend(action->bs, NULL); /* as it was a moment ago: nothing that could refuse */
-}
+    BlockDriverState *base = control_find_root(c, args->node, args->node, errp);
+    BlockDriverState *overlay = base ? control_find_node(c, args->overlay, errp) : NULL;
 
-/* overlay: a reference of ours, which the action keeps. */
-static int append(struct qmp_call *call, BlockDriverState *overlay, BlockDriverState *base,
-                  struct action *action, Error **errp)
-{
-    int ret;
-
-    action->bs = overlay;
-    if (bdrv_op_is_blocked(base, BLOCK_OP_TYPE_EXTERNAL_SNAPSHOT, errp)) {
-        return -EBUSY;
+    if (overlay) {
+        bdrv_transaction_append(t, overlay, base);
     }
-    ret = bdrv_append(overlay, base, errp);
-    if (ret == 0) {
-        action->undo = undo_append;
-    }
-    return ret;
-}
-
-int action_snapshot(struct qmp_call *call, const struct qmp_blockdev_snapshot *args,
-                    struct action *action, Error **errp)
-{
-    BlockDriverState *base = control_find_root(call->control, args->node, args->node, errp);
-    BlockDriverState *overlay;
-
-    if (!base) {
-        return -ENOENT;
-    }
-    overlay = control_find_node(call->control, args->overlay, errp);
-    if (!overlay) {
-        return -ENOENT;
-    }
-    bdrv_ref(overlay);
-    return append(call, overlay, base, action, errp);
+    return overlay ? 0 : -ENOENT;
 }
 
 static int create_overlay(struct control *c, const struct qmp_blockdev_snapshot_sync *args,
@@ -92,50 +65,93 @@ static BlockDriverState *open_overlay(struct control *c,
                      errp);
 }
 
-static void undo_create(struct action *action)
+/* The file was made before the transaction runs, and goes when that fails; so does a file whose
+ * transaction never ran. */
+struct made_file {
+    bool stays;
+    char name[];
+};
+
+static int made_prepare(void *opaque, Error **errp)
 {
-    undo_append(action);
-    os->unlink(action->text);
+    return 0;
 }
 
-int action_snapshot_sync(struct qmp_call *call, const struct qmp_blockdev_snapshot_sync *args,
-                         struct action *action, Error **errp)
+static void made_commit(void *opaque)
 {
-    BlockDriverState *base =
-        control_find_root(call->control, args->has_device ? args->device : NULL,
-                          args->has_node_name ? args->node_name : NULL, errp);
+    struct made_file *file = opaque;
+
+    file->stays = true;
+}
+
+static void made_clean(void *opaque)
+{
+    struct made_file *file = opaque;
+
+    if (!file->stays) {
+        os->unlink(file->name);
+    }
+    free(file);
+}
+
+static const struct bdrv_action_ops made_ops = {
+    .prepare = made_prepare,
+    .commit = made_commit,
+    .clean = made_clean,
+};
+
+static int make_overlay(struct control *c, BdrvTransaction *t,
+                        const struct qmp_blockdev_snapshot_sync *args, const char *format,
+                        BlockDriverState *base, Error **errp)
+{
+    size_t bytes = strlen(args->snapshot_file) + 1;
+    struct made_file *file = malloc(sizeof(*file) + bytes);
+    int ret;
+
+    if (!file) {
+        return error_set(errp, ENOMEM, "out of memory");
+    }
+    file->stays = false;
+    memcpy(file->name, args->snapshot_file, bytes);
+    ret = create_overlay(c, args, format, base, errp);
+    if (ret < 0) {
+        free(file);
+        return ret;
+    }
+    bdrv_transaction_add(t, NULL, &made_ops, file);
+    return 0;
+}
+
+int action_snapshot_sync(struct control *c, BdrvTransaction *t,
+                         const struct qmp_blockdev_snapshot_sync *args, Error **errp)
+{
+    BlockDriverState *base = control_find_root(c, args->has_device ? args->device : NULL,
+                                               args->has_node_name ? args->node_name : NULL, errp);
     const char *format = args->has_format ? args->format : "qcow2";
     bool create = !args->has_mode || args->mode == QMP_NEW_IMAGE_MODE_ABSOLUTE_PATHS;
     BlockDriverState *overlay;
     int ret = base ? 0 : -ENOENT;
 
     if (ret == 0 && args->has_snapshot_node_name &&
-        bdrv_find_node(call->control->pl, args->snapshot_node_name)) {
+        bdrv_find_node(c->pl, args->snapshot_node_name)) {
         return error_set(errp, EEXIST, "New overlay node name is already in use");
     }
     if (ret == 0 && create) {
-        ret = create_overlay(call->control, args, format, base, errp);
+        ret = make_overlay(c, t, args, format, base, errp);
     }
     if (ret < 0) {
         return ret;
     }
-    overlay = open_overlay(call->control, args, format, errp);
-    ret = overlay ? append(call, overlay, base, action, errp) : -EINVAL;
-    if (create && ret == 0) {
-        action->text = strdup(args->snapshot_file);
-        action->undo = action->text ? undo_create : undo_append;
-    } else if (create) {
-        os->unlink(args->snapshot_file);
+    overlay = open_overlay(c, args, format, errp);
+    if (!overlay) {
+        return -EINVAL;
     }
-    return ret;
+    bdrv_transaction_append(t, overlay, base);
+    bdrv_unref(overlay); /* the transaction's, and of the users of base in the end */
+    return 0;
 }
 
 /* ---- inside the image ---- */
-
-static void undo_internal(struct action *action)
-{
-    bdrv_snapshot_delete(action->bs, NULL, action->text, NULL);
-}
 
 /* Whether the image has a snapshot of that name, or id; *ret_json (may be NULL) gets it. */
 static bool find_snapshot(BlockDriverState *bs, const char *id, const char *name, json_t **ret_json)
@@ -157,11 +173,10 @@ static bool find_snapshot(BlockDriverState *bs, const char *id, const char *name
     return found;
 }
 
-int action_snapshot_internal(struct qmp_call *call,
-                             const struct qmp_blockdev_snapshot_internal *args,
-                             struct action *action, Error **errp)
+int action_snapshot_internal(struct control *c, BdrvTransaction *t,
+                             const struct qmp_blockdev_snapshot_internal *args, Error **errp)
 {
-    BlockDriverState *bs = control_find_root(call->control, args->device, args->device, errp);
+    BlockDriverState *bs = control_find_root(c, args->device, args->device, errp);
     int64_t now = os->clock_realtime_ns();
     struct bdrv_snapshot_info info = {
         .name = args->name,
@@ -169,7 +184,6 @@ int action_snapshot_internal(struct qmp_call *call,
         .date_nsec = (uint32_t)(now % 1000000000),
         .icount = UINT64_MAX,
     };
-    int ret;
 
     if (!bs) {
         return -ENOENT;
@@ -177,21 +191,8 @@ int action_snapshot_internal(struct qmp_call *call,
     if (*args->name == '\0') {
         return error_set(errp, EINVAL, "Name is empty");
     }
-    if (find_snapshot(bs, NULL, args->name, NULL)) {
-        return error_set(errp, EEXIST, "Snapshot with name '%s' already exists on device '%s'",
-                         args->name, args->device);
-    }
-    action->text = strdup(args->name);
-    if (!action->text) {
-        return error_set(errp, ENOMEM, "out of memory");
-    }
-    ret = bdrv_snapshot_create(bs, &info, errp);
-    if (ret == 0) {
-        bdrv_ref(bs);
-        action->bs = bs;
-        action->undo = undo_internal;
-    }
-    return ret;
+    bdrv_transaction_snapshot_create(t, bs, args->name, &info);
+    return 0;
 }
 
 int qmp_blockdev_snapshot_delete_internal_sync(
@@ -224,15 +225,14 @@ int qmp_blockdev_snapshot_delete_internal_sync(
 
 /* ---- the commands: one action each ---- */
 
-#define SNAPSHOT_COMMAND(name, type, run)                                                          \
+#define SNAPSHOT_COMMAND(name, type, add)                                                          \
     int qmp_blockdev_snapshot##name(struct qmp_call *call, const struct type *args, Error **errp)  \
     {                                                                                              \
-        struct action action = {0};                                                                \
+        BdrvTransaction *t = bdrv_transaction_new(call->control->pl);                              \
                                                                                                    \
-        return action_alone(&action, run, errp);                                                   \
+        return transaction_finish(t, add(call->control, t, args, errp), errp);                     \
     }
 
-SNAPSHOT_COMMAND(, qmp_blockdev_snapshot, action_snapshot(call, args, &action, errp))
-SNAPSHOT_COMMAND(_sync, qmp_blockdev_snapshot_sync, action_snapshot_sync(call, args, &action, errp))
-SNAPSHOT_COMMAND(_internal_sync, qmp_blockdev_snapshot_internal,
-                 action_snapshot_internal(call, args, &action, errp))
+SNAPSHOT_COMMAND(, qmp_blockdev_snapshot, action_snapshot)
+SNAPSHOT_COMMAND(_sync, qmp_blockdev_snapshot_sync, action_snapshot_sync)
+SNAPSHOT_COMMAND(_internal_sync, qmp_blockdev_snapshot_internal, action_snapshot_internal)
