@@ -138,7 +138,10 @@ int disk_allow_resize(BlockBackend *blk, Error **errp);
 /* The node of a disk, below the filter that copy_on_read puts there. Borrowed. */
 BlockDriverState *disk_node(BlockBackend *blk);
 
-/* disk_layers.c: what args ask for above bs (owned). NULL with errp. */
+/* disk_layers.c. What is written to the node that is returned goes to a file that nobody else sees
+ * and that ends with the process: it has no name any more. bs: owned. NULL with errp. */
+BlockDriverState *disk_add_overlay(Platter *pl, BlockDriverState *bs, bool writable, Error **errp);
+/* What args ask for above bs (owned). NULL with errp. */
 BlockDriverState *disk_add_layers(Platter *pl, BlockDriverState *bs, const struct disk_args *args,
                                   Error **errp);
 

@@ -70,13 +70,10 @@ static BlockDriverState *overlay_open(Platter *pl, const char *name, int64_t byt
     return open ? bdrv_open(pl, name, NULL, open, flags, errp) : NULL;
 }
 
-/* What is written goes to a file that nobody else sees and that ends with the process: it has no
- * name any more when this returns. bs is owned. */
-static BlockDriverState *add_overlay(Platter *pl, BlockDriverState *bs,
-                                     const struct disk_args *args, Error **errp)
+BlockDriverState *disk_add_overlay(Platter *pl, BlockDriverState *bs, bool writable, Error **errp)
 {
     /* what a crash leaves of it is of no use to anybody */
-    int flags = BDRV_O_NO_FLUSH | BDRV_O_UNMAP | (args->writable ? BDRV_O_RDWR : 0);
+    int flags = BDRV_O_NO_FLUSH | BDRV_O_UNMAP | (writable ? BDRV_O_RDWR : 0);
     int64_t bytes = bdrv_getlength(bs);
     AUTO_FREE char *name = bytes >= 0 ? temporary_file(errp) : NULL;
     BlockDriverState *overlay = NULL;
@@ -121,7 +118,7 @@ BlockDriverState *disk_add_layers(Platter *pl, BlockDriverState *bs, const struc
                                   Error **errp)
 {
     if (args->temporary) {
-        bs = add_overlay(pl, bs, args, errp);
+        bs = disk_add_overlay(pl, bs, args->writable, errp);
     }
     if (bs && args->copy_on_read) {
         bs = add_copy_on_read(bs, args, errp);
