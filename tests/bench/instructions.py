@@ -52,6 +52,8 @@ def main():
     parser.add_argument('platter')
     parser.add_argument('--qemu-img', default='qemu-img')
     parser.add_argument('--only-platter', action='store_true')
+    parser.add_argument('--bench-backend', help='bench_backend of the same build: what a backend with '
+                        'accounting and an idle throttle group costs')
     options = parser.parse_args()
     over = False
     print(f'{"instructions per 4 KiB request, depth 64":44}{"platter":>9}{"budget":>8}'
@@ -72,6 +74,10 @@ def main():
                 line += f'{theirs:10.0f}{theirs / ours:7.1f}'
             print(line, flush=True)
             over = over or (budget is not None and ours > budget)
+        for what in ('plain', 'accounting', 'throttle', 'both') if options.bench_backend else ():
+            counts = [instructions([options.bench_backend, what, str(n)]) for n in (SHORT, LONG)]
+            ours = (counts[1] - counts[0]) / (LONG - SHORT)
+            print(f'{"null read at a backend, " + what:44}{ours:9.0f}{"-":>8}', flush=True)
     sys.exit(1 if over else 0)
 
 
