@@ -145,6 +145,8 @@ def test_random(tmp_path, options):
     print(f'PLATTER_SEED={seed}')
     rng = random.Random(seed)
     sizes = [2 * 1024 * 1024 + 512 * rng.randrange(3000) for _ in range(3)]
+    if 'compat=0.10' in options:
+        sizes.sort()  # without marks for zeroes it does not grow over a longer backing file
 
     below = None
     for name, size in zip(NAMES, sizes):
