@@ -11,15 +11,6 @@
 #include "util/error.h"
 #include "util/json.h"
 
-static int give(json_t *value, json_t **ret_value, Error **errp)
-{
-    if (!value) {
-        return error_set(errp, ENOMEM, "out of memory");
-    }
-    *ret_value = value;
-    return 0;
-}
-
 int qmp_qmp_capabilities(struct qmp_call *call, const struct qmp_qmp_capabilities *args,
                          Error **errp)
 {
@@ -29,7 +20,7 @@ int qmp_qmp_capabilities(struct qmp_call *call, const struct qmp_qmp_capabilitie
 
 int qmp_query_version(struct qmp_call *call, json_t **ret_value, Error **errp)
 {
-    return give(qmp_version_value(platter_version()), ret_value, errp);
+    return qmp_give(qmp_version_value(platter_version()), ret_value, errp);
 }
 
 int qmp_query_commands(struct qmp_call *call, json_t **ret_value, Error **errp)
@@ -40,28 +31,28 @@ int qmp_query_commands(struct qmp_call *call, json_t **ret_value, Error **errp)
     for (const struct qmp_command *c = qmp_commands; c->name; c++) {
         json_append(list, json_pack("{s:s}", "name", c->name), &ret);
     }
-    return give(json_whole(list, ret), ret_value, errp);
+    return qmp_give(json_whole(list, ret), ret_value, errp);
 }
 
 int qmp_query_qmp_schema(struct qmp_call *call, json_t **ret_value, Error **errp)
 {
-    return give(qmp_introspect(), ret_value, errp);
+    return qmp_give(qmp_introspect(), ret_value, errp);
 }
 
 int qmp_query_status(struct qmp_call *call, json_t **ret_value, Error **errp)
 {
     enum platter_run_state state = platter_get_run_state(call->control->pl);
 
-    return give(json_pack("{s:b, s:s}", "running", state == PLATTER_RUN_STATE_RUNNING, "status",
-                          platter_run_state_name(state)),
-                ret_value, errp);
+    return qmp_give(json_pack("{s:b, s:s}", "running", state == PLATTER_RUN_STATE_RUNNING, "status",
+                              platter_run_state_name(state)),
+                    ret_value, errp);
 }
 
 int qmp_query_chardev(struct qmp_call *call, json_t **ret_value, Error **errp)
 {
     struct chardev_list *list = call->control->chardevs;
 
-    return give(list ? chardev_list_json(list) : json_array(), ret_value, errp);
+    return qmp_give(list ? chardev_list_json(list) : json_array(), ret_value, errp);
 }
 
 int qmp_stop(struct qmp_call *call, Error **errp)

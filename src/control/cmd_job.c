@@ -21,12 +21,6 @@ static Job *find_job(struct qmp_call *call, const char *id, bool old, Error **er
     return job;
 }
 
-static int give(json_t *value, json_t **ret_value, Error **errp)
-{
-    *ret_value = value;
-    return value ? 0 : error_set(errp, ENOMEM, "out of memory");
-}
-
 static json_t *job_json(const struct job_info *info)
 {
     json_t *object = json_pack("{s:s, s:s, s:s, s:o, s:o}", "id", info->id, "type", info->type,
@@ -84,12 +78,12 @@ static json_t *list_jobs(struct control *c, json_t *(*one)(const struct job_info
 
 int qmp_query_jobs(struct qmp_call *call, json_t **ret_value, Error **errp)
 {
-    return give(list_jobs(call->control, job_json), ret_value, errp);
+    return qmp_give(list_jobs(call->control, job_json), ret_value, errp);
 }
 
 int qmp_query_block_jobs(struct qmp_call *call, json_t **ret_value, Error **errp)
 {
-    return give(list_jobs(call->control, block_job_json), ret_value, errp);
+    return qmp_give(list_jobs(call->control, block_job_json), ret_value, errp);
 }
 
 /* ---- verbs ---- */

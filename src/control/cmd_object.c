@@ -16,12 +16,6 @@ static const char *const type_names[] = {
 };
 #define TYPE_COUNT (sizeof(type_names) / sizeof(type_names[0]))
 
-static int give(json_t *value, json_t **ret_value, Error **errp)
-{
-    *ret_value = value;
-    return value ? 0 : error_set(errp, ENOMEM, "out of memory");
-}
-
 static struct control_object *find_path(struct qmp_call *call, const char *path, Error **errp)
 {
     static const char folder[] = "/objects/";
@@ -71,15 +65,15 @@ int qmp_qom_list(struct qmp_call *call, const struct qmp_qom_list *args, json_t 
     struct control_object *o;
 
     if (strcmp(args->path, "/objects") == 0) {
-        return give(list_objects(call->control), ret_value, errp);
+        return qmp_give(list_objects(call->control), ret_value, errp);
     }
     if (strcmp(args->path, "/") == 0) {
-        return give(json_pack("[{s:s, s:s}, {s:s, s:s}]", "name", "type", "type", "string", "name",
-                              "objects", "type", "child<container>"),
-                    ret_value, errp);
+        return qmp_give(json_pack("[{s:s, s:s}, {s:s, s:s}]", "name", "type", "type", "string",
+                                  "name", "objects", "type", "child<container>"),
+                        ret_value, errp);
     }
     o = find_path(call, args->path, errp);
-    return o ? give(properties_of(o->type), ret_value, errp) : -ENODEV;
+    return o ? qmp_give(properties_of(o->type), ret_value, errp) : -ENODEV;
 }
 
 static int no_property(struct control_object *o, const char *property, Error **errp)
@@ -97,13 +91,13 @@ int qmp_qom_get(struct qmp_call *call, const struct qmp_qom_get *args, json_t **
         return -ENODEV;
     }
     if (strcmp(args->property, "type") == 0) {
-        return give(json_string(type_names[o->type]), ret_value, errp);
+        return qmp_give(json_string(type_names[o->type]), ret_value, errp);
     }
     if (!o->group || strcmp(args->property, "limits") != 0) {
         return no_property(o, args->property, errp);
     }
     throttle_group_get_config(o->group, &config);
-    return give(throttle_config_to_qmp(&config), ret_value, errp);
+    return qmp_give(throttle_config_to_qmp(&config), ret_value, errp);
 }
 
 int qmp_qom_set(struct qmp_call *call, const struct qmp_qom_set *args, Error **errp)
@@ -141,7 +135,7 @@ int qmp_qom_list_types(struct qmp_call *call, const struct qmp_qom_list_types *a
                         &ret);
         }
     }
-    return give(json_whole(list, ret), ret_value, errp);
+    return qmp_give(json_whole(list, ret), ret_value, errp);
 }
 
 int qmp_qom_list_properties(struct qmp_call *call, const struct qmp_qom_list_properties *args,
@@ -149,7 +143,7 @@ int qmp_qom_list_properties(struct qmp_call *call, const struct qmp_qom_list_pro
 {
     for (size_t i = 0; i < TYPE_COUNT; i++) {
         if (strcmp(args->typename, type_names[i]) == 0) {
-            return give(properties_of((enum qmp_object_type)i), ret_value, errp);
+            return qmp_give(properties_of((enum qmp_object_type)i), ret_value, errp);
         }
     }
     call->error_class = QMP_DEVICE_NOT_FOUND;
@@ -171,5 +165,5 @@ int qmp_query_iothreads(struct qmp_call *call, json_t **ret_value, Error **errp)
                         &ret);
         }
     }
-    return give(json_whole(list, ret), ret_value, errp);
+    return qmp_give(json_whole(list, ret), ret_value, errp);
 }

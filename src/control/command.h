@@ -50,6 +50,9 @@ extern const struct qmp_command qmp_commands[];
 extern const size_t qmp_command_count;
 
 const struct qmp_command *qmp_command_find(const char *name); /* NULL: none */
+/* What a command returns: value (owned by the caller of the command from now on), or the error that
+ * there was no memory to make it when it is NULL. 0 or -ENOMEM with errp. */
+int qmp_give(json_t *value, json_t **ret_value, Error **errp);
 
 struct qmp_event_type {
     const char *name;

@@ -2,7 +2,6 @@
 /* JSON values against the tables of the schema. The texts of errors are the ones QMP clients know.
  */
 #include <errno.h>
-#include <math.h>
 #include <stdio.h>
 #include <string.h>
 
@@ -12,7 +11,6 @@
 #include "util/size.h"
 
 #define PATH_BYTES 256
-#define DEPTH_MAX 32 /* of types in each other; the tables end long before */
 
 const struct qmp_type qmp_builtin_str = {.name = "str", .kind = QMP_KIND_STR};
 const struct qmp_type qmp_builtin_bool = {.name = "bool", .kind = QMP_KIND_BOOL};
@@ -364,11 +362,4 @@ int qmp_check(const struct qmp_type *type, json_t *value, Error **errp)
     struct place top = {0};
 
     return check_value(&top, type, value, NULL, errp);
-}
-
-int qmp_check_list(const struct qmp_type *element, json_t *value, Error **errp)
-{
-    struct place top = {0};
-
-    return check_list(&top, element, value, errp);
 }

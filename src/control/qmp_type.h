@@ -66,11 +66,10 @@ extern const struct qmp_type qmp_builtin_str, qmp_builtin_bool, qmp_builtin_int,
 int qmp_parse(const struct qmp_type *type, json_t *object, void *ret, Error **errp);
 /* Check alone, any kind of type. */
 int qmp_check(const struct qmp_type *type, json_t *value, Error **errp);
-int qmp_check_list(const struct qmp_type *element, json_t *value, Error **errp);
 
 /* Turn the strings in object (nested, owned by the caller, changed in place) into what type says:
- * numbers, sizes, on/off; what fits nothing stays for qmp_parse to refuse. A value where an object
- * with one member "str" ... stays too. 0 or -ENOMEM. */
+ * numbers, sizes, on/off; what fits nothing stays for qmp_parse to refuse. 0, -EINVAL or
+ * -ENOMEM with errp. */
 int qmp_from_text(const struct qmp_type *type, json_t *object, Error **errp);
 
 /* All that can be reached from commands and events, as query-qmp-schema returns it. Owned by the

@@ -9,6 +9,7 @@
 #include "tools/disk.h"
 #include "util/error.h"
 #include "util/mem.h"
+#include "util/options.h"
 
 struct cache_mode {
     const char *name;
@@ -92,6 +93,30 @@ bool disk_take_option(struct disk_args *args, int id, const struct cli_args *a)
     default:
         return false;
     }
+}
+
+int disk_take_snapshot(struct disk_args *args, const struct cli_args *a, char quote)
+{
+    BlockOptions *options;
+    const char *key = NULL;
+    int code = CLI_EXIT_OK;
+
+    args->snapshot = a->value;
+    if (strncmp(a->value, "snapshot.", 9) != 0) {
+        return CLI_EXIT_OK;
+    }
+    options = block_options_parse(a->value, NULL, NULL);
+    while (options && (key = block_options_next_key(options, key)) != NULL) {
+        if (strcmp(key, "snapshot.id") != 0 && strcmp(key, "snapshot.name") != 0) {
+            code = cli_error(a->cli, "Invalid parameter '%s'", key);
+            break;
+        }
+    }
+    if (!options || code != CLI_EXIT_OK) {
+        code = cli_error(a->cli, "Failed in parsing snapshot param %c%s'", quote, a->value);
+    }
+    block_options_free(options);
+    return code;
 }
 
 static const char one_file[] = "Expecting one image file name";

@@ -100,6 +100,10 @@ enum disk_option {
 /* Whether id, from cli_next, was one of them; then args has it. A value that makes no sense is
  * told by disk_args_check. */
 bool disk_take_option(struct disk_args *args, int id, const struct cli_args *a);
+/* --load-snapshot where a list of options for it is checked at once; quote stands before the value
+ * in the error, as the reference tool of that name has it. CLI_EXIT_OK, or a code after printing.
+ */
+int disk_take_snapshot(struct disk_args *args, const struct cli_args *a, char quote);
 /* The one operand of a command that works on one disk; false after printing that it is too much. */
 bool disk_take_file(struct disk_args *args, const struct cli_args *a);
 /* There is none, or one more. Both return CLI_EXIT_USAGE after printing so. */

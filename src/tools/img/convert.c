@@ -210,30 +210,6 @@ static int take_progress(struct convert_args *args, const struct cli_args *a)
     return CLI_EXIT_OK;
 }
 
-static int take_snapshot(struct convert_args *args, const struct cli_args *a)
-{
-    BlockOptions *options;
-    const char *key = NULL;
-    int code = CLI_EXIT_OK;
-
-    args->disk.snapshot = a->value;
-    if (strncmp(a->value, "snapshot.", 9) != 0) {
-        return CLI_EXIT_OK;
-    }
-    options = block_options_parse(a->value, NULL, NULL);
-    while (options && (key = block_options_next_key(options, key)) != NULL) {
-        if (strcmp(key, "snapshot.id") != 0 && strcmp(key, "snapshot.name") != 0) {
-            code = cli_error(a->cli, "Invalid parameter '%s'", key);
-            break;
-        }
-    }
-    if (!options || code != CLI_EXIT_OK) {
-        code = cli_error(a->cli, "Failed in parsing snapshot param '%s'", a->value);
-    }
-    block_options_free(options);
-    return code;
-}
-
 static int take_file(struct convert_args *args, const struct cli_args *a)
 {
     args->files[args->files_count++] = a->value; /* there is room for all of argv */
@@ -298,7 +274,7 @@ static int convert_take(void *opaque, int id, const struct cli_args *a)
         args->target.cache = a->value;
         return CLI_EXIT_OK;
     case DISK_OPTION_SNAPSHOT:
-        return take_snapshot(args, a);
+        return disk_take_snapshot(&args->disk, a, '\'');
     default:
         return take_flag(args, id, a);
     }

@@ -204,30 +204,6 @@ static int take_bitmap(struct nbd_args *args, const struct cli_args *a)
     return CLI_EXIT_OK;
 }
 
-static int take_snapshot(struct nbd_args *args, const struct cli_args *a)
-{
-    BlockOptions *options;
-    const char *key = NULL;
-    int code = CLI_EXIT_OK;
-
-    args->disk.snapshot = a->value;
-    if (strncmp(a->value, "snapshot.", 9) != 0) {
-        return CLI_EXIT_OK;
-    }
-    options = block_options_parse(a->value, NULL, NULL);
-    while (options && (key = block_options_next_key(options, key)) != NULL) {
-        if (strcmp(key, "snapshot.id") != 0 && strcmp(key, "snapshot.name") != 0) {
-            code = cli_error(a->cli, "Invalid parameter '%s'", key);
-            break;
-        }
-    }
-    if (!options || code != CLI_EXIT_OK) {
-        code = cli_error(a->cli, "Failed in parsing snapshot param `%s'", a->value);
-    }
-    block_options_free(options);
-    return code;
-}
-
 static int refuse(const struct cli_args *a, const char *what)
 {
     return cli_error(a->cli, "%s in this build: --%s%s%s cannot be honoured", what, a->option->name,
@@ -324,7 +300,7 @@ static int take_rest(struct nbd_args *args, int id, const struct cli_args *a)
     case NBD_OPTION_SHARED:
         return take_number(args, id, a);
     case DISK_OPTION_SNAPSHOT:
-        return take_snapshot(args, a);
+        return disk_take_snapshot(&args->disk, a, '`');
     case NBD_OPTION_OBJECT:
         return take_object(args, a);
     case NBD_OPTION_TLS_AUTHZ:
