@@ -88,21 +88,37 @@ int q2_check_refer(struct q2_check *c, uint64_t offset, uint64_t bytes, uint64_t
     return ret;
 }
 
+int q2_check_refer_alone(struct q2_check *c, uint64_t offset, uint64_t bytes)
+{
+    unsigned bits = c->s->geo.cluster_bits;
+    int ret = q2_check_refer(c, offset, bytes, 1);
+    uint64_t end;
+
+    if (bytes == 0 || !checked_add(offset, bytes, &end)) {
+        return ret;
+    }
+    end = min_u64(((end - 1) >> bits) + 1, c->clusters);
+    for (uint64_t i = offset >> bits; ret == 0 && i < end; i++) {
+        ret = q2_refmap_add(&c->alone, i, 1);
+    }
+    return ret;
+}
+
 /* ---- counting ---- */
 
 static int count_all_co(struct q2_check *c)
 {
     const struct q2_header *h = &c->s->header;
-    int ret = q2_check_refer(c, 0, c->s->geo.cluster_bytes, 1);
+    int ret = q2_check_refer_alone(c, 0, c->s->geo.cluster_bytes);
 
     if (ret == 0) {
         ret = q2_check_trees_co(c);
     }
     if (ret == 0) {
-        ret = q2_check_refer(c, h->snapshots_offset, c->snapshot_table_bytes, 1);
+        ret = q2_check_refer_alone(c, h->snapshots_offset, c->snapshot_table_bytes);
     }
     if (ret == 0 && h->has_crypt_header) {
-        ret = q2_check_refer(c, h->crypt_header_offset, h->crypt_header_bytes, 1);
+        ret = q2_check_refer_alone(c, h->crypt_header_offset, h->crypt_header_bytes);
     }
     if (ret == 0) {
         ret = q2_check_bitmaps_co(c);
@@ -131,6 +147,7 @@ int q2_check_count_co(struct q2_check *c, Error **errp)
     c->clusters = (c->file_bytes + c->s->geo.cluster_bytes - 1) >> c->s->geo.cluster_bits;
     c->rebuild = false;
     q2_refmap_fini(&c->refs);
+    q2_refmap_fini(&c->alone);
     c->res->allocated_clusters = c->res->fragmented_clusters = c->res->compressed_clusters = 0;
     ret = count_all_co(c);
     return ret < 0 ? error_set_errno(errp, -ret, "cannot count the references to clusters") : 0;
@@ -300,6 +317,7 @@ int q2_check_co(struct qcow2 *s, const struct bdrv_check_options *options,
     s->opt.lazy_refcounts = false; /* a commit writes refcounts too */
 
     q2_refmap_init(&c.refs, bdrv_budget(s->bs));
+    q2_refmap_init(&c.alone, bdrv_budget(s->bs));
     q2_refmap_init(&c.stored, bdrv_budget(s->bs));
     c.table = bdrv_buffer_alloc(s->bs, s->geo.cluster_bytes);
     ret = c.table ? settle_co(&c, errp) : error_set(errp, ENOMEM, "out of memory");
@@ -311,6 +329,7 @@ int q2_check_co(struct qcow2 *s, const struct bdrv_check_options *options,
     }
     bdrv_buffer_free(s->bs, c.table, s->geo.cluster_bytes);
     q2_refmap_fini(&c.refs);
+    q2_refmap_fini(&c.alone);
     q2_refmap_fini(&c.stored);
     s->opt.lazy_refcounts = lazy;
     if (ret == 0) {

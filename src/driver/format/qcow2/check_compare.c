@@ -39,6 +39,18 @@ struct compare {
     bool changed; /* the block in c->table */
 };
 
+/* A table that something else lies on, with a refcount that is right by number and hides it: a
+ * write to one would harm the other. It cannot be repaired. */
+static void tell_shared(struct q2_check *c, uint64_t cluster, uint32_t refs)
+{
+    if (refs > 1 && q2_refmap_get(&c->alone, cluster) > 0) {
+        q2_check_tell(c,
+                      "ERROR cluster %" PRIu64 " is a table and something else, reference=%" PRIu32,
+                      cluster, refs);
+        c->res->corruptions++;
+    }
+}
+
 /* One cluster that is used or refers; the block is in c->table, with index i, or there is none. */
 static int compare_one(struct compare *x, uint64_t cluster, uint64_t stored, bool has_block,
                        uint64_t i)
@@ -51,6 +63,7 @@ static int compare_one(struct compare *x, uint64_t cluster, uint64_t stored, boo
 
     x->highest = cluster;
     if (stored == refs) {
+        tell_shared(c, cluster, refs);
         return 0;
     }
     c->rebuild = c->rebuild || (too_low && stored == 0);
@@ -63,6 +76,7 @@ static int compare_one(struct compare *x, uint64_t cluster, uint64_t stored, boo
         q2_refbits_set(c->table, c->s->geo.refcount_order, i, refs);
         x->changed = true;
         *(too_low ? &c->res->corruptions_fixed : &c->res->leaks_fixed) += 1;
+        tell_shared(c, cluster, refs);
         return 0;
     }
     *(too_low ? &c->res->corruptions : &c->res->leaks) += 1;

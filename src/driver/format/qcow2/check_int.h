@@ -30,6 +30,7 @@ struct q2_check {
     uint64_t file_bytes;
     uint64_t clusters;       /* refcounts of all below are compared */
     struct q2_refmap refs;   /* references found */
+    struct q2_refmap alone;  /* what of them must be the only one: tables but those of level 2 */
     struct q2_refmap stored; /* of clusters whose refcount is not refs: what the file says, + 1 */
     bool rebuild;            /* the refcount structures cannot be mended in place */
     /* of the snapshot table: s->snapshots, or what can be made of a table that cannot be loaded */
@@ -49,6 +50,8 @@ void q2_check_tell(struct q2_check *c, const char *fmt, ...) __attribute__((form
 void q2_check_step(struct q2_check *c);
 /* [offset, offset + bytes) of the file is referred to times times. 0 or -ENOMEM. */
 int q2_check_refer(struct q2_check *c, uint64_t offset, uint64_t bytes, uint64_t times);
+/* The same, once, for what nothing else may share: no refcount makes that right. */
+int q2_check_refer_alone(struct q2_check *c, uint64_t offset, uint64_t bytes);
 /* Count all references. 0, or -errno with errp: the check cannot go on. Coroutine. */
 int q2_check_count_co(struct q2_check *c, Error **errp);
 

@@ -251,7 +251,7 @@ static int bitmap_data_co(struct bitmaps *b, const struct q2_bitmap_entry *e)
                 offset = raw & Q2_OFFSET_MASK; /* what is there is somebody's all the same */
             }
             if (offset != Q2_BITMAP_ZEROES && offset != Q2_BITMAP_ONES) {
-                ret = q2_check_refer(c, offset, c->s->geo.cluster_bytes, 1);
+                ret = q2_check_refer_alone(c, offset, c->s->geo.cluster_bytes);
             }
         }
     }
@@ -277,7 +277,7 @@ static int bitmap_entry_co(struct bitmaps *b, const struct q2_bitmap_entry *e)
         return 0;
     }
     b->may_read -= bytes;
-    ret = q2_check_refer(c, e->table_offset, bytes, 1);
+    ret = q2_check_refer_alone(c, e->table_offset, bytes);
     return ret < 0 ? ret : bitmap_data_co(b, e);
 }
 
@@ -318,7 +318,7 @@ int q2_check_bitmaps_co(struct q2_check *c)
     if (!h->has_bitmaps_ext || !(h->autoclear & Q2_AUTOCLEAR_BITMAPS)) {
         return 0; /* nothing is said of them that could be trusted */
     }
-    ret = q2_check_refer(c, h->bitmap_directory_offset, h->bitmap_directory_bytes, 1);
+    ret = q2_check_refer_alone(c, h->bitmap_directory_offset, h->bitmap_directory_bytes);
     if (ret < 0) {
         return ret;
     }
@@ -384,8 +384,8 @@ static int refcount_block(struct q2_check *c, uint64_t index, uint64_t entry)
 int q2_check_refcount_structures_co(struct q2_check *c)
 {
     const struct q2_header *h = &c->s->header;
-    int ret = q2_check_refer(c, h->reftable_offset,
-                             (uint64_t)h->reftable_clusters << c->s->geo.cluster_bits, 1);
+    int ret = q2_check_refer_alone(c, h->reftable_offset,
+                                   (uint64_t)h->reftable_clusters << c->s->geo.cluster_bits);
 
     for (uint64_t i = 0; ret == 0 && i < c->s->refs.table_entries; i++) {
         if (c->s->refs.table[i] != 0) {

@@ -367,7 +367,7 @@ static int refer_l1_tables(struct q2_check *c)
 {
     const struct q2_header *h = &c->s->header;
     uint64_t left = max_u64(c->file_bytes * 4, L1_TOTAL_BYTES_MIN);
-    int ret = q2_check_refer(c, h->l1_offset, (uint64_t)h->l1_entries * 8, 1);
+    int ret = q2_check_refer_alone(c, h->l1_offset, (uint64_t)h->l1_entries * 8);
 
     for (uint32_t i = 0; ret == 0 && i < c->snapshot_count; i++) {
         const struct q2_snapshot *sn = &c->snapshots[i];
@@ -390,7 +390,7 @@ static int refer_l1_tables(struct q2_check *c)
             c->res->check_errors++;
         } else {
             left -= (uint64_t)sn->l1_entries * 8;
-            ret = q2_check_refer(c, sn->l1_offset, (uint64_t)sn->l1_entries * 8, 1);
+            ret = q2_check_refer_alone(c, sn->l1_offset, (uint64_t)sn->l1_entries * 8);
         }
     }
     return ret;
