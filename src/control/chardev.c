@@ -7,7 +7,6 @@
 #include <stdlib.h>
 #include <string.h>
 #include <sys/socket.h>
-#include <sys/un.h>
 #include <unistd.h>
 
 #include "control/chardev.h"
@@ -178,31 +177,9 @@ static int tcp_connect(struct chardev *chr, Error **errp)
                : error_set_errno(errp, -fd, "Failed to connect to '%s:%s'", chr->host, chr->port);
 }
 
-static int unix_connect(const char *path, Error **errp)
-{
-    struct sockaddr_un addr = {.sun_family = AF_UNIX};
-    int fd;
-    int ret;
-
-    if (strlen(path) >= sizeof(addr.sun_path)) {
-        return error_set(errp, ENAMETOOLONG, "UNIX socket path '%s' is too long", path);
-    }
-    memcpy(addr.sun_path, path, strlen(path) + 1);
-    fd = os->socket(AF_UNIX, SOCK_STREAM | SOCK_NONBLOCK, 0);
-    if (fd < 0) {
-        return error_set_errno(errp, -fd, "cannot make a socket");
-    }
-    ret = os->connect(fd, (struct sockaddr *)&addr, sizeof(addr));
-    if (ret < 0) {
-        os->close(fd);
-        return error_set_errno(errp, -ret, "Failed to connect to '%s'", path);
-    }
-    return fd;
-}
-
 static int client_connect(struct chardev *chr, Error **errp)
 {
-    int fd = chr->path ? unix_connect(chr->path, errp) : tcp_connect(chr, errp);
+    int fd = chr->path ? os_connect_unix(chr->path, SOCK_NONBLOCK, errp) : tcp_connect(chr, errp);
 
     if (fd >= 0) {
         chr->fd = fd;

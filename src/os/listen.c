@@ -328,3 +328,24 @@ int os_listen_fd(int fd, struct os_listener *ret_listener, Error **errp)
     *ret_listener = listener;
     return 0;
 }
+
+int os_connect_unix(const char *path, int flags, Error **errp)
+{
+    struct sockaddr_un addr;
+    int ret = unix_address(path, &addr, errp);
+    int fd;
+
+    if (ret < 0) {
+        return ret;
+    }
+    fd = os->socket(AF_UNIX, SOCK_STREAM | flags, 0);
+    if (fd < 0) {
+        return error_set_errno(errp, -fd, "cannot make a socket");
+    }
+    ret = os->connect(fd, (struct sockaddr *)&addr, sizeof(addr));
+    if (ret < 0) {
+        os->close(fd);
+        return error_set_errno(errp, -ret, "Failed to connect to '%s'", path);
+    }
+    return fd;
+}

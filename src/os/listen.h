@@ -1,6 +1,6 @@
 /* SPDX-License-Identifier: MIT */
 /*
- * Sockets that listen, for whoever serves clients.
+ * Sockets that listen, for whoever serves clients, and the way to such a unix socket.
  *
  * A unix socket is made at a path where nothing is, or where a socket is that nobody serves any
  * more; nothing else is ever replaced, and no symbolic link is followed. Its mode is 0600 from the
@@ -36,5 +36,9 @@ int os_listen_tcp(const char *host, const char *port, struct os_listener *ret_li
 int os_listen_fd(int fd, struct os_listener *ret_listener, Error **errp);
 /* Close it and remove its path. */
 void os_listener_close(struct os_listener *listener);
+
+/* A stream connected to the unix socket at path; flags: 0 or SOCK_NONBLOCK. A descriptor that the
+ * caller owns, or -errno with errp: -ENAMETOOLONG, what socket(2) and connect(2) say. */
+int os_connect_unix(const char *path, int flags, Error **errp);
 
 #endif

@@ -4,8 +4,8 @@
 #include <stdlib.h>
 #include <string.h>
 #include <sys/socket.h>
-#include <sys/un.h>
 
+#include "os/listen.h"
 #include "os/os.h"
 #include "tools/top/client.h"
 #include "util/error.h"
@@ -82,32 +82,10 @@ json_t *top_client_ask(struct top_client *client, const char *command, Error **e
     }
 }
 
-static int connect_unix(const char *path, Error **errp)
-{
-    struct sockaddr_un addr = {.sun_family = AF_UNIX};
-    int fd;
-    int ret;
-
-    if (strlen(path) >= sizeof(addr.sun_path)) {
-        return error_set(errp, ENAMETOOLONG, "the name of the socket '%s' is too long", path);
-    }
-    memcpy(addr.sun_path, path, strlen(path) + 1);
-    fd = os->socket(AF_UNIX, SOCK_STREAM, 0);
-    if (fd < 0) {
-        return error_set_errno(errp, -fd, "cannot make a socket");
-    }
-    ret = os->connect(fd, (struct sockaddr *)&addr, sizeof(addr));
-    if (ret < 0) {
-        os->close(fd);
-        return error_set_errno(errp, -ret, "cannot connect to the monitor '%s'", path);
-    }
-    return fd;
-}
-
 int top_client_begin(struct top_client *client, const char *path, Error **errp)
 {
     json_t *value;
-    int fd = connect_unix(path, errp);
+    int fd = os_connect_unix(path, 0, errp);
 
     memset(client, 0, sizeof(*client));
     client->fd = fd;
