@@ -418,6 +418,5 @@ int qmp_query_block_exports(struct qmp_call *call, json_t **ret_value, Error **e
                               bs ? bdrv_get_node_name(bs) : "", "shutting-down", 0),
                     &ret);
     }
-    *ret_value = json_whole(list, ret);
-    return *ret_value ? 0 : error_set(errp, ENOMEM, "out of memory");
+    return qmp_give(json_whole(list, ret), ret_value, errp);
 }

@@ -203,8 +203,8 @@ int qmp_add_fd(struct qmp_call *call, const struct qmp_add_fd *args, json_t **re
         fd_forget(c, f);
         return ret;
     }
-    *ret_value = json_pack("{s:I, s:i}", "fdset-id", (json_int_t)f->set, "fd", fd);
-    return *ret_value ? 0 : error_set(errp, ENOMEM, "out of memory");
+    return qmp_give(json_pack("{s:I, s:i}", "fdset-id", (json_int_t)f->set, "fd", fd), ret_value,
+                    errp);
 }
 
 int qmp_remove_fd(struct qmp_call *call, const struct qmp_remove_fd *args, Error **errp)
@@ -267,6 +267,5 @@ int qmp_query_fdsets(struct qmp_call *call, json_t **ret_value, Error **errp)
             json_append(json_object_get(set_in_list(list, f->set), "fds"), fd_json(f), &ret);
         }
     }
-    *ret_value = json_whole(list, ret);
-    return *ret_value ? 0 : error_set(errp, ENOMEM, "out of memory");
+    return qmp_give(json_whole(list, ret), ret_value, errp);
 }

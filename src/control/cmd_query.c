@@ -168,8 +168,7 @@ int qmp_query_named_block_nodes(struct qmp_call *call,
             ret = -ENOMEM;
         }
     }
-    *ret_value = json_whole(list, ret);
-    return *ret_value ? 0 : error_set(errp, ENOMEM, "out of memory");
+    return qmp_give(json_whole(list, ret), ret_value, errp);
 }
 
 static json_t *backend_json(BlockBackend *blk)
@@ -204,6 +203,5 @@ int qmp_query_block(struct qmp_call *call, json_t **ret_value, Error **errp)
     while ((blk = blk_next(call->control->pl, blk)) != NULL) {
         json_append(list, backend_json(blk), &ret);
     }
-    *ret_value = json_whole(list, ret);
-    return *ret_value ? 0 : error_set(errp, ENOMEM, "out of memory");
+    return qmp_give(json_whole(list, ret), ret_value, errp);
 }

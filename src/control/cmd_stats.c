@@ -196,8 +196,7 @@ int qmp_query_blockstats(struct qmp_call *call, const struct qmp_query_blockstat
             json_append(list, backend_stats(blk), &ret);
         }
     }
-    *ret_value = json_whole(list, ret);
-    return *ret_value ? 0 : error_set(errp, ENOMEM, "out of memory");
+    return qmp_give(json_whole(list, ret), ret_value, errp);
 }
 
 /* ---- what is counted ---- */

@@ -26,8 +26,7 @@ int qmp_trace_event_get_state(struct qmp_call *call, const struct qmp_trace_even
         json_decref(list);
         return error_set(errp, ENOENT, "unknown event \"%s\"", args->name);
     }
-    *ret_value = json_whole(list, ret);
-    return *ret_value ? 0 : error_set(errp, ENOMEM, "out of memory");
+    return qmp_give(json_whole(list, ret), ret_value, errp);
 }
 
 int qmp_trace_event_set_state(struct qmp_call *call, const struct qmp_trace_event_set_state *args,
