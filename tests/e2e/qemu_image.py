@@ -53,6 +53,12 @@ def clean(cwd, name):
     assert done.returncode == 0, done.stdout + done.stderr
 
 
+def same_disk(cwd, a, b, fmt_a, fmt_b):
+    """Must hold the same."""
+    done = qemu_img('compare', '-f', fmt_a, '-F', fmt_b, a, b, cwd=cwd)
+    assert done.returncode == 0, done.stdout + done.stderr
+
+
 def scribble(cwd, name, size, rng):
     """Some random writes, zeroes and discards."""
     commands = []

@@ -174,6 +174,37 @@ class FdClient(Session):
         self.socket.close()
 
 
+class RawClient:
+    """One that sends any bytes, and reads lines or to the end. Nothing is read before it is asked for."""
+
+    def __init__(self, path):
+        self.socket = socket.socket(socket.AF_UNIX)
+        self.socket.settimeout(WAIT_S)
+        self.socket.connect(path)
+        self.file = self.socket.makefile('rb')
+
+    def line(self):
+        return self.file.readline()
+
+    def send(self, data):
+        self.socket.sendall(data)
+
+    def rest(self):
+        """Send no more, and what comes until the end."""
+        self.socket.shutdown(socket.SHUT_WR)
+        return self.file.read()
+
+    def close(self):
+        self.file.close()
+        self.socket.close()
+
+    def __enter__(self):
+        return self
+
+    def __exit__(self, *_):
+        self.close()
+
+
 class Schema:
     """What query-qmp-schema returned; check() tells where a value does not fit."""
 

@@ -7,7 +7,7 @@ import shutil
 
 import pytest
 
-from tools_common import run
+from tools_common import called, run
 
 PROGRAM = 'qemu-io'
 # The reference makes each write durable unless told otherwise.
@@ -20,11 +20,7 @@ ALL = ['read 0 4k', 'write 4k 4k', 'write -z 8k 4k', 'discard 12k 4k', 'write 10
 
 @pytest.fixture(scope='module')
 def link(tmp_path_factory):
-    if not shutil.which(PROGRAM):
-        pytest.skip(f'{PROGRAM} is not installed')
-    path = tmp_path_factory.mktemp('compat') / PROGRAM
-    os.symlink(os.environ['PLATTER_BIN'], path)
-    return path
+    return called(tmp_path_factory.mktemp('compat'), PROGRAM)
 
 
 def outcome(program, arguments, commands, folder, files=()):

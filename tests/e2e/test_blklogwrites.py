@@ -1,11 +1,9 @@
 # SPDX-License-Identifier: MIT
 """The log of the filter blklogwrites beside that of the installed qemu-io: the same bytes."""
-import os
-import shutil
 
 import pytest
 
-from tools_common import run
+from tools_common import called, run
 
 PROGRAM = 'qemu-io'
 COMMANDS = [['write -P 1 0 1k', 'write -P 2 4k 512', 'flush', 'write -P 3 100 10', 'read 0 4k'],
@@ -16,11 +14,7 @@ COMMANDS = [['write -P 1 0 1k', 'write -P 2 4k 512', 'flush', 'write -P 3 100 10
 
 @pytest.fixture(scope='module')
 def link(tmp_path_factory):
-    if not shutil.which(PROGRAM):
-        pytest.skip(f'{PROGRAM} is not installed')
-    path = tmp_path_factory.mktemp('compat') / PROGRAM
-    os.symlink(os.environ['PLATTER_BIN'], path)
-    return path
+    return called(tmp_path_factory.mktemp('compat'), PROGRAM)
 
 
 def logged(program, runs, folder):

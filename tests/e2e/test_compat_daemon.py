@@ -7,7 +7,7 @@ import shutil
 import pytest
 
 from qmp import Daemon
-from tools_common import needs, platter, run
+from tools_common import called, needs, platter, run
 
 pytestmark = [needs('qcow2'), pytest.mark.skipif(not shutil.which('qemu-storage-daemon'),
                                                  reason='qemu-storage-daemon is not installed')]
@@ -32,8 +32,7 @@ DIFFERS = {'--blockdev foo,node-name=n'}
 
 @pytest.fixture(name='link')
 def link_fixture(tmp_path):
-    (tmp_path / NAME).symlink_to(os.path.abspath(os.environ['PLATTER_BIN']))
-    return str(tmp_path / NAME)
+    return str(called(tmp_path, NAME))
 
 
 @pytest.mark.parametrize('line', LINES)

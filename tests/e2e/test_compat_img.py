@@ -9,7 +9,7 @@ import shutil
 
 import pytest
 
-from tools_common import needs, run
+from tools_common import called, needs, run
 
 pytestmark = needs('qcow2')
 PROGRAM = 'qemu-img'
@@ -244,9 +244,7 @@ def images(tmp_path_factory):
 
 @pytest.fixture(scope='module')
 def link(tmp_path_factory):
-    path = tmp_path_factory.mktemp('compat') / PROGRAM
-    os.symlink(os.environ['PLATTER_BIN'], path)
-    return path
+    return called(tmp_path_factory.mktemp('compat'), PROGRAM)
 
 
 def masked(text):

@@ -1,13 +1,12 @@
 # SPDX-License-Identifier: MIT
 """The link named qemu-io beside the installed qemu-io: what is printed on either stream, the exit code
 and the bytes of the disk. The commands themselves are compared in test_tools_io.py."""
-import os
 import re
 import shutil
 
 import pytest
 
-from tools_common import run
+from tools_common import called, run
 
 PROGRAM = 'qemu-io'
 
@@ -52,11 +51,7 @@ def outcome(program, arguments, folder, stdin=None):
 
 @pytest.fixture(scope='module')
 def link(tmp_path_factory):
-    if not shutil.which(PROGRAM):
-        pytest.skip(f'{PROGRAM} is not installed')
-    path = tmp_path_factory.mktemp('compat') / PROGRAM
-    os.symlink(os.environ['PLATTER_BIN'], path)
-    return path
+    return called(tmp_path_factory.mktemp('compat'), PROGRAM)
 
 
 @pytest.mark.parametrize('arguments', [a for a in LINES if ' '.join(a) not in DIFFERS],

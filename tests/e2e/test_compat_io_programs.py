@@ -11,7 +11,7 @@ import time
 import pytest
 
 from io_programs import DIFFERENT, INPUTS, PROGRAMS
-from tools_common import run
+from tools_common import called, run
 
 PROGRAM = 'qemu-io'
 
@@ -45,11 +45,7 @@ DISKS = {
 
 @pytest.fixture(scope='module')
 def link(tmp_path_factory):
-    if not shutil.which(PROGRAM):
-        pytest.skip(f'{PROGRAM} is not installed')
-    path = tmp_path_factory.mktemp('compat') / PROGRAM
-    os.symlink(os.environ['PLATTER_BIN'], path)
-    return path
+    return called(tmp_path_factory.mktemp('compat'), PROGRAM)
 
 
 @pytest.fixture(scope='module')

@@ -10,7 +10,7 @@ import subprocess
 
 import pytest
 
-from qemu_image import CLUSTER, clean, make, qemu_img, scribble, write
+from qemu_image import CLUSTER, clean, make, qemu_img, same_disk, scribble, write
 from tools_common import TIMEOUT, needs, platter, serving
 
 pytestmark = needs('qcow2')
@@ -34,11 +34,6 @@ def shape(cwd, name, fmt):
     if fmt == 'raw':
         seen.pop(0, None)
     return seen
-
-
-def same_disk(cwd, a, b, fmt_a, fmt_b):
-    done = qemu_img('compare', '-f', fmt_a, '-F', fmt_b, a, b, cwd=cwd)
-    assert done.returncode == 0, done.stdout + done.stderr
 
 
 @pytest.fixture(scope='module')

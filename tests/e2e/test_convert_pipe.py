@@ -7,8 +7,8 @@ import subprocess
 
 import pytest
 
-from qemu_image import clean, make, qemu_img, scribble, write
-from tools_common import TIMEOUT, needs, platter
+from qemu_image import clean, make, qemu_img, same_disk, scribble, write
+from tools_common import TIMEOUT, called, needs, platter
 
 pytestmark = needs('qcow2')
 MIB = 1 << 20
@@ -20,11 +20,6 @@ def piped(*arguments, cwd, stdin=b'', good=True):
                           input=stdin, capture_output=True, check=False, timeout=TIMEOUT)
     assert (done.returncode == 0) == good, done.stderr
     return done.stdout if good else done.stderr.decode()
-
-
-def same_disk(cwd, a, b, fmt_a, fmt_b):
-    done = qemu_img('compare', '-f', fmt_a, '-F', fmt_b, a, b, cwd=cwd)
-    assert done.returncode == 0, done.stdout + done.stderr
 
 
 @pytest.fixture(scope='module')
@@ -217,8 +212,7 @@ def test_memory_is_bounded(tmp_path):
 
 
 def test_dash_is_a_file_where_it_stands_in(sources, tmp_path):
-    link = tmp_path / 'qemu-img'
-    os.symlink(os.environ['PLATTER_BIN'], link)
+    link = called(tmp_path, 'qemu-img')
     done = subprocess.run([link, 'convert', '-f', 'qcow2', '-O', 'raw', sources / 'odd.qcow2', '-'], cwd=tmp_path,
                           capture_output=True, check=False, timeout=TIMEOUT)
     assert (done.returncode, done.stdout) == (0, b'')

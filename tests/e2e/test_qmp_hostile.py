@@ -9,7 +9,7 @@ import threading
 
 import pytest
 
-from qmp import WAIT_S, Daemon
+from qmp import WAIT_S, Daemon, RawClient
 
 PLATTER = os.environ['PLATTER_BIN']
 CAPS = b'{"execute":"qmp_capabilities"}'
@@ -45,32 +45,16 @@ def check_growth(daemon, before):
         assert peak_bytes(daemon) - before < GROWTH_MAX
 
 
-class Hostile:
+class Hostile(RawClient):
     def __init__(self, daemon, negotiation=CAPS):
-        self.socket = socket.socket(socket.AF_UNIX)
-        self.socket.settimeout(WAIT_S)
-        self.socket.connect(daemon.sockets[0])
-        self.file = self.socket.makefile('rb')
+        super().__init__(daemon.sockets[0])
         assert b'QMP' in self.line()
         if negotiation:
-            self.socket.sendall(negotiation)
+            self.send(negotiation)
             assert self.line() == b'{"return": {}}\r\n'
-
-    def line(self):
-        return self.file.readline()
 
     def error(self):
         return json.loads(self.line())['error']
-
-    def close(self):
-        self.file.close()
-        self.socket.close()
-
-    def __enter__(self):
-        return self
-
-    def __exit__(self, *_):
-        self.close()
 
 
 def test_huge_text(daemon, honest):

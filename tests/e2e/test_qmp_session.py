@@ -5,11 +5,10 @@ import json
 import os
 import shutil
 import socket
-import time
 
 import pytest
 
-from qmp import WAIT_S, Daemon
+from qmp import WAIT_S, Daemon, RawClient
 
 PLATTER = os.environ['PLATTER_BIN']
 REFERENCE = shutil.which('qemu-storage-daemon')
@@ -29,43 +28,6 @@ def programs(tmp_path):
     return [compat(tmp_path)] + ([[REFERENCE]] if REFERENCE else [])
 
 
-class Raw:
-    """A client that sends bytes and reads to the end."""
-
-    def __init__(self, path):
-        while True: # its path is there a moment before it listens
-            self.socket = socket.socket(socket.AF_UNIX)
-            self.socket.settimeout(WAIT_S)
-            try:
-                self.socket.connect(path)
-                break
-            except ConnectionRefusedError:
-                self.socket.close()
-                time.sleep(0.01)
-        self.file = self.socket.makefile('rb')
-
-    def line(self):
-        return self.file.readline()
-
-    def send(self, data):
-        self.socket.sendall(data)
-
-    def rest(self):
-        """Send no more, and what comes until the end."""
-        self.socket.shutdown(socket.SHUT_WR)
-        return self.file.read()
-
-    def close(self):
-        self.file.close()
-        self.socket.close()
-
-    def __enter__(self):
-        return self
-
-    def __exit__(self, *_):
-        self.close()
-
-
 def messages(data):
     assert data == b'' or data.endswith(b'\r\n')
     return [json.loads(line) for line in data.splitlines()]
@@ -79,7 +41,7 @@ def shape(value):
 
 
 def talk(daemon, data):
-    with Raw(daemon.sockets[0]) as raw:
+    with RawClient(daemon.sockets[0]) as raw:
         raw.send(data)
         return messages(raw.rest())
 
@@ -148,7 +110,7 @@ def test_one_client_at_a_time(tmp_path):
     """The next one is greeted when the one before it has gone, and negotiates anew."""
     for program in programs(tmp_path):
         with Daemon(tmp_path, program) as daemon:
-            with Raw(daemon.sockets[0]) as first, Raw(daemon.sockets[0]) as second:
+            with RawClient(daemon.sockets[0]) as first, RawClient(daemon.sockets[0]) as second:
                 assert b'QMP' in first.line()
                 first.send(CAPS)
                 assert first.line() == b'{"return": {}}\r\n'
@@ -165,7 +127,7 @@ def test_one_client_at_a_time(tmp_path):
 
 def test_byte_by_byte(tmp_path):
     with Daemon(tmp_path, compat(tmp_path)) as daemon:
-        with Raw(daemon.sockets[0]) as raw:
+        with RawClient(daemon.sockets[0]) as raw:
             assert b'QMP' in raw.line()
             for byte in CAPS + VERSION:
                 raw.send(bytes([byte]))
@@ -181,7 +143,7 @@ def test_socket_mode_and_life(tmp_path):
     dead.bind(str(path))
     dead.close()
     with Daemon(tmp_path, compat(tmp_path)):
-        with Raw(str(path)) as raw:
+        with RawClient(str(path)) as raw:
             assert b'QMP' in raw.line()
         assert os.stat(path).st_mode & 0o777 == 0o600
     assert not path.exists()

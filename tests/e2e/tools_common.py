@@ -49,6 +49,14 @@ def qemu(program, *arguments, cwd=None, stdin=None):
     return run([program, *arguments], cwd, stdin)
 
 
+def called(folder, program):
+    """The program under test, called by another name: a link in folder."""
+    if not shutil.which(program):
+        pytest.skip(f'{program} is not installed')
+    (folder / program).symlink_to(os.path.abspath(os.environ['PLATTER_BIN']))
+    return folder / program
+
+
 @contextmanager
 def serving(*arguments, end=signal.SIGTERM):
     """platter serve, which gives (process, URI); ended by a signal, which must end it well."""

@@ -501,6 +501,17 @@ int fake_teardown(void **state)
     return 0;
 }
 
+BdrvEdge *fake_attach(BlockDriverState *bs, struct fake_user *user, uint64_t perm, uint64_t shared)
+{
+    Error *err = NULL;
+    BdrvEdge *edge = bdrv_root_attach(bs, "root", &fake_user_class, user, perm, shared, &err);
+
+    if (edge == NULL) {
+        fail_msg("%s", error_get_pretty(err));
+    }
+    return edge;
+}
+
 BlockDriverState *fake_open(Platter *pl, const char *text)
 {
     Error *err = NULL;

@@ -76,6 +76,8 @@ struct fake_user {
     int resized;
 };
 extern const struct bdrv_parent_class fake_user_class;
+/* bdrv_root_attach of such a user, which must succeed. */
+BdrvEdge *fake_attach(BlockDriverState *bs, struct fake_user *user, uint64_t perm, uint64_t shared);
 
 /* bdrv_open of key=value text, which must succeed. */
 BlockDriverState *fake_open(Platter *pl, const char *text);

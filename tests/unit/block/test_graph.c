@@ -16,18 +16,6 @@
 #define UNCHANGED BDRV_PERM_WRITE_UNCHANGED
 #define ALL BDRV_PERM_ALL
 
-static BdrvEdge *attach(BlockDriverState *bs, struct fake_user *user, uint64_t perm,
-                        uint64_t shared)
-{
-    Error *err = NULL;
-    BdrvEdge *edge = bdrv_root_attach(bs, "root", &fake_user_class, user, perm, shared, &err);
-
-    if (edge == NULL) {
-        fail_msg("%s", error_get_pretty(err));
-    }
-    return edge;
-}
-
 static void attach_fails(BlockDriverState *bs, struct fake_user *user, uint64_t perm,
                          uint64_t shared, int err_no, const char *piece)
 {
@@ -44,7 +32,7 @@ static void test_conflict(void **state)
 {
     BlockDriverState *bs = fake_open(*state, "driver=file,filename=x,node-name=n");
     struct fake_user a = {.name = "a"}, b = {.name = "b"};
-    BdrvEdge *ea = attach(bs, &a, READ, ALL & ~(uint64_t)WRITE);
+    BdrvEdge *ea = fake_attach(bs, &a, READ, ALL & ~(uint64_t)WRITE);
     BdrvEdge *eb;
     Error *err = NULL;
 
@@ -53,7 +41,7 @@ static void test_conflict(void **state)
     attach_fails(bs, &b, WRITE, ALL, EPERM, "'write'");
     attach_fails(bs, &b, WRITE, ALL, EPERM, "'n'");
     attach_fails(bs, &b, READ, WRITE, EPERM, "'consistent read'");
-    eb = attach(bs, &b, READ, ALL);
+    eb = fake_attach(bs, &b, READ, ALL);
     assert_int_equal(bs->perm, READ);
     assert_int_equal(bs->shared, ALL & ~(uint64_t)WRITE);
     assert_int_equal(bdrv_root_set_perm(eb, READ | WRITE, ALL, &err), -EPERM);
@@ -76,7 +64,7 @@ static void test_pass_down(void **state)
     BlockDriverState *bs = fake_open(*state, "driver=pass,file.driver=raw,file.file.filename=x");
     BlockDriverState *file = bdrv_get_child(bdrv_get_child(bs, "file"), "file");
     struct fake_user a = {.name = "a"};
-    BdrvEdge *edge = attach(bs, &a, READ | WRITE, READ);
+    BdrvEdge *edge = fake_attach(bs, &a, READ | WRITE, READ);
 
     assert_int_equal(file->perm, READ | WRITE);
     assert_int_equal(file->shared, READ);
@@ -105,7 +93,7 @@ static void test_roles(void **state)
     assert_int_equal(file->shared, READ | UNCHANGED);
     assert_int_equal(backing->shared, READ | UNCHANGED);
     assert_int_equal(backing->perm, 0);
-    edge = attach(bs, &a, READ | WRITE, ALL);
+    edge = fake_attach(bs, &a, READ | WRITE, ALL);
     assert_int_equal(backing->perm, READ);
     attach_fails(file, &b, WRITE, ALL, EPERM, "node '");
     bdrv_root_detach(edge);
@@ -127,8 +115,8 @@ static void test_replace(void **state)
     BlockDriverState *x = fake_open(*state, "driver=raw,file.filename=x,node-name=x");
     BlockDriverState *y = fake_open(*state, "driver=raw,file.filename=y,node-name=y");
     struct fake_user a = {.name = "a"}, b = {.name = "b"};
-    BdrvEdge *ea = attach(x, &a, READ | WRITE, READ);
-    BdrvEdge *eb = attach(y, &b, READ, READ);
+    BdrvEdge *ea = fake_attach(x, &a, READ | WRITE, READ);
+    BdrvEdge *eb = fake_attach(y, &b, READ, READ);
     Error *err = NULL;
 
     assert_int_equal(bdrv_root_replace(ea, y, &err), -EPERM);
@@ -153,7 +141,7 @@ static void test_insert_filter(void **state)
     BlockDriverState *x = fake_open(*state, "driver=raw,file.filename=x,node-name=x");
     BlockDriverState *filter = fake_open(*state, "driver=pass,file=x,node-name=f");
     struct fake_user a = {.name = "a"};
-    BdrvEdge *edge = attach(x, &a, READ | WRITE, READ);
+    BdrvEdge *edge = fake_attach(x, &a, READ | WRITE, READ);
     struct graph_tx *tx = graph_tx_new(*state);
 
     graph_tx_replace_node(tx, x, filter);
@@ -203,7 +191,7 @@ static void test_abort(void **state)
     BlockDriverState *x = fake_open(*state, "driver=file,filename=x,node-name=x");
     BlockDriverState *y = fake_open(*state, "driver=file,filename=y,node-name=y");
     struct fake_user a = {.name = "a"}, b = {.name = "b"};
-    BdrvEdge *edge = attach(x, &a, READ | WRITE, ALL);
+    BdrvEdge *edge = fake_attach(x, &a, READ | WRITE, ALL);
     int flags = bdrv_get_flags(x);
     struct graph_tx *tx;
     Error *err = NULL;
@@ -267,8 +255,8 @@ static void test_limits_and_sizes(void **state)
     BlockDriverState *bs = fake_open(*state, "driver=pass,file.driver=raw,file.file.filename=x");
     BlockDriverState *file = bdrv_get_child(bdrv_get_child(bs, "file"), "file");
     struct fake_user a = {.name = "a"}, b = {.name = "b"};
-    BdrvEdge *ea = attach(bs, &a, READ, ALL);
-    BdrvEdge *eb = attach(file, &b, READ, ALL);
+    BdrvEdge *ea = fake_attach(bs, &a, READ, ALL);
+    BdrvEdge *eb = fake_attach(file, &b, READ, ALL);
 
     assert_int_equal(bdrv_get_limits(bs)->max_transfer, 1024);
     assert_int_equal(a.resized, 0);
@@ -319,7 +307,7 @@ static void test_size_not_told(void **state)
     BlockDriverState *bs = fake_open(*state, "driver=pass,file.driver=file,file.filename=x");
     BlockDriverState *file = bdrv_get_child(bs, "file");
     struct fake_user a = {.name = "a"};
-    BdrvEdge *edge = attach(bs, &a, READ, ALL);
+    BdrvEdge *edge = fake_attach(bs, &a, READ, ALL);
 
     fake.size = -EIO;
     assert_int_equal(bdrv_refresh_size(file), -EIO);
@@ -348,7 +336,7 @@ static void test_flush_before_read_only(void **state)
 {
     BlockDriverState *bs = fake_open(*state, "driver=file,filename=x");
     struct fake_user a = {.name = "a"};
-    BdrvEdge *edge = attach(bs, &a, READ | WRITE, ALL);
+    BdrvEdge *edge = fake_attach(bs, &a, READ | WRITE, ALL);
     int flags = bdrv_get_flags(bs);
     struct graph_tx *tx;
     Error *err = NULL;
@@ -388,7 +376,7 @@ static void test_children_end_unseen(void **state)
 
     for (int i = 0; i < 2; i++) {
         struct fake_user a = {.name = "a"};
-        BdrvEdge *edge = attach(both[i], &a, READ | WRITE, ALL);
+        BdrvEdge *edge = fake_attach(both[i], &a, READ | WRITE, ALL);
 
         assert_int_equal(bdrv_edge_pwrite(edge, 0, "x", 1, 0), 0);
         bdrv_root_detach(edge);
@@ -501,7 +489,7 @@ static void test_threads(void **state)
     BlockDriverState *file = bdrv_get_child(raw, "file");
     struct busy_thread threads[4];
     struct fake_user a = {.name = "a"};
-    BdrvEdge *edge = attach(raw, &a, READ, ALL);
+    BdrvEdge *edge = fake_attach(raw, &a, READ, ALL);
 
     for (int i = 0; i < 4; i++) {
         threads[i] = (struct busy_thread){.bs = file, .first = (uint64_t)i};
@@ -534,7 +522,7 @@ static void test_add_child(void **state)
     BlockDriverState *top = fake_open(*state, "driver=fmt,file.filename=x");
     BlockDriverState *below = fake_open(*state, "driver=raw,file.filename=y,read-only=on");
     struct fake_user a = {.name = "a"};
-    BdrvEdge *edge = attach(top, &a, READ, ALL);
+    BdrvEdge *edge = fake_attach(top, &a, READ, ALL);
     struct graph_tx *tx = graph_tx_new(*state);
     int begun = a.begun;
 

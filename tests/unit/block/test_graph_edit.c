@@ -16,18 +16,6 @@
 #define WRITE BDRV_PERM_WRITE
 #define ALL BDRV_PERM_ALL
 
-static BdrvEdge *attach(BlockDriverState *bs, struct fake_user *user, uint64_t perm,
-                        uint64_t shared)
-{
-    Error *err = NULL;
-    BdrvEdge *edge = bdrv_root_attach(bs, "root", &fake_user_class, user, perm, shared, &err);
-
-    if (edge == NULL) {
-        fail_msg("%s", error_get_pretty(err));
-    }
-    return edge;
-}
-
 static BlockOptions *parsed(const char *text)
 {
     BlockOptions *options = block_options_parse(text, NULL, NULL);
@@ -48,8 +36,8 @@ static void test_insert_above(void **state)
 {
     BlockDriverState *x = fake_open(*state, "driver=raw,file.filename=x,node-name=x");
     struct fake_user a = {.name = "a"}, b = {.name = "b"};
-    BdrvEdge *ea = attach(x, &a, READ | WRITE, READ);
-    BdrvEdge *eb = attach(x, &b, READ, ALL);
+    BdrvEdge *ea = fake_attach(x, &a, READ | WRITE, READ);
+    BdrvEdge *eb = fake_attach(x, &b, READ, ALL);
     Error *err = NULL;
     BlockDriverState *f = bdrv_insert_filter(x, parsed("driver=pass,node-name=f"), NULL, 0, &err);
 
@@ -82,7 +70,7 @@ static void test_insert_on_links(void **state)
     BlockDriverState *x = bdrv_get_child(top, "file");
     struct fake_user a = {.name = "a"};
     struct bdrv_link below = {"top", "file"}, user = {"a", NULL};
-    BdrvEdge *ea = attach(x, &a, READ, ALL);
+    BdrvEdge *ea = fake_attach(x, &a, READ, ALL);
     Error *err = NULL;
     BlockDriverState *f = bdrv_insert_filter(x, parsed("driver=pass,node-name=f"), &below, 1, &err);
     BlockDriverState *g;
@@ -123,9 +111,9 @@ static void test_insert_refused(void **state)
     BlockDriverState *x = fake_open(*state, "driver=raw,file.filename=x,node-name=x");
     BlockDriverState *ro = fake_open(*state, "driver=raw,file.filename=y,node-name=y");
     struct fake_user a = {.name = "a"}, none = {.name = ""};
-    BdrvEdge *ea = attach(x, &a, READ | WRITE, ALL);
-    BdrvEdge *again = attach(x, &a, READ, ALL);
-    BdrvEdge *anon = attach(x, &none, READ, ALL);
+    BdrvEdge *ea = fake_attach(x, &a, READ | WRITE, ALL);
+    BdrvEdge *again = fake_attach(x, &a, READ, ALL);
+    BdrvEdge *anon = fake_attach(x, &none, READ, ALL);
     const struct {
         const char *options;
         struct bdrv_link link;
@@ -196,7 +184,7 @@ static void test_blocked(void **state)
     BlockDriverState *y = fake_open(*state, "driver=raw,file.filename=y,node-name=y");
     BlockDriverState *f = fake_open(*state, "driver=pass,file=x,node-name=f");
     struct fake_user a = {.name = "a"};
-    BdrvEdge *edge = attach(x, &a, READ, ALL);
+    BdrvEdge *edge = fake_attach(x, &a, READ, ALL);
     Error *err = NULL, *reason = NULL;
 
     error_set(&reason, EBUSY, "a test is at work");
@@ -232,7 +220,7 @@ static void test_replace(void **state)
     BlockDriverState *y;
     BlockDriverState *f = fake_open(*state, "driver=pass,file=x,node-name=f");
     struct fake_user a = {.name = "a"}, b = {.name = "b"};
-    BdrvEdge *ea = attach(x, &a, READ, ALL), *eb;
+    BdrvEdge *ea = fake_attach(x, &a, READ, ALL), *eb;
     Error *err = NULL;
 
     fake.size = FAKE_FILE_BYTES / 2;
@@ -246,11 +234,11 @@ static void test_replace(void **state)
     assert_ptr_equal(ea->bs, f);
     assert_ptr_equal(f->file->bs, y);
     assert_int_equal(a.resized, 1);
-    eb = attach(x, &b, READ | WRITE, READ);
+    eb = fake_attach(x, &b, READ | WRITE, READ);
     assert_int_equal(bdrv_replace_node(f, x, &err), 0);
     assert_ptr_equal(ea->bs, x);
     bdrv_root_detach(ea);
-    ea = attach(y, &a, READ, READ); /* does not share what b needs */
+    ea = fake_attach(y, &a, READ, READ); /* does not share what b needs */
     assert_int_equal(bdrv_replace_node(x, y, &err), -EPERM);
     fake_expect_error(err, EPERM, "user 'a'");
     assert_ptr_equal(eb->bs, x);
@@ -271,7 +259,7 @@ static void test_append(void **state)
         fake_open(*state, "driver=cow,file.driver=file,file.filename=two,node-name=two");
     BlockDriverState *raw = fake_open(*state, "driver=raw,file.filename=x,node-name=x");
     struct fake_user a = {.name = "a"};
-    BdrvEdge *edge = attach(base, &a, READ | WRITE, READ);
+    BdrvEdge *edge = fake_attach(base, &a, READ | WRITE, READ);
     struct graph_edit edits[2];
     Error *err = NULL;
 
@@ -290,7 +278,7 @@ static void test_append(void **state)
     assert_int_equal(bdrv_append(one, two, &err), -EINVAL);
     fake_expect_error(err, EINVAL, "The overlay already has a backing image");
     /* two of them, and back */
-    edge = attach(one, &a, READ | WRITE, READ);
+    edge = fake_attach(one, &a, READ | WRITE, READ);
     bdrv_drain_all_begin(*state);
     err = NULL;
     must(graph_edit_append(&edits[0], two, one, &err), err);
