@@ -4,12 +4,15 @@
  * its protocol calls a name) where nothing else matters, else json:{...}.
  */
 #include <assert.h>
+#include <errno.h>
 #include <stdint.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 
 #include "block/graph_int.h"
+#include "util/json.h"
+#include "util/json_print.h"
 #include "util/options.h"
 
 static bool key_is_strong(const BlockDriver *drv, const char *key)
@@ -120,54 +123,39 @@ fail:
     return NULL;
 }
 
-/* The options of a node and of what is below it, which is named from a depth on. Recursion is
- * bounded by depth. NULL out of memory. */
-static BlockOptions *full_options(const BlockDriverState *bs, unsigned depth)
+/* The options of a node and of what is below it, which is named from a depth on. Own options keep
+ * their dots, children are objects. Recursion is bounded by depth. NULL out of memory. */
+static json_t *full_options(const BlockDriverState *bs, unsigned depth)
 {
-    BlockOptions *all = own_options(bs);
+    BlockOptions *own = own_options(bs);
+    json_t *all = own != NULL ? block_options_flat_json(own) : NULL;
+    int ret = all != NULL ? 0 : -ENOMEM;
     BdrvEdge *edge;
 
+    block_options_free(own);
     TAILQ_FOREACH (edge, &bs->children, in_parent) {
-        BlockOptions *below;
-        char prefix[64];
-        int rc;
+        bool by_name = depth == 0 || edge->bs->drv == NULL;
 
-        if (all == NULL) {
-            return NULL;
-        }
-        if (depth == 0 || edge->bs->drv == NULL) {
-            rc = block_options_set_str(all, edge->name, edge->bs->node_name);
-        } else {
-            below = full_options(edge->bs, depth - 1);
-            snprintf(prefix, sizeof(prefix), "%s.", edge->name);
-            rc = below == NULL ? -1 : block_options_put_prefix(all, prefix, below);
-            block_options_free(below);
-        }
-        if (rc < 0) {
-            block_options_free(all);
-            return NULL;
+        if (ret == 0) {
+            json_add(all, edge->name,
+                     by_name ? json_text(edge->bs->node_name) : full_options(edge->bs, depth - 1),
+                     &ret);
         }
     }
-    return all;
+    return json_whole(all, ret);
 }
 
 static char *json_name(const BlockDriverState *bs)
 {
-    BlockOptions *all = full_options(bs, 16);
-    char *json = all != NULL ? block_options_to_json(all, NULL) : NULL;
-    char *name = NULL;
+    json_t *all = full_options(bs, 16);
+    struct text name = {.failed = all == NULL};
 
-    if (json != NULL) {
-        size_t bytes = strlen("json:") + strlen(json) + 1;
-
-        name = malloc(bytes);
-        if (name != NULL) {
-            snprintf(name, bytes, "json:%s", json);
-        }
+    text_puts(&name, "json:");
+    if (all != NULL) {
+        json_print_to(&name, all);
     }
-    free(json);
-    block_options_free(all);
-    return name;
+    json_decref(all);
+    return text_end(&name);
 }
 
 const char *bdrv_get_filename(const BlockDriverState *bs)

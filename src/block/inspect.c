@@ -11,6 +11,7 @@
 #include "block/graph_int.h"
 #include "util/error.h"
 #include "util/json.h"
+#include "util/json_print.h"
 
 static char *no_memory(Error **errp)
 {
@@ -21,7 +22,7 @@ static char *no_memory(Error **errp)
 /* Ends object; NULL: out of memory. */
 static char *text_of(json_t *object, Error **errp)
 {
-    char *text = object != NULL ? json_dumps(object, JSON_COMPACT) : NULL;
+    char *text = json_print(object, JSON_PRINT_AS_MADE);
 
     json_decref(object);
     return text != NULL ? text : no_memory(errp);

@@ -323,6 +323,9 @@ static BlockDriverState *open_with_common(struct open_request *req,
         node_abandon(bs);
         return NULL;
     }
+    /* Nodes are listed in the order in which they became whole: what a node opened, before it. */
+    TAILQ_REMOVE(&req->pl->nodes, bs, in_instance);
+    TAILQ_INSERT_TAIL(&req->pl->nodes, bs, in_instance);
     return bs;
 }
 

@@ -82,7 +82,9 @@ static void add_bitmaps(json_t *object, BlockDriverState *bs, int *ret)
     }
     list = json_array();
     for (; bitmap; bitmap = bdrv_bitmap_next(bs, bitmap)) {
-        json_append(list, bitmap_json(bitmap), ret);
+        if (json_array_insert_new(list, 0, bitmap_json(bitmap)) < 0) { /* newest first */
+            *ret = -ENOMEM;
+        }
     }
     json_add(object, "dirty-bitmaps", list, ret);
 }
@@ -99,7 +101,7 @@ static json_t *image_json(BlockDriverState *bs, bool flat, int depth)
         image_facts_fini(&facts);
         return NULL;
     }
-    facts.disk_bytes = facts.disk_bytes < 0 ? 0 : facts.disk_bytes;
+    facts.disk_bytes = image_whole_sectors(facts.disk_bytes < 0 ? 0 : facts.disk_bytes);
     object = image_facts_json(&facts);
     ret = object ? 0 : -ENOMEM;
     if (backing) {
@@ -140,15 +142,15 @@ static json_t *node_json(BlockDriverState *bs, BlockBackend *blk, bool flat)
     json_add(object, "image", image_json(bs, flat, 0), &ret);
     json_add(object, "ro", json_boolean(bdrv_is_read_only(bs)), &ret);
     json_add(object, "node-name", json_text(bdrv_get_node_name(bs)), &ret);
-    json_add(object, "backing_file_depth", json_integer(backing_depth(bs)), &ret);
+    json_add(object, "backing_file_depth", json_integer(flat ? 0 : backing_depth(bs)), &ret);
     json_add(object, "drv", json_string(bdrv_get_format_name(bs)), &ret);
+    if (backing_file) { /* before write_threshold, whose bucket it shares */
+        json_add(object, "backing_file", json_text(backing_file), &ret);
+    }
     json_add(object, "write_threshold", json_u64(bdrv_get_write_threshold(bs)), &ret);
     json_add(object, "encrypted", json_false(), &ret);
     json_add(object, "cache", cache_json(bs, !blk || blk_enable_write_cache(blk)), &ret);
     json_add(object, "file", json_text(bdrv_get_filename(bs)), &ret);
-    if (backing_file) {
-        json_add(object, "backing_file", json_text(backing_file), &ret);
-    }
     add_bitmaps(object, bs, &ret);
     return json_whole(object, ret);
 }

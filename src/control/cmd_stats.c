@@ -133,8 +133,8 @@ static json_t *stats_json(BlockAcctStats *stats)
     return json_whole(object, ret);
 }
 
-/* As BlockStats: a node, the file below it and its backing file. */
-static void add_node(json_t *object, BlockDriverState *bs, int depth, int *ret)
+/* As BlockStats: a node, the file below it and, for a whole chain, its backing file. */
+static void add_node(json_t *object, BlockDriverState *bs, bool chain, int depth, int *ret)
 {
     static const struct {
         const char *child;
@@ -142,14 +142,14 @@ static void add_node(json_t *object, BlockDriverState *bs, int depth, int *ret)
     } below[] = {{"file", "parent"}, {"backing", "backing"}};
 
     json_add(object, "node-name", json_text(bdrv_get_node_name(bs)), ret);
-    for (size_t i = 0; i < 2 && depth < DEPTH_MAX; i++) {
+    for (size_t i = 0; i < (chain ? 2 : 1) && depth < DEPTH_MAX; i++) {
         BlockDriverState *child = bdrv_get_child(bs, below[i].child);
         json_t *inner;
 
         if (child) {
             inner = json_object();
             json_add(inner, "stats", stats_json(NULL), ret);
-            add_node(inner, child, depth + 1, ret);
+            add_node(inner, child, chain, depth + 1, ret);
             json_add(object, below[i].key, inner, ret);
         }
     }
@@ -163,7 +163,7 @@ static json_t *backend_stats(BlockBackend *blk)
     json_add(object, "device", json_text(blk_name(blk)), &ret);
     json_add(object, "stats", stats_json(blk_get_stats(blk)), &ret);
     if (blk_bs(blk)) {
-        add_node(object, blk_bs(blk), 0, &ret);
+        add_node(object, blk_bs(blk), true, 0, &ret);
     }
     return json_whole(object, ret);
 }
@@ -174,7 +174,7 @@ static json_t *node_stats(BlockDriverState *bs)
     int ret = object ? 0 : -ENOMEM;
 
     json_add(object, "stats", stats_json(NULL), &ret);
-    add_node(object, bs, 0, &ret);
+    add_node(object, bs, false, 0, &ret);
     return json_whole(object, ret);
 }
 

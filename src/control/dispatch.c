@@ -9,6 +9,7 @@
 #include "control/monitor_internal.h"
 #include "os/trace.h"
 #include "util/error.h"
+#include "util/json_print.h"
 
 /* ---- qmp_capabilities ---- */
 
@@ -38,6 +39,7 @@ static int parse_enable(const json_t *list, bool *ret_oob, Error **errp)
 int qmp_capabilities_run(struct qmp_call *call, json_t *arguments, json_t **ret_value, Error **errp)
 {
     struct monitor *mon = call->monitor;
+    const char *unexpected = NULL;
     const char *key;
     json_t *value;
     bool oob = false;
@@ -50,10 +52,14 @@ int qmp_capabilities_run(struct qmp_call *call, json_t *arguments, json_t **ret_
     }
     json_object_foreach(arguments, key, value)
     {
-        if (strcmp(key, "enable") != 0) {
-            return error_set(errp, EINVAL, "Parameter '%.128s' is unexpected", key);
+        if (strcmp(key, "enable") == 0) {
+            rc = parse_enable(value, &oob, errp);
+        } else if (!unexpected || json_key_before(key, unexpected)) {
+            unexpected = key;
         }
-        rc = parse_enable(value, &oob, errp);
+    }
+    if (rc == 0 && unexpected) {
+        rc = error_set(errp, EINVAL, "Parameter '%.128s' is unexpected", unexpected);
     }
     if (rc == 0) {
         mon->oob = oob;

@@ -6,6 +6,7 @@
 
 #include "control/monitor_internal.h"
 #include "os/os.h"
+#include "util/json.h"
 
 #define IO_ERROR_PAUSE_NS (INT64_C(1000) * 1000 * 1000)
 
@@ -149,7 +150,7 @@ static void put(json_t **data, const char *key, json_t *value)
 
 static void put_text(json_t **data, const char *key, const char *text)
 {
-    put(data, key, qmp_text_value(text));
+    put(data, key, json_text(text));
 }
 
 static void put_operation(json_t **data, bool is_read)

@@ -54,6 +54,11 @@ int image_facts_get(struct image_facts *facts, BlockDriverState *bs, Error **err
     return facts_of_format(facts, bs, errp);
 }
 
+int64_t image_whole_sectors(int64_t bytes)
+{
+    return bytes > INT64_MAX - 511 ? bytes : (bytes + 511) / 512 * 512;
+}
+
 json_t *image_snapshot_json(const struct bdrv_snapshot_info *sn)
 {
     json_t *object = json_object();

@@ -27,6 +27,8 @@ struct image_facts {
 /* Names are borrowed from bs until the graph changes. 0 or -ENOMEM with errp. [control] */
 int image_facts_get(struct image_facts *facts, BlockDriverState *bs, Error **errp);
 void image_facts_fini(struct image_facts *facts);
+/* A size as clients of the reference know it: in whole sectors. */
+int64_t image_whole_sectors(int64_t bytes);
 /* As ImageInfo of the schema. NULL out of memory. */
 json_t *image_facts_json(const struct image_facts *facts);
 json_t *image_snapshot_json(const struct bdrv_snapshot_info *snapshot);

@@ -2,7 +2,6 @@
 /* Figures as text. All samples of a metric stand together, as the format wants it. */
 #include <errno.h>
 #include <inttypes.h>
-#include <stdarg.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
@@ -14,43 +13,9 @@
 #include <platter/platter.h>
 
 #include "control/metrics.h"
+#include "util/text.h"
 
 /* ---- text ---- */
-
-struct text {
-    char *data;
-    size_t len;
-    size_t room;
-    bool failed; /* no memory */
-};
-
-static void put(struct text *t, const char *fmt, ...) __attribute__((format(printf, 2, 3)));
-static void put(struct text *t, const char *fmt, ...)
-{
-    va_list ap, again;
-    int n;
-
-    va_start(ap, fmt);
-    va_copy(again, ap);
-    n = vsnprintf(NULL, 0, fmt, ap);
-    va_end(ap);
-    if (n >= 0 && !t->failed && t->len + (size_t)n + 1 > t->room) {
-        size_t room = 2 * (t->len + (size_t)n + 1);
-        char *data = realloc(t->data, room);
-
-        t->failed = !data;
-        t->data = data ? data : t->data;
-        t->room = data ? room : t->room;
-    }
-    if (n < 0) {
-        t->failed = true;
-    }
-    if (!t->failed) {
-        vsnprintf(t->data + t->len, t->room - t->len, fmt, again);
-        t->len += (size_t)n;
-    }
-    va_end(again);
-}
 
 /* The value of a label between its quotes. */
 static void put_escaped(struct text *t, const char *value)
@@ -58,10 +23,10 @@ static void put_escaped(struct text *t, const char *value)
     while (*value) {
         size_t n = strcspn(value, "\\\"\n");
 
-        put(t, "%.*s", (int)n, value);
+        text_printf(t, "%.*s", (int)n, value);
         value += n;
         if (*value) {
-            put(t, "\\%c", *value == '\n' ? 'n' : *value);
+            text_printf(t, "\\%c", *value == '\n' ? 'n' : *value);
             value++;
         }
     }
@@ -70,26 +35,26 @@ static void put_escaped(struct text *t, const char *value)
 /* name{key="value" ; the caller goes on with further labels and "} number". */
 static void put_sample(struct text *t, const char *name, const char *key, const char *value)
 {
-    put(t, "%s{%s=\"", name, key);
+    text_printf(t, "%s{%s=\"", name, key);
     put_escaped(t, value);
-    put(t, "\"");
+    text_printf(t, "\"");
 }
 
 static void put_label(struct text *t, const char *key, const char *value)
 {
-    put(t, ",%s=\"", key);
+    text_printf(t, ",%s=\"", key);
     put_escaped(t, value);
-    put(t, "\"");
+    text_printf(t, "\"");
 }
 
 static void put_head(struct text *t, const char *name, const char *type, const char *help)
 {
-    put(t, "# HELP %s %s\n# TYPE %s %s\n", name, help, name, type);
+    text_printf(t, "# HELP %s %s\n# TYPE %s %s\n", name, help, name, type);
 }
 
 static void put_seconds(struct text *t, uint64_t ns)
 {
-    put(t, "%" PRIu64 ".%09" PRIu64, ns / 1000000000, ns % 1000000000);
+    text_printf(t, "%" PRIu64 ".%09" PRIu64, ns / 1000000000, ns % 1000000000);
 }
 
 /* ---- backends ---- */
@@ -136,13 +101,13 @@ static void backend_sample(struct text *t, const struct backend_metric *m, Block
     for (int type = 0; type < BLOCK_MAX_IOTYPE; type++) {
         put_sample(t, m->name, "backend", blk_name(blk));
         put_label(t, "type", type_words[type]);
-        put(t, "} ");
+        text_printf(t, "} ");
         if (m->is_time) {
             put_seconds(t, values[type]);
         } else {
-            put(t, "%" PRIu64, values[type]);
+            text_printf(t, "%" PRIu64, values[type]);
         }
-        put(t, "\n");
+        text_printf(t, "\n");
     }
 }
 
@@ -150,7 +115,7 @@ static void put_bucket(struct text *t, BlockBackend *blk, int type)
 {
     put_sample(t, "platter_backend_latency_seconds_bucket", "backend", blk_name(blk));
     put_label(t, "type", type_words[type]);
-    put(t, ",le=\"");
+    text_printf(t, ",le=\"");
 }
 
 static void backend_histogram(struct text *t, BlockBackend *blk, int type)
@@ -169,14 +134,14 @@ static void backend_histogram(struct text *t, BlockBackend *blk, int type)
         if (i < count) {
             put_seconds(t, boundaries[i]);
         } else {
-            put(t, "+Inf");
+            text_printf(t, "+Inf");
         }
-        put(t, "\"} %" PRIu64 "\n", sum);
+        text_printf(t, "\"} %" PRIu64 "\n", sum);
     }
     if (count > 0) {
         put_sample(t, "platter_backend_latency_seconds_count", "backend", blk_name(blk));
         put_label(t, "type", type_words[type]);
-        put(t, "} %" PRIu64 "\n", sum);
+        text_printf(t, "} %" PRIu64 "\n", sum);
     }
     free(boundaries);
     free(bins);
@@ -201,9 +166,9 @@ static void backend_interval_latency(struct text *t, BlockBackend *blk)
                 put_sample(t, "platter_backend_interval_latency_seconds", "backend", blk_name(blk));
                 put_label(t, "type", type_words[type]);
                 put_label(t, "figure", figures[i].word);
-                put(t, ",interval=\"%us\"} ", interval.interval_s);
+                text_printf(t, ",interval=\"%us\"} ", interval.interval_s);
                 put_seconds(t, figures[i].ns);
-                put(t, "\n");
+                text_printf(t, "\n");
             }
         }
     }
@@ -217,8 +182,8 @@ static void backend_interval_depth(struct text *t, BlockBackend *blk)
         for (int type = 0; type < BLOCK_MAX_IOTYPE; type++) {
             put_sample(t, "platter_backend_interval_queue_depth", "backend", blk_name(blk));
             put_label(t, "type", type_words[type]);
-            put(t, ",interval=\"%us\"} %.6f\n", interval.interval_s,
-                interval.of[type].avg_queue_depth);
+            text_printf(t, ",interval=\"%us\"} %.6f\n", interval.interval_s,
+                        interval.of[type].avg_queue_depth);
         }
     }
 }
@@ -265,7 +230,7 @@ static void put_nodes(struct text *t, Platter *pl)
         put_sample(t, "platter_node_info", "node", bdrv_get_node_name(bs));
         put_label(t, "driver", bdrv_get_format_name(bs));
         put_label(t, "read_only", bdrv_is_read_only(bs) ? "true" : "false");
-        put(t, "} 1\n");
+        text_printf(t, "} 1\n");
     }
     put_head(t, "platter_node_size_bytes", "gauge", "Bytes that a node shows.");
     for (bs = bdrv_next_node(pl, NULL); bs; bs = bdrv_next_node(pl, bs)) {
@@ -273,7 +238,7 @@ static void put_nodes(struct text *t, Platter *pl)
 
         if (bytes >= 0) {
             put_sample(t, "platter_node_size_bytes", "node", bdrv_get_node_name(bs));
-            put(t, "} %" PRId64 "\n", bytes);
+            text_printf(t, "} %" PRId64 "\n", bytes);
         }
     }
 }
@@ -285,7 +250,7 @@ static void put_job_number(struct text *t, const char *name, const struct job_in
 {
     put_sample(t, name, "job", info->id);
     put_label(t, "type", info->type);
-    put(t, "} %" PRIu64 "\n", value);
+    text_printf(t, "} %" PRIu64 "\n", value);
 }
 
 static void put_jobs(struct text *t, Platter *pl)
@@ -310,7 +275,7 @@ static void put_jobs(struct text *t, Platter *pl)
         put_sample(t, "platter_job_info", "job", info.id);
         put_label(t, "type", info.type);
         put_label(t, "status", job_status_name(info.status));
-        put(t, "} 1\n");
+        text_printf(t, "} 1\n");
     }
     for (size_t i = 0; i < sizeof(numbers) / sizeof(numbers[0]); i++) {
         put_head(t, numbers[i].name, "gauge", numbers[i].help);
@@ -332,25 +297,25 @@ static void put_nbd(struct text *t, NbdServer *nbd)
 
     nbd_server_get_stats(nbd, &s);
     put_head(t, "platter_nbd_connections", "gauge", "Clients in transmission.");
-    put(t, "platter_nbd_connections %u\n", s.connections);
+    text_printf(t, "platter_nbd_connections %u\n", s.connections);
     put_head(t, "platter_nbd_handshakes", "gauge", "Clients that negotiate.");
-    put(t, "platter_nbd_handshakes %u\n", s.handshakes);
+    text_printf(t, "platter_nbd_handshakes %u\n", s.handshakes);
     put_head(t, "platter_nbd_connections_total", "counter", "Clients since the server began.");
-    put(t, "platter_nbd_connections_total %" PRIu64 "\n", s.connections_total);
+    text_printf(t, "platter_nbd_connections_total %" PRIu64 "\n", s.connections_total);
     put_head(t, "platter_nbd_requests_total", "counter", "Requests of clients.");
-    put(t, "platter_nbd_requests_total{type=\"read\"} %" PRIu64 "\n", s.read_requests);
-    put(t, "platter_nbd_requests_total{type=\"write\"} %" PRIu64 "\n", s.write_requests);
-    put(t, "platter_nbd_requests_total{type=\"other\"} %" PRIu64 "\n", s.other_requests);
+    text_printf(t, "platter_nbd_requests_total{type=\"read\"} %" PRIu64 "\n", s.read_requests);
+    text_printf(t, "platter_nbd_requests_total{type=\"write\"} %" PRIu64 "\n", s.write_requests);
+    text_printf(t, "platter_nbd_requests_total{type=\"other\"} %" PRIu64 "\n", s.other_requests);
     put_head(t, "platter_nbd_failed_requests_total", "counter", "Requests that failed.");
-    put(t, "platter_nbd_failed_requests_total %" PRIu64 "\n", s.failed_requests);
+    text_printf(t, "platter_nbd_failed_requests_total %" PRIu64 "\n", s.failed_requests);
     put_head(t, "platter_nbd_bytes_total", "counter", "Bytes read and written by clients.");
-    put(t, "platter_nbd_bytes_total{type=\"read\"} %" PRIu64 "\n", s.read_bytes);
-    put(t, "platter_nbd_bytes_total{type=\"write\"} %" PRIu64 "\n", s.write_bytes);
+    text_printf(t, "platter_nbd_bytes_total{type=\"read\"} %" PRIu64 "\n", s.read_bytes);
+    text_printf(t, "platter_nbd_bytes_total{type=\"write\"} %" PRIu64 "\n", s.write_bytes);
     put_head(t, "platter_nbd_latency_seconds_total", "counter",
              "Time from receipt of a request to its reply, added up.");
-    put(t, "platter_nbd_latency_seconds_total ");
+    text_printf(t, "platter_nbd_latency_seconds_total ");
     put_seconds(t, s.latency_total_ns);
-    put(t, "\n");
+    text_printf(t, "\n");
 }
 
 int metrics_render(const struct metrics_source *source, char **ret_text, size_t *ret_bytes)
@@ -359,7 +324,7 @@ int metrics_render(const struct metrics_source *source, char **ret_text, size_t 
 
     put_head(&t, "platter_build_info", "gauge", "1; the version is a label.");
     put_sample(&t, "platter_build_info", "version", platter_version());
-    put(&t, "} 1\n");
+    text_printf(&t, "} 1\n");
     put_backends(&t, source->pl);
     put_nodes(&t, source->pl);
     put_jobs(&t, source->pl);
@@ -371,6 +336,6 @@ int metrics_render(const struct metrics_source *source, char **ret_text, size_t 
         return -ENOMEM;
     }
     *ret_text = t.data;
-    *ret_bytes = t.len;
+    *ret_bytes = t.used;
     return 0;
 }

@@ -8,6 +8,7 @@
 #include "control/qmp_type.h"
 #include "util/error.h"
 #include "util/json.h"
+#include "util/json_print.h"
 #include "util/size.h"
 
 #define PATH_BYTES 256
@@ -227,6 +228,7 @@ static int check_members(const struct place *at, const struct qmp_type *type, js
 static int check_struct(const struct place *at, const struct qmp_type *type, json_t *object,
                         char *ret, Error **errp)
 {
+    const char *unexpected = NULL;
     const char *key;
     json_t *value;
     int rc;
@@ -243,13 +245,16 @@ static int check_struct(const struct place *at, const struct qmp_type *type, jso
     }
     json_object_foreach(object, key, value)
     {
-        struct place inner = {.outer = at, .key = key};
+        if (!find_member_deep(type, object, key) &&
+            (!unexpected || json_key_before(key, unexpected))) {
+            unexpected = key;
+        }
+    }
+    if (unexpected) {
+        struct place inner = {.outer = at, .key = unexpected};
         char path[PATH_BYTES];
 
-        if (!find_member_deep(type, object, key)) {
-            return error_set(errp, EINVAL, "Parameter '%s' is unexpected",
-                             place_name(&inner, path));
-        }
+        return error_set(errp, EINVAL, "Parameter '%s' is unexpected", place_name(&inner, path));
     }
     return 0;
 }

@@ -10,9 +10,8 @@
 
 #include "control/reply.h"
 #include "util/json.h"
+#include "util/json_print.h"
 #include "util/mem.h"
-
-#define DUMP_FLAGS (JSON_ENCODE_ANY | JSON_ENSURE_ASCII)
 
 const char *qmp_error_class_name(enum qmp_error_class error_class)
 {
@@ -27,224 +26,210 @@ const char *qmp_error_class_name(enum qmp_error_class error_class)
     return names[error_class];
 }
 
-json_t *qmp_text_value(const char *text)
+/* ---- a text laid out again, token by token ---- */
+
+static void next(struct json_tokenizer *in, struct json_token *token)
 {
-    static const char replacement[] = "\xef\xbf\xbd";
-    size_t left = strlen(text);
-    json_t *value;
-    char *out;
-    char *to;
+    int rc = json_next_token(in, token, NULL);
 
-    if (utf8_valid(text, left)) {
-        return json_string_nocheck(text);
-    }
-    out = malloc(3 * left + 1);
-    for (to = out; out != NULL && left > 0;) {
-        size_t len = 1;
-
-        while (len <= 4 && len <= left && !utf8_valid(text, len)) {
-            len++;
-        }
-        if (len > 4 || len > left) {
-            memcpy(to, replacement, 3);
-            to += 3;
-            len = 1;
-        } else {
-            memcpy(to, text, len);
-            to += len;
-        }
-        text += len;
-        left -= len;
-    }
-    value = out != NULL ? json_stringn_nocheck(out, (size_t)(to - out)) : NULL;
-    free(out);
-    return value;
+    assert(rc == 0); /* the text is JSON: that was asked for */
 }
 
-/* ---- laying tokens out ---- */
-
-struct layout {
-    char *out; /* owned */
-    size_t used;
-    size_t size;
-    unsigned depth;
-    bool pretty;
-    bool convert; /* strings may come in any quotes and escapes */
-    bool line_due;
-    bool failed; /* out of memory */
-};
-
-static void put(struct layout *l, const char *bytes, size_t n)
+static char punct(const struct json_tokenizer *in, const struct json_token *token)
 {
-    if (l->size - l->used <= n && !l->failed) {
-        size_t size = 2 * l->size + n + 64;
-        char *out = realloc(l->out, size);
-
-        l->failed = out == NULL;
-        if (out != NULL) {
-            l->out = out;
-            l->size = size;
-        }
-    }
-    if (!l->failed) {
-        memcpy(l->out + l->used, bytes, n);
-        l->used += n;
-        l->out[l->used] = '\0';
-    }
+    return token->kind == JSON_TOKEN_PUNCT ? in->text[token->start] : '\0';
 }
 
-static int put_dumped(const char *bytes, size_t n, void *opaque)
+static void put_line(struct text *t, unsigned depth)
 {
-    struct layout *l = opaque;
-
-    put(l, bytes, n);
-    return l->failed ? -1 : 0;
-}
-
-/* As json_dumps, whose text may lack a key when memory lacked for it; here that is no text. */
-static char *dump(const json_t *value)
-{
-    struct layout l = {0};
-
-    if (json_dump_callback(value, put_dumped, &l, DUMP_FLAGS) < 0 || l.failed) {
-        free(l.out);
-        return NULL;
-    }
-    return l.out;
-}
-
-static void put_line(struct layout *l)
-{
-    put(l, "\r\n", 2);
-    for (unsigned i = 0; i < l->depth; i++) {
-        put(l, "    ", 4);
-    }
-}
-
-static void put_string(struct layout *l, const char *text, size_t bytes)
-{
-    json_t *value;
-
-    if (!l->convert) {
-        put(l, text, bytes);
-        return;
-    }
-    value = json_parse_text(text, bytes, NULL);
-    if (value == NULL || json_dump_callback(value, put_dumped, l, DUMP_FLAGS) < 0) {
-        l->failed = true;
-    }
-    json_decref(value);
-}
-
-static void put_token(struct layout *l, const char *text, const struct json_token *token)
-{
-    const char *from = text + token->start;
-    char c = token->kind == JSON_TOKEN_PUNCT ? *from : 'x';
-
-    l->depth -= c == '}' || c == ']';
-    if (l->pretty && (l->line_due || c == '}' || c == ']')) {
-        put_line(l);
-    }
-    if (token->kind == JSON_TOKEN_STRING) {
-        put_string(l, from, token->end - token->start);
-    } else {
-        put(l, from, token->end - token->start); /* numbers as they are: none is rounded */
-    }
-    l->depth += c == '{' || c == '[';
-    l->line_due = c == '{' || c == '[' || c == ',';
-    if (c == ':' || (c == ',' && !l->pretty)) {
-        put(l, " ", 1);
-    }
-}
-
-/* One value, whose first token is given. Afterwards the tokenizer stands behind it. */
-static void put_value(struct layout *l, struct json_tokenizer *t, struct json_token token)
-{
-    const unsigned depth = l->depth;
-
-    for (;;) {
-        int rc;
-
-        put_token(l, t->text, &token);
-        if (l->depth == depth || l->failed) {
-            return;
-        }
-        rc = json_next_token(t, &token, NULL);
-        assert(rc == 0); /* the text is JSON: that was asked for */
-    }
-}
-
-static void next(struct json_tokenizer *t, struct json_token *token)
-{
-    int rc = json_next_token(t, token, NULL);
-
-    assert(rc == 0);
+    text_printf(t, "\r\n%*s", (int)(4 * depth), "");
 }
 
 char *qmp_pretty_text(const char *text)
 {
-    struct json_tokenizer t = {.text = text, .bytes = strlen(text)};
-    struct layout l = {.pretty = true};
+    struct json_tokenizer in = {.text = text, .bytes = strlen(text)};
     struct json_token token;
+    struct text t = {0};
+    unsigned depth = 0;
+    bool line_due = false;
 
-    next(&t, &token);
-    put_value(&l, &t, token);
-    if (l.failed) {
-        free(l.out);
-        return NULL;
-    }
-    return l.out;
+    do {
+        char c;
+
+        next(&in, &token);
+        c = punct(&in, &token);
+        depth -= c == '}' || c == ']';
+        if (line_due || c == '}' || c == ']') {
+            put_line(&t, depth);
+        }
+        text_put(&t, text + token.start, token.end - token.start);
+        depth += c == '{' || c == '[';
+        line_due = c == '{' || c == '[' || c == ',';
+        if (c == ':') {
+            text_put(&t, " ", 1);
+        }
+    } while (depth > 0);
+    return text_end(&t);
 }
 
-/* Whether a key is "id", in whatever quotes and escapes. */
-static bool is_id(const char *text, const struct json_token *key, bool *failed)
-{
-    json_t *value = json_parse_text(text + key->start, key->end - key->start, NULL);
-    bool is = value != NULL && strcmp(json_string_value(value), "id") == 0;
+/* ---- ids ---- */
 
-    *failed |= value == NULL;
+/* Go behind the value whose first token is given. */
+static void skip_value(struct json_tokenizer *in, struct json_token token)
+{
+    unsigned depth = 0;
+
+    for (;;) {
+        char c = punct(in, &token);
+
+        depth += c == '{' || c == '[';
+        depth -= c == '}' || c == ']';
+        if (depth == 0) {
+            return;
+        }
+        next(in, &token);
+    }
+}
+
+static json_t *token_value(const struct json_tokenizer *in, const struct json_token *token)
+{
+    return json_parse_text(in->text + token->start, token->end - token->start, NULL);
+}
+
+/* Where the values of an object, whose bracket was read, begin: names with offsets. The tokenizer
+ * stands behind the object then. NULL out of memory. */
+static json_t *member_places(struct json_tokenizer *in)
+{
+    json_t *places = json_object();
+    int ret = places != NULL ? 0 : -ENOMEM;
+    struct json_token token;
+
+    next(in, &token);
+    while (ret == 0 && token.kind == JSON_TOKEN_STRING) {
+        json_t *name = token_value(in, &token);
+
+        next(in, &token); /* the colon */
+        next(in, &token);
+        if (name == NULL) {
+            ret = -ENOMEM;
+        } else {
+            json_add(places, json_string_value(name), json_integer((json_int_t)token.start), &ret);
+        }
+        json_decref(name);
+        skip_value(in, token);
+        next(in, &token); /* a comma, or the end */
+        if (punct(in, &token) == ',') {
+            next(in, &token);
+        }
+    }
+    return json_whole(places, ret);
+}
+
+static void put_printed(struct text *t, json_t *value)
+{
+    if (value != NULL) {
+        json_print_to(t, value);
+    } else {
+        t->failed = true;
+    }
     json_decref(value);
-    return is;
+}
+
+/* As the reference prints it, but for whole numbers: none is rounded. */
+static void put_scalar(struct text *t, const struct json_tokenizer *in,
+                       const struct json_token *token)
+{
+    json_t *value = token_value(in, token);
+
+    if (token->kind == JSON_TOKEN_INTEGER && json_is_string(value)) { /* above INT64_MAX */
+        text_put(t, in->text + token->start, token->end - token->start);
+        json_decref(value);
+    } else {
+        put_printed(t, value);
+    }
+}
+
+static void put_value(struct text *t, struct json_tokenizer *in);
+
+static void put_object(struct text *t, struct json_tokenizer *in)
+{
+    json_t *places = member_places(in);
+    size_t count = 0;
+    struct json_member *members = places != NULL ? json_members(places, &count) : NULL;
+
+    t->failed |= members == NULL;
+    text_puts(t, "{");
+    for (size_t i = 0; i < count; i++) {
+        struct json_tokenizer at = *in;
+
+        at.at = (size_t)json_integer_value(members[i].value);
+        text_puts(t, i > 0 ? ", " : "");
+        put_printed(t, json_string_nocheck(members[i].key));
+        text_puts(t, ": ");
+        put_value(t, &at);
+    }
+    text_puts(t, "}");
+    free(members);
+    json_decref(places);
+}
+
+/* The value that begins where the tokenizer stands. As deep as json_parse_text lets a text be. */
+static void put_value(struct text *t, struct json_tokenizer *in)
+{
+    struct json_tokenizer before;
+    struct json_token token;
+
+    next(in, &token);
+    if (punct(in, &token) == '{') {
+        put_object(t, in);
+        return;
+    }
+    if (punct(in, &token) != '[') {
+        put_scalar(t, in, &token);
+        return;
+    }
+    text_puts(t, "[");
+    before = *in;
+    next(in, &token);
+    while (punct(in, &token) != ']') {
+        *in = before;
+        put_value(t, in);
+        next(in, &token); /* a comma, or the end */
+        text_puts(t, punct(in, &token) == ',' ? ", " : "");
+        before = *in;
+    }
+    text_puts(t, "]");
 }
 
 int qmp_id_text(const char *text, size_t bytes, char **ret_id)
 {
-    struct json_tokenizer t = {.text = text, .bytes = bytes};
+    struct json_tokenizer in = {.text = text, .bytes = bytes};
     struct json_token token;
-    bool found = false;
+    struct text t = {0};
+    json_t *places, *place;
 
     *ret_id = NULL;
-    next(&t, &token);
-    assert(token.kind == JSON_TOKEN_PUNCT && text[token.start] == '{');
-    next(&t, &token);
-    while (!found && token.kind == JSON_TOKEN_STRING) {
-        struct layout l = {.convert = true};
-
-        found = is_id(text, &token, &l.failed);
-        next(&t, &token); /* the colon */
-        next(&t, &token);
-        put_value(&l, &t, token);
-        if (l.failed || !found) {
-            free(l.out);
-            l.out = NULL;
-        }
-        if (l.failed) {
-            return -ENOMEM;
-        }
-        *ret_id = l.out;
-        next(&t, &token); /* a comma, or the end */
-        if (text[token.start] == ',') {
-            next(&t, &token);
-        }
+    next(&in, &token);
+    assert(punct(&in, &token) == '{');
+    places = member_places(&in);
+    if (places == NULL) {
+        return -ENOMEM;
     }
-    return 0;
+    place = json_object_get(places, "id");
+    if (place != NULL) {
+        in.at = (size_t)json_integer_value(place);
+        put_value(&t, &in);
+        *ret_id = text_end(&t);
+    }
+    json_decref(places);
+    return place != NULL && *ret_id == NULL ? -ENOMEM : 0;
 }
 
 /* ---- the texts ---- */
 
-static char *dump_and_free(json_t *value)
+static char *print_and_free(json_t *value)
 {
-    char *text = value != NULL ? dump(value) : NULL;
+    char *text = json_print(value, 0);
 
     json_decref(value);
     return text;
@@ -256,19 +241,19 @@ json_t *qmp_version_value(const char *version)
     json_t *package = json_sprintf("Platter %s", version);
 
     (void)sscanf(version, "%d.%d.%d", &major, &minor, &micro);
-    return json_pack("{s:{s:i, s:i, s:i}, s:o}", "qemu", "micro", micro, "minor", minor, "major",
-                     major, "package", package);
+    return json_pack("{s:{s:i, s:i, s:i}, s:o}", "qemu", "major", major, "minor", minor, "micro",
+                     micro, "package", package);
 }
 
 char *qmp_greeting_text(const char *version)
 {
-    return dump_and_free(json_pack("{s:{s:o, s:[s]}}", "QMP", "version", qmp_version_value(version),
-                                   "capabilities", "oob"));
+    return print_and_free(json_pack("{s:{s:o, s:[s]}}", "QMP", "version",
+                                    qmp_version_value(version), "capabilities", "oob"));
 }
 
 char *qmp_return_text(const json_t *value, const char *id)
 {
-    char *text = value != NULL ? dump(value) : strdup("{}");
+    char *text = value != NULL ? json_print(value, 0) : strdup("{}");
     char *out = NULL;
 
     if (text != NULL &&
@@ -281,7 +266,7 @@ char *qmp_return_text(const json_t *value, const char *id)
 
 char *qmp_error_text(enum qmp_error_class error_class, const char *desc, const char *id)
 {
-    char *text = dump_and_free(qmp_text_value(desc));
+    char *text = print_and_free(json_text(desc));
     char *out = NULL;
 
     if (text != NULL &&
@@ -295,7 +280,7 @@ char *qmp_error_text(enum qmp_error_class error_class, const char *desc, const c
 
 char *qmp_event_text(const char *name, const json_t *data, int64_t realtime_ns)
 {
-    char *text = data != NULL ? dump(data) : NULL;
+    char *text = json_print(data, 0);
     char *out = NULL;
 
     if ((text != NULL || data == NULL) &&

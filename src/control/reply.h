@@ -27,13 +27,11 @@ char *qmp_error_text(enum qmp_error_class error_class, const char *desc, const c
 /* data NULL: an event without. The time is since 1970, as os->clock_realtime_ns has it. */
 char *qmp_event_text(const char *name, const json_t *data, int64_t realtime_ns);
 
-/* The value of the member "id" of an object's text, which json_parse_text has accepted: compact, in
- * ASCII, numbers as they were written. *ret_id NULL: there is none. 0 or -ENOMEM. */
+/* The value of the member "id" of an object's text, which json_parse_text has accepted, as
+ * json_print has it, but that no whole number is rounded. *ret_id NULL: there is none. 0 or
+ * -ENOMEM. */
 int qmp_id_text(const char *text, size_t bytes, char **ret_id);
 /* The same object over several lines (with \r\n between them), as people read it. */
 char *qmp_pretty_text(const char *text);
-
-/* desc as a JSON string of valid UTF-8. */
-json_t *qmp_text_value(const char *text);
 
 #endif

@@ -7,6 +7,7 @@
 
 #include "control/monitor_internal.h"
 #include "util/error.h"
+#include "util/json_print.h"
 
 void qmp_request_free(struct qmp_request *req)
 {
@@ -68,16 +69,16 @@ static int take_member(struct qmp_request *req, const char *key, json_t *value, 
 
 static int take_members(struct qmp_request *req, json_t *value, bool oob)
 {
-    const char *key;
-    json_t *member;
+    size_t count = 0;
+    struct json_member *members = json_members(value, &count);
+    int rc = members ? 0 : error_set(&req->err, ENOMEM, "out of memory");
 
-    json_object_foreach(value, key, member)
-    {
-        int rc = take_member(req, key, member, oob);
-
-        if (rc < 0) {
-            return rc;
-        }
+    for (size_t i = 0; i < count && rc == 0; i++) { /* of several faults the reference tells this */
+        rc = take_member(req, members[i].key, members[i].value, oob);
+    }
+    free(members);
+    if (rc < 0) {
+        return rc;
     }
     if (req->name == NULL) {
         return error_set(&req->err, EINVAL, "QMP input lacks member 'execute'");

@@ -62,7 +62,7 @@ bool json_get_u64(const json_t *value, uint64_t *ret);
 /* value is owned; *ret becomes -ENOMEM when it cannot be added. */
 void json_add(json_t *object, const char *key, json_t *value, int *ret);
 void json_append(json_t *list, json_t *value, int *ret);
-/* A name need not be UTF-8, but JSON must be: other bytes become '?'. */
+/* Any bytes, as names are: json_print (util/json_print.h) makes UTF-8 of them. */
 json_t *json_text(const char *text);
 /* value, or NULL (and value is let go) when ret says that it is not whole. */
 json_t *json_whole(json_t *value, int ret);

@@ -1,8 +1,6 @@
 /* SPDX-License-Identifier: MIT */
 /* Building answers out of jansson values. */
 #include <errno.h>
-#include <stdlib.h>
-#include <string.h>
 
 #include "util/json.h"
 
@@ -22,19 +20,7 @@ void json_append(json_t *list, json_t *value, int *ret)
 
 json_t *json_text(const char *text)
 {
-    char *copy;
-    json_t *value;
-
-    if (utf8_valid(text, strlen(text))) {
-        return json_string_nocheck(text);
-    }
-    copy = strdup(text);
-    for (char *p = copy; p && *p; p++) {
-        *p = (*p & 0x80) ? '?' : *p;
-    }
-    value = copy ? json_string_nocheck(copy) : NULL;
-    free(copy);
-    return value;
+    return json_string_nocheck(text);
 }
 
 json_t *json_whole(json_t *value, int ret)

@@ -9,6 +9,7 @@
 
 #include "util/error.h"
 #include "util/json.h"
+#include "util/json_print.h"
 #include "util/options_internal.h"
 
 static bool key_char(char c)
@@ -179,7 +180,11 @@ const char *block_options_next_key(const BlockOptions *opts, const char *prev)
 int block_options_refuse_rest(const BlockOptions *opts, const char *of, Error **errp)
 {
     const char *key = block_options_next_key(opts, NULL);
+    const char *next = key;
 
+    while (next && (next = block_options_next_key(opts, next)) != NULL) {
+        key = json_key_before(next, key) ? next : key;
+    }
     return key ? error_set(errp, EINVAL, "%s does not know the option '%.64s'", of, key) : 0;
 }
 

@@ -27,8 +27,8 @@ size_t block_options_count(const BlockOptions *opts);
 /* Keys in the order they were set: prev NULL gives the first, NULL ends. Borrowed until the key
  * goes; to remove while walking, fetch the next key first. */
 const char *block_options_next_key(const BlockOptions *opts, const char *prev);
-/* 0, or -EINVAL naming the first key that is left, for a parser that has taken all it knows. of:
- * what the options are for, "driver 'raw'". */
+/* 0, or -EINVAL naming the key that is left and would be printed first, for a parser that has taken
+ * all it knows. of: what the options are for, "driver 'raw'". */
 int block_options_refuse_rest(const BlockOptions *opts, const char *of, Error **errp);
 bool block_options_has_prefix(const BlockOptions *opts, const char *prefix);
 /* Whether the key is there with the JSON value null. */
@@ -54,9 +54,9 @@ BlockOptions *block_options_from_json(json_t *object, Error **errp);
  * is not UTF-8). */
 json_t *block_options_to_json_value(const BlockOptions *opts, Error **errp);
 
-/* All options as JSON text in one line, dotted keys as nested objects, keys in order. malloc'd;
- * NULL with errp: ENOMEM, EILSEQ (a value that is not UTF-8). */
-char *block_options_to_json(const BlockOptions *opts, Error **errp);
+/* All options as one object of dotted keys, owned by the caller; NULL out of memory. Its strings
+ * may hold any bytes. */
+json_t *block_options_flat_json(const BlockOptions *opts);
 
 /* Typed takes: remove the key and return 1, return 0 when it is not there, or -errno with errp
  * (then the key stays). Text forms ("on", "0x10", "10G") and JSON values are both taken. */

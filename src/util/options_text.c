@@ -260,26 +260,7 @@ json_t *block_options_to_json_value(const BlockOptions *opts, Error **errp)
     return root;
 }
 
-char *block_options_to_json(const BlockOptions *opts, Error **errp)
+json_t *block_options_flat_json(const BlockOptions *opts)
 {
-    json_t *root = block_options_to_json_value(opts, errp);
-    char *text;
-    size_t bytes;
-
-    if (!root) {
-        return NULL;
-    }
-    bytes = json_dumpb(root, NULL, 0, 0);
-    text = bytes > 0 ? malloc(bytes + 1) : NULL;
-    if (text && json_dumpb(root, text, bytes, 0) != bytes) {
-        free(text);
-        text = NULL;
-    }
-    if (text) {
-        text[bytes] = '\0';
-    } else {
-        error_set(errp, ENOMEM, "out of memory");
-    }
-    json_decref(root);
-    return text;
+    return json_copy(opts->keys);
 }

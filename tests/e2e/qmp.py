@@ -64,12 +64,13 @@ class Daemon:
 class Session:
     """What every client does; read_line and write are its own."""
     events: list
+    line = b''  # the last message, as it came
 
     def read(self):
-        line = self.read_line()
-        if not line:
+        self.line = self.read_line()
+        if not self.line:
             raise EOFError
-        return json.loads(line)
+        return json.loads(self.line)
 
     def ask(self, request):
         """The reply to a request; events that come before it are kept."""

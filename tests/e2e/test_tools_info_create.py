@@ -101,9 +101,9 @@ def test_info_json_has_the_keys_of_qemu_img(tmp_path):
 
 def test_info_json_keeps_the_order_of_qemu_img(tmp_path):
     disk = disk_with_data(tmp_path)
-    ours = platter('info', '--output=json', '-f', 'raw', disk).stdout
-    theirs = qemu('qemu-img', 'info', '--output=json', '-f', 'raw', disk).stdout
-    assert lines(ours)[:5] == lines(theirs)[:5]
+    ours = json.loads(platter('info', '--output=json', '-f', 'raw', disk).stdout)
+    theirs = json.loads(qemu('qemu-img', 'info', '--output=json', '-f', 'raw', disk).stdout)
+    assert [key for key in ours if key in theirs] == list(theirs)
 
 
 @pytest.mark.parametrize('name', [

@@ -123,8 +123,13 @@ static int show_layer(struct cli *cli, BlockDriverState *bs, json_t *list)
     int code = CLI_EXIT_OK;
 
     if (image_facts_get(&facts, bs, &err) < 0) {
-        code = cli_report(cli, err);
-    } else if (facts.disk_bytes < 0) {
+        image_facts_fini(&facts);
+        return cli_report(cli, err);
+    }
+    if (!cli_spelling(cli)->more_facts && facts.disk_bytes >= 0) {
+        facts.disk_bytes = image_whole_sectors(facts.disk_bytes);
+    }
+    if (facts.disk_bytes < 0) {
         code = cli_error(cli, "'%s' does not tell its size: %s", facts.filename,
                          strerror((int)-facts.disk_bytes));
     } else if (!list) {

@@ -13,6 +13,7 @@
 #include "tools/commands.h"
 #include "tools/disk.h"
 #include "tools/img/json_text.h"
+#include "util/json_print.h"
 
 #define INDENT 4
 #define DEPTH_MAX 32 /* deeper JSON is shown in one line */
@@ -40,7 +41,7 @@ static void print_scalar(FILE *out, const json_t *value)
     } else if (json_is_boolean(value)) {
         fputs(json_is_true(value) ? "true" : "false", out);
     } else {
-        char *text = json_dumps(value, JSON_COMPACT | JSON_ENCODE_ANY);
+        char *text = json_print(value, 0);
 
         cli_put_text(out, text ? text : "?");
         free(text);

@@ -3,10 +3,11 @@
 #include <stdlib.h>
 
 #include "tools/img/json_text.h"
+#include "util/json_print.h"
 
 int json_text_print(struct cli *cli, json_t *value, int ret)
 {
-    char *text = ret == 0 && value ? json_dumps(value, JSON_INDENT(4)) : NULL;
+    char *text = ret == 0 && value ? json_print(value, JSON_PRINT_LINES) : NULL;
 
     json_decref(value);
     if (!text) {

@@ -2,6 +2,9 @@
 /* What only one format has, as lines. */
 #include "tools/img/specific.h"
 #include "tools/cli.h"
+#include "util/json_print.h"
+
+#include <stdlib.h>
 
 #define INDENT 4
 
@@ -34,23 +37,28 @@ static void print_member(FILE *out, const char *label, const json_t *value, int 
 /* Recursion is no deeper than what a driver of ours makes. */
 static void print_members(FILE *out, const json_t *value, int depth)
 {
-    const char *key;
-    json_t *member;
+    size_t count = 0;
+    struct json_member *members = json_members(value, &count);
+    json_t *element;
     char label[64];
     size_t i;
 
-    json_object_foreach((json_t *)value, key, member)
-    {
-        snprintf(label, sizeof(label), "%s", key);
+    if (members == NULL) {
+        fputs("(out of memory)\n", out);
+        return;
+    }
+    for (i = 0; i < count; i++) {
+        snprintf(label, sizeof(label), "%s", members[i].key);
         for (char *c = label; *c; c++) {
             *c = *c == '-' ? ' ' : *c;
         }
-        print_member(out, label, member, depth);
+        print_member(out, label, members[i].value, depth);
     }
-    json_array_foreach(value, i, member)
+    free(members);
+    json_array_foreach(value, i, element)
     {
         snprintf(label, sizeof(label), "[%zu]", i);
-        print_member(out, label, member, depth);
+        print_member(out, label, element, depth);
     }
 }
 

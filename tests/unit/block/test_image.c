@@ -236,7 +236,7 @@ static void test_specific_info(void **state)
     Error *err = NULL;
     char *text = bdrv_get_specific_info(bs, &err);
 
-    assert_string_equal(text, "{\"type\":\"img\",\"data\":{\"depth\":3}}");
+    assert_string_equal(text, "{\"type\": \"img\", \"data\": {\"depth\": 3}}");
     free(text);
     assert_null(bdrv_get_specific_info(raw, &err));
     assert_null(err);
@@ -255,12 +255,12 @@ static void test_inspect(void **state)
 
     memcpy(fake.content, "IMG!", 4);
     text = bdrv_inspect(pl, "f", NULL, &err);
-    assert_string_equal(text, "{\"filename\":\"f\",\"format\":\"img\",\"format-guessed\":true,"
-                              "\"file-bytes\":4096,\"metadata\":{\"first\":73}}");
+    assert_string_equal(text, "{\"filename\": \"f\", \"format\": \"img\", \"format-guessed\": true,"
+                              " \"file-bytes\": 4096, \"metadata\": {\"first\": 73}}");
     free(text);
     text = bdrv_inspect(pl, "f\xff", "raw", &err);
-    assert_string_equal(text, "{\"filename\":null,\"format\":\"raw\",\"format-guessed\":false,"
-                              "\"file-bytes\":4096,\"metadata\":null}");
+    assert_string_equal(text, "{\"filename\": null, \"format\": \"raw\", \"format-guessed\": false,"
+                              " \"file-bytes\": 4096, \"metadata\": null}");
     free(text);
     text =
         bdrv_inspect(pl, "json:{'driver':'file','filename':'f','force-share':true}", "img", NULL);

@@ -288,7 +288,7 @@ static void test_filename_json(void **state)
     const char *name = bdrv_get_filename(bs);
     BlockDriverState *again;
 
-    assert_string_equal(name, "json:{\"driver\": \"raw\", \"offset\": \"512\", \"file\": "
+    assert_string_equal(name, "json:{\"offset\": \"512\", \"driver\": \"raw\", \"file\": "
                               "{\"driver\": \"file\", \"filename\": \"x\"}}");
     assert_ptr_equal(bdrv_get_filename(bs), name);
     again = open_name(*state, name, RW);

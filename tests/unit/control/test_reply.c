@@ -34,7 +34,9 @@ static void test_ids(void **state)
     check_id("{'arguments':{'id':[{}]},'id':'it\\'s \"\xc3\xa9\"'}", "\"it's \\\"\\u00E9\\\"\"");
     check_id("{\"\\u0069d\" : null , \"execute\":\"a\"}", "null");
     check_id("{\"id\":18446744073709551615}", "18446744073709551615");
-    check_id("{\"id\":-1.50e3}", "-1.50e3");
+    check_id("{\"id\":[-1.50e3,-0]}", "[-1500, 0]");
+    check_id("{'id':{'major':1,'minor':{'id':[2,{}],'error':3},'micro':4},'a':{'id':5}}",
+             "{\"micro\": 4, \"minor\": {\"id\": [2, {}], \"error\": 3}, \"major\": 1}");
     check_id("{\"a\":[],\"id\":{\"b\":[1,[],{\"id\":true}]},\"z\":{}}",
              "{\"b\": [1, [], {\"id\": true}]}");
 }
@@ -51,7 +53,7 @@ static void test_replies(void **state)
                "{\"id\": 1, \"error\": {\"class\": \"DeviceNotFound\", \"desc\": \"a\\n\\\"\"}}");
     check_text(qmp_error_text(QMP_COMMAND_NOT_FOUND, "f\xff\xc3\xa9\xe2\x82", NULL),
                "{\"error\": {\"class\": \"CommandNotFound\", "
-               "\"desc\": \"f\\uFFFD\\u00E9\\uFFFD\\uFFFD\"}}");
+               "\"desc\": \"f\\uFFFD\\u00E9\\uFFFD\"}}");
     check_text(qmp_event_text("STOP", NULL, INT64_C(1700000000123456789)),
                "{\"timestamp\": {\"seconds\": 1700000000, \"microseconds\": 123456}, "
                "\"event\": \"STOP\"}");

@@ -10,6 +10,7 @@
 
 #include "schema/opts.h"
 #include "util/error.h"
+#include "util/json_print.h"
 #include "util/options.h"
 
 static long allocs_left = -1; /* -1: all succeed; else the one that fails */
@@ -45,6 +46,15 @@ char *__wrap_strdup(const char *text)
     return fails_now() ? NULL : __real_strdup(text);
 }
 
+static char *json_of(const BlockOptions *opts, Error **errp)
+{
+    json_t *value = block_options_to_json_value(opts, errp);
+    char *text = json_print(value, JSON_PRINT_AS_MADE);
+
+    json_decref(value);
+    return text;
+}
+
 /* Everything that is done to options between a command line and a driver. 0 or -errno. */
 static int scenario(const char *text, bool json, Error **errp)
 {
@@ -63,7 +73,7 @@ static int scenario(const char *text, bool json, Error **errp)
         ret = block_options_set_u64(copy, "big", UINT64_MAX);
     }
     if (file && ret == 0) {
-        out = block_options_to_json(copy, errp);
+        out = json_of(copy, errp);
         ret = out ? opts_node_common_parse(copy, &common, errp) : -ENOMEM;
         if (ret == 0) {
             opts_node_common_fini(&common);

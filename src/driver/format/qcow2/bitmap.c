@@ -19,6 +19,7 @@
 #include "bitmap_int.h"
 #include "overlap.h"
 #include "util/error.h"
+#include "util/json.h"
 
 #define SECTOR 512
 
@@ -337,7 +338,7 @@ static json_t *info_of(const struct q2_bitmap_entry *e)
         json_decref(flags);
         return NULL;
     }
-    return json_pack("{s:o,s:s,s:I}", "flags", flags, "name", e->name, "granularity",
+    return json_pack("{s:o,s:o,s:I}", "flags", flags, "name", json_text(e->name), "granularity",
                      (json_int_t)1 << e->granularity_bits);
 }
 
