@@ -33,9 +33,11 @@ static int name_given(BlockDriverState *bs, const char *name, Error **errp)
         return -EINVAL;
     }
     kind = instance_name_find(bs->pl, name, NULL);
+    if (kind == INSTANCE_NAME_NODE) {
+        return error_set(errp, EEXIST, "Duplicate nodes with node-name='%s'", name);
+    }
     if (kind != INSTANCE_NAME_NONE) {
-        return error_set(errp, EEXIST, "node-name '%s' is in use by a %s", name,
-                         kind == INSTANCE_NAME_NODE ? "node" : "block device");
+        return error_set(errp, EEXIST, "node-name '%s' is in use by a block device", name);
     }
     bs->node_name = strdup(name);
     return bs->node_name == NULL ? -ENOMEM : 0;

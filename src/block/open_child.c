@@ -57,7 +57,8 @@ BlockDriverState *bdrv_find_reference(Platter *pl, const char *name, Error **err
     BlockDriverState *bs = bdrv_find_node(pl, name);
 
     if (bs == NULL) {
-        error_set(errp, ENOENT, "Cannot find a node named '%.*s'", BDRV_NODE_NAME_BYTES_MAX, name);
+        error_set(errp, ENOENT, "Cannot find device='%.*s' nor node-name='%.*s'",
+                  BDRV_NODE_NAME_BYTES_MAX, name, BDRV_NODE_NAME_BYTES_MAX, name);
         return NULL;
     }
     bdrv_ref(bs);

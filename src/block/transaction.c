@@ -172,8 +172,8 @@ static BdrvDirtyBitmap *find_bitmap(BlockDriverState *bs, const char *name, Erro
     BdrvDirtyBitmap *bitmap = name != NULL ? bdrv_bitmap_find(bs, name) : NULL;
 
     if (bitmap == NULL) {
-        error_set(errp, ENOENT, "Dirty bitmap '%.*s' not found on node '%s'",
-                  BDRV_BITMAP_NAME_BYTES_MAX, name != NULL ? name : "", bs->node_name);
+        error_set(errp, ENOENT, "Dirty bitmap '%.*s' not found", BDRV_BITMAP_NAME_BYTES_MAX,
+                  name != NULL ? name : "");
     }
     return bitmap;
 }

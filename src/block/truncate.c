@@ -65,8 +65,7 @@ static int truncate_driver(BlockDriverState *bs, uint64_t size_bytes, bool exact
     } else if (bdrv_forwards(bs)) {
         ret = bdrv_edge_truncate_co(bs->file, size_bytes, exact, prealloc, flags, &err);
     } else {
-        return error_set(errp, ENOTSUP, "Driver '%s' of node '%s' cannot resize",
-                         bs->drv->format_name, bdrv_get_node_name(bs));
+        return error_set(errp, ENOTSUP, "Image format driver does not support resize");
     }
     assert(ret <= 0);
     if (ret < 0 && err == NULL) {

@@ -15,6 +15,7 @@
 #include "util/error.h"
 #include "util/json.h"
 #include "util/size.h"
+#include "util/text.h"
 
 #define SECOND_NS INT64_C(1000000000)
 #define ACCEPT_RETRY_NS (SECOND_NS / 10)
@@ -444,6 +445,22 @@ const char *chardev_filename(const struct chardev *chr)
     return chr->filename;
 }
 
+/* The name with its state. NULL: no memory. */
+static json_t *shown_name(const struct chardev *chr)
+{
+    struct text t = {0};
+    json_t *value;
+    char *text;
+
+    text_puts(&t, chr->is_socket && chr->fd < 0 ? "disconnected:" : "");
+    text_puts(&t, chr->filename);
+    text_puts(&t, chr->listener_count > 0 ? ",server=on" : "");
+    text = text_end(&t);
+    value = text ? json_text(text) : NULL;
+    free(text);
+    return value;
+}
+
 json_t *chardev_list_json(struct chardev_list *chardevs)
 {
     json_t *list = json_array();
@@ -453,7 +470,7 @@ json_t *chardev_list_json(struct chardev_list *chardevs)
     LIST_FOREACH (chr, chardevs, entry) {
         json_append(list,
                     json_pack("{s:o, s:o, s:b}", "label", json_text(chr->id), "filename",
-                              json_text(chr->filename), "frontend-open", chr->monitors != NULL),
+                              shown_name(chr), "frontend-open", chr->monitors != NULL),
                     &ret);
     }
     return json_whole(list, ret);

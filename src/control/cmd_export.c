@@ -305,7 +305,7 @@ static int export_add(struct control *c, const char *node_name, struct export_wi
     int ret;
 
     w->blk = blk_by_name(c->pl, node_name);
-    w->bs = w->blk ? blk_bs(w->blk) : control_find_node(c, node_name, errp);
+    w->bs = w->blk ? blk_bs(w->blk) : control_find_root(c, NULL, node_name, errp);
     if (!w->blk && !w->bs) {
         return -ENOENT;
     }

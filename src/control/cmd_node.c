@@ -6,6 +6,7 @@
 
 #include <platter/graph.h>
 
+#include "block/node.h"
 #include "control/control.h"
 #include "schema/qmp.h"
 #include "util/error.h"
@@ -36,6 +37,19 @@ static struct control_node *find_own(struct control *c, BlockDriverState *bs)
     return NULL;
 }
 
+/* Whether something uses bs by itself: an export, a job, a device. */
+static bool has_backend(const BlockDriverState *bs)
+{
+    BdrvEdge *edge;
+
+    TAILQ_FOREACH (edge, &bs->parents, in_child) {
+        if (!edge->klass->parent_is_node) {
+            return true;
+        }
+    }
+    return false;
+}
+
 int qmp_blockdev_del(struct qmp_call *call, const struct qmp_blockdev_del *args, Error **errp)
 {
     struct control *c = call->control;
@@ -48,6 +62,9 @@ int qmp_blockdev_del(struct qmp_call *call, const struct qmp_blockdev_del *args,
     node = find_own(c, bs);
     if (!node) {
         return error_set(errp, EPERM, "Node %s is not owned by the monitor", args->node_name);
+    }
+    if (has_backend(bs)) {
+        return error_set(errp, EBUSY, "Node %s is in use", args->node_name);
     }
     if (bdrv_get_refcnt(bs) > 1) {
         return error_set(errp, EBUSY, "Block device %s is in use", args->node_name);

@@ -240,7 +240,8 @@ int qmp_object_add(struct qmp_call *call, const struct qmp_object_options *args,
         return error_set(errp, EINVAL, "Parameter 'id' expects an identifier");
     }
     if (control_object_find(c, args->id)) {
-        return error_set(errp, EEXIST, "attempt to add duplicate property '%s' to object",
+        return error_set(errp, EEXIST,
+                         "attempt to add duplicate property '%s' to object (type 'container')",
                          args->id);
     }
     o = calloc(1, sizeof(*o));

@@ -50,7 +50,8 @@ static int create_call(struct control_job *cj, Error **errp)
     file = bdrv_find_node(cj->job.pl, cj->node_name);
     if (!file) {
         block_options_free(options);
-        return error_set(errp, ENOENT, "Cannot find a node named '%s'", cj->node_name);
+        return error_set(errp, ENOENT, "Cannot find device='%s' nor node-name='%s'",
+                         cj->node_name, cj->node_name);
     }
     return bdrv_create_on(file, options, errp);
 }

@@ -172,10 +172,10 @@ void job_unref(Job *job)
 static int create_check(Platter *pl, const char *id, Error **errp)
 {
     if (!id_wellformed(id)) {
-        return error_set(errp, EINVAL, "'%.255s' cannot be the name of a job", id);
+        return error_set(errp, EINVAL, "Invalid job ID '%.255s'", id);
     }
     if (job_by_id(pl, id) != NULL) {
-        return error_set(errp, EEXIST, "There is a job named '%s' already", id);
+        return error_set(errp, EEXIST, "Job ID '%s' already in use", id);
     }
     return 0;
 }

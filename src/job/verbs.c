@@ -61,11 +61,13 @@ int job_pause(Job *job, Error **errp)
 
 int job_resume(Job *job, Error **errp)
 {
-    int ret = verb_check(job, VERB_RESUME, errp);
+    int ret;
 
-    if (ret == 0 && !job->user_paused) {
-        ret = error_set(errp, EPERM, "Can't resume job '%s', which was not paused", job->id);
+    assert(instance_in_control_thread(job->pl));
+    if (!job->user_paused) {
+        return error_set(errp, EPERM, "Can't resume a job that was not paused");
     }
+    ret = verb_check(job, VERB_RESUME, errp);
     if (ret == 0) {
         job_iostatus_reset(job);
         job->user_paused = false;

@@ -253,8 +253,8 @@ static void none_of_it(void **state)
     disks_begin(&d);
     own_fails(&d, last_append, EINVAL, "already in use");
     own_fails(&d, last_add, EEXIST, "new");
-    own_fails(&d, last_clear, ENOENT, "'nobody' not found on node 'base'");
-    own_fails(&d, last_merge, ENOENT, "'nobody' not found on node 'one'");
+    own_fails(&d, last_clear, ENOENT, "'nobody' not found");
+    own_fails(&d, last_merge, ENOENT, "'nobody' not found");
     own_fails(&d, last_create, EEXIST, "'now' already exists on node 'base'");
     own_fails(&d, last_nameless, EINVAL, "needs a name");
     own_fails(&d, last_delete, ENOENT, "no snapshot '77'");

@@ -1,8 +1,11 @@
 # SPDX-License-Identifier: MIT
-"""The same requests to platter daemon and to the installed qemu-storage-daemon: the replies must be
-of the same shape (members, types of values, classes of errors, order of events), and the schemas
-must agree on the arguments of the commands that both have."""
+"""The same requests to platter daemon, by the reference's name, and to the installed
+qemu-storage-daemon: the replies must be the same bytes, but for what is the machine's and what is
+listed as different on purpose; there the shape must be the same (members, types, classes of
+errors)."""
+import json
 import os
+import re
 import shutil
 
 import pytest
@@ -14,19 +17,23 @@ pytestmark = [needs('qcow2'), pytest.mark.skipif(not shutil.which('qemu-storage-
                                                  reason='qemu-storage-daemon is not installed')]
 MIB = 1 << 20
 
-# Members that one of them has and that need not be there.
-OURS = {'platter'}
-# Members that the reference has and Platter does not offer: x- ones, and iothread knobs.
-THEIRS = {'x-bps-total'}
 
 
 def shape(value):
-    """A value without what may differ: numbers, and text that is no state or name."""
+    """Members and types. Of a list the first stands for all."""
     if isinstance(value, dict):
-        return {k: shape(v) for k, v in value.items() if k not in OURS | THEIRS}
+        return {k: shape(v) for k, v in value.items()}
     if isinstance(value, list):
         return [shape(v) for v in value[:1]]
     return type(value).__name__
+
+
+def masked(line):
+    """A reply without what is the machine's or the build's."""
+    line = re.sub(r'#block\d+', '#block', line)
+    line = re.sub(r'("actual-size": )\d+', r'\1N', line)
+    line = re.sub(r'("(?:micro|minor|major)": )\d+', r'\1N', line)
+    return re.sub(r'("package": )"[^"]*"', r'\1TEXT', line)
 
 
 def cmd(name, /, **arguments):
@@ -139,17 +146,32 @@ SESSIONS = {
 }
 
 
-def session(program, folder, requests):
-    """(reply or event, ...) of each request, as shapes."""
+# What differs on purpose, and why: the session, and a part of the request as JSON.
+DIFFERS = {
+    ('objects', '"qom-list-types"'): 'a class is what can be made here',
+    ('objects', '"qom-list"'): 'ours are in the order in which they were made',
+    ('bitmaps', '"bitmaps": [1]'): "an element is named by its place, not as 'null'",
+    ('jobs', '"query-jobs"'): 'a job that failed has not done its work: its progress stays',
+}
+
+
+def differs(name, request):
+    return any(name == where and part in json.dumps(request) for where, part in DIFFERS)
+
+
+def session(program, folder, name):
+    """(request, reply) of each: text where the bytes count."""
     folder.mkdir()
     with Daemon(folder, program) as daemon, daemon.client() as client:
         out = []
-        for request in requests:
+        for request in SESSIONS[name]:
             if request == 'concluded':
                 client.event('JOB_STATUS_CHANGE', status='concluded')
                 continue
             reply = client.ask(request)
-            if 'error' in reply:
+            if not differs(name, request):
+                out.append((request, masked(client.line.decode())))
+            elif 'error' in reply:
                 out.append((request, 'error', reply['error']['class'], 'id' in reply))
             else:
                 out.append((request, shape(reply)))
@@ -157,10 +179,13 @@ def session(program, folder, requests):
 
 
 @pytest.mark.parametrize('name', SESSIONS)
-def test_same_shape(name, tmp_path):
-    ours = session([os.environ['PLATTER_BIN'], 'daemon', '--image-refs', 'follow'],
-                   tmp_path / 'ours', SESSIONS[name])
-    theirs = session(['qemu-storage-daemon'], tmp_path / 'theirs', SESSIONS[name])
+def test_same_replies(name, tmp_path):
+    link = tmp_path / 'qemu-storage-daemon'
+    link.symlink_to(os.environ['PLATTER_BIN'])
+    # The name of the folder is in some replies: both run where the other did.
+    ours = session([str(link)], tmp_path / 'work', name)
+    shutil.rmtree(tmp_path / 'work')
+    theirs = session(['qemu-storage-daemon'], tmp_path / 'work', name)
     for our, their in zip(ours, theirs):
         assert our == their
     assert len(ours) == len(theirs)

@@ -1,8 +1,10 @@
 # SPDX-License-Identifier: MIT
-"""The QMP session beside the reference's: the same bytes to both, and what comes back has the same
-keys, ids and error classes, in the same order. Where the two differ on purpose the test says how."""
+"""The QMP session beside the reference's: the same bytes to both, and the same bytes come back, but
+for the version and for what is said of text that is no JSON (ours names the place). Where the two
+differ otherwise on purpose the test says how."""
 import json
 import os
+import re
 import shutil
 import socket
 
@@ -33,17 +35,22 @@ def messages(data):
     return [json.loads(line) for line in data.splitlines()]
 
 
-def shape(value):
-    """Keys and types; in errors the class instead of the text."""
-    if isinstance(value, dict):
-        return {k: v if k in ('id', 'class') else shape(v) for k, v in value.items()}
-    return type(value).__name__
+def masked(line):
+    line = re.sub(rb'("(?:micro|minor|major)": )\d+', rb'\1N', line)
+    line = re.sub(rb'("package": )"[^"]*"', rb'\1TEXT', line)
+    # The reference has no name for the elements of a list; ours says which list.
+    line = line.replace(b"Parameter 'null' does", b"Parameter 'enable' does")
+    return re.sub(rb'("desc": )"(JSON parse error|invalid JSON at).*"', rb'\1NO JSON', line)
+
+
+def talk_bytes(daemon, data):
+    with RawClient(daemon.sockets[0]) as raw:
+        raw.send(data)
+        return raw.rest()
 
 
 def talk(daemon, data):
-    with RawClient(daemon.sockets[0]) as raw:
-        raw.send(data)
-        return messages(raw.rest())
+    return messages(talk_bytes(daemon, data))
 
 
 SAME = {
@@ -53,7 +60,8 @@ SAME = {
                    b'{"execute":"qmp_capabilities","arguments":{"enable":"oob"}}'
                    b'{"execute":"qmp_capabilities","arguments":{"x":1}}' + VERSION + CAPS + CAPS,
     'ids': CAPS + b''.join(b'{"execute":"query-version","id":%s}' % i for i in (
-        b'1', b'-1.5', b'"a"', b'null', b'true', b'[1,{"a":[]}]', b'{"b":"\\u00e9"}',
+        b'1', b'-1.50', b'"a"', b'null', b'true', b'[1,{"a":[]}]', b'{"b":"\\u00e9"}',
+        b'{"driver":1,"size":{"z":0,"y":[{}],"x":1e3},"offset":"\\u0001\\"/\xf0\x9d\x84\x9e"}',
         b'18446744073709551615', b"'q'")),
     'ids of errors': CAPS + b'{"execute":"nope","id":[1]}{"id":{"a":1}}{"execute":1,"id":"x"}'
                             b'{"execute":"query-version","arguments":[],"id":3}'
@@ -82,8 +90,8 @@ def test_like_the_reference(tmp_path, name):
     ours, theirs = [], []
     for program, got in zip(programs(tmp_path), (ours, theirs)):
         with Daemon(tmp_path, program) as daemon:
-            got += talk(daemon, SAME[name])
-    assert [shape(m) for m in ours] == [shape(m) for m in theirs]
+            got += map(masked, talk_bytes(daemon, SAME[name]).splitlines())
+    assert ours == theirs
 
 
 def test_texts_that_clients_know(tmp_path):

@@ -471,11 +471,11 @@ static void test_names(void **state)
     Error *err = NULL;
 
     assert_null(job_create(env->pl, &steps_driver, "a", NULL, 0, &err));
-    assert_string_equal(error_get_pretty(err), "There is a job named 'a' already");
+    assert_string_equal(error_get_pretty(err), "Job ID 'a' already in use");
     error_free(err);
     err = NULL;
     assert_null(job_create(env->pl, &steps_driver, "1", NULL, 0, &err));
-    assert_string_equal(error_get_pretty(err), "'1' cannot be the name of a job");
+    assert_string_equal(error_get_pretty(err), "Invalid job ID '1'");
     error_free(err);
     job_early_fail(&s->job);
     assert_null(job_next(env->pl, NULL));
