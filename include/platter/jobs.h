@@ -2,7 +2,7 @@
 /*
  * The kinds of jobs, and how each is started (platter/job.h steers them). All calls are [control].
  * A job that could not be started is NULL with errp: EINVAL (the id is not well formed), EEXIST (it
- * is taken), ENOMEM, and what the kind says. It is the registry's; job_ref to keep it.
+ * is taken), EBUSY (its transaction ends already), ENOMEM, and what the kind says. It is the registry's; job_ref to keep it.
  */
 #ifndef PLATTER_JOBS_H
 #define PLATTER_JOBS_H
@@ -41,11 +41,13 @@ struct job_commit_options {
     BlockBackend *base;          /* writable; grows to the size of the uppermost layer */
     uint64_t bytes_per_second;   /* 0: no limit; job_set_speed changes it */
     enum job_on_error on_error;  /* what is tried again is the same part of the disk */
-    bool empty_top;              /* the uppermost layer, writable, is emptied at the end */
+    bool empty_top;              /* the only layer, writable, is emptied at the end */
 };
 /* The job "commit", in bytes of the disk. It copies, makes the base durable, and at its end empties
  * the layer: cut off or failed at any time, the disk reads as before. It keeps its own references.
- * Meanwhile nothing else is to write to the layers. */
+ * Meanwhile nobody else may write to the disks, by permission; they stay the media of their
+ * backends, or the job fails. Also EINVAL (empty_top with several layers), ENOMEDIUM, EBUSY (other
+ * jobs use the disks), EPERM (others write to them). */
 Job *job_commit_start(Platter *pl, const struct job_start *start,
                       const struct job_commit_options *options, Error **errp);
 
@@ -65,7 +67,8 @@ struct job_rebase_options {
 };
 /* The job "rebase", in bytes of the disk. What the disk would lose, or show differently, is copied
  * into the image and made durable; at its end the image names the new backing file. Cut off or
- * failed at any time, the disk reads as before. It keeps its own references. */
+ * failed at any time, the disk reads as before. It keeps its own references, and others off the
+ * disks, as a commit does; several may read the same base. */
 Job *job_rebase_start(Platter *pl, const struct job_start *start,
                       const struct job_rebase_options *options, Error **errp);
 

@@ -231,6 +231,20 @@ int blk_set_perm(BlockBackend *blk, uint64_t perm, uint64_t shared_perm, Error *
     return ret;
 }
 
+int blk_set_shared_perm(BlockBackend *blk, uint64_t shared_perm, Error **errp)
+{
+    uint64_t old = blk->shared;
+    int ret;
+
+    BLK_ASSERT_CONTROL_POLLS(blk->pl);
+    blk->shared = shared_perm;
+    ret = blk_update_perm(blk, errp);
+    if (ret < 0) {
+        blk->shared = old;
+    }
+    return ret;
+}
+
 void blk_get_perm(const BlockBackend *blk, uint64_t *ret_perm, uint64_t *ret_shared_perm)
 {
     *ret_perm = blk->root != NULL ? blk->root->perm : perm_wanted(blk, NULL);

@@ -22,9 +22,9 @@
 
 struct commit {
     Job job;
-    BlockBackend **layers; /* owned, each counted; the uppermost first */
+    BlockBackend **layers; /* owned; each is kept by the job; the uppermost first */
     size_t count;
-    BlockBackend *base; /* counted */
+    BlockBackend *base; /* the job keeps it */
     enum job_on_error on_error;
     bool empty_top;
     void *buf;
@@ -105,12 +105,23 @@ static int copy_data_co(struct commit *c, const struct decision *d, uint64_t off
     return ret < 0 ? failed(c, ret, false, "writing to the backing file") : 0;
 }
 
+static bool disks_are_there(const struct commit *c)
+{
+    bool there = job_has_disk(&c->job, c->base);
+
+    for (size_t i = 0; there && i < c->count; i++) {
+        there = job_has_disk(&c->job, c->layers[i]);
+    }
+    return there;
+}
+
 /* What begins at offset; *ret_bytes of the disk were settled, *ret_written of them as data. */
 static int step_co(struct commit *c, uint64_t offset, uint64_t total, uint64_t *ret_bytes,
                    uint64_t *ret_written)
 {
     struct decision d;
-    int ret = decide_co(c, offset, total - offset, &d);
+    int ret = disks_are_there(c) ? decide_co(c, offset, total - offset, &d)
+                                 : failed(c, -ENOMEDIUM, true, "looking for the disks");
 
     if (ret < 0) {
         return ret;
@@ -168,10 +179,31 @@ static int64_t base_grow_co(struct commit *c, Error **errp)
         return error_set_errno(errp, (int)-(wanted < 0 ? wanted : bytes),
                                "asking for sizes failed");
     }
-    if (bytes < wanted) {
-        ret = blk_co_truncate(c->base, wanted, false, BDRV_PREALLOC_OFF, 0, errp);
+    while (ret == 0 && bytes < wanted) {
+        Error *err = NULL;
+
+        ret = blk_co_truncate(c->base, wanted, false, BDRV_PREALLOC_OFF, 0, &err);
+        if (ret == 0) {
+            break;
+        }
+        ret = job_retry_co(&c->job, c->on_error, false, ret);
+        error_propagate(ret < 0 ? errp : NULL, err);
     }
     return ret < 0 ? ret : wanted;
+}
+
+static int base_flush_co(struct commit *c)
+{
+    int ret;
+
+    while ((ret = blk_co_flush(c->base)) < 0) {
+        ret = job_retry_co(&c->job, c->on_error, false,
+                           failed(c, ret, false, "flushing the backing file"));
+        if (ret < 0) {
+            break;
+        }
+    }
+    return ret;
 }
 
 static int commit_run_co(Job *job, Error **errp)
@@ -185,23 +217,22 @@ static int commit_run_co(Job *job, Error **errp)
     }
     job_progress_set_total(job, (uint64_t)total);
     ret = copy_all_co(c, (uint64_t)total);
+    if (ret == 0) {
+        ret = base_flush_co(c);
+    }
     if (ret == -ECANCELED && job_is_cancelled(job)) {
         return ret;
     }
-    if (ret < 0) {
-        return error_set_errno(errp, -ret, "%s failed", c->failed);
-    }
-    ret = blk_co_flush(c->base);
-    return ret < 0 ? error_set_errno(errp, -ret, "flushing the backing file failed") : 0;
+    return ret < 0 ? error_set_errno(errp, -ret, "%s failed", c->failed) : 0;
 }
 
 static int commit_prepare(Job *job, Error **errp)
 {
     struct commit *c = (struct commit *)job;
-    int ret;
+    int ret = job_share_disks(job, errp);
 
-    if (!c->empty_top) {
-        return 0;
+    if (ret < 0 || !c->empty_top) {
+        return ret;
     }
     ret = bdrv_make_empty(blk_bs(c->layers[0]), errp);
     if (ret < 0) {
@@ -215,12 +246,6 @@ static void commit_clean(Job *job)
 {
     struct commit *c = (struct commit *)job;
 
-    for (size_t i = 0; i < c->count; i++) {
-        blk_unref(c->layers[i]);
-    }
-    c->count = 0;
-    blk_unref(c->base);
-    c->base = NULL;
     blk_blockfree(c->buf);
     c->buf = NULL;
 }
@@ -244,21 +269,37 @@ static const struct job_driver commit_driver = {
 
 static int take_disks(struct commit *c, const struct job_commit_options *o, Error **errp)
 {
-    int ret = job_block_node(&c->job, blk_bs(o->base), errp);
+    int ret = job_take_disk(&c->job, o->base, BLOCK_OP_TYPE_COMMIT_TARGET, errp);
 
+    c->base = o->base;
     c->layers = calloc(o->layers_count, sizeof(BlockBackend *));
     c->buf = blk_blockalign(o->base, CHUNK_BYTES);
-    if (c->layers == NULL || c->buf == NULL) {
-        return ret < 0 ? ret : error_set(errp, ENOMEM, "out of memory for job '%s'", c->job.id);
+    if (ret == 0 && (c->layers == NULL || c->buf == NULL)) {
+        ret = error_set(errp, ENOMEM, "out of memory for job '%s'", c->job.id);
     }
-    blk_ref(o->base);
-    c->base = o->base;
-    for (size_t i = 0; i < o->layers_count; i++) {
-        blk_ref(o->layers[i]);
+    for (size_t i = 0; ret == 0 && i < o->layers_count; i++) {
         c->layers[c->count++] = o->layers[i];
-        ret = ret < 0 ? ret : job_block_node(&c->job, blk_bs(o->layers[i]), errp);
+        ret = job_take_disk(&c->job, o->layers[i], BLOCK_OP_TYPE_COMMIT_SOURCE, errp);
     }
     return ret;
+}
+
+static int check_options(const struct job_commit_options *options, Error **errp)
+{
+    assert(options->size >= sizeof(*options) && options->layers_count > 0);
+    if (options->empty_top && options->layers_count > 1) {
+        return error_set(errp, EINVAL,
+                         "An image cannot be emptied when others are between it and the base: "
+                         "they would show again");
+    }
+    for (size_t i = 0; i <= options->layers_count; i++) {
+        BlockBackend *blk = i < options->layers_count ? options->layers[i] : options->base;
+
+        if (blk_bs(blk) == NULL) {
+            return error_set(errp, ENOMEDIUM, "Device '%s' has no medium", blk_name(blk));
+        }
+    }
+    return 0;
 }
 
 Job *job_commit_start(Platter *pl, const struct job_start *start,
@@ -266,14 +307,8 @@ Job *job_commit_start(Platter *pl, const struct job_start *start,
 {
     struct commit *c;
 
-    assert(options->size >= sizeof(*options) && options->layers_count > 0);
-    for (size_t i = 0; i <= options->layers_count; i++) {
-        BlockBackend *blk = i < options->layers_count ? options->layers[i] : options->base;
-
-        if (blk_bs(blk) == NULL) {
-            error_set(errp, ENOMEDIUM, "Device '%s' has no medium", blk_name(blk));
-            return NULL;
-        }
+    if (check_options(options, errp) < 0) {
+        return NULL;
     }
     c = job_create(pl, &commit_driver, start->id, start->txn, start->flags, errp);
     if (c == NULL) {

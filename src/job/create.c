@@ -42,6 +42,7 @@ static int create_call(struct control_job *cj, Error **errp)
 {
     BlockOptions *options = cj->options;
     BlockDriverState *file;
+    int ret;
 
     cj->options = NULL;
     if (cj->filename) {
@@ -52,6 +53,11 @@ static int create_call(struct control_job *cj, Error **errp)
         block_options_free(options);
         return error_set(errp, ENOENT, "Cannot find device='%s' nor node-name='%s'",
                          cj->node_name, cj->node_name);
+    }
+    ret = job_block_node(&cj->job, file, errp);
+    if (ret < 0) {
+        block_options_free(options);
+        return ret;
     }
     return bdrv_create_on(file, options, errp);
 }
@@ -116,6 +122,7 @@ static void control_free(Job *job)
 {
     struct control_job *cj = (struct control_job *)job;
 
+    control_clean(job); /* of one that never began */
     free(cj->filename);
     free(cj->node_name);
     block_options_free(cj->options);

@@ -1,7 +1,7 @@
 /* SPDX-License-Identifier: MIT */
 /*
- * The life of a job: its registry, its coroutine, pause points, its nodes. What the user asks for
- * is in verbs.c, how jobs end together in txn.c, how fast they go in rate.c.
+ * The life of a job: its registry, its coroutine, pause points. What it works on is in nodes.c,
+ * what the user asks for in verbs.c, how jobs end together in txn.c, how fast they go in rate.c.
  *
  * Invariants
  *  J1 The coroutine is entered only while it is at a pause point or asleep (busy is false), or by
@@ -148,6 +148,8 @@ void job_get_info(const Job *job, struct job_info *ret_info)
 
 /* ---- lifetime ---- */
 
+static void sleep_over(void *opaque);
+
 void job_ref(Job *job)
 {
     job->refcnt++;
@@ -169,7 +171,7 @@ void job_unref(Job *job)
     free(job);
 }
 
-static int create_check(Platter *pl, const char *id, Error **errp)
+static int create_check(Platter *pl, const char *id, const JobTxn *txn, Error **errp)
 {
     if (!id_wellformed(id)) {
         return error_set(errp, EINVAL, "Invalid job ID '%.255s'", id);
@@ -177,12 +179,10 @@ static int create_check(Platter *pl, const char *id, Error **errp)
     if (job_by_id(pl, id) != NULL) {
         return error_set(errp, EEXIST, "Job ID '%s' already in use", id);
     }
+    if (txn != NULL && txn->closed) {
+        return error_set(errp, EBUSY, "Job '%s' comes too late: its transaction ends already", id);
+    }
     return 0;
-}
-
-static void sleep_over(void *opaque)
-{
-    job_wake(opaque);
 }
 
 void *job_create(Platter *pl, const struct job_driver *driver, const char *id, JobTxn *txn,
@@ -193,7 +193,7 @@ void *job_create(Platter *pl, const struct job_driver *driver, const char *id, J
     Job *job = NULL;
 
     assert(driver->instance_size >= sizeof(Job));
-    if (create_check(pl, id, errp) < 0) {
+    if (create_check(pl, id, txn, errp) < 0) {
         job_txn_unref(own);
         return NULL;
     }
@@ -273,18 +273,31 @@ static void job_entry(void *opaque)
     coroutine_set_farewell(job_finished, job);
 }
 
+/* The sleep of a job is over; or the start of one for which there was no coroutine. */
+static void sleep_over(void *opaque)
+{
+    Job *job = opaque;
+
+    if (!job->start_failed) {
+        job_wake(job);
+    } else if (!job->done) {
+        job_ref(job);
+        job_finished(job);
+    }
+}
+
 void job_start(Job *job)
 {
     assert(job->status == JOB_STATUS_CREATED && job->co == NULL);
     job->co = coroutine_create(job_entry, job);
-    job_ref(job); /* until job_finished */
     job_set_status(job, JOB_STATUS_RUNNING);
-    if (job->co == NULL) {
-        error_free(job->err);
+    if (job->co == NULL) { /* ends in the loop as others do: the caller still looks at it */
+        job->start_failed = true;
         job_fail(job, -ENOMEM, NULL);
-        job_finished(job);
+        aio_timer_mod(job->sleep_timer, aio_clock_ns());
         return;
     }
+    job_ref(job); /* until job_finished */
     job->busy = true;
     coroutine_enter(job->co);
 }
@@ -378,115 +391,5 @@ void job_set_ready(Job *job)
 {
     if (job->status == JOB_STATUS_RUNNING) {
         job_set_status(job, JOB_STATUS_READY);
-    }
-}
-
-/* ---- nodes ---- */
-
-static void node_describe(void *parent, char *buf, size_t size)
-{
-    const struct job_node *node = parent;
-
-    snprintf(buf, size, "job '%s'", node->job->id);
-}
-
-static const char *node_name(void *parent)
-{
-    const struct job_node *node = parent;
-
-    return node->job->id;
-}
-
-static void node_drained_begin(BdrvEdge *edge)
-{
-    struct job_node *node = edge->parent;
-
-    node->job->pause_count++;
-}
-
-static void node_drained_end(BdrvEdge *edge)
-{
-    struct job_node *node = edge->parent;
-
-    assert(node->job->pause_count > 0);
-    node->job->pause_count--;
-    job_wake(node->job);
-}
-
-static bool node_drained_poll(BdrvEdge *edge)
-{
-    const struct job_node *node = edge->parent;
-
-    return node->job->busy;
-}
-
-static void node_iostatus_reset(BdrvEdge *edge)
-{
-    struct job_node *node = edge->parent;
-
-    job_iostatus_reset(node->job);
-}
-
-static const struct bdrv_parent_class job_parent_class = {
-    .describe = node_describe,
-    .name = node_name,
-    .drained_begin = node_drained_begin,
-    .drained_end = node_drained_end,
-    .drained_poll = node_drained_poll,
-    .iostatus_reset = node_iostatus_reset,
-};
-
-int job_add_node(Job *job, const char *name, BlockDriverState *bs, uint64_t perm, uint64_t shared,
-                 Error **errp)
-{
-    struct job_node *node = calloc(1, sizeof(*node));
-
-    if (node == NULL) {
-        return error_set(errp, ENOMEM, "out of memory for job '%s'", job->id);
-    }
-    node->job = job;
-    node->edge = bdrv_root_attach(bs, name, &job_parent_class, node, perm, shared, errp);
-    if (node->edge == NULL) {
-        free(node);
-        return -EPERM;
-    }
-    TAILQ_INSERT_TAIL(&job->nodes, node, entry);
-    return 0;
-}
-
-int job_block_node(Job *job, BlockDriverState *bs, Error **errp)
-{
-    struct job_node *node = calloc(1, sizeof(*node));
-
-    if (job->blocker == NULL) {
-        error_set(&job->blocker, EBUSY, "it is in use by job '%s' (%s)", job->id,
-                  job->driver->type);
-    }
-    if (node == NULL || job->blocker == NULL ||
-        bdrv_op_block(&bs->op_blockers, UINT32_MAX, job->blocker) < 0) {
-        free(node);
-        return error_set(errp, ENOMEM, "out of memory for job '%s'", job->id);
-    }
-    node->job = job;
-    node->blocked = bs;
-    bdrv_ref(bs);
-    TAILQ_INSERT_TAIL(&job->nodes, node, entry);
-    return 0;
-}
-
-void job_remove_nodes(Job *job)
-{
-    struct job_node *node;
-
-    while ((node = TAILQ_FIRST(&job->nodes)) != NULL) {
-        TAILQ_REMOVE(&job->nodes, node, entry);
-        if (node->edge != NULL) {
-            bdrv_root_detach(node->edge);
-        }
-        if (node->blocked != NULL) {
-            bdrv_op_unblock(&node->blocked->op_blockers, UINT32_MAX, job->blocker);
-            bdrv_unref(node->blocked);
-        }
-        free(node);
     }
 }

@@ -41,8 +41,12 @@ struct job_driver {
 /* A node that the job works on, by an edge of its own, or only with its op blocker. */
 struct job_node {
     Job *job;
-    BdrvEdge *edge;            /* owned, or NULL */
-    BlockDriverState *blocked; /* counted, or NULL */
+    BdrvEdge *edge;       /* owned, or NULL */
+    BlockDriverState *bs; /* counted, or NULL */
+    bool blocks;          /* operations on that one */
+    BlockBackend *blk;    /* counted: bs is its medium; or NULL */
+    bool alone;           /* blk lets nobody else write */
+    uint64_t shared;      /* what it let others do before */
     TAILQ_ENTRY(job_node) entry;
 };
 
@@ -75,30 +79,43 @@ struct Job {
     uint64_t progress_total;
 
     uint64_t speed;        /* bytes per second; 0: no limit */
-    int64_t slice_end_ns;  /* rate.c */
-    uint64_t slice_bytes;  /* sent in this slice */
+    int64_t paid_ns;       /* when the limit has let through what was sent; 0: nothing yet */
     AioTimer *sleep_timer; /* owned */
+    bool start_failed;     /* no memory for the coroutine: the timer ends the job */
 };
 
 struct JobTxn {
     Platter *pl;
     int refcnt;
     bool aborting;
-    bool finalizing; /* prepares run, which may poll: no verb comes in between */
+    bool closed;     /* its end has begun: nobody joins it */
+    bool finalizing; /* the end runs, which may poll: no verb comes in between */
     TAILQ_HEAD(job_txn_list, Job) jobs;
 };
 
 /* A job in state created, of driver->instance_size zeroed bytes, with one reference (the
  * registry's, which ends with dismissal). txn NULL: one of its own. NULL with errp: EINVAL (id not
- * well formed), EEXIST, ENOMEM. */
+ * well formed), EEXIST, EBUSY (the transaction ends already), ENOMEM. */
 void *job_create(Platter *pl, const struct job_driver *driver, const char *id, JobTxn *txn,
                  unsigned flags, Error **errp);
 /* Work on bs too: permissions as given; drains of it pause the job. 0 or -EPERM, -ENOMEM. */
 int job_add_node(Job *job, const char *name, BlockDriverState *bs, uint64_t perm, uint64_t shared,
                  Error **errp);
 /* Until the job ends, operations on bs as a whole (resize, snapshot, replace, ...) are refused with
- * the job as the reason. 0 or -ENOMEM. */
+ * the job as the reason. 0, -EBUSY (somebody else blocks changes of it, as other jobs do) or
+ * -ENOMEM. */
 int job_block_node(Job *job, BlockDriverState *bs, Error **errp);
+/* The same for the medium of blk, which is there, and which nobody but blk writes to or resizes
+ * meanwhile; blk is kept. op: what the job is to it. May poll. Also -EPERM: somebody writes. */
+int job_take_disk(Job *job, BlockBackend *blk, BlockOpType op, Error **errp);
+/* The same for a disk that is only read, as other jobs may do too: no operation is refused but by
+ * the permissions. */
+int job_read_disk(Job *job, BlockBackend *blk, Error **errp);
+/* For prepare: those disks are still the media of their backends, and others, such as an operation
+ * on the image, may write again. 0, -ENOMEDIUM, or what changing permissions fails with. */
+int job_share_disks(Job *job, Error **errp);
+/* Whether blk still has the medium that was taken. */
+bool job_has_disk(const Job *job, BlockBackend *blk);
 void job_remove_nodes(Job *job);
 /* Begin to run. A job that cannot be started is given back by job_early_fail instead. */
 void job_start(Job *job);

@@ -4,46 +4,37 @@
 
 #include <errno.h>
 
-#include "util/checked.h"
-
-/* The limit is kept over slices of so long: short enough that a change is felt at once. */
-#define SLICE_NS INT64_C(100000000)
+/* So late the job may be, for want of I/O, and still catch up; and so early without a wait. */
+#define LATE_NS INT64_C(100000000)
+#define EARLY_NS INT64_C(20000000)
+/* No wait is longer: some thirty years. */
+#define WAIT_MAX_NS INT64_C(1000000000000000000)
 /* What is ignored is tried again after so long. */
 #define RETRY_NS INT64_C(100000000)
-#define NS_PER_SECOND UINT64_C(1000000000)
 
-static uint64_t slice_limit(uint64_t speed)
+static int64_t duration_ns(uint64_t bytes, uint64_t speed)
 {
-    uint64_t bytes = speed / (NS_PER_SECOND / (uint64_t)SLICE_NS);
+    double ns = (double)bytes * 1e9 / (double)speed;
 
-    return bytes > 0 ? bytes : 1;
+    return ns < (double)WAIT_MAX_NS ? (int64_t)ns : WAIT_MAX_NS;
 }
 
 void job_throttle_co(Job *job, uint64_t bytes)
 {
-    uint64_t over;
-    int64_t now;
+    int64_t now = aio_clock_ns();
 
-    if (job->speed == 0) {
-        job_pause_point_co(job);
-        return;
+    if (job->speed != 0) {
+        if (job->paid_ns < now - LATE_NS) {
+            job->paid_ns = job->paid_ns != 0 ? now - LATE_NS : now;
+        }
+        job->paid_ns += duration_ns(bytes, job->speed);
     }
-    now = aio_clock_ns();
-    if (now >= job->slice_end_ns) {
-        job->slice_end_ns = now + SLICE_NS;
-        job->slice_bytes = 0;
+    job_pause_point_co(job);
+    /* a pause ends the sleep, but what was sent stays to be paid; another speed begins anew */
+    while (job->speed != 0 && !job_is_cancelled(job) && job->paid_ns - now > EARLY_NS) {
+        job_sleep_co(job, job->paid_ns - now);
+        now = aio_clock_ns();
     }
-    job->slice_bytes += bytes;
-    over = job->slice_bytes / slice_limit(job->speed);
-    if (over == 0) {
-        job_pause_point_co(job);
-        return;
-    }
-    /* what was sent fills so many slices: the next begins after them */
-    job->slice_bytes -= over * slice_limit(job->speed);
-    job->slice_end_ns += (int64_t)min_u64(over - 1, INT32_MAX) * SLICE_NS;
-    job_sleep_co(job, job->slice_end_ns - now);
-    job->slice_end_ns += SLICE_NS;
 }
 
 enum job_on_error job_error_action(Job *job, enum job_on_error policy, bool is_read, int error)

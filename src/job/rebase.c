@@ -22,8 +22,8 @@
 
 struct rebase {
     Job job;
-    BlockBackend *overlay; /* counted */
-    BlockBackend *base;    /* counted, or NULL */
+    BlockBackend *overlay; /* the job keeps it and the next */
+    BlockBackend *base;    /* or NULL */
     int shared_depth;
     char *backing_file;   /* owned, or NULL */
     char *backing_format; /* owned, or NULL */
@@ -190,13 +190,19 @@ static int copy_extent_co(struct rebase *r, uint64_t offset, struct extent *e)
     return write_differences_co(r, offset, e->bytes);
 }
 
+static bool disks_are_there(const struct rebase *r)
+{
+    return job_has_disk(&r->job, r->overlay) && (r->base == NULL || job_has_disk(&r->job, r->base));
+}
+
 static int copy_all_co(struct rebase *r)
 {
     int64_t last_turn_ns = 0;
 
     for (uint64_t offset = 0; offset < r->total;) {
         struct extent e;
-        int ret = overlay_extent_co(r, offset, &e);
+        int ret = disks_are_there(r) ? overlay_extent_co(r, offset, &e)
+                                     : failed(r, -ENOMEDIUM, true, "looking for the disks");
 
         r->written = 0;
         if (ret == 0 && !e.skip) {
@@ -220,6 +226,21 @@ static int copy_all_co(struct rebase *r)
     return 0;
 }
 
+/* Before the header refers to the new one. */
+static int flush_co(struct rebase *r)
+{
+    int ret;
+
+    while ((ret = blk_co_flush(r->overlay)) < 0) {
+        ret =
+            job_retry_co(&r->job, r->on_error, false, failed(r, ret, false, "flushing the image"));
+        if (ret < 0) {
+            break;
+        }
+    }
+    return ret;
+}
+
 static int rebase_run_co(Job *job, Error **errp)
 {
     struct rebase *r = (struct rebase *)job;
@@ -238,23 +259,25 @@ static int rebase_run_co(Job *job, Error **errp)
     r->base_bytes = (uint64_t)base_bytes;
     job_progress_set_total(job, r->total);
     ret = copy_all_co(r);
+    if (ret == 0) {
+        ret = flush_co(r);
+    }
     if (ret == -ECANCELED && job_is_cancelled(job)) {
         return ret;
     }
-    if (ret < 0) {
-        return error_set_errno(errp, -ret, "%s failed", r->failed);
-    }
-    ret = blk_co_flush(r->overlay); /* before the header refers to the new one */
-    return ret < 0 ? error_set_errno(errp, -ret, "the flush failed") : 0;
+    return ret < 0 ? error_set_errno(errp, -ret, "%s failed", r->failed) : 0;
 }
 
 static int rebase_prepare(Job *job, Error **errp)
 {
     struct rebase *r = (struct rebase *)job;
     Error *err = NULL;
-    int ret =
-        bdrv_change_backing_file(blk_bs(r->overlay), r->backing_file, r->backing_format, &err);
+    int ret = job_share_disks(job, errp);
 
+    if (ret < 0) {
+        return ret;
+    }
+    ret = bdrv_change_backing_file(blk_bs(r->overlay), r->backing_file, r->backing_format, &err);
     if (ret < 0) {
         error_prepend(&err, "Could not change the backing file to '%s': ",
                       r->backing_file != NULL ? r->backing_file : "");
@@ -267,10 +290,6 @@ static void rebase_clean(Job *job)
 {
     struct rebase *r = (struct rebase *)job;
 
-    blk_unref(r->base);
-    r->base = NULL;
-    blk_unref(r->overlay);
-    r->overlay = NULL;
     blk_blockfree(r->now);
     r->now = NULL;
     blk_blockfree(r->then);
@@ -307,13 +326,10 @@ static uint64_t unit_bytes(BlockDriverState *bs)
 static int take_options(struct rebase *r, const struct job_rebase_options *o, Error **errp)
 {
     bool named = true;
+    int ret;
 
-    blk_ref(o->overlay);
     r->overlay = o->overlay;
-    if (o->base != NULL) {
-        blk_ref(o->base);
-        r->base = o->base;
-    }
+    r->base = o->base;
     r->job.speed = o->bytes_per_second;
     r->shared_depth = o->shared_depth;
     r->unsafe = o->unsafe;
@@ -334,7 +350,11 @@ static int take_options(struct rebase *r, const struct job_rebase_options *o, Er
     if (!named || (!o->unsafe && (r->now == NULL || r->then == NULL))) {
         return error_set(errp, ENOMEM, "out of memory for job '%s'", r->job.id);
     }
-    return job_block_node(&r->job, blk_bs(o->overlay), errp);
+    ret = job_take_disk(&r->job, o->overlay, BLOCK_OP_TYPE_STREAM, errp);
+    if (ret == 0 && o->base != NULL) {
+        ret = job_read_disk(&r->job, o->base, errp);
+    }
+    return ret;
 }
 
 Job *job_rebase_start(Platter *pl, const struct job_start *start,

@@ -95,6 +95,7 @@ static void txn_conclude(JobTxn *txn)
     Job *job;
 
     txn->refcnt++;
+    txn->finalizing = true;
     while ((job = TAILQ_FIRST(&txn->jobs)) != NULL) {
         job_ref(job);
         conclude(job);
@@ -121,6 +122,7 @@ static void txn_abort(JobTxn *txn, const Job *because)
     Job *job;
 
     txn->aborting = true;
+    txn->closed = true;
     TAILQ_FOREACH (job, &txn->jobs, in_txn) {
         if (job == because) {
             continue;
@@ -174,6 +176,7 @@ static void txn_pending(JobTxn *txn)
     bool manual = false;
     Job *job;
 
+    txn->closed = true;
     TAILQ_FOREACH (job, &txn->jobs, in_txn) {
         job_set_status(job, JOB_STATUS_PENDING);
         manual |= (job->flags & JOB_MANUAL_FINALIZE) != 0;

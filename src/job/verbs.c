@@ -86,7 +86,7 @@ int job_set_speed(Job *job, uint64_t bytes_per_second, Error **errp)
     }
     if (ret == 0) {
         job->speed = bytes_per_second;
-        job->slice_end_ns = 0;
+        job->paid_ns = 0;
         job_wake(job);
     }
     return ret;
