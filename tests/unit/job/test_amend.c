@@ -1,0 +1,120 @@
+/* SPDX-License-Identifier: MIT */
+/* The job "amend", on simulated disks. */
+#include <stdlib.h>
+#include <string.h>
+
+#include <platter/image.h>
+
+#include "kind.h"
+
+static void build(struct kind_env *env, uint8_t *guest)
+{
+    BlockBackend *blk;
+
+    assert_int_equal(sim_world_add_file(env->world, "/sim/base", KIND_DISK_BYTES, NULL), 0);
+    blk = kind_open(env, "/sim/base", "raw", BDRV_O_RDWR);
+    kind_fill_guest(blk, guest, 0, 32768, 0x11);
+    blk_unref(blk);
+    kind_create(env, "/sim/disk",
+                "driver=qcow2,size=262144,cluster_size=4096,compat=0.10,backing_file=base,"
+                "backing_fmt=raw");
+    blk = kind_open(env, "/sim/disk", "qcow2", BDRV_O_RDWR);
+    for (unsigned i = 0; i < 6; i++) {
+        kind_fill_guest(blk, guest, i * 40960, 4096, (int)(0x21 + i));
+    }
+    blk_unref(blk);
+}
+
+static void open_disk(struct kind_env *env)
+{
+    env->blk[0] = kind_open(env, "/sim/disk", "qcow2", BDRV_O_RDWR);
+}
+
+/* Upwards, so that refcounts are rewritten. */
+static Job *start_up(struct kind_env *env, const struct job_start *start, Error **errp)
+{
+    BlockOptions *options = block_options_parse("compat=1.1,lazy_refcounts=on", NULL, NULL);
+
+    return job_amend_start(env->pl, start, blk_bs(env->blk[0]), options, false, errp);
+}
+
+static Job *start_name(struct kind_env *env, const struct job_start *start, Error **errp)
+{
+    BlockOptions *options = block_options_parse("size=327680", NULL, NULL);
+
+    return job_amend_start(env->pl, start, blk_bs(env->blk[0]), options, false, errp);
+}
+
+static bool says(struct kind_env *env, const char *what)
+{
+    BlockBackend *blk = kind_open(env, "/sim/disk", "qcow2", 0);
+    char *info = bdrv_get_specific_info(blk_bs(blk), NULL);
+    bool found;
+
+    assert_non_null(info);
+    found = strstr(info, what) != NULL;
+    free(info);
+    blk_unref(blk);
+    return found;
+}
+
+static void check_up(struct kind_env *env, bool success, const uint8_t *guest)
+{
+    kind_expect(env, "/sim/disk", "qcow2", guest, KIND_DISK_BYTES);
+    if (success) {
+        assert_true(says(env, "\"1.1\""));
+    }
+}
+
+static void check_larger(struct kind_env *env, bool success, const uint8_t *guest)
+{
+    BlockBackend *blk;
+
+    kind_expect(env, "/sim/disk", "qcow2", guest, KIND_DISK_BYTES);
+    blk = kind_open(env, "/sim/disk", "qcow2", 0);
+    assert_true(blk_getlength(blk) == 327680 ||
+                (!success && blk_getlength(blk) == KIND_DISK_BYTES));
+    blk_unref(blk);
+}
+
+static const struct kind upwards = {
+    .one_call = true,
+    .files = {"/sim/base", "/sim/disk"},
+    .build = build,
+    .open = open_disk,
+    .start = start_up,
+    .check = check_up,
+};
+static const struct kind larger = {
+    .one_call = true,
+    .files = {"/sim/base", "/sim/disk"},
+    .build = build,
+    .open = open_disk,
+    .start = start_name,
+    .check = check_larger,
+};
+
+static int setup_upwards(void **state)
+{
+    *state = kind_model_new(&upwards);
+    return 0;
+}
+
+static int setup_larger(void **state)
+{
+    *state = kind_model_new(&larger);
+    return 0;
+}
+
+int main(void)
+{
+    const struct CMUnitTest disturbed[] = {
+        cmocka_unit_test(kind_test_events), cmocka_unit_test(kind_test_pause),
+        cmocka_unit_test(kind_test_cancel), cmocka_unit_test(kind_test_drain),
+        cmocka_unit_test(kind_test_inside), cmocka_unit_test(kind_test_quit),
+        cmocka_unit_test(kind_test_errors), cmocka_unit_test(kind_test_power),
+    };
+
+    return cmocka_run_group_tests_name("version", disturbed, setup_upwards, kind_teardown) +
+           cmocka_run_group_tests_name("size", disturbed, setup_larger, kind_teardown);
+}
