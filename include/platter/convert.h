@@ -12,6 +12,7 @@
 #include <stdint.h>
 
 #include <platter/backend.h>
+#include <platter/image.h>
 #include <platter/job.h>
 
 #ifdef __cplusplus
@@ -92,6 +93,9 @@ struct convert_options {
     uint64_t start;
     uint64_t checkpoint_bytes;
     int (*checkpoint)(void *opaque, uint64_t offset, bool target_is_zero);
+    /* Told in the loop of the job how far it is. Borrowed during the call; it must not call into
+     * the job. NULL: nobody. */
+    const struct bdrv_progress *progress;
     /* With salvage, for each sector of the target that was lost; may be NULL. Loop of the job. */
     void (*lost)(void *opaque, uint64_t offset, int error);
     void *opaque;

@@ -414,6 +414,10 @@ Job *convert_start(Platter *pl, const char *id, const struct convert_options *op
     }
     c->o = *options;
     c->o.sources = NULL;
+    if (options->progress != NULL) {
+        c->job.progress = *options->progress;
+    }
+    c->o.progress = NULL;
     c->zeroed = options->target_is_zero;
     c->offload = options->copy_offload;
     c->target = options->target;

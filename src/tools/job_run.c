@@ -2,6 +2,7 @@
 /* Jobs of commands: progress, and an end in order when a signal comes. */
 #include "tools/job_run.h"
 
+#include <errno.h>
 #include <signal.h>
 #include <string.h>
 #include <sys/signalfd.h>
@@ -29,11 +30,18 @@ static void on_signal(void *opaque)
     while (os->read(run->signal_fd, &info, sizeof(info)) == (long)sizeof(info)) {
         int number = (int)info.ssi_signo;
 
-        if (run->signal != 0 || !run->job || job_cancel(run->job, true, NULL) < 0) {
+        if (run->at_once || run->signal != 0 || !run->job || job_cancel(run->job, true, NULL) < 0) {
             die(number);
         }
         run->signal = number;
     }
+}
+
+static void on_question(void *opaque)
+{
+    struct job_run *run = opaque;
+
+    progress_answer(&run->progress);
 }
 
 /* Those that are ignored (nohup, jobs of a script in the background) stay ignored. */
@@ -53,11 +61,11 @@ static int signals_hold(void)
     return os->signalfd(&signals);
 }
 
-void job_run_begin(struct job_run *run, struct cli *cli, bool shown)
+void job_run_begin(struct job_run *run, struct cli *cli, enum progress_form form)
 {
     *run = (struct job_run){.cli = cli};
     run->signal_fd = signals_hold();
-    progress_begin(&run->progress, cli, shown);
+    progress_begin(&run->progress, cli, form);
 }
 
 int job_run_watch(struct job_run *run, Platter *pl)
@@ -70,6 +78,9 @@ int job_run_watch(struct job_run *run, Platter *pl)
         return cli_error(run->cli, "cannot wait for signals: %s", strerror(-ret));
     }
     run->ctx = ctx;
+    if (run->progress.signal_fd >= 0) { /* else steps of the work answer, where they are watched */
+        (void)aio_set_fd_handler(ctx, run->progress.signal_fd, on_question, NULL, run);
+    }
     return CLI_EXIT_OK;
 }
 
@@ -82,18 +93,23 @@ struct job_start job_run_start(struct job_run *run)
     };
 }
 
-int job_run_wait(struct job_run *run, Job *job, Error *err)
+int job_run_to_end(struct job_run *run, Job *job, Error **errp)
 {
     int ret;
 
     if (!job) {
-        return cli_report(run->cli, err);
+        return -EINVAL; /* errp is set */
     }
     run->job = job;
-    ret = job_wait(job, &err);
+    ret = job_wait(job, errp);
     run->job = NULL;
     job_dismiss(job, NULL);
-    return ret < 0 ? cli_report(run->cli, err) : CLI_EXIT_OK;
+    return ret;
+}
+
+int job_run_wait(struct job_run *run, Job *job, Error *err)
+{
+    return job_run_to_end(run, job, &err) < 0 ? cli_report(run->cli, err) : CLI_EXIT_OK;
 }
 
 void job_run_end(struct job_run *run, int code)
@@ -101,11 +117,14 @@ void job_run_end(struct job_run *run, int code)
     if (code == CLI_EXIT_OK) {
         progress_set(&run->progress, 1, 1);
     }
-    progress_end(&run->progress);
     if (run->ctx) {
+        if (run->progress.signal_fd >= 0) {
+            aio_set_fd_handler(run->ctx, run->progress.signal_fd, NULL, NULL, NULL);
+        }
         aio_set_fd_handler(run->ctx, run->signal_fd, NULL, NULL, NULL);
         run->ctx = NULL;
     }
+    progress_end(&run->progress, code == CLI_EXIT_OK);
     if (run->signal_fd >= 0) {
         os->close(run->signal_fd);
         run->signal_fd = -1;

@@ -3,12 +3,13 @@
 #include "tools/progress.h"
 
 #include <inttypes.h>
+#include <string.h>
 
 #include "os/os.h"
 
 #define STEP_PERCENT 1.0
 
-static void answer_signals(struct progress *p)
+void progress_answer(struct progress *p)
 {
     char info[128]; /* a struct signalfd_siginfo */
 
@@ -19,7 +20,7 @@ static void answer_signals(struct progress *p)
 
 static void show(const struct progress *p, uint64_t done, uint64_t total)
 {
-    if (p->json) {
+    if (p->form == PROGRESS_JSON) {
         fprintf(p->cli->out,
                 "{\"event\": \"progress\", \"done\": %" PRIu64 ", \"total\": %" PRIu64
                 ", \"percent\": %.2f}\n",
@@ -33,12 +34,12 @@ static void show(const struct progress *p, uint64_t done, uint64_t total)
 void progress_set(struct progress *p, uint64_t done, uint64_t total)
 {
     p->percent = done >= total ? 100.0 : (double)done * 100.0 / (double)total;
-    if (p->shown && (p->printed < 0 || p->percent >= p->printed + STEP_PERCENT ||
-                     (p->percent >= 100.0 && p->printed < 100.0))) {
+    if (p->form != PROGRESS_NONE && (p->printed < 0 || p->percent >= p->printed + STEP_PERCENT ||
+                                     (p->percent >= 100.0 && p->printed < 100.0))) {
         show(p, done, total);
         p->printed = p->percent;
     }
-    answer_signals(p);
+    progress_answer(p);
 }
 
 static void report(void *opaque, uint64_t done, uint64_t total)
@@ -46,45 +47,42 @@ static void report(void *opaque, uint64_t done, uint64_t total)
     progress_set(opaque, done, total);
 }
 
-void progress_begin(struct progress *p, struct cli *cli, bool shown)
+int progress_take(const struct cli_args *a, enum progress_form *ret)
+{
+    if (a->value && strcmp(a->value, "json") != 0) {
+        return cli_usage_error(a->cli, "no form of progress '%s': there is json", a->value);
+    }
+    *ret = a->value ? PROGRESS_JSON : PROGRESS_LINE;
+    return CLI_EXIT_OK;
+}
+
+void progress_begin(struct progress *p, struct cli *cli, enum progress_form form)
 {
     sigset_t signals;
 
-    *p = (struct progress){.cli = cli, .shown = shown, .printed = -1};
+    *p = (struct progress){.cli = cli, .form = form, .printed = -1};
     p->calls = (struct bdrv_progress){.report = report, .opaque = p};
     sigemptyset(&signals);
     sigaddset(&signals, SIGUSR1);
     p->signal_fd = os->signalfd(&signals);
-    if (shown) {
+    if (form == PROGRESS_LINE) {
         fprintf(cli->out, "    (%3.2f/100%%)\r", 0.0);
         fflush(cli->out);
         p->printed = 0;
     }
 }
 
-void progress_begin_json(struct progress *p, struct cli *cli)
+void progress_end(struct progress *p, bool ok)
 {
-    progress_begin(p, cli, false);
-    p->json = true;
-    p->shown = true;
-}
-
-void progress_end_json(struct progress *p, bool ok)
-{
-    fprintf(p->cli->out, "{\"event\": \"end\", \"ok\": %s}\n", ok ? "true" : "false");
-    p->shown = false;
-    progress_end(p);
-}
-
-void progress_end(struct progress *p)
-{
-    answer_signals(p);
+    progress_answer(p);
     if (p->signal_fd >= 0) {
         os->close(p->signal_fd);
         p->signal_fd = -1;
     }
-    if (p->shown) {
+    if (p->form == PROGRESS_JSON) {
+        fprintf(p->cli->out, "{\"event\": \"end\", \"ok\": %s}\n", ok ? "true" : "false");
+    } else if (p->form == PROGRESS_LINE) {
         fputc('\n', p->cli->out);
-        fflush(p->cli->out);
     }
+    fflush(p->cli->out);
 }

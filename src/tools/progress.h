@@ -10,24 +10,33 @@
 
 #include "tools/cli.h"
 
+/* The row of an option, for tables of options; progress_take takes it. */
+#define PROGRESS_ROW(id)                                                                           \
+    {                                                                                              \
+        id, 'p', "progress", "[=json]", "show how far it is; json: an object a line"               \
+    }
+
+/* How it is shown; a bool does where there is no JSON. */
+enum progress_form { PROGRESS_NONE = false, PROGRESS_LINE = true, PROGRESS_JSON };
+
 struct progress {
     struct cli *cli;
-    bool shown;                 /* -p */
-    bool json;                  /* each step is an object on a line of its own */
+    enum progress_form form;
     int signal_fd;              /* < 0: SIGUSR1 is not watched */
     double percent;             /* now */
     double printed;             /* what the line shows; < 0: nothing yet */
     struct bdrv_progress calls; /* for the library: reports to this */
 };
 
+/* CLI_EXIT_*, after printing. */
+int progress_take(const struct cli_args *a, enum progress_form *ret);
 /* From here on SIGUSR1 asks for the progress. Before any thread is made; what is not watched does
- * not keep the command from its work. */
-void progress_begin(struct progress *p, struct cli *cli, bool shown);
-/* The same as JSON, {"event": "progress", "done": N, "total": N, "percent": N}, and at the end
- * {"event": "end", "ok": BOOL}. */
-void progress_begin_json(struct progress *p, struct cli *cli);
-void progress_end_json(struct progress *p, bool ok);
+ * not keep the command from its work. As JSON it is {"event": "progress", "done": N, "total": N,
+ * "percent": N}, and at the end {"event": "end", "ok": BOOL}. */
+void progress_begin(struct progress *p, struct cli *cli, enum progress_form form);
 void progress_set(struct progress *p, uint64_t done, uint64_t total);
-void progress_end(struct progress *p);
+/* Answer what asked on SIGUSR1 since the last call; progress_set does so, too. */
+void progress_answer(struct progress *p);
+void progress_end(struct progress *p, bool ok);
 
 #endif

@@ -92,6 +92,34 @@ def test_killed_and_gone_on_with(folder, tmp_path, options):
     target.unlink()
 
 
+@pytest.mark.parametrize('number', [signal.SIGINT, signal.SIGTERM])
+def test_cancelled_and_gone_on_with(folder, tmp_path, number):
+    """A signal ends the job in order: the target is closed, nothing of it is leaked or in use."""
+    target, journal = folder / f'out{tmp_path.name}', tmp_path / 'journal'
+    line = ['--progress=json', '--journal', journal, '-r', '100M', '-f', 'qcow2', '-O', 'qcow2', 'top.qcow2', target]
+    with subprocess.Popen([os.environ['PLATTER_BIN'], 'convert', *map(str, line)], cwd=folder,
+                          stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, text=True) as process:
+        try:
+            for text in process.stdout:
+                if json.loads(text).get('percent', 100) >= 20:
+                    break
+            process.send_signal(number)
+            rest = process.communicate(timeout=TIMEOUT)[0]
+        finally:
+            if process.poll() is None:
+                process.kill()
+    assert process.returncode == -number
+    assert json.loads(rest.splitlines()[-1]) == {'event': 'end', 'ok': False}
+    clean(folder, target.name)
+    assert len(records(journal)) > 1
+    done = platter('convert', *line, cwd=folder)
+    assert done.returncode == 0, done.stderr
+    assert not journal.exists()
+    same = qemu_img('compare', '-f', 'qcow2', '-F', 'qcow2', target, 'top.qcow2', cwd=folder)
+    assert same.returncode == 0, same.stdout + same.stderr
+    target.unlink()
+
+
 def small(tmp_path, text):
     (tmp_path / 'a.raw').write_bytes(random.Random(1).randbytes(MIB))
     if text is not None:

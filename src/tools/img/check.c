@@ -192,7 +192,7 @@ static int check_run(struct cli *cli, BlockBackend *blk, void *opaque)
 
     progress_begin(&progress, cli, args->progress && !args->quiet);
     ret = check_twice(cli, blk_bs(blk), args, &options, &result, &err);
-    progress_end(&progress);
+    progress_end(&progress, ret == 0);
     if (ret == -ENOTSUP) {
         error_free(err);
         cli_error(cli, "This image format does not support checks");

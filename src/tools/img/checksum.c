@@ -133,7 +133,7 @@ static int checksum_disk(struct cli *cli, BlockBackend *blk, void *opaque)
 
     progress_begin(&progress, cli, c->args->progress && !c->args->quiet && !c->args->json);
     ret = checksum_read(blk, c->alg, c->args->flat, report, &progress, &result, &step);
-    progress_end(&progress);
+    progress_end(&progress, ret == 0);
     if (ret < 0) {
         return cli_error(cli, "%s '%s' failed: %s", step, c->args->disk.file, strerror(-ret));
     }

@@ -293,7 +293,7 @@ static int compare_run(struct cli *cli, const struct compare_args *args)
                                                                 : c.sides[1].disk_bytes;
         code = compare_disks(&c);
     }
-    progress_end(&c.progress);
+    progress_end(&c.progress, code == 0);
     for (unsigned i = 0; i < 2; i++) {
         blk_blockfree(c.sides[i].buf);
         blk_unref(c.sides[i].blk);

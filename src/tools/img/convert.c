@@ -3,7 +3,8 @@
  * platter convert: copy a disk, or several one behind the other, to a new image of any format, in
  * the words of `qemu-img convert`. The copying itself is a job (platter/convert.h).
  *
- * A signal that ends the program leaves the target as far as it was written; sources are only read.
+ * A signal cancels the job: the target is closed in order, as far as it was written; sources are
+ * only read. With a pipe, where reading and writing may wait for ever, it ends the program at once.
  */
 #include <errno.h>
 #include <inttypes.h>
@@ -72,7 +73,7 @@ static const struct cli_option convert_options[] = {
     {CONVERT_TARGET_IMAGE_OPTS, 0, "target-image-opts", NULL, "TARGET is a list of options"},
     OBJECT_ROW(CONVERT_OBJECT),
     DISK_ROW_FORCE_SHARE,
-    {CONVERT_PROGRESS, 'p', "progress", "[=json]", "show how far it is; json: an object a line"},
+    PROGRESS_ROW(CONVERT_PROGRESS),
     {CONVERT_QUIET, 'q', "quiet", NULL, "print only errors"},
     DISK_ROWS_REFS,
     {0},
@@ -110,7 +111,7 @@ static int convert_run_all(struct convert_run *run)
         code = convert_journal_begin(run);
     }
     if (code == CLI_EXIT_OK) {
-        code = convert_job_run(run->cli, run->pl, &args->engine, &run->progress);
+        code = convert_job_run(&run->job, run->pl, &args->engine);
     }
     if (code == CLI_EXIT_OK && args->bitmaps) {
         code = convert_bitmaps_copy(run);
@@ -125,33 +126,29 @@ static int convert_files(struct cli *cli, struct convert_args *args)
         .cli = cli, .args = args, .journal = {.name = args->journal, .fd = -1}};
     struct control *control;
     FILE *out = cli->out;
-    int code = CLI_EXIT_FAILED;
+    int code;
 
     if (args->to_pipe) {
         cli->out = cli->err; /* the disk goes there */
     }
-    if (args->progress_json) {
-        progress_begin_json(&run.progress, cli);
-    } else {
-        progress_begin(&run.progress, cli, args->progress && !args->quiet);
-    }
+    job_run_begin(&run.job, cli,
+                  args->progress == PROGRESS_LINE && args->quiet ? PROGRESS_NONE : args->progress);
+    run.job.at_once = args->from_pipe || args->to_pipe;
     control = objects_make(cli, disk_platter_new(cli, &args->disk), &args->objects);
+    code = control ? CLI_EXIT_OK : CLI_EXIT_FAILED;
     if (control) {
         run.pl = control->pl;
+        code = job_run_watch(&run.job, run.pl);
+    }
+    if (code == CLI_EXIT_OK) {
         code = convert_run_all(&run);
     }
     convert_close(&run);
+    run.job.progress.printed = -1; /* the end is told in any case */
+    job_run_end(&run.job, code);
     control_free(control);
-    if (code == CLI_EXIT_OK) {
-        run.progress.printed = -1; /* the end is told in any case */
-        progress_set(&run.progress, 1, 1);
-    }
-    if (args->progress_json) {
-        progress_end_json(&run.progress, code == CLI_EXIT_OK);
-    } else {
-        progress_end(&run.progress);
-    }
     cli->out = out;
+    job_run_leave(&run.job);
     return code;
 }
 
@@ -197,16 +194,6 @@ static int take_count(struct convert_args *args, const struct cli_args *a)
                          CONVERT_COROUTINES_MAX);
     }
     args->engine.coroutines = (unsigned)n;
-    return CLI_EXIT_OK;
-}
-
-static int take_progress(struct convert_args *args, const struct cli_args *a)
-{
-    if (a->value && strcmp(a->value, "json") != 0) {
-        return cli_usage_error(a->cli, "no form of progress '%s': there is json", a->value);
-    }
-    args->progress = true;
-    args->progress_json = a->value != NULL;
     return CLI_EXIT_OK;
 }
 
@@ -265,7 +252,7 @@ static int convert_take(void *opaque, int id, const struct cli_args *a)
         args->format = a->value;
         return CLI_EXIT_OK;
     case CONVERT_PROGRESS:
-        return take_progress(args, a);
+        return progress_take(a, &args->progress);
     case CONVERT_RATE:
         return take_size(a, "rate limit", &args->engine.bytes_per_second);
     case CONVERT_SPARSE:

@@ -6,9 +6,9 @@
 #include <platter/convert.h>
 
 #include "tools/disk.h"
+#include "tools/job_run.h"
 #include "tools/object.h"
 #include "tools/option_list.h"
-#include "tools/progress.h"
 
 struct convert_args {
     struct object_list objects;
@@ -30,8 +30,7 @@ struct convert_args {
     bool bitmaps;
     bool skip_broken_bitmaps;
     bool quiet;
-    bool progress;
-    bool progress_json;
+    enum progress_form progress;
     char pipe_options[256]; /* the SOURCE, where it is an image that comes through a pipe */
     bool from_pipe;
     bool to_pipe;
@@ -58,7 +57,7 @@ struct convert_run {
     size_t sources_count;
     uint64_t total;
     BlockBackend *target; /* counted */
-    struct progress progress;
+    struct job_run job;
     struct convert_journal journal;
 };
 
@@ -107,7 +106,6 @@ int convert_bitmaps_check(struct convert_run *run);
 int convert_bitmaps_copy(struct convert_run *run);
 
 /* convert_job.c: run the job to its end. CLI_EXIT_*, after printing why it failed. */
-int convert_job_run(struct cli *cli, Platter *pl, const struct convert_options *options,
-                    struct progress *progress);
+int convert_job_run(struct job_run *run, Platter *pl, struct convert_options *options);
 
 #endif

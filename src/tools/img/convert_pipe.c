@@ -157,7 +157,7 @@ int convert_pipe_target(struct convert_run *run)
         args->engine.sources = run->sources;
         args->engine.sources_count = run->sources_count;
         args->engine.sink = &sink.calls;
-        code = convert_job_run(run->cli, run->pl, &args->engine, &run->progress);
+        code = convert_job_run(&run->job, run->pl, &args->engine);
     }
     sink_image_fini(&sink);
     return code;

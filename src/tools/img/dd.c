@@ -62,26 +62,27 @@ static bool find_range(const struct dd_args *args, uint64_t bytes, struct conver
     return true;
 }
 
-static int copy(struct cli *cli, Platter *pl, struct dd_args *args, struct convert_source *s)
+static int copy(struct job_run *run, Platter *pl, struct dd_args *args, struct convert_source *s)
 {
     struct convert_options options = {
         .size = sizeof(options), .sources = s, .sources_count = 1, .target_is_zero = true};
     int code = CLI_EXIT_OK;
 
     args->out.format = args->format;
-    options.target = disk_open(cli, pl, &args->out);
+    options.target = disk_open(run->cli, pl, &args->out);
     if (!options.target) {
         return CLI_EXIT_FAILED;
     }
     if (s->bytes > 0) {
-        code = convert_job_run(cli, pl, &options, NULL);
+        code = convert_job_run(run, pl, &options);
     }
     blk_unref(options.target);
     return code;
 }
 
-static int dd_run_on(struct cli *cli, Platter *pl, struct dd_args *args, BlockBackend *in)
+static int dd_run_on(struct job_run *run, Platter *pl, struct dd_args *args, BlockBackend *in)
 {
+    struct cli *cli = run->cli;
     const BlockDriver *drv = bdrv_find_driver(args->format);
     int64_t bytes = blk_getlength(in);
     BlockOptions *options;
@@ -111,17 +112,28 @@ static int dd_run_on(struct cli *cli, Platter *pl, struct dd_args *args, BlockBa
     }
     code = convert_create(cli, pl, args->out.file, args->format, options,
                           align_up(s.bytes, CONVERT_SECTOR_BYTES), "creating output image");
-    return code == CLI_EXIT_OK ? copy(cli, pl, args, &s) : code;
+    return code == CLI_EXIT_OK ? copy(run, pl, args, &s) : code;
 }
 
 static int dd_run(struct cli *cli, struct dd_args *args)
 {
-    struct control *control = objects_make(cli, disk_platter_new(cli, &args->in), &args->objects);
-    BlockBackend *in = control ? disk_open(cli, control->pl, &args->in) : NULL;
-    int code = in ? dd_run_on(cli, control->pl, args, in) : CLI_EXIT_FAILED;
+    struct job_run run;
+    struct control *control;
+    BlockBackend *in = NULL;
+    int code = CLI_EXIT_FAILED;
 
+    job_run_begin(&run, cli, PROGRESS_NONE);
+    control = objects_make(cli, disk_platter_new(cli, &args->in), &args->objects);
+    if (control && job_run_watch(&run, control->pl) == CLI_EXIT_OK) {
+        in = disk_open(cli, control->pl, &args->in);
+    }
+    if (in) {
+        code = dd_run_on(&run, control->pl, args, in);
+    }
     blk_unref(in);
+    job_run_end(&run, code);
     control_free(control);
+    job_run_leave(&run);
     return code;
 }
 

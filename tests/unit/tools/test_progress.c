@@ -49,7 +49,7 @@ static void line_moves_by_whole_percents(void **state)
     p.calls.report(p.calls.opaque, 995, 1000);
     p.calls.report(p.calls.opaque, 1000, 1000);
     p.calls.report(p.calls.opaque, 1000, 1000);
-    progress_end(&p);
+    progress_end(&p, true);
     end(&f, "    (0.00/100%)\r    (1.00/100%)\r    (99.50/100%)\r    (100.00/100%)\r\n", "");
 }
 
@@ -61,7 +61,7 @@ static void nothing_is_shown_unasked(void **state)
     begin(&f);
     progress_begin(&p, &f.cli, false);
     progress_set(&p, 0, 0);
-    progress_end(&p);
+    progress_end(&p, true);
     end(&f, "", "");
 }
 
@@ -76,7 +76,7 @@ static void sigusr1_is_answered(void **state)
     assert_int_equal(raise(SIGUSR1), 0);
     progress_set(&p, 1, 2);
     progress_set(&p, 3, 4);
-    progress_end(&p);
+    progress_end(&p, true);
     end(&f, "", "    (50.00/100%)\n");
 }
 
