@@ -6,6 +6,9 @@
  *
  * Meaning of what is returned: DATA or ZERO say how reads behave, ALLOCATED that the layer itself
  * decides the content. A layer that decides nothing and has no backing file reads as zeroes.
+ *
+ * Drivers join what is of one kind; extents are not joined again here: it would have each asked for
+ * twice, and whoever wants the longest ones has to go on from the end of the answer anyway.
  */
 #include <assert.h>
 #include <errno.h>
@@ -13,9 +16,6 @@
 
 #include "block/request.h"
 #include "util/checked.h"
-
-/* Extents of one kind are joined, but a fragmented image is not walked from end to end. */
-#define STATUS_JOIN_MAX 64
 
 BlockDriverState *bdrv_backing(BlockDriverState *bs)
 {
@@ -175,31 +175,6 @@ static int status_extent(struct status_place *p, bool want_zero, struct bdrv_sta
     return 0;
 }
 
-static bool joins(const struct bdrv_status *a, const struct bdrv_status *b)
-{
-    return a->flags == b->flags && a->file == b->file &&
-           (!(a->flags & BDRV_BLOCK_OFFSET_VALID) || a->map + a->bytes == b->map);
-}
-
-/* The longest extent of one kind at the beginning of *p; p moves to the node that answered. */
-static int status_joined(struct status_place *p, bool want_zero, struct bdrv_status *st)
-{
-    struct status_place from = *p;
-    int ret = status_extent(p, want_zero, st);
-
-    for (int i = 0; ret == 0 && st->bytes < from.bytes && i < STATUS_JOIN_MAX; i++) {
-        struct status_place next = {
-            .bs = from.bs, .offset = from.offset + st->bytes, .bytes = from.bytes - st->bytes};
-        struct bdrv_status more;
-
-        if (status_extent(&next, want_zero, &more) < 0 || next.bs != p->bs || !joins(st, &more)) {
-            break;
-        }
-        st->bytes += more.bytes;
-    }
-    return ret;
-}
-
 /* 0 with the range cut to the node; -EINVAL without bytes. */
 static int status_begin(BdrvEdge *edge, uint64_t offset, uint64_t bytes, struct status_place *p)
 {
@@ -221,7 +196,7 @@ int bdrv_edge_block_status_co(BdrvEdge *edge, bool want_zero, uint64_t offset, u
     int ret = status_begin(edge, offset, bytes, &p);
 
     if (ret == 0) {
-        ret = status_joined(&p, want_zero, ret_status);
+        ret = status_extent(&p, want_zero, ret_status);
     }
     if (ret == 0) {
         status_mark_end(edge, offset, ret_status);
@@ -241,7 +216,7 @@ int bdrv_edge_status_above_co(BdrvEdge *edge, bool want_zero, uint64_t offset, u
         BlockDriverState *backing;
         int64_t size;
 
-        ret = status_joined(&p, want_zero, &st);
+        ret = status_extent(&p, want_zero, &st);
         if (ret < 0 || (st.flags & BDRV_BLOCK_ALLOCATED)) {
             break;
         }

@@ -77,11 +77,11 @@ static int status_error(struct fake_node *n, uint64_t offset, uint64_t bytes)
     return ret;
 }
 
-/* A hole in every second 4 KiB, told 1 KiB at a time. */
+/* A hole in every second 4 KiB. */
 static int status_holes(struct fake *f, uint64_t offset, uint64_t bytes, struct bdrv_status *ret)
 {
     *ret = (struct bdrv_status){.flags = offset / 4096 % 2 ? ZERO : DATA,
-                                .bytes = 1024 - offset % 1024};
+                                .bytes = 4096 - offset % 4096};
     if (ret->flags == DATA) {
         ret->flags |= VALID;
         ret->map = offset;
@@ -115,7 +115,7 @@ static void test_status_refusals(void **state)
     assert_int_equal(status_error(&low, 0, 1), -ENOMEDIUM);
 }
 
-static void test_status_joins(void **state)
+static void test_status_extents(void **state)
 {
     struct status_call c;
 
@@ -528,7 +528,7 @@ int main(void)
     const struct CMUnitTest tests[] = {
         T(status_plain),
         T(status_refusals),
-        T(status_joins),
+        T(status_extents),
         T(status_of_the_file_below),
         T(status_refined),
         T(status_above),

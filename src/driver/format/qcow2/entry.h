@@ -168,6 +168,17 @@ static inline enum q2_kind q2_l2_kind(const struct q2_geometry *geo, struct q2_l
     return q2_l2_has_host(geo, e.word) ? Q2_DATA : Q2_UNALLOCATED;
 }
 
+/* How many subclusters from sub on, in a right entry, are of one kind. */
+static inline unsigned q2_subclusters_alike(struct q2_l2_entry e, unsigned sub)
+{
+    uint64_t allocated = e.bitmap >> sub;
+    uint64_t zero = allocated >> Q2_SUBCLUSTERS;
+    uint64_t changes = (allocated & 1 ? ~allocated : allocated) | (zero & 1 ? ~zero : zero);
+
+    changes &= Q2_BITMAP_ALL >> sub;
+    return changes != 0 ? (unsigned)__builtin_ctzll(changes) : Q2_SUBCLUSTERS - sub;
+}
+
 /* ---- places ---- */
 
 /* Index in the L1 table; in the L2 table. */

@@ -60,6 +60,32 @@ static bool joins(const struct q2_extent *a, const struct q2_extent *b)
     return a->host == UINT64_MAX ? b->host == UINT64_MAX : b->host == a->host + a->bytes;
 }
 
+/* How far the entries after that of offset, which was right and means first, are the ones to be
+ * expected: the same once more, or the next clusters of the file. They need no looking at each. */
+static uint64_t slice_run(const struct qcow2 *s, const struct q2_slice *slice, uint64_t offset,
+                          uint64_t bytes, const struct q2_extent *first)
+{
+    const uint64_t step = first->host != UINT64_MAX ? s->geo.cluster_bytes : 0;
+    uint32_t index = q2_slice_index(s, offset);
+    struct q2_l2_entry e = q2_slice_entry(s, slice, index);
+    uint64_t run = first->bytes;
+
+    if (first->kind == Q2_COMPRESSED_DATA || (e.bitmap != 0 && e.bitmap != Q2_BITMAP_ALL &&
+                                              e.bitmap != Q2_BITMAP_ALL << Q2_SUBCLUSTERS)) {
+        return run;
+    }
+    while (run < bytes) {
+        struct q2_l2_entry next = q2_slice_entry(s, slice, ++index);
+
+        if (next.word != e.word + step || next.bitmap != e.bitmap) {
+            break;
+        }
+        e.word = next.word;
+        run += s->geo.cluster_bytes;
+    }
+    return (e.word & Q2_L2_RESERVED) == 0 ? run : first->bytes; /* grew out of its bits? */
+}
+
 static int map_slice_co(struct qcow2 *s, const struct q2_slice *slice, uint64_t l1_entry,
                         uint64_t offset, uint64_t bytes, bool fatal, struct q2_extent *ret)
 {
@@ -70,6 +96,7 @@ static int map_slice_co(struct qcow2 *s, const struct q2_slice *slice, uint64_t 
         return q2_entry_corrupt_co(s, fatal, slice, offset, wrong);
     }
     bytes = min_u64(bytes, q2_slice_left(s, offset));
+    ret->bytes = slice_run(s, slice, offset, bytes, ret);
     while (ret->bytes < bytes &&
            q2_slice_extent(s, slice, l1_entry, offset + ret->bytes, &next) == NULL &&
            joins(ret, &next)) {

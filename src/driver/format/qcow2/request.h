@@ -58,7 +58,7 @@ static inline struct q2_l2_entry q2_slice_entry(const struct qcow2 *s, const str
     return e;
 }
 
-/* The extent of guest in its subcluster, cluster where there are none. NULL, or what is wrong. */
+/* The extent of guest in its cluster. NULL, or what is wrong. */
 static inline const char *q2_slice_extent(const struct qcow2 *s, const struct q2_slice *slice,
                                           uint64_t l1_entry, uint64_t guest, struct q2_extent *ret)
 {
@@ -67,17 +67,21 @@ static inline const char *q2_slice_extent(const struct qcow2 *s, const struct q2
     struct q2_l2_entry e = q2_slice_entry(s, slice, q2_slice_index(s, guest));
     const char *wrong = q2_l2_wrong(geo, e, guest - in);
     uint64_t host = q2_l2_host(geo, e.word);
+    unsigned sub = (unsigned)(in >> __builtin_ctz(geo->subcluster_bytes));
 
     if (UNLIKELY(wrong != NULL)) {
         return wrong;
     }
     *ret = (struct q2_extent){
-        .kind = q2_l2_kind(geo, e, (unsigned)(in >> __builtin_ctz(geo->subcluster_bytes))),
+        .kind = q2_l2_kind(geo, e, sub),
         .copied = host != UINT64_MAX && q2_l2_copied(geo, e.word) &&
                   ((l1_entry & Q2_COPIED) != 0 || geo->external_data),
         .bytes = geo->subcluster_bytes - (in & (geo->subcluster_bytes - 1)),
         .host = host != UINT64_MAX ? host + in : UINT64_MAX,
     };
+    if (UNLIKELY(geo->extended_l2)) {
+        ret->bytes += (uint64_t)(q2_subclusters_alike(e, sub) - 1) * geo->subcluster_bytes;
+    }
     if (UNLIKELY(ret->kind == Q2_COMPRESSED_DATA)) {
         ret->bytes = geo->cluster_bytes - in;
         ret->l2_entry = e.word;

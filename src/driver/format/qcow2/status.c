@@ -41,6 +41,7 @@ static bool joins(const struct bdrv_status *a, const struct bdrv_status *b)
 
 static int status_co(struct qcow2 *s, uint64_t offset, uint64_t bytes, struct bdrv_status *st)
 {
+    const uint64_t span = q2_slice_left(s, 0);
     struct q2_extent extent;
     int ret = q2_map_co(s, offset, bytes, &extent);
 
@@ -48,9 +49,13 @@ static int status_co(struct qcow2 *s, uint64_t offset, uint64_t bytes, struct bd
         return ret;
     }
     *st = status_of(s, &extent);
-    for (int i = 0; st->bytes < bytes && i < STATUS_STEPS_MAX; i++) {
+    for (int i = 0; i < STATUS_STEPS_MAX; i++) {
         struct bdrv_status next;
 
+        if (st->bytes == bytes ||
+            (extent.kind != Q2_COMPRESSED_DATA && q2_slice_left(s, offset + st->bytes) != span)) {
+            break; /* within a slice all but compressed clusters is joined */
+        }
         if (q2_map_co(s, offset + st->bytes, bytes - st->bytes, &extent) < 0) {
             break; /* whoever asks for it hears of it */
         }

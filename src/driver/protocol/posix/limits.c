@@ -31,12 +31,24 @@ static bool align_valid(uint64_t align)
     return is_pow2(align) && align <= ALIGN_MAX;
 }
 
-bool posix_in_memory(int fd)
+enum posix_storage posix_storage(int fd)
 {
     struct statfs sfs;
 
-    return os->fstatfs(fd, &sfs) == 0 &&
-           (sfs.f_type == TMPFS_MAGIC || sfs.f_type == RAMFS_MAGIC || sfs.f_type == HUGETLBFS_TYPE);
+    if (os->fstatfs(fd, &sfs) < 0) {
+        return POSIX_STORAGE_ANY;
+    }
+    switch ((unsigned long)sfs.f_type) {
+    case TMPFS_MAGIC:
+    case RAMFS_MAGIC:
+    case HUGETLBFS_TYPE:
+        return POSIX_STORAGE_MEMORY;
+    case EXT4_SUPER_MAGIC:
+    case XFS_SUPER_MAGIC:
+        return POSIX_STORAGE_LOCAL;
+    default:
+        return POSIX_STORAGE_ANY;
+    }
 }
 
 /* By statx: false where kernel or file system do not tell. */

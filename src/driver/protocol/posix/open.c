@@ -187,7 +187,12 @@ int posix_open(BlockDriverState *bs, BlockOptions *options, int flags, enum posi
     if (rc < 0) {
         goto out;
     }
-    s->io_flags = !s->direct && kind == POSIX_FILE && posix_in_memory(s->fd) ? AIO_FILE_INLINE : 0;
+    if (kind == POSIX_FILE) {
+        enum posix_storage storage = posix_storage(s->fd);
+
+        s->seek_inline = storage != POSIX_STORAGE_ANY;
+        s->io_flags = !s->direct && storage == POSIX_STORAGE_MEMORY ? AIO_FILE_INLINE : 0;
+    }
     bdrv_set_filename(bs, s->filename);
     bdrv_set_engine(bs, s->engine);
 

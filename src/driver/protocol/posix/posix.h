@@ -30,8 +30,9 @@ struct posix_state {
     int fd; /* owned */
     enum posix_kind kind;
     enum aio_engine engine;
-    int io_flags; /* AIO_FILE_INLINE or 0 */
-    bool direct;  /* O_DIRECT */
+    int io_flags;     /* AIO_FILE_INLINE or 0 */
+    bool seek_inline; /* holes are looked up by the loop: it only reads memory, as a rule */
+    bool direct;      /* O_DIRECT */
     bool writable;
     uint32_t offset_align; /* what direct I/O asks; 1 without */
     uint32_t mem_align;
@@ -44,6 +45,10 @@ struct posix_state {
     _Atomic bool no_zero_range;
     _Atomic bool no_discard;
     _Atomic bool no_copy_range;
+
+    /* fallocate, truncate and copies in flight, which hold the lock of the inode long; any thread
+     */
+    _Atomic unsigned space_ops;
 
     /* control thread */
     struct posix_locks locks;
@@ -63,7 +68,12 @@ void posix_reopen_abort(BlockDriverState *bs);
 /* ---- limits.c ---- */
 /* Fill offset_align, mem_align and block_bytes for s->fd. 0 or -errno with errp. */
 int posix_probe_limits(struct posix_state *s, Error **errp);
-bool posix_in_memory(int fd);
+enum posix_storage {
+    POSIX_STORAGE_ANY,
+    POSIX_STORAGE_LOCAL,  /* where the holes are is known without a network or another process */
+    POSIX_STORAGE_MEMORY, /* all of it is memory */
+};
+enum posix_storage posix_storage(int fd);
 void posix_refresh_limits(BlockDriverState *bs, struct bdrv_limits *limits);
 bool posix_get_file_id(BlockDriverState *bs, struct bdrv_file_id *ret_id);
 int64_t posix_getlength(BlockDriverState *bs);

@@ -114,7 +114,7 @@ static int device_truncate(BlockDriverState *bs, uint64_t size_bytes, bool exact
 int posix_truncate_co(BlockDriverState *bs, uint64_t size_bytes, bool exact,
                       enum bdrv_prealloc prealloc, unsigned flags, Error **errp)
 {
-    const struct posix_state *s = bdrv_opaque(bs);
+    struct posix_state *s = bdrv_opaque(bs);
     struct resize_job job = {.s = s, .new_bytes = size_bytes, .prealloc = prealloc};
     int rc;
 
@@ -124,7 +124,9 @@ int posix_truncate_co(BlockDriverState *bs, uint64_t size_bytes, bool exact,
     if (prealloc == BDRV_PREALLOC_METADATA) {
         return error_set(errp, ENOTSUP, "Preallocation mode 'metadata' is not one of files");
     }
+    atomic_fetch_add_explicit(&s->space_ops, 1, memory_order_relaxed);
     rc = (int)aio_worker_co(resize_run, &job);
+    atomic_fetch_sub_explicit(&s->space_ops, 1, memory_order_relaxed);
     if (job.refused) {
         return error_set(errp, EINVAL, "Preallocation cannot be used to shrink '%s'", s->filename);
     }

@@ -17,7 +17,7 @@ static bool unsupported(int rc)
 }
 
 /* 0, -ENOTSUP or the error. known_not: what is remembered; NULL: nothing. */
-static int fallocate_co(const struct posix_state *s, int mode, uint64_t offset, uint64_t bytes,
+static int fallocate_co(struct posix_state *s, int mode, uint64_t offset, uint64_t bytes,
                         _Atomic bool *known_not)
 {
     struct aio_file_io io = {
@@ -34,7 +34,9 @@ static int fallocate_co(const struct posix_state *s, int mode, uint64_t offset, 
     if (known_not != NULL && atomic_load_explicit(known_not, memory_order_relaxed)) {
         return -ENOTSUP;
     }
+    atomic_fetch_add_explicit(&s->space_ops, 1, memory_order_relaxed);
     rc = (int)aio_file_co(&io);
+    atomic_fetch_sub_explicit(&s->space_ops, 1, memory_order_relaxed);
     if (unsupported(rc)) {
         if (known_not != NULL) {
             atomic_store_explicit(known_not, true, memory_order_relaxed);

@@ -174,6 +174,41 @@ static void external_data(void **state)
     assert_true(q2_l2_copied(&geo, GUEST));
 }
 
+/* Runs of subclusters are as long as looking at each one tells. */
+static void alike(void **state)
+{
+    struct q2_geometry geo = geo_of(false, true, false);
+    uint64_t seed = 1;
+
+    (void)state;
+    for (unsigned round = 0; round < 2000; round++) {
+        struct q2_l2_entry e = {.word = Q2_COPIED | 5 * CLUSTER};
+        unsigned sub = round % 32, count = 1;
+        uint64_t kind = 0; /* a bit of each half */
+
+        for (unsigned i = 0; i < 32; i++) { /* mostly as the one before */
+            seed = seed * UINT64_C(6364136223846793005) + UINT64_C(1442695040888963407);
+            switch ((seed >> 33) % 12) {
+            case 0:
+                kind = 0;
+                break;
+            case 1:
+                kind = 1;
+                break;
+            case 2:
+                kind = UINT64_C(1) << 32;
+                break;
+            }
+            e.bitmap |= kind << i;
+        }
+        assert_null(q2_l2_wrong(&geo, e, GUEST));
+        while (sub + count < 32 && q2_l2_kind(&geo, e, sub + count) == q2_l2_kind(&geo, e, sub)) {
+            count++;
+        }
+        assert_int_equal(q2_subclusters_alike(e, sub), count);
+    }
+}
+
 static void places(void **state)
 {
     struct q2_geometry geo = geo_of(false, true, false);
@@ -194,7 +229,7 @@ int main(void)
         cmocka_unit_test(l1),          cmocka_unit_test(standard),
         cmocka_unit_test(compressed),  cmocka_unit_test(compressed_limits),
         cmocka_unit_test(subclusters), cmocka_unit_test(external_data),
-        cmocka_unit_test(places),
+        cmocka_unit_test(alike),       cmocka_unit_test(places),
     };
 
     return cmocka_run_group_tests(tests, NULL, NULL);
