@@ -5,7 +5,7 @@
  * histograms) is behind one flag and a lock.
  *
  * Times are those of the turn of the loop in which a request was started and ended
- * (aio_context_turn_ns), so that the clock is read once a turn and not twice a request.
+ * (aio_turn), so that the clock is read once a turn and not twice a request.
  */
 #include "backend/accounting_int.h"
 
@@ -13,19 +13,13 @@
 #include <stdlib.h>
 #include <string.h>
 
-#include "loop/context.h"
+#include "loop/task.h"
 #include "util/checked.h"
 #include "util/error.h"
 #include "util/mem.h"
 
+#define NOINLINE __attribute__((noinline))
 #define NS_PER_SECOND INT64_C(1000000000)
-
-static struct acct_slot *my_slot(BlockAcctStats *stats)
-{
-    AioContext *ctx = aio_context_current();
-
-    return &stats->slots[ctx != NULL ? aio_context_slot(ctx) : OS_SLOTS];
-}
 
 static void count(_Atomic uint64_t *counter, uint64_t n)
 {
@@ -109,8 +103,8 @@ static void histogram_add(struct acct_histogram *h, uint64_t ns)
     h->bins[low]++;
 }
 
-static __attribute__((noinline)) void watch(BlockAcctStats *stats, enum BlockAcctType type,
-                                            uint64_t ns, int64_t now_ns)
+static NOINLINE void watch(BlockAcctStats *stats, enum BlockAcctType type, uint64_t ns,
+                           int64_t now_ns)
 {
     struct acct_interval *in;
 
@@ -136,60 +130,104 @@ static void watched_update(BlockAcctStats *stats)
 
 /* ---- counting ---- */
 
+static inline struct acct_counts *counts_of(BlockAcctStats *stats, struct aio_turn turn,
+                                            enum BlockAcctType type)
+{
+    return &stats->slots[turn.slot].of[type];
+}
+
+static inline void start_at(BlockAcctStats *stats, BlockAcctCookie *cookie, uint64_t bytes,
+                            enum BlockAcctType type, struct aio_turn turn)
+{
+    cookie->bytes = bytes;
+    cookie->start_time_ns = turn.now_ns;
+    cookie->type = type;
+    count(&counts_of(stats, turn, type)->started, 1);
+}
+
+static NOINLINE void start_slow(BlockAcctStats *stats, BlockAcctCookie *cookie, uint64_t bytes,
+                                enum BlockAcctType type)
+{
+    start_at(stats, cookie, bytes, type, aio_turn_slow());
+}
+
 void block_acct_start(BlockAcctStats *stats, BlockAcctCookie *cookie, uint64_t bytes,
                       enum BlockAcctType type)
 {
-    cookie->bytes = bytes;
-    cookie->type = type;
-    cookie->start_time_ns = aio_context_turn_ns();
-    count(&my_slot(stats)->started[type], 1);
+    struct aio_turn turn;
+
+    if (LIKELY(aio_turn_is_known(&turn))) {
+        start_at(stats, cookie, bytes, type, turn);
+    } else {
+        start_slow(stats, cookie, bytes, type);
+    }
 }
 
-static void ended(BlockAcctStats *stats, struct acct_slot *slot, const BlockAcctCookie *cookie,
-                  bool timed)
+/* One ended that counts as activity. */
+static inline void ended(BlockAcctStats *stats, struct acct_counts *c, int64_t now_ns,
+                         const BlockAcctCookie *cookie)
 {
-    int64_t now = aio_context_turn_ns();
-    uint64_t ns = now > cookie->start_time_ns ? (uint64_t)(now - cookie->start_time_ns) : 0;
+    int64_t ns = now_ns - cookie->start_time_ns;
 
-    if (timed) {
-        count(&slot->total_ns[cookie->type], ns);
-        atomic_store_explicit(&slot->last_ns, now, memory_order_relaxed);
+    ns = ns > 0 ? ns : 0; /* it may have begun in a context that looked at the clock later */
+    count(&c->total_ns, (uint64_t)ns);
+    atomic_store_explicit(&c->last_ns, now_ns, memory_order_relaxed);
+    if (UNLIKELY(atomic_load_explicit(&stats->watched, memory_order_relaxed))) {
+        watch(stats, cookie->type, (uint64_t)ns, now_ns);
     }
-    if (UNLIKELY(atomic_load_explicit(&stats->watched, memory_order_relaxed)) && timed) {
-        watch(stats, cookie->type, ns, now);
-    }
+}
+
+static inline void done_at(BlockAcctStats *stats, const BlockAcctCookie *cookie,
+                           struct aio_turn turn)
+{
+    struct acct_counts *c = counts_of(stats, turn, cookie->type);
+
+    count(&c->ops, 1);
+    count(&c->bytes, cookie->bytes);
+    ended(stats, c, turn.now_ns, cookie);
+}
+
+static NOINLINE void done_slow(BlockAcctStats *stats, const BlockAcctCookie *cookie)
+{
+    done_at(stats, cookie, aio_turn_slow());
 }
 
 void block_acct_done(BlockAcctStats *stats, BlockAcctCookie *cookie)
 {
-    struct acct_slot *slot = my_slot(stats);
+    struct aio_turn turn;
 
-    count(&slot->ops[cookie->type], 1);
-    count(&slot->bytes[cookie->type], cookie->bytes);
-    ended(stats, slot, cookie, true);
+    if (LIKELY(aio_turn_is_known(&turn))) {
+        done_at(stats, cookie, turn);
+    } else {
+        done_slow(stats, cookie);
+    }
 }
 
 void block_acct_failed(BlockAcctStats *stats, BlockAcctCookie *cookie)
 {
-    struct acct_slot *slot = my_slot(stats);
+    struct aio_turn turn = aio_turn();
+    struct acct_counts *c = counts_of(stats, turn, cookie->type);
 
-    count(&slot->failed[cookie->type], 1);
-    ended(stats, slot, cookie, atomic_load_explicit(&stats->account_failed, memory_order_relaxed));
+    count(&c->failed, 1);
+    if (atomic_load_explicit(&stats->account_failed, memory_order_relaxed)) {
+        ended(stats, c, turn.now_ns, cookie);
+    }
 }
 
 void block_acct_invalid(BlockAcctStats *stats, enum BlockAcctType type)
 {
-    struct acct_slot *slot = my_slot(stats);
+    struct aio_turn turn = aio_turn();
+    struct acct_counts *c = counts_of(stats, turn, type);
 
-    count(&slot->invalid[type], 1);
+    count(&c->invalid, 1);
     if (atomic_load_explicit(&stats->account_invalid, memory_order_relaxed)) {
-        atomic_store_explicit(&slot->last_ns, aio_context_turn_ns(), memory_order_relaxed);
+        atomic_store_explicit(&c->last_ns, turn.now_ns, memory_order_relaxed);
     }
 }
 
 void block_acct_merge_done(BlockAcctStats *stats, enum BlockAcctType type, unsigned num_requests)
 {
-    count(&my_slot(stats)->merged[type], num_requests);
+    count(&counts_of(stats, aio_turn(), type)->merged, num_requests);
 }
 
 void block_acct_setup(BlockAcctStats *stats, bool account_invalid, bool account_failed)
@@ -210,18 +248,18 @@ void block_acct_read(BlockAcctStats *stats, struct block_acct_totals *ret_totals
     int64_t last = 0;
 
     for (unsigned i = 0; i <= OS_SLOTS; i++) {
-        const struct acct_slot *slot = &stats->slots[i];
-        int64_t slot_last = atomic_load_explicit(&slot->last_ns, memory_order_relaxed);
-
-        last = slot_last > last ? slot_last : last;
         for (int type = 0; type < BLOCK_MAX_IOTYPE; type++) {
-            t.ops[type] += get(&slot->ops[type]);
-            t.failed_ops[type] += get(&slot->failed[type]);
-            t.bytes[type] += get(&slot->bytes[type]);
-            t.invalid_ops[type] += get(&slot->invalid[type]);
-            t.merged[type] += get(&slot->merged[type]);
-            t.total_time_ns[type] += get(&slot->total_ns[type]);
-            t.in_flight[type] += get(&slot->started[type]); /* less what ended, below */
+            const struct acct_counts *c = &stats->slots[i].of[type];
+            int64_t c_last = atomic_load_explicit(&c->last_ns, memory_order_relaxed);
+
+            last = c_last > last ? c_last : last;
+            t.ops[type] += get(&c->ops);
+            t.failed_ops[type] += get(&c->failed);
+            t.bytes[type] += get(&c->bytes);
+            t.invalid_ops[type] += get(&c->invalid);
+            t.merged[type] += get(&c->merged);
+            t.total_time_ns[type] += get(&c->total_ns);
+            t.in_flight[type] += get(&c->started); /* less what ended, below */
         }
     }
     for (int type = 0; type < BLOCK_MAX_IOTYPE; type++) {

@@ -11,16 +11,21 @@
 #include "os/os.h"
 #include "os/thread.h"
 
-struct acct_slot {
-    _Atomic uint64_t started[BLOCK_MAX_IOTYPE];
-    _Atomic uint64_t ops[BLOCK_MAX_IOTYPE];
-    _Atomic uint64_t bytes[BLOCK_MAX_IOTYPE];
-    _Atomic uint64_t total_ns[BLOCK_MAX_IOTYPE];
-    _Atomic uint64_t failed[BLOCK_MAX_IOTYPE];
-    _Atomic uint64_t invalid[BLOCK_MAX_IOTYPE];
-    _Atomic uint64_t merged[BLOCK_MAX_IOTYPE];
+/* Of one kind of request in one context: a cache line. */
+struct acct_counts {
+    _Atomic uint64_t started;
+    _Atomic uint64_t ops;
+    _Atomic uint64_t bytes;
+    _Atomic uint64_t total_ns;
+    _Atomic uint64_t failed;
+    _Atomic uint64_t invalid;
+    _Atomic uint64_t merged;
     _Atomic int64_t last_ns; /* when one ended; 0: never */
 } __attribute__((aligned(64)));
+
+struct acct_slot {
+    struct acct_counts of[BLOCK_MAX_IOTYPE];
+};
 
 struct acct_window {
     int64_t start_ns;

@@ -148,31 +148,28 @@ bool blk_ref_if_alive(BlockBackend *blk);
 
 /* ---- gate.c ---- */
 
-/* Coroutine; the slow half of blk_gate_enter, with the request counted in slot. */
+/* Coroutine; with the request counted in slot: wait until the drain ends, unless it is one that may
+ * run over it. cancel NULL: not cancellable. Returns the slot it is counted in, or NULL: canceled
+ * while it waited; then the caller got a reference to blk to give back. */
 struct blk_slot *blk_gate_wait_co(BlockBackend *blk, struct blk_slot *slot, bool over_drain,
                                   struct blk_cancel *cancel);
 void blk_slot_leave_drained(BlockBackend *blk, struct blk_slot *slot);
 
-/* Count a request in flight, waiting while drained. Coroutine.
- * number      aio_context_slot of the context it runs in
- * over_drain  the control thread waits for this one: it may run while drained
- * cancel      NULL: not cancellable
- * Returns what blk_gate_leave wants, or NULL: canceled while it waited; then the caller got a
- * reference to blk to give back. */
-static inline struct blk_slot *blk_gate_enter_in(BlockBackend *blk, unsigned number,
-                                                 bool over_drain, struct blk_cancel *cancel)
+/* Count a request in flight. False: drained, and blk_gate_wait_co is to follow. */
+static inline bool blk_gate_pass(struct blk_slot *slot)
 {
-    struct blk_slot *slot = &blk->slots[number];
-
-    if (UNLIKELY(atomic_fetch_add_explicit(&slot->in_flight, 1, memory_order_acq_rel) &
-                 BLK_SLOT_DRAINED)) {
-        return blk_gate_wait_co(blk, slot, over_drain, cancel);
-    }
-    return slot;
+    return LIKELY((atomic_fetch_add_explicit(&slot->in_flight, 1, memory_order_acq_rel) &
+                   BLK_SLOT_DRAINED) == 0);
 }
+
+/* Count a request in flight, waiting while drained. Coroutine.
+ * over_drain  the control thread waits for this one: it may run while drained
+ * Returns what blk_gate_leave wants. */
 static inline struct blk_slot *blk_gate_enter(BlockBackend *blk, bool over_drain)
 {
-    return blk_gate_enter_in(blk, aio_context_slot(aio_context_current()), over_drain, NULL);
+    struct blk_slot *slot = &blk->slots[aio_context_slot(aio_context_current())];
+
+    return blk_gate_pass(slot) ? slot : blk_gate_wait_co(blk, slot, over_drain, NULL);
 }
 
 /* The opposite. blk may be gone right after the count fell, so it is not touched any more: whether
@@ -211,20 +208,23 @@ bool blk_tray_is_open(BlockBackend *blk);
 /* ---- check.c ---- */
 
 int blk_check_request_slow(BlockBackend *blk, struct bdrv_req *req);
+/* Whether a request needs no closer look. In flight. */
+static inline bool blk_request_is_plain(const BlockBackend *blk, const struct bdrv_req *req)
+{
+    int64_t size;
+    uint64_t end = req->offset + req->bytes;
+
+    if (UNLIKELY((atomic_load_explicit(&blk->special, memory_order_relaxed) | req->flags) != 0)) {
+        return false;
+    }
+    size = atomic_load_explicit(&blk->root->bs->size_bytes, memory_order_relaxed);
+    /* not for offsets and lengths that are negative, nor sizes that are */
+    return LIKELY((int64_t)(req->offset | req->bytes | end) >= 0 && (int64_t)end <= size);
+}
 /* Whether the request may go to the node: 0 or -errno; may add flags. In flight. */
 static inline int blk_check_request(BlockBackend *blk, struct bdrv_req *req)
 {
-    if (LIKELY(atomic_load_explicit(&blk->special, memory_order_relaxed) == 0 && req->flags == 0)) {
-        int64_t size = atomic_load_explicit(&blk->root->bs->size_bytes, memory_order_relaxed);
-        uint64_t end = req->offset + req->bytes;
-
-        /* not for offsets and lengths that are negative, nor sizes that are */
-        if (LIKELY((int64_t)(req->offset | req->bytes) >= 0 && (int64_t)end <= size &&
-                   (int64_t)end >= 0)) {
-            return 0;
-        }
-    }
-    return blk_check_request_slow(blk, req);
+    return LIKELY(blk_request_is_plain(blk, req)) ? 0 : blk_check_request_slow(blk, req);
 }
 /* Just the medium. In flight. */
 int blk_check_available(BlockBackend *blk);
@@ -238,7 +238,8 @@ int blk_throttle_co(BlockBackend *blk, const struct bdrv_req *req, struct blk_ca
 static inline int blk_throttle(BlockBackend *blk, const struct bdrv_req *req,
                                struct blk_cancel *cancel)
 {
-    return LIKELY(blk->throttle.group == NULL) ? 0 : blk_throttle_co(blk, req, cancel);
+    return LIKELY(!throttle_member_is_limited(&blk->throttle)) ? 0
+                                                               : blk_throttle_co(blk, req, cancel);
 }
 
 /* ---- io_co.c ---- */
@@ -253,27 +254,32 @@ int blk_ioctl_over_co(BlockBackend *blk, unsigned long request, void *buf, bool 
 
 /* A request from the arguments of the byte calls. Negative numbers become huge ones, which the
  * checks refuse. */
+static inline void blk_req_init(struct bdrv_req *req, enum bdrv_op op, int64_t offset,
+                                int64_t bytes, const struct iov_view *iov, unsigned flags)
+{
+    req->op = op;
+    req->flags = flags;
+    req->offset = (uint64_t)offset;
+    req->bytes = (uint64_t)bytes;
+    req->iov = iov != NULL ? iov->iov : NULL;
+    req->niov = iov != NULL ? iov->niov : 0;
+    req->iov_offset = 0;
+}
 static inline struct bdrv_req blk_req_iov(enum bdrv_op op, int64_t offset,
                                           const struct iov_view *iov, int flags)
 {
-    return (struct bdrv_req){
-        .op = op,
-        .flags = (unsigned)flags,
-        .offset = (uint64_t)offset,
-        .bytes = iov->bytes,
-        .iov = iov->iov,
-        .niov = iov->niov,
-    };
+    struct bdrv_req req;
+
+    blk_req_init(&req, op, offset, (int64_t)iov->bytes, iov, (unsigned)flags);
+    return req;
 }
 static inline struct bdrv_req blk_req_range(enum bdrv_op op, int64_t offset, int64_t bytes,
                                             int flags)
 {
-    return (struct bdrv_req){
-        .op = op,
-        .flags = (unsigned)flags,
-        .offset = (uint64_t)offset,
-        .bytes = (uint64_t)bytes,
-    };
+    struct bdrv_req req;
+
+    blk_req_init(&req, op, offset, bytes, NULL, (unsigned)flags);
+    return req;
 }
 
 /* ---- io_sync.c ---- */
@@ -292,33 +298,28 @@ struct blk_cancel_wait {
 /* A request of the callback door, in the room of the coroutine that serves it. */
 struct blk_aiocb {
     BlockAIOCB common;
-    Coroutine *co;
     struct blk_cancel cancel;
     struct blk_cancel_wait *cancel_waits; /* submitter's thread */
     struct blk_aio_foreign *foreign;      /* submitted by a thread that runs no context */
     struct blk_slot *slot;                /* where it counts in flight; NULL: nowhere */
     int ret;
     bool held; /* it holds a reference on the backend */
+    union {
+        struct bdrv_req req;
+        struct blk_ioctl {
+            unsigned long request;
+            void *buf;
+        } ioctl;
+    } what;
 };
 extern const AIOCBInfo blk_aiocb_info;
-
-/* What a submitting call asks for. */
-struct blk_aio_start {
-    struct coroutine_task task;
-    BlockBackend *blk;
-    BlockCompletionFunc *cb;
-    void *opaque;
-    struct bdrv_req req;
-    bool is_ioctl;
-    unsigned long ioctl_request;
-    void *ioctl_buf;
-};
 
 /* A request of a thread that runs no context: on the heap, since it outlives the call that made it
  * in a thread that does not serve it. */
 struct blk_aio_foreign {
     struct blk_aiocb acb;
-    struct blk_aio_start start;
+    Coroutine *co;
+    void (*run_co)(struct blk_aiocb *acb);
     struct os_mutex lock; /* guards the rest */
     struct os_cond cond;
     int refcnt;
@@ -326,8 +327,10 @@ struct blk_aio_foreign {
 };
 void blk_aio_foreign_unref(struct blk_aio_foreign *foreign);
 
-/* start: all but task is filled. */
-BlockAIOCB *blk_aio_submit(struct blk_aio_start *start);
+/* iov NULL: none. */
+BlockAIOCB *blk_aio_submit(BlockBackend *blk, enum bdrv_op op, int64_t offset, int64_t bytes,
+                           const struct iov_view *iov, unsigned flags, BlockCompletionFunc *cb,
+                           void *opaque);
 
 /* ---- medium.c ---- */
 /* Ask for the permissions that the settings want now. */

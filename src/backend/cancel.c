@@ -7,6 +7,7 @@
  * Either way the callback runs exactly once.
  */
 #include "backend/backend_int.h"
+#include "loop/task.h"
 
 #include <stdlib.h>
 #include <string.h>
@@ -37,7 +38,8 @@ static void cancel_own(struct blk_aiocb *acb)
 {
     struct blk_cancel_wait wait = {.next = acb->cancel_waits};
 
-    assert(coroutine_aio_context(acb->co) == aio_context_current()); /* the submitter's thread */
+    /* the submitter's thread */
+    assert(coroutine_aio_context(coroutine_of_room(acb)) == aio_context_current());
     acb->cancel_waits = &wait;
     blk_aio_cancel_async(&acb->common);
     if (!wait.done) {

@@ -11,10 +11,13 @@
  * submitting call returns.
  */
 #include "backend/backend_int.h"
+#include "loop/task.h"
 
 static AioContext *aiocb_get_aio_context(BlockAIOCB *common)
 {
-    return coroutine_aio_context(CONTAINER_OF(common, struct blk_aiocb, common)->co);
+    struct blk_aiocb *acb = CONTAINER_OF(common, struct blk_aiocb, common);
+
+    return coroutine_aio_context(acb->foreign != NULL ? acb->foreign->co : coroutine_of_room(acb));
 }
 
 const AIOCBInfo blk_aiocb_info = {
@@ -54,7 +57,7 @@ static void aio_complete(void *opaque)
 static void aio_foreign_complete(void *opaque)
 {
     struct blk_aio_foreign *foreign = opaque;
-    BlockBackend *blk = foreign->start.blk;
+    BlockBackend *blk = foreign->acb.common.blk;
 
     aio_complete(&foreign->acb);
     os_mutex_lock(&foreign->lock);
@@ -72,18 +75,17 @@ static __attribute__((noinline)) void aio_hold(struct blk_aiocb *acb)
     acb->held = acb->slot == NULL || blk_ref_if_alive(acb->common.blk);
 }
 
-static inline __attribute__((always_inline)) void aio_run_co(struct blk_aiocb *acb, unsigned number,
-                                                             struct bdrv_req *req)
+/* What a request does once it is counted in its slot (NULL: it was canceled before). */
+static __attribute__((noinline)) void aio_run_counted_co(struct blk_aiocb *acb)
 {
     BlockBackend *blk = acb->common.blk;
-    int ret;
+    struct bdrv_req *req = &acb->what.req;
+    int ret = acb->slot == NULL ? -ECANCELED : blk_check_request(blk, req);
 
-    acb->slot = blk_gate_enter_in(blk, number, false, &acb->cancel);
-    ret = UNLIKELY(acb->slot == NULL) ? -ECANCELED : blk_check_request(blk, req);
-    if (LIKELY(ret >= 0)) {
+    if (ret >= 0) {
         ret = blk_throttle(blk, req, &acb->cancel);
     }
-    if (LIKELY(ret >= 0)) {
+    if (ret >= 0) {
         ret = bdrv_edge_request_co(blk->root, req);
     } else {
         aio_hold(acb);
@@ -91,57 +93,70 @@ static inline __attribute__((always_inline)) void aio_run_co(struct blk_aiocb *a
     acb->ret = ret;
 }
 
-static void aio_run_ioctl_co(struct blk_aiocb *acb, unsigned number, unsigned long request,
-                             void *buf)
+static __attribute__((noinline)) void aio_run_drained_co(struct blk_aiocb *acb)
+{
+    acb->slot = blk_gate_wait_co(acb->common.blk, acb->slot, false, &acb->cancel);
+    aio_run_counted_co(acb);
+}
+
+/* The whole of a request; its slot is set. What needs care is done elsewhere, last, so that the
+ * others need no frame for it. */
+static void aio_run_co(struct blk_aiocb *acb)
+{
+    BlockBackend *blk = acb->common.blk;
+    struct bdrv_req *req = &acb->what.req;
+
+    if (UNLIKELY(!blk_gate_pass(acb->slot))) {
+        aio_run_drained_co(acb);
+    } else if (LIKELY(blk_request_is_plain(blk, req) &&
+                      !throttle_member_is_limited(&blk->throttle))) {
+        acb->ret = bdrv_edge_request_co(blk->root, req);
+    } else {
+        aio_run_counted_co(acb);
+    }
+}
+
+static void aio_run_ioctl_co(struct blk_aiocb *acb)
 {
     BlockBackend *blk = acb->common.blk;
     int ret;
 
-    acb->slot = blk_gate_enter_in(blk, number, false, &acb->cancel);
+    if (!blk_gate_pass(acb->slot)) {
+        acb->slot = blk_gate_wait_co(blk, acb->slot, false, &acb->cancel);
+    }
     ret = acb->slot == NULL ? -ECANCELED : blk_check_available(blk);
     if (ret >= 0) {
-        ret = bdrv_edge_ioctl_co(blk->root, request, buf);
+        ret = bdrv_edge_ioctl_co(blk->root, acb->what.ioctl.request, acb->what.ioctl.buf);
     } else {
         aio_hold(acb);
     }
     acb->ret = ret;
 }
 
-/* Field by field: clearing what is set right after would be counted in every request. */
-static inline void aio_init(struct blk_aiocb *acb, const struct blk_aio_start *start, Coroutine *co)
+static void aio_entry(void *room)
+{
+    aio_run_co(room);
+}
+
+static void aio_ioctl_entry(void *room)
+{
+    aio_run_ioctl_co(room);
+}
+
+/* All but what it does. Field by field: clearing what is set right after would be counted in every
+ * request. */
+static inline __attribute__((always_inline)) void aio_init(struct blk_aiocb *acb, BlockBackend *blk,
+                                                           BlockCompletionFunc *cb, void *opaque)
 {
     acb->common.aiocb_info = &blk_aiocb_info;
-    acb->common.blk = start->blk;
-    acb->common.cb = start->cb;
-    acb->common.opaque = start->opaque;
+    acb->common.blk = blk;
+    acb->common.cb = cb;
+    acb->common.opaque = opaque;
     acb->common.refcnt = 1;
-    acb->co = co;
     acb->cancel = (struct blk_cancel){0};
     acb->cancel_waits = NULL;
     acb->foreign = NULL;
     acb->held = false;
-}
-
-/* start is the submitting call's and gone when that has returned, so what is needed after the first
- * wait is copied. */
-static void aio_entry(void *opaque)
-{
-    struct blk_aio_start *start = opaque;
-    struct blk_aiocb *acb = start->task.room;
-    struct bdrv_req req = start->req;
-
-    _Static_assert(sizeof(*acb) <= COROUTINE_ROOM_BYTES, "the handle fits its room");
-    aio_init(acb, start, start->task.co);
-    aio_run_co(acb, start->task.slot, &req);
-}
-
-static void aio_ioctl_entry(void *opaque)
-{
-    struct blk_aio_start *start = opaque;
-    struct blk_aiocb *acb = start->task.room;
-
-    aio_init(acb, start, start->task.co);
-    aio_run_ioctl_co(acb, start->task.slot, start->ioctl_request, start->ioctl_buf);
 }
 
 void blk_aio_foreign_unref(struct blk_aio_foreign *foreign)
@@ -161,129 +176,142 @@ void blk_aio_foreign_unref(struct blk_aio_foreign *foreign)
 static void aio_foreign_entry(void *opaque)
 {
     struct blk_aio_foreign *foreign = opaque;
-    unsigned number = aio_context_slot(aio_context_current());
+    struct blk_aiocb *acb = &foreign->acb;
 
     coroutine_set_farewell(aio_foreign_complete, foreign);
-    if (foreign->start.is_ioctl) {
-        aio_run_ioctl_co(&foreign->acb, number, foreign->start.ioctl_request,
-                         foreign->start.ioctl_buf);
-    } else {
-        aio_run_co(&foreign->acb, number, &foreign->start.req);
-    }
+    acb->slot = &acb->common.blk->slots[aio_context_slot(aio_context_current())];
+    foreign->run_co(acb);
 }
 
-static __attribute__((noinline)) BlockAIOCB *aio_submit_foreign(const struct blk_aio_start *start)
+/* NULL: this thread runs a context, so there is no memory; or there is none here. */
+static struct blk_aio_foreign *aio_foreign_new(BlockBackend *blk, BlockCompletionFunc *cb,
+                                               void *opaque, void (*run_co)(struct blk_aiocb *acb))
 {
-    struct blk_aio_foreign *foreign = malloc(sizeof(*foreign));
-    AioContext *home;
-    Coroutine *co;
+    struct blk_aio_foreign *foreign =
+        aio_context_current() == NULL ? malloc(sizeof(*foreign)) : NULL;
 
     if (foreign == NULL) {
         return NULL;
     }
-    co = coroutine_create(aio_foreign_entry, foreign);
-    if (co == NULL) {
+    foreign->co = coroutine_create(aio_foreign_entry, foreign);
+    if (foreign->co == NULL) {
         free(foreign);
         return NULL;
     }
-    foreign->start = *start;
-    aio_init(&foreign->acb, start, co);
+    aio_init(&foreign->acb, blk, cb, opaque);
     foreign->acb.foreign = foreign;
+    foreign->run_co = run_co;
     foreign->refcnt = 1;
     foreign->done = false;
     os_mutex_init(&foreign->lock);
     os_cond_init(&foreign->cond);
-    blk_ref(start->blk); /* not counted in flight until it runs */
-    home = blk_home_context_ref(start->blk);
-    aio_co_schedule(home, co);
+    return foreign;
+}
+
+static BlockAIOCB *aio_foreign_submit(struct blk_aio_foreign *foreign)
+{
+    BlockBackend *blk = foreign->acb.common.blk;
+    AioContext *home;
+
+    blk_ref(blk); /* not counted in flight until it runs */
+    home = blk_home_context_ref(blk);
+    aio_co_schedule(home, foreign->co);
     aio_context_unref(home);
     return &foreign->acb.common;
 }
 
-static inline __attribute__((always_inline)) BlockAIOCB *aio_submit(struct blk_aio_start *start,
-                                                                    CoroutineEntry *entry)
+static __attribute__((noinline)) BlockAIOCB *
+aio_submit_elsewhere(BlockBackend *blk, enum bdrv_op op, int64_t offset, int64_t bytes,
+                     const struct iov_view *iov, unsigned flags, BlockCompletionFunc *cb,
+                     void *opaque)
 {
-    start->task.entry = entry;
-    start->task.farewell = aio_complete;
-    if (UNLIKELY(!coroutine_run_task(&start->task))) {
-        return aio_context_current() == NULL ? aio_submit_foreign(start) : NULL;
+    struct blk_aio_foreign *foreign = aio_foreign_new(blk, cb, opaque, aio_run_co);
+
+    if (foreign == NULL) {
+        return NULL;
     }
-    return &((struct blk_aiocb *)start->task.room)->common;
+    blk_req_init(&foreign->acb.what.req, op, offset, bytes, iov, flags);
+    return aio_foreign_submit(foreign);
 }
 
-BlockAIOCB *blk_aio_submit(struct blk_aio_start *start)
-{
-    return aio_submit(start, aio_entry);
-}
-
-/* The same, made part of the caller, for those that count instructions. */
+/* Part of each caller, for those that count instructions: what it does is written once, into the
+ * room of its coroutine. iov NULL: none. */
 static inline __attribute__((always_inline)) BlockAIOCB *
-aio_submit_iov(enum bdrv_op op, BlockBackend *blk, int64_t offset, const struct iov_view *iov,
-               int flags, BlockCompletionFunc *cb, void *opaque)
+aio_submit(BlockBackend *blk, enum bdrv_op op, int64_t offset, int64_t bytes,
+           const struct iov_view *iov, unsigned flags, BlockCompletionFunc *cb, void *opaque)
 {
-    struct blk_aio_start start;
+    unsigned number;
+    struct blk_aiocb *acb = coroutine_task_begin(aio_entry, aio_complete, &number);
 
-    start.blk = blk;
-    start.cb = cb;
-    start.opaque = opaque;
-    start.req = blk_req_iov(op, offset, iov, flags);
-    start.is_ioctl = false;
-    return aio_submit(&start, aio_entry);
+    _Static_assert(sizeof(*acb) <= COROUTINE_ROOM_BYTES, "the handle fits its room");
+    if (UNLIKELY(acb == NULL)) {
+        return aio_submit_elsewhere(blk, op, offset, bytes, iov, flags, cb, opaque);
+    }
+    aio_init(acb, blk, cb, opaque);
+    acb->slot = &blk->slots[number];
+    blk_req_init(&acb->what.req, op, offset, bytes, iov, flags);
+    coroutine_task_run(acb);
+    return &acb->common;
+}
+
+BlockAIOCB *blk_aio_submit(BlockBackend *blk, enum bdrv_op op, int64_t offset, int64_t bytes,
+                           const struct iov_view *iov, unsigned flags, BlockCompletionFunc *cb,
+                           void *opaque)
+{
+    return aio_submit(blk, op, offset, bytes, iov, flags, cb, opaque);
 }
 
 BlockAIOCB *blk_aio_preadv(BlockBackend *blk, int64_t offset, const struct iov_view *iov, int flags,
                            BlockCompletionFunc *cb, void *opaque)
 {
-    return aio_submit_iov(BDRV_OP_READ, blk, offset, iov, flags, cb, opaque);
+    return aio_submit(blk, BDRV_OP_READ, offset, (int64_t)iov->bytes, iov, (unsigned)flags, cb,
+                      opaque);
 }
 
 BlockAIOCB *blk_aio_pwritev(BlockBackend *blk, int64_t offset, const struct iov_view *iov,
                             int flags, BlockCompletionFunc *cb, void *opaque)
 {
-    return aio_submit_iov(BDRV_OP_WRITE, blk, offset, iov, flags, cb, opaque);
+    return aio_submit(blk, BDRV_OP_WRITE, offset, (int64_t)iov->bytes, iov, (unsigned)flags, cb,
+                      opaque);
 }
 
 BlockAIOCB *blk_aio_pwrite_zeroes(BlockBackend *blk, int64_t offset, int64_t bytes, int flags,
                                   BlockCompletionFunc *cb, void *opaque)
 {
-    struct blk_aio_start start = {.blk = blk,
-                                  .cb = cb,
-                                  .opaque = opaque,
-                                  .req = blk_req_range(BDRV_OP_WRITE_ZEROES, offset, bytes, flags)};
-
-    return blk_aio_submit(&start);
+    return blk_aio_submit(blk, BDRV_OP_WRITE_ZEROES, offset, bytes, NULL, (unsigned)flags, cb,
+                          opaque);
 }
 
 BlockAIOCB *blk_aio_pdiscard(BlockBackend *blk, int64_t offset, int64_t bytes,
                              BlockCompletionFunc *cb, void *opaque)
 {
-    struct blk_aio_start start = {.blk = blk,
-                                  .cb = cb,
-                                  .opaque = opaque,
-                                  .req = blk_req_range(BDRV_OP_DISCARD, offset, bytes, 0)};
-
-    return blk_aio_submit(&start);
+    return blk_aio_submit(blk, BDRV_OP_DISCARD, offset, bytes, NULL, 0, cb, opaque);
 }
 
 BlockAIOCB *blk_aio_flush(BlockBackend *blk, BlockCompletionFunc *cb, void *opaque)
 {
-    struct blk_aio_start start = {
-        .blk = blk, .cb = cb, .opaque = opaque, .req = {.op = BDRV_OP_FLUSH}};
-
-    return blk_aio_submit(&start);
+    return blk_aio_submit(blk, BDRV_OP_FLUSH, 0, 0, NULL, 0, cb, opaque);
 }
 
 BlockAIOCB *blk_aio_ioctl(BlockBackend *blk, unsigned long req, void *buf, BlockCompletionFunc *cb,
                           void *opaque)
 {
-    struct blk_aio_start start = {
-        .blk = blk,
-        .cb = cb,
-        .opaque = opaque,
-        .ioctl_request = req,
-        .ioctl_buf = buf,
-        .is_ioctl = true,
-    };
+    const struct blk_ioctl ioctl = {.request = req, .buf = buf};
+    unsigned number;
+    struct blk_aiocb *acb = coroutine_task_begin(aio_ioctl_entry, aio_complete, &number);
 
-    return aio_submit(&start, aio_ioctl_entry);
+    if (acb == NULL) {
+        struct blk_aio_foreign *foreign = aio_foreign_new(blk, cb, opaque, aio_run_ioctl_co);
+
+        if (foreign == NULL) {
+            return NULL;
+        }
+        foreign->acb.what.ioctl = ioctl;
+        return aio_foreign_submit(foreign);
+    }
+    aio_init(acb, blk, cb, opaque);
+    acb->slot = &blk->slots[number];
+    acb->what.ioctl = ioctl;
+    coroutine_task_run(acb);
+    return &acb->common;
 }

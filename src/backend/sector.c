@@ -111,16 +111,10 @@ int blk_co_write_zeroes(BlockBackend *blk, int64_t sector_num, int nb_sectors, i
 static BlockAIOCB *sector_aio(BlockBackend *blk, const struct bdrv_req *req,
                               const struct iov_view *iov, BlockCompletionFunc *cb, void *opaque)
 {
-    struct blk_aio_start start = {.blk = blk, .cb = cb, .opaque = opaque, .req = *req};
+    unsigned mismatch = iov != NULL && iov->bytes != req->bytes ? REQ_MISMATCH : 0;
 
-    if (iov != NULL) {
-        start.req.iov = iov->iov;
-        start.req.niov = iov->niov;
-        if (iov->bytes != req->bytes) {
-            start.req.flags |= REQ_MISMATCH;
-        }
-    }
-    return blk_aio_submit(&start);
+    return blk_aio_submit(blk, req->op, (int64_t)req->offset, (int64_t)req->bytes, iov,
+                          req->flags | mismatch, cb, opaque);
 }
 
 BlockAIOCB *blk_aio_write_zeroes(BlockBackend *blk, int64_t sector_num, int nb_sectors, int flags,

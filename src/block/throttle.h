@@ -41,11 +41,18 @@ TAILQ_HEAD(throttle_waiters, throttle_waiter);
 /* One user of a group. The group's lock guards all but the group pointer, which changes only while
  * no request of the member is under way. */
 struct throttle_member {
+    _Atomic bool limited;               /* some limit of the group is set; written under the lock */
     ThrottleGroup *group;               /* counted; NULL: not throttled */
     struct throttle_waiters waiting[2]; /* by is_write */
     unsigned bypass;                    /* above zero: its requests do not wait */
     TAILQ_ENTRY(throttle_member) in_group;
 };
+
+/* Whether requests may have to wait at all: no lock. */
+static inline bool throttle_member_is_limited(const struct throttle_member *m)
+{
+    return atomic_load_explicit(&m->limited, memory_order_relaxed);
+}
 
 void throttle_member_init(struct throttle_member *m);
 /* Takes a reference to group. Control thread, no request under way. */

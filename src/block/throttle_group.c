@@ -105,12 +105,25 @@ ThrottleGroup *throttle_group_find(Platter *pl, const char *name)
     return group;
 }
 
+/* Under the group's lock. */
+static void member_update(struct throttle_member *m, ThrottleGroup *group)
+{
+    bool limited = throttle_limits(&group->ts, false) || throttle_limits(&group->ts, true);
+
+    atomic_store_explicit(&m->limited, limited, memory_order_relaxed);
+}
+
 static void group_set(ThrottleGroup *group, const struct throttle_config *config)
 {
+    struct throttle_member *m;
+
     throttle_state_init(&group->ts, config, aio_clock_ns());
     for (int w = 0; w < 2; w++) {
         atomic_store_explicit(&group->active[w], throttle_limits(&group->ts, w),
                               memory_order_relaxed);
+    }
+    TAILQ_FOREACH (m, &group->members, in_group) {
+        member_update(m, group);
     }
 }
 
@@ -401,6 +414,7 @@ void throttle_member_join(struct throttle_member *m, ThrottleGroup *group)
     m->group = group;
     os_mutex_lock(&group->lock);
     TAILQ_INSERT_TAIL(&group->members, m, in_group);
+    member_update(m, group);
     os_mutex_unlock(&group->lock);
 }
 
@@ -421,6 +435,7 @@ void throttle_member_leave(struct throttle_member *m)
     TAILQ_REMOVE(&group->members, m, in_group);
     os_mutex_unlock(&group->lock);
     m->group = NULL;
+    atomic_store_explicit(&m->limited, false, memory_order_relaxed);
     throttle_group_unref(group);
 }
 

@@ -15,6 +15,7 @@
 #include <string.h>
 
 #include "loop/internal.h"
+#include "loop/task.h"
 #include "os/os.h"
 #include "util/error.h"
 
@@ -83,7 +84,7 @@ static void context_free(AioContext *ctx)
     }
     workers_free(ctx->workers);
     aio_bhs_free(ctx);
-    aio_stack_credit_free(ctx);
+    aio_idle_free(ctx);
     if (ctx->poller) {
         ctx->poller->close(ctx);
     }
@@ -155,7 +156,7 @@ unsigned aio_context_slot(const AioContext *ctx)
 void aio_context_set_budget(AioContext *ctx, struct mem_budget *budget)
 {
     if (budget != ctx->budget) {
-        aio_stack_credit_free(ctx);
+        aio_idle_free(ctx);
         ctx->budget = budget;
     }
 }
@@ -257,7 +258,13 @@ static bool ready_run(AioContext *ctx)
             ctx->ready_tail = 0;
         }
         ctx->ready_n--;
-        coroutine_go_on(co);
+        if (LIKELY(co->ended)) {
+            co->ended = false;
+            co->farewell(co->opaque);
+            coroutine_recycle(ctx, co);
+        } else {
+            coroutine_enter(co);
+        }
     }
     return true;
 }
@@ -356,17 +363,16 @@ bool aio_poll(AioContext *ctx, bool blocking)
     return progress;
 }
 
-int64_t aio_context_turn_ns(void)
+struct aio_turn aio_turn_slow(void)
 {
     AioContext *ctx = loop_tls.ctx;
+    int64_t now_ns = aio_clock_ns();
 
-    if (UNLIKELY(ctx == NULL)) {
-        return aio_clock_ns();
+    if (ctx == NULL) {
+        return (struct aio_turn){.now_ns = now_ns, .slot = OS_SLOTS};
     }
-    if (ctx->turn_ns == 0) {
-        ctx->turn_ns = aio_clock_ns();
-    }
-    return ctx->turn_ns;
+    ctx->turn_ns = now_ns;
+    return (struct aio_turn){.now_ns = now_ns, .slot = ctx->slot};
 }
 
 void aio_wait_while(AioContext *ctx, bool (*cond)(void *opaque), void *opaque)

@@ -3,8 +3,8 @@
  * Coroutines: stacks, the thread's pool of them, enter, yield and wake.
  *
  * A coroutine is one mapping: guard page, stack, and at the top the struct itself. One that ends
- * goes to the pool of the thread it ended in with its loop in coroutine_main suspended, so the
- * next use is an ordinary switch.
+ * stays with the context it ended in, or goes to the pool of the thread, with its loop in
+ * coroutine_main suspended, so the next use is an ordinary switch.
  *
  * Who may touch a suspended coroutine: only the thread of its context enters it. A wake from
  * another thread links it into that context's list and nothing else, so its enterer may still look
@@ -21,12 +21,12 @@
 #include "loop/coroutine_switch.h"
 #include "loop/internal.h"
 #include "loop/sanitizer.h"
+#include "loop/task.h"
 #include "os/os.h"
 #include "util/budget.h"
 #include "util/mem.h"
 
 #define POOL_BASE 128 /* idle coroutines a thread keeps without being asked */
-#define CREDIT_MAX 64 /* idle stacks a context keeps charged */
 #define COLOURS 16    /* stacks start at different cache lines, else all tops share one set */
 #define COLOUR_BYTES 192u
 
@@ -154,45 +154,15 @@ void coroutine_pool_reserve(int n)
     }
 }
 
-/* ---- the budget: a stack is charged while it is in use ---- */
+/* ---- the budget: a stack is charged while it is in use or a context keeps it ---- */
 
-static __attribute__((noinline)) bool budget_charge(AioContext *ctx)
-{
-    if (ctx->stack_credit > 0) {
-        ctx->stack_credit--;
-        return true;
-    }
-    return mem_budget_take(ctx->budget, CO_STACK_CHARGE_BYTES);
-}
-
-static inline void budget_release(AioContext *ctx, Coroutine *co)
-{
-    if (LIKELY(ctx && ctx->budget == co->budget && ctx->stack_credit < CREDIT_MAX)) {
-        ctx->stack_credit++;
-    } else {
-        mem_budget_give(co->budget, CO_STACK_CHARGE_BYTES);
-    }
-}
-
-void aio_stack_credit_free(AioContext *ctx)
-{
-    if (ctx->stack_credit > 0) {
-        mem_budget_give(ctx->budget, (uint64_t)ctx->stack_credit * CO_STACK_CHARGE_BYTES);
-        ctx->stack_credit = 0;
-    }
-}
-
-/* ---- the calls ---- */
-
-/* The pool is empty, or a budget is to be asked. */
-static __attribute__((noinline)) Coroutine *coroutine_take_slow(void)
+__attribute__((noinline)) Coroutine *coroutine_take_slow(void)
 {
     struct loop_tls *t = &loop_tls;
-    AioContext *ctx = t->ctx;
-    struct mem_budget *budget = ctx ? ctx->budget : 0;
+    struct mem_budget *budget = t->ctx ? t->ctx->budget : 0;
     Coroutine *co = t->pool;
 
-    if (budget && !budget_charge(ctx)) {
+    if (budget && !mem_budget_take(budget, CO_STACK_CHARGE_BYTES)) {
         return 0;
     }
     if (co) {
@@ -211,39 +181,58 @@ static __attribute__((noinline)) Coroutine *coroutine_take_slow(void)
     return co;
 }
 
-/* A coroutine for this thread, its stack charged. */
-static inline Coroutine *coroutine_take(struct loop_tls *t)
+__attribute__((noinline)) void coroutine_let_go(Coroutine *co)
 {
-    AioContext *ctx = t->ctx;
-    Coroutine *co = t->pool;
-    struct mem_budget *budget = 0;
+    struct loop_tls *t = &loop_tls;
 
-    if (UNLIKELY(!co || !ctx)) {
+    if (co->budget) {
+        mem_budget_give(co->budget, CO_STACK_CHARGE_BYTES);
+    }
+    if (t->pool_room > 0) {
+        co->next = t->pool;
+        t->pool = co;
+        t->pool_room--;
+    } else {
+        coroutine_destroy(co);
+    }
+}
+
+void aio_idle_free(AioContext *ctx)
+{
+    while (ctx->idle) {
+        Coroutine *co = ctx->idle;
+
+        ctx->idle = co->next;
+        ctx->idle_n--;
+        coroutine_let_go(co);
+    }
+}
+
+/* A coroutine for this thread, its stack charged. */
+static inline Coroutine *coroutine_take(AioContext *ctx)
+{
+    Coroutine *co = ctx ? ctx->idle : 0;
+
+    if (UNLIKELY(!co)) {
         return coroutine_take_slow();
     }
-    if (ctx->budget) {
-        if (UNLIKELY(ctx->stack_credit == 0)) {
-            return coroutine_take_slow();
-        }
-        ctx->stack_credit--;
-        budget = ctx->budget;
-    }
-    t->pool = co->next;
-    t->pool_room++;
-    co->budget = budget;
+    ctx->idle = co->next;
+    ctx->idle_n--;
     return co;
 }
 
+/* ---- the calls ---- */
+
 Coroutine *coroutine_create(CoroutineEntry *entry, void *opaque)
 {
-    struct loop_tls *t = &loop_tls;
-    Coroutine *co = coroutine_take(t);
+    AioContext *ctx = loop_tls.ctx;
+    Coroutine *co = coroutine_take(ctx);
 
     if (LIKELY(co)) {
         co->entry = entry;
         co->opaque = opaque;
         co->farewell = 0;
-        atomic_store_explicit(&co->ctx, t->ctx, memory_order_relaxed);
+        atomic_store_explicit(&co->ctx, ctx, memory_order_relaxed);
     }
     return co;
 }
@@ -251,21 +240,6 @@ Coroutine *coroutine_create(CoroutineEntry *entry, void *opaque)
 static __attribute__((noinline)) void coroutine_moved(Coroutine *co)
 {
     aio_co_schedule(co->move_to, co);
-}
-
-/* Back to the pool of this thread. */
-static inline void coroutine_recycle(struct loop_tls *t, Coroutine *co)
-{
-    if (co->budget) {
-        budget_release(t->ctx, co);
-    }
-    if (LIKELY(t->pool_room > 0)) {
-        co->next = t->pool;
-        t->pool = co;
-        t->pool_room--;
-    } else {
-        coroutine_destroy(co);
-    }
 }
 
 void coroutine_set_farewell(void (*farewell)(void *opaque), void *opaque)
@@ -302,49 +276,25 @@ void coroutine_enter(Coroutine *co)
         if (co->farewell) {
             co->farewell(co->opaque);
         }
-        coroutine_recycle(t, co);
+        coroutine_recycle(t->ctx, co);
     } else if (UNLIKELY(why == CO_MOVED)) {
         coroutine_moved(co);
     }
 }
 
-bool coroutine_run_task(struct coroutine_task *task)
+void coroutine_task_run(void *room)
 {
-    struct loop_tls *t = &loop_tls;
-    AioContext *ctx = t->ctx;
-    Coroutine *co = LIKELY(ctx) ? coroutine_take(t) : 0;
-    enum co_switched why;
+    Coroutine *co = coroutine_of_room(room);
+    enum co_switched why = coroutine_switch_to(&loop_tls, co);
 
-    if (UNLIKELY(!co)) {
-        return false;
-    }
-    co->entry = task->entry;
-    co->opaque = task;
-    co->farewell = task->farewell;
-    task->slot = ctx->slot;
-    task->co = co;
-    task->room = co->room;
-    atomic_store_explicit(&co->ctx, ctx, memory_order_relaxed);
-    why = coroutine_switch_to(t, co);
-    co->opaque = co->room;
-    if (why == CO_ENDED) {
+    if (LIKELY(why == CO_ENDED)) { /* without having waited, so it is where it began */
+        AioContext *ctx = atomic_load_explicit(&co->ctx, memory_order_relaxed);
+
         co->ended = true;
         aio_ready_push(ctx, co);
         aio_kick(ctx);
     } else if (UNLIKELY(why == CO_MOVED)) {
         coroutine_moved(co);
-    }
-    return true;
-}
-
-void coroutine_go_on(Coroutine *co)
-{
-    if (co->ended) {
-        co->ended = false;
-        co->farewell(co->opaque);
-        coroutine_recycle(&loop_tls, co);
-    } else {
-        coroutine_enter(co);
     }
 }
 

@@ -31,6 +31,9 @@ struct workers;
 
 /* ---- coroutines ---- */
 
+/* What a request may keep in the coroutine that serves it (task.h). */
+#define COROUTINE_ROOM_BYTES 160
+
 struct Coroutine {
     void *sp;        /* where it goes on, while it does not run */
     void *caller_sp; /* where its enterer goes on, while it runs; else NULL */
@@ -66,7 +69,7 @@ enum co_switched { CO_YIELDED, CO_ENDED, CO_MOVED };
 struct loop_tls {
     Coroutine *self;
     AioContext *ctx;
-    Coroutine *pool; /* idle coroutines */
+    Coroutine *pool; /* idle coroutines that no context keeps */
     int pool_room;   /* how many more the pool takes */
     unsigned colour;
     bool exit_hooked;
@@ -196,7 +199,8 @@ struct AioContext {
     int64_t workers_idle_ns; /* how long one waits for work before it ends */
     unsigned ring_entries;
     struct mem_budget *budget;
-    unsigned stack_credit; /* stacks charged to budget and idle */
+    Coroutine *idle; /* coroutines charged to budget, the one that ended last first */
+    unsigned idle_n;
 
     /* set at creation */
     unsigned slot;
@@ -249,8 +253,25 @@ static inline void aio_ready_push(AioContext *ctx, Coroutine *co)
 /* event_fd has fired (must_read: and is still to be read). */
 void aio_notify_drain(AioContext *ctx, bool must_read);
 
-/* Go on with what is in the ready list: enter it, or run its farewell. */
-void coroutine_go_on(Coroutine *co);
+/* The context has no idle coroutine: one of the thread's, or a new one, charged. NULL: no memory.
+ */
+Coroutine *coroutine_take_slow(void);
+/* Give the charge back, and co to the thread's pool. */
+void coroutine_let_go(Coroutine *co);
+
+#define CO_IDLE_MAX 64 /* that a context keeps */
+
+/* co has ended in the thread that runs ctx (NULL: it runs none). */
+static inline void coroutine_recycle(AioContext *ctx, Coroutine *co)
+{
+    if (LIKELY(ctx && ctx->budget == co->budget && ctx->idle_n < CO_IDLE_MAX)) {
+        co->next = ctx->idle;
+        ctx->idle = co;
+        ctx->idle_n++;
+    } else {
+        coroutine_let_go(co);
+    }
+}
 
 /* First use in the thread that runs ctx: what was asked for before goes to the poller. */
 void aio_context_start(AioContext *ctx);
@@ -264,7 +285,8 @@ bool aio_timers_run(AioContext *ctx);
 /* ns until the first timer; < 0: none. */
 int64_t aio_timers_timeout_ns(const AioContext *ctx);
 
-void aio_stack_credit_free(AioContext *ctx);
+/* Let the idle coroutines go. */
+void aio_idle_free(AioContext *ctx);
 
 /* ---- engines ---- */
 

@@ -5,14 +5,13 @@
 #include <errno.h>
 #include <stdatomic.h>
 
-#include "loop/context.h"
+#include "loop/task.h"
 #include "os/os.h"
 #include "util/budget.h"
 
 enum step { AT_ONCE, WAITS, MOVES, STARTS_ANOTHER };
 
 struct job {
-    struct coroutine_task task; /* first */
     enum step step;
     AioContext *to;
     atomic_int *done;
@@ -24,7 +23,7 @@ struct job {
 struct job_room {
     atomic_int *done;
     AioContext *ctx;
-    Coroutine *co;
+    const struct job *job; /* borrowed until the first wait */
     unsigned slot;
     uint8_t rest[COROUTINE_ROOM_BYTES - 32];
 };
@@ -47,25 +46,32 @@ static void job_entry(void *opaque);
 
 static bool job_run(struct job *job)
 {
-    job->task = (struct coroutine_task){.entry = job_entry, .farewell = job_farewell};
-    return coroutine_run_task(&job->task);
+    unsigned slot;
+    struct job_room *room = coroutine_task_begin(job_entry, job_farewell, &slot);
+
+    if (room == NULL) {
+        return false;
+    }
+    room->job = job;
+    room->slot = slot;
+    coroutine_task_run(room);
+    return true;
 }
 
 static void job_entry(void *opaque)
 {
-    struct job job = *(struct job *)opaque; /* borrowed until the first wait */
-    struct job_room *room = job.task.room;
+    struct job_room *room = opaque;
+    struct job job = *room->job;
     struct job another = {.step = AT_ONCE, .done = job.done};
 
-    assert_ptr_equal(job.task.co, coroutine_self());
-    assert_int_equal(job.task.slot, aio_context_slot(aio_context_current()));
+    assert_ptr_equal(coroutine_of_room(room), coroutine_self());
+    assert_int_equal(room->slot, aio_context_slot(aio_context_current()));
     if (job.ran) {
         *job.ran = true;
     }
-    room->slot = job.task.slot;
     room->done = job.done;
     for (size_t i = 0; i < sizeof(room->rest); i++) {
-        room->rest[i] = (uint8_t)(i + job.task.slot);
+        room->rest[i] = (uint8_t)(i + room->slot);
     }
     if (job.step == WAITS) {
         for (int i = 0; i < 3; i++) {
@@ -79,7 +85,7 @@ static void job_entry(void *opaque)
 
         assert_true(job_run(&another));
         assert_int_equal(atomic_load(job.done), before);
-        assert_ptr_equal(coroutine_self(), job.task.co);
+        assert_ptr_equal(coroutine_self(), coroutine_of_room(room));
     }
     room->ctx = aio_context_current();
 }
