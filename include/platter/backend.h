@@ -99,8 +99,6 @@ void blk_invalidate_cache(BlockBackend *blk, Error **errp); /* [control] */
  * write and resize when the node is writable; shares all. 0 or -EPERM with a text naming both.
  * [control] */
 int blk_set_perm(BlockBackend *blk, uint64_t perm, uint64_t shared_perm, Error **errp);
-/* What it shares alone; what it needs stays (also the default). May poll. 0 or -EPERM. [control] */
-int blk_set_shared_perm(BlockBackend *blk, uint64_t shared_perm, Error **errp);
 void blk_get_perm(const BlockBackend *blk, uint64_t *ret_perm, uint64_t *ret_shared_perm);
 
 /* ---- 2.3 device attach ---- [control] */

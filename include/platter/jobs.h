@@ -45,9 +45,9 @@ struct job_commit_options {
 };
 /* The job "commit", in bytes of the disk. It copies, makes the base durable, and at its end empties
  * the layer: cut off or failed at any time, the disk reads as before. It keeps its own references.
- * Meanwhile nobody else may write to the disks, by permission; they stay the media of their
- * backends, or the job fails. Also EINVAL (empty_top with several layers), ENOMEDIUM, EBUSY (other
- * jobs use the disks), EPERM (others write to them). */
+ * Meanwhile nobody else may write to the disks, their own backends neither (EPERM); should one get
+ * another medium, the job goes on with the one it began with. Also EINVAL (empty_top with several
+ * layers), ENOMEDIUM, EBUSY (other jobs use the disks), EPERM (others write to them). */
 Job *job_commit_start(Platter *pl, const struct job_start *start,
                       const struct job_commit_options *options, Error **errp);
 

@@ -25,6 +25,7 @@
 #include <platter/backend.h>
 
 #include "backend/accounting_int.h"
+#include "backend/lend.h"
 #include "block/instance.h"
 #include "block/node.h"
 #include "block/throttle.h"
@@ -114,6 +115,7 @@ struct BlockBackend {
     bool perm_set;           /* perm and shared were chosen by blk_set_perm */
     uint64_t perm;
     uint64_t shared;
+    enum blk_lent lent;
     bool wce;
     bool read_only_set;
     bool read_only;

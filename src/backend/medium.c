@@ -74,6 +74,9 @@ static uint64_t perm_wanted(const BlockBackend *blk, const BlockDriverState *bs)
 {
     uint64_t perm = BDRV_PERM_CONSISTENT_READ;
 
+    if (blk->lent == BLK_LENT) {
+        return blk->perm_set ? blk->perm & perm : perm;
+    }
     if (blk->perm_set) {
         return blk->perm;
     }
@@ -81,6 +84,11 @@ static uint64_t perm_wanted(const BlockBackend *blk, const BlockDriverState *bs)
         perm |= BDRV_PERM_WRITE | BDRV_PERM_RESIZE;
     }
     return perm;
+}
+
+static uint64_t shared_wanted(const BlockBackend *blk)
+{
+    return blk->lent == BLK_NOT_LENT ? blk->shared : BDRV_PERM_ALL;
 }
 
 /* Make edge (NULL: none) the root, with what follows from that. Drained, nothing in flight. */
@@ -96,8 +104,8 @@ static void root_set(BlockBackend *blk, BdrvEdge *edge)
 
 static BdrvEdge *root_attach(BlockBackend *blk, BlockDriverState *bs, Error **errp)
 {
-    return bdrv_root_attach(bs, "root", &blk_root_class, blk, perm_wanted(blk, bs), blk->shared,
-                            errp);
+    return bdrv_root_attach(bs, "root", &blk_root_class, blk, perm_wanted(blk, bs),
+                            shared_wanted(blk), errp);
 }
 
 /* The errno of a failure that may have left no Error to ask (errp NULL). */
@@ -201,7 +209,7 @@ int blk_update_perm(BlockBackend *blk, Error **errp)
         return 0;
     }
     drained = blk_drained_begin(blk);
-    ret = bdrv_root_set_perm(blk->root, perm_wanted(blk, blk->root->bs), blk->shared, errp);
+    ret = bdrv_root_set_perm(blk->root, perm_wanted(blk, blk->root->bs), shared_wanted(blk), errp);
     blk_drained_end(blk, drained);
     return ret;
 }
@@ -231,16 +239,16 @@ int blk_set_perm(BlockBackend *blk, uint64_t perm, uint64_t shared_perm, Error *
     return ret;
 }
 
-int blk_set_shared_perm(BlockBackend *blk, uint64_t shared_perm, Error **errp)
+int blk_lend(BlockBackend *blk, enum blk_lent lent, Error **errp)
 {
-    uint64_t old = blk->shared;
+    enum blk_lent old = blk->lent;
     int ret;
 
     BLK_ASSERT_CONTROL_POLLS(blk->pl);
-    blk->shared = shared_perm;
+    blk->lent = lent;
     ret = blk_update_perm(blk, errp);
     if (ret < 0) {
-        blk->shared = old;
+        blk->lent = old;
     }
     return ret;
 }

@@ -22,9 +22,9 @@
 
 struct commit {
     Job job;
-    BlockBackend **layers; /* owned; each is kept by the job; the uppermost first */
+    BlockBackend **layers; /* owned; each is the job's; the uppermost first */
     size_t count;
-    BlockBackend *base; /* the job keeps it */
+    BlockBackend *base; /* the job's */
     enum job_on_error on_error;
     bool empty_top;
     void *buf;
@@ -105,23 +105,12 @@ static int copy_data_co(struct commit *c, const struct decision *d, uint64_t off
     return ret < 0 ? failed(c, ret, false, "writing to the backing file") : 0;
 }
 
-static bool disks_are_there(const struct commit *c)
-{
-    bool there = job_has_disk(&c->job, c->base);
-
-    for (size_t i = 0; there && i < c->count; i++) {
-        there = job_has_disk(&c->job, c->layers[i]);
-    }
-    return there;
-}
-
 /* What begins at offset; *ret_bytes of the disk were settled, *ret_written of them as data. */
 static int step_co(struct commit *c, uint64_t offset, uint64_t total, uint64_t *ret_bytes,
                    uint64_t *ret_written)
 {
     struct decision d;
-    int ret = disks_are_there(c) ? decide_co(c, offset, total - offset, &d)
-                                 : failed(c, -ENOMEDIUM, true, "looking for the disks");
+    int ret = decide_co(c, offset, total - offset, &d);
 
     if (ret < 0) {
         return ret;
@@ -269,19 +258,23 @@ static const struct job_driver commit_driver = {
 
 static int take_disks(struct commit *c, const struct job_commit_options *o, Error **errp)
 {
-    int ret = job_take_disk(&c->job, o->base, BLOCK_OP_TYPE_COMMIT_TARGET, errp);
-
-    c->base = o->base;
     c->layers = calloc(o->layers_count, sizeof(BlockBackend *));
     c->buf = blk_blockalign(o->base, CHUNK_BYTES);
-    if (ret == 0 && (c->layers == NULL || c->buf == NULL)) {
-        ret = error_set(errp, ENOMEM, "out of memory for job '%s'", c->job.id);
+    if (c->layers == NULL || c->buf == NULL) {
+        return error_set(errp, ENOMEM, "out of memory for job '%s'", c->job.id);
     }
-    for (size_t i = 0; ret == 0 && i < o->layers_count; i++) {
-        c->layers[c->count++] = o->layers[i];
-        ret = job_take_disk(&c->job, o->layers[i], BLOCK_OP_TYPE_COMMIT_SOURCE, errp);
+    c->base = job_take_disk(&c->job, o->base, JOB_WRITES, BLOCK_OP_TYPE_COMMIT_TARGET, errp);
+    if (c->base == NULL) {
+        return -EBUSY;
     }
-    return ret;
+    for (; c->count < o->layers_count; c->count++) {
+        c->layers[c->count] = job_take_disk(&c->job, o->layers[c->count], JOB_BLOCKS,
+                                            BLOCK_OP_TYPE_COMMIT_SOURCE, errp);
+        if (c->layers[c->count] == NULL) {
+            return -EBUSY;
+        }
+    }
+    return 0;
 }
 
 static int check_options(const struct job_commit_options *options, Error **errp)

@@ -51,8 +51,8 @@ static int create_call(struct control_job *cj, Error **errp)
     file = bdrv_find_node(cj->job.pl, cj->node_name);
     if (!file) {
         block_options_free(options);
-        return error_set(errp, ENOENT, "Cannot find device='%s' nor node-name='%s'",
-                         cj->node_name, cj->node_name);
+        return error_set(errp, ENOENT, "Cannot find device='%s' nor node-name='%s'", cj->node_name,
+                         cj->node_name);
     }
     ret = job_block_node(&cj->job, file, errp);
     if (ret < 0) {

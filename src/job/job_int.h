@@ -44,9 +44,8 @@ struct job_node {
     BdrvEdge *edge;       /* owned, or NULL */
     BlockDriverState *bs; /* counted, or NULL */
     bool blocks;          /* operations on that one */
-    BlockBackend *blk;    /* counted: bs is its medium; or NULL */
-    bool alone;           /* blk lets nobody else write */
-    uint64_t shared;      /* what it let others do before */
+    BlockBackend *blk;    /* owned: the job's own for bs; or NULL */
+    BlockBackend *lender; /* counted: bs was its medium; or NULL */
     TAILQ_ENTRY(job_node) entry;
 };
 
@@ -105,17 +104,19 @@ int job_add_node(Job *job, const char *name, BlockDriverState *bs, uint64_t perm
  * the job as the reason. 0, -EBUSY (somebody else blocks changes of it, as other jobs do) or
  * -ENOMEM. */
 int job_block_node(Job *job, BlockDriverState *bs, Error **errp);
-/* The same for the medium of blk, which is there, and which nobody but blk writes to or resizes
- * meanwhile; blk is kept. op: what the job is to it. May poll. Also -EPERM: somebody writes. */
-int job_take_disk(Job *job, BlockBackend *blk, BlockOpType op, Error **errp);
-/* The same for a disk that is only read, as other jobs may do too: no operation is refused but by
- * the permissions. */
-int job_read_disk(Job *job, BlockBackend *blk, Error **errp);
-/* For prepare: those disks are still the media of their backends, and others, such as an operation
- * on the image, may write again. 0, -ENOMEDIUM, or what changing permissions fails with. */
+enum job_use {
+    JOB_READS,  /* as other jobs may do too: no operation is refused but by permission */
+    JOB_BLOCKS, /* reads; operations are refused, as above */
+    JOB_WRITES, /* the same, with the permissions that blk had */
+};
+/* The same for the medium of blk, which is there. The job gets a backend of its own for it, so it
+ * does not matter what becomes of that of blk, and lends its permissions: nobody else may write
+ * until job_share_disks. op: what the job is to it. May poll. The backend is the job's; NULL with
+ * errp: also EPERM, somebody writes. */
+BlockBackend *job_take_disk(Job *job, BlockBackend *blk, enum job_use use, BlockOpType op,
+                            Error **errp);
+/* For prepare: others, such as an operation on the image, may write again. 0 or -errno. */
 int job_share_disks(Job *job, Error **errp);
-/* Whether blk still has the medium that was taken. */
-bool job_has_disk(const Job *job, BlockBackend *blk);
 void job_remove_nodes(Job *job);
 /* Begin to run. A job that cannot be started is given back by job_early_fail instead. */
 void job_start(Job *job);

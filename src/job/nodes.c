@@ -1,8 +1,8 @@
 /* SPDX-License-Identifier: MIT */
 /*
- * What a job works on. A disk it was given by its backend is in three ways kept as it is: the node
- * is held and operations on it are refused; others may not write to it; and the job asks, before it
- * goes on, whether it still is the medium of that backend.
+ * What a job works on: nodes that are held, on which other operations are refused, and disks. For a
+ * disk the job has a backend of its own beside the one that it was given by. Its permissions are
+ * those of that one, which only reads meanwhile, and let nobody else write.
  */
 #include "job/job_int.h"
 
@@ -11,6 +11,7 @@
 #include <stdio.h>
 #include <stdlib.h>
 
+#include "backend/lend.h"
 #include "util/error.h"
 
 static void node_describe(void *parent, char *buf, size_t size)
@@ -85,7 +86,7 @@ int job_add_node(Job *job, const char *name, BlockDriverState *bs, uint64_t perm
 }
 
 /* bs is held. NULL: no memory. */
-static struct job_node *add_held(Job *job, BlockDriverState *bs, BlockBackend *blk)
+static struct job_node *add_held(Job *job, BlockDriverState *bs)
 {
     struct job_node *node = calloc(1, sizeof(*node));
 
@@ -93,10 +94,6 @@ static struct job_node *add_held(Job *job, BlockDriverState *bs, BlockBackend *b
         node->job = job;
         node->bs = bs;
         bdrv_ref(bs);
-        node->blk = blk;
-        if (blk != NULL) {
-            blk_ref(blk);
-        }
         TAILQ_INSERT_TAIL(&job->nodes, node, entry);
     }
     return node;
@@ -118,19 +115,6 @@ static int node_block(struct job_node *node)
     return 0;
 }
 
-/* Nobody but blk is to write. */
-static int node_alone(struct job_node *node, Error **errp)
-{
-    const uint64_t changes = BDRV_PERM_WRITE | BDRV_PERM_RESIZE;
-    uint64_t perm;
-    int ret;
-
-    blk_get_perm(node->blk, &perm, &node->shared);
-    ret = blk_set_shared_perm(node->blk, node->shared & ~changes, errp);
-    node->alone = ret == 0;
-    return ret;
-}
-
 int job_block_node(Job *job, BlockDriverState *bs, Error **errp)
 {
     struct job_node *node;
@@ -138,81 +122,90 @@ int job_block_node(Job *job, BlockDriverState *bs, Error **errp)
     if (bdrv_op_is_blocked(bs, BLOCK_OP_TYPE_CHANGE, errp)) {
         return -EBUSY;
     }
-    node = add_held(job, bs, NULL);
+    node = add_held(job, bs);
     if (node == NULL || node_block(node) < 0) {
         return error_set(errp, ENOMEM, "out of memory for job '%s'", job->id);
     }
     return 0;
 }
 
-int job_take_disk(Job *job, BlockBackend *blk, BlockOpType op, Error **errp)
+/* ---- disks ---- */
+
+/* In steps, so that the permissions are held by one of the two all the time: other processes see
+ * them as locks. */
+static int node_borrow(struct job_node *node, uint64_t perm, Error **errp)
 {
+    const uint64_t changes = BDRV_PERM_WRITE | BDRV_PERM_RESIZE;
+    int ret = blk_lend(node->lender, BLK_SHARES, errp);
+
+    if (ret == 0) {
+        ret = blk_set_perm(node->blk, perm, BDRV_PERM_ALL, errp);
+    }
+    if (ret == 0) {
+        ret = blk_insert_bs(node->blk, node->bs, errp);
+    }
+    if (ret == 0) {
+        ret = blk_lend(node->lender, BLK_LENT, errp);
+    }
+    return ret < 0 ? ret : blk_set_perm(node->blk, perm, BDRV_PERM_ALL & ~changes, errp);
+}
+
+static int node_share(struct job_node *node, Error **errp)
+{
+    uint64_t perm, shared;
+
+    blk_get_perm(node->blk, &perm, &shared);
+    return blk_set_perm(node->blk, perm, BDRV_PERM_ALL, errp);
+}
+
+/* What is given back nobody forbids: the job shared it. */
+static void node_give_back(struct job_node *node)
+{
+    (void)node_share(node, NULL);
+    (void)blk_lend(node->lender, BLK_SHARES, NULL);
+    blk_unref(node->blk);
+    (void)blk_lend(node->lender, BLK_NOT_LENT, NULL);
+    blk_unref(node->lender);
+}
+
+BlockBackend *job_take_disk(Job *job, BlockBackend *blk, enum job_use use, BlockOpType op,
+                            Error **errp)
+{
+    uint64_t perm, shared;
     struct job_node *node;
 
-    if (blk_op_is_blocked(blk, op, errp) || blk_op_is_blocked(blk, BLOCK_OP_TYPE_CHANGE, errp)) {
-        return -EBUSY;
+    if ((use != JOB_READS && blk_op_is_blocked(blk, op, errp)) ||
+        blk_op_is_blocked(blk, BLOCK_OP_TYPE_CHANGE, errp)) {
+        return NULL;
     }
-    node = add_held(job, blk_bs(blk), blk);
-    if (node == NULL || node_block(node) < 0) {
-        return error_set(errp, ENOMEM, "out of memory for job '%s'", job->id);
+    node = add_held(job, blk_bs(blk));
+    if (node == NULL || (use != JOB_READS && node_block(node) < 0)) {
+        error_set(errp, ENOMEM, "out of memory for job '%s'", job->id);
+        return NULL;
     }
-    return node_alone(node, errp);
-}
-
-int job_read_disk(Job *job, BlockBackend *blk, Error **errp)
-{
-    struct job_node *node;
-
-    if (blk_op_is_blocked(blk, BLOCK_OP_TYPE_CHANGE, errp)) {
-        return -EBUSY;
+    node->blk = blk_new_hidden(job->pl, errp);
+    if (node->blk == NULL) {
+        return NULL;
     }
-    node = add_held(job, blk_bs(blk), blk);
-    return node != NULL ? node_alone(node, errp)
-                        : error_set(errp, ENOMEM, "out of memory for job '%s'", job->id);
-}
-
-static bool disk_in_place(const struct job_node *node)
-{
-    return node->blk == NULL || blk_bs(node->blk) == node->bs;
-}
-
-bool job_has_disk(const Job *job, BlockBackend *blk)
-{
-    const struct job_node *node;
-
-    TAILQ_FOREACH (node, &job->nodes, entry) {
-        if (node->blk == blk && disk_in_place(node)) {
-            return true;
-        }
-    }
-    return false;
-}
-
-static int share_disk(struct job_node *node, Error **errp)
-{
-    int ret = node->alone ? blk_set_shared_perm(node->blk, node->shared, errp) : 0;
-
-    node->alone = node->alone && ret < 0;
-    return ret;
+    blk_ref(blk);
+    node->lender = blk;
+    blk_set_enable_write_cache(node->blk, blk_enable_write_cache(blk) != 0);
+    blk_get_perm(blk, &perm, &shared);
+    perm = use == JOB_WRITES ? perm : BDRV_PERM_CONSISTENT_READ;
+    return node_borrow(node, perm, errp) == 0 ? node->blk : NULL;
 }
 
 int job_share_disks(Job *job, Error **errp)
 {
     struct job_node *node;
+    int ret = 0;
 
     TAILQ_FOREACH (node, &job->nodes, entry) {
-        int ret = 0;
-
-        if (!disk_in_place(node)) {
-            return error_set(errp, ENOMEDIUM, "Device '%s' lost the medium of job '%s'",
-                             blk_name(node->blk), job->id);
-        }
-        ret = share_disk(node, errp);
-        if (ret < 0) {
-            return ret;
+        if (ret == 0 && node->blk != NULL) {
+            ret = node_share(node, errp);
         }
     }
-    return 0;
+    return ret;
 }
 
 void job_remove_nodes(Job *job)
@@ -227,9 +220,8 @@ void job_remove_nodes(Job *job)
         if (node->blocks) {
             bdrv_op_unblock(&node->bs->op_blockers, UINT32_MAX, job->blocker);
         }
-        if (node->blk != NULL) {
-            (void)share_disk(node, NULL); /* gives permissions back, which nobody forbids */
-            blk_unref(node->blk);
+        if (node->lender != NULL) {
+            node_give_back(node);
         }
         bdrv_unref(node->bs);
         free(node);

@@ -22,7 +22,7 @@
 
 struct rebase {
     Job job;
-    BlockBackend *overlay; /* the job keeps it and the next */
+    BlockBackend *overlay; /* the job's, as the next */
     BlockBackend *base;    /* or NULL */
     int shared_depth;
     char *backing_file;   /* owned, or NULL */
@@ -190,19 +190,13 @@ static int copy_extent_co(struct rebase *r, uint64_t offset, struct extent *e)
     return write_differences_co(r, offset, e->bytes);
 }
 
-static bool disks_are_there(const struct rebase *r)
-{
-    return job_has_disk(&r->job, r->overlay) && (r->base == NULL || job_has_disk(&r->job, r->base));
-}
-
 static int copy_all_co(struct rebase *r)
 {
     int64_t last_turn_ns = 0;
 
     for (uint64_t offset = 0; offset < r->total;) {
         struct extent e;
-        int ret = disks_are_there(r) ? overlay_extent_co(r, offset, &e)
-                                     : failed(r, -ENOMEDIUM, true, "looking for the disks");
+        int ret = overlay_extent_co(r, offset, &e);
 
         r->written = 0;
         if (ret == 0 && !e.skip) {
@@ -326,10 +320,7 @@ static uint64_t unit_bytes(BlockDriverState *bs)
 static int take_options(struct rebase *r, const struct job_rebase_options *o, Error **errp)
 {
     bool named = true;
-    int ret;
 
-    r->overlay = o->overlay;
-    r->base = o->base;
     r->job.speed = o->bytes_per_second;
     r->shared_depth = o->shared_depth;
     r->unsafe = o->unsafe;
@@ -344,17 +335,17 @@ static int take_options(struct rebase *r, const struct job_rebase_options *o, Er
         named = named && r->backing_format != NULL;
     }
     if (!o->unsafe) {
-        r->now = blk_blockalign(r->overlay, CHUNK_BYTES);
-        r->then = blk_blockalign(r->overlay, CHUNK_BYTES);
+        r->now = blk_blockalign(o->overlay, CHUNK_BYTES);
+        r->then = blk_blockalign(o->overlay, CHUNK_BYTES);
     }
     if (!named || (!o->unsafe && (r->now == NULL || r->then == NULL))) {
         return error_set(errp, ENOMEM, "out of memory for job '%s'", r->job.id);
     }
-    ret = job_take_disk(&r->job, o->overlay, BLOCK_OP_TYPE_STREAM, errp);
-    if (ret == 0 && o->base != NULL) {
-        ret = job_read_disk(&r->job, o->base, errp);
+    r->overlay = job_take_disk(&r->job, o->overlay, JOB_WRITES, BLOCK_OP_TYPE_STREAM, errp);
+    if (r->overlay != NULL && o->base != NULL) {
+        r->base = job_take_disk(&r->job, o->base, JOB_READS, BLOCK_OP_TYPE_CHANGE, errp);
     }
-    return ret;
+    return r->overlay != NULL && (r->base != NULL) == (o->base != NULL) ? 0 : -EBUSY;
 }
 
 Job *job_rebase_start(Platter *pl, const struct job_start *start,

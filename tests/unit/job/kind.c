@@ -121,19 +121,32 @@ void kind_begin(struct kind_env *env, const struct kind_model *model, struct sim
     if (disks == NULL) {
         model->kind->open(env);
     }
+    for (size_t i = 0; i < KIND_BLKS && env->blk[i] != NULL; i++) {
+        uint64_t shared;
+
+        env->bs[i] = blk_bs(env->blk[i]);
+        blk_get_perm(env->blk[i], &env->perm[i], &shared);
+    }
 }
 
 /* Somebody may use the disks as if no job had been. */
 static void expect_free(struct kind_env *env)
 {
-    for (size_t i = 0; i < KIND_BLKS && env->blk[i] != NULL; i++) {
+    for (size_t i = 0; i < KIND_BLKS; i++) {
         uint64_t perm, shared;
+
+        if (env->blk[i] == NULL) {
+            continue;
+        }
 
         for (unsigned op = 0; op < BLOCK_OP_TYPE_MAX; op++) {
             assert_false(blk_op_is_blocked(env->blk[i], (BlockOpType)op, NULL));
         }
         blk_get_perm(env->blk[i], &perm, &shared);
         assert_int_equal(shared, BDRV_PERM_ALL);
+        if (blk_bs(env->blk[i]) == env->bs[i]) {
+            assert_int_equal(perm, env->perm[i]);
+        }
         if (blk_bs(env->blk[i]) != NULL) {
             bdrv_drained_begin(blk_bs(env->blk[i]));
             bdrv_drained_end(blk_bs(env->blk[i]));

@@ -32,8 +32,10 @@ struct kind_env {
     struct sim_world *world;
     AioContext *ctx;
     Platter *pl;
-    BlockBackend *blk[KIND_BLKS]; /* what the kind opened; each may be NULL */
-    Job *job;                     /* counted */
+    BlockBackend *blk[KIND_BLKS];    /* what the kind opened; each may be NULL */
+    BlockDriverState *bs[KIND_BLKS]; /* borrowed: their media */
+    uint64_t perm[KIND_BLKS];        /* and what they need of those */
+    Job *job;                        /* counted */
     enum job_on_error policy;
     uint64_t speed;
     char events[2048]; /* "j:created j:running ..." */

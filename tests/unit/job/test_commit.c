@@ -129,6 +129,21 @@ static void check_one(struct kind_env *env, bool success, const uint8_t *guest)
     }
 }
 
+/* Onto an image, which allocates. */
+static void open_onto_image(struct kind_env *env)
+{
+    env->blk[0] = kind_open(env, "/sim/top", "qcow2", BDRV_O_RDWR | BDRV_O_NO_BACKING);
+    env->blk[1] = kind_open(env, "/sim/mid", "qcow2", BDRV_O_RDWR);
+}
+
+static void check_onto_image(struct kind_env *env, bool success, const uint8_t *guest)
+{
+    kind_expect(env, "/sim/top", "qcow2", guest, KIND_DISK_BYTES);
+    if (success) {
+        kind_expect(env, "/sim/mid", "qcow2", guest, KIND_DISK_BYTES);
+    }
+}
+
 static const struct kind one_layer = {
     .files = {"/sim/base", "/sim/top"},
     .build = build_one,
@@ -144,6 +159,20 @@ static const struct kind two_layers = {
     .check = check_two,
 };
 
+static const struct kind onto_image = {
+    .files = {"/sim/base", "/sim/mid", "/sim/top"},
+    .build = build_two,
+    .open = open_onto_image,
+    .start = start_one,
+    .check = check_onto_image,
+};
+
+static int setup_image(void **state)
+{
+    *state = kind_model_new(&onto_image);
+    return 0;
+}
+
 static int setup_one(void **state)
 {
     *state = kind_model_new(&one_layer);
@@ -156,6 +185,210 @@ static int setup_two(void **state)
     return 0;
 }
 
+/* ---- whose the disks are ---- */
+
+static Job *start_as(struct kind_env *env, const char *id, BlockBackend *layer, BlockBackend *base,
+                     Error **errp)
+{
+    struct job_start start = {.id = id, .flags = JOB_MANUAL_DISMISS};
+    struct job_commit_options options = {
+        .size = sizeof(options), .layers = &layer, .layers_count = 1, .base = base};
+
+    return job_commit_start(env->pl, &start, &options, errp);
+}
+
+static void expect_refused(Job *job, Error **errp, int error, const char *text)
+{
+    assert_null(job);
+    assert_non_null(*errp);
+    assert_int_equal(error_get_errno(*errp), error);
+    if (strstr(error_get_pretty(*errp), text) == NULL) {
+        fail_msg("%s", error_get_pretty(*errp));
+    }
+    error_free(*errp);
+    *errp = NULL;
+}
+
+static BlockBackend *mem_disk(struct kind_env *env, const char *name)
+{
+    BlockOptions *options = block_options_parse("driver=mem,size=262144", NULL, NULL);
+    BlockBackend *blk = blk_new_open(env->pl, name, NULL, NULL, options, BDRV_O_RDWR, NULL);
+
+    assert_non_null(blk);
+    return blk;
+}
+
+/* Another job of each kind on each disk of a commit; then the other way round. */
+static void test_one_job_a_disk(void **state)
+{
+    struct kind_env env;
+    struct job_start start = {.id = "other", .flags = JOB_MANUAL_DISMISS | JOB_MANUAL_FINALIZE};
+    struct job_rebase_options rebase = {.size = sizeof(rebase), .unsafe = true};
+    const char *busy = "it is in use by job 'j' (commit)";
+    BlockBackend *mem;
+    Error *err = NULL;
+    Job *job;
+
+    kind_begin(&env, *state, NULL);
+    mem = mem_disk(&env, "mem");
+    kind_start(&env, 0);
+    expect_refused(start_as(&env, "other", mem, env.blk[1], &err), &err, EBUSY, busy);
+    expect_refused(start_as(&env, "other", env.blk[0], mem, &err), &err, EBUSY, busy);
+    expect_refused(start_as(&env, "other", env.blk[1], mem, &err), &err, EBUSY, busy);
+    expect_refused(start_as(&env, "other", mem, env.blk[0], &err), &err, EBUSY, busy);
+    expect_refused(start_as(&env, "j", mem, mem, &err), &err, EEXIST, "'j'");
+    expect_refused(job_amend_start(env.pl, &start, blk_bs(env.blk[0]), NULL, false, &err), &err,
+                   EBUSY, busy);
+    rebase.overlay = env.blk[0];
+    expect_refused(job_rebase_start(env.pl, &start, &rebase, &err), &err, EBUSY, busy);
+    rebase.overlay = mem;
+    rebase.base = env.blk[1];
+    expect_refused(job_rebase_start(env.pl, &start, &rebase, &err), &err, EBUSY, busy);
+    job = start_as(&env, "elsewhere", mem_disk(&env, "m1"), mem_disk(&env, "m2"), &err);
+    assert_non_null(job);
+    assert_int_equal(job_wait(job, NULL), 0);
+    assert_int_equal(job_dismiss(job, NULL), 0);
+    assert_int_equal(kind_finish(&env), 0);
+
+    rebase.overlay = env.blk[0];
+    rebase.base = NULL;
+    rebase.backing_file = "base";
+    rebase.backing_format = "raw";
+    job = job_rebase_start(env.pl, &start, &rebase, NULL);
+    assert_non_null(job);
+    expect_refused(start_as(&env, "j", env.blk[0], mem, &err), &err, EBUSY, "'other' (rebase)");
+    expect_refused(start_as(&env, "j", mem, env.blk[0], &err), &err, EBUSY, "'other' (rebase)");
+    assert_int_equal(job_wait(job, NULL), 0);
+    assert_int_equal(job_dismiss(job, NULL), 0);
+    job = job_amend_start(env.pl, &start, blk_bs(env.blk[0]), NULL, false, NULL);
+    assert_non_null(job);
+    expect_refused(start_as(&env, "j", env.blk[0], mem, &err), &err, EBUSY, "'other' (amend)");
+    assert_int_equal(job_wait(job, NULL), 0);
+    assert_int_equal(job_dismiss(job, NULL), 0);
+
+    blk_unref(mem);
+    blk_unref(blk_by_name(env.pl, "m1"));
+    blk_unref(blk_by_name(env.pl, "m2"));
+    kind_end(&env, *state, true);
+}
+
+/* What somebody blocked by himself. */
+static void test_blocked(void **state)
+{
+    struct kind_env env;
+    Error *reason = NULL;
+    Error *err = NULL;
+
+    error_set(&reason, EBUSY, "I say so");
+    kind_begin(&env, *state, NULL);
+    assert_int_equal(blk_op_block(env.blk[1], BLOCK_OP_TYPE_COMMIT_TARGET, reason), 0);
+    expect_refused(start_as(&env, "j", env.blk[0], env.blk[1], &err), &err, EBUSY, "I say so");
+    blk_op_unblock(env.blk[1], BLOCK_OP_TYPE_COMMIT_TARGET, reason);
+    assert_int_equal(blk_op_block(env.blk[0], BLOCK_OP_TYPE_COMMIT_SOURCE, reason), 0);
+    expect_refused(start_as(&env, "j", env.blk[0], env.blk[1], &err), &err, EBUSY, "I say so");
+    blk_op_unblock(env.blk[0], BLOCK_OP_TYPE_COMMIT_SOURCE, reason);
+    error_free(reason);
+    kind_end(&env, *state, false);
+}
+
+/* Others may look, but not write; before, meanwhile and afterwards. */
+static void test_writers(void **state)
+{
+    struct kind_env env;
+    Error *err = NULL;
+
+    for (unsigned i = 0; i < 2; i++) {
+        unsigned refused = 0;
+        BlockBackend *other;
+
+        kind_begin(&env, *state, NULL);
+        other = blk_new(env.pl, "other", NULL);
+        assert_int_equal(blk_insert_bs(other, blk_bs(env.blk[i]), NULL), 0);
+        expect_refused(start_as(&env, "j", env.blk[0], env.blk[1], &err), &err, EPERM, "'write'");
+        blk_remove_bs(other);
+        kind_start(&env, 0);
+        while (kind_status(&env) == JOB_STATUS_RUNNING) {
+            int ret = blk_insert_bs(other, blk_bs(env.blk[i]), NULL); /* polls */
+
+            if (kind_status(&env) != JOB_STATUS_RUNNING) {
+                blk_remove_bs(other);
+                break;
+            }
+            assert_int_equal(ret, -EPERM);
+            assert_true(blk_op_is_blocked(env.blk[i], BLOCK_OP_TYPE_EJECT, NULL));
+            refused++;
+            ret = blk_pwrite_zeroes(env.blk[i], 0, 512, 0); /* the job writes in its place */
+            assert_true(ret == -EPERM || kind_status(&env) != JOB_STATUS_RUNNING);
+            aio_poll(env.ctx, true);
+        }
+        assert_true(refused > 0);
+        assert_int_equal(kind_finish(&env), 0);
+        assert_int_equal(blk_insert_bs(other, blk_bs(env.blk[i]), NULL), 0);
+        blk_unref(other);
+        kind_end(&env, *state, true);
+    }
+}
+
+/* The backends that were given get another medium, or none, or end, at every turn: the job goes on
+ * with what it began with. */
+static void test_medium_goes(void **state)
+{
+    struct kind_env env;
+    bool goes_on = true;
+
+    for (unsigned turns = 0; goes_on; turns++) {
+        for (unsigned what = 0; what < 6; what++) {
+            BlockOptions *options = block_options_parse("driver=mem,size=262144", NULL, NULL);
+            BlockBackend **blk = &env.blk[what % 2];
+            BlockDriverState *mem;
+
+            kind_begin(&env, *state, NULL);
+            mem = bdrv_open(env.pl, NULL, NULL, options, BDRV_O_RDWR, NULL);
+            kind_start(&env, 0);
+            for (unsigned i = 0; i < turns; i++) {
+                aio_poll(env.ctx, false);
+            }
+            goes_on = kind_status(&env) != JOB_STATUS_CONCLUDED;
+            if (what < 2) {
+                blk_remove_bs(*blk);
+            } else if (what < 4) {
+                assert_int_equal(blk_set_bs(*blk, mem, NULL), 0);
+            } else {
+                blk_unref(*blk);
+                *blk = NULL;
+            }
+            assert_int_equal(kind_finish(&env), 0);
+            if (what >= 2 && what < 4) { /* it is a disk like any other */
+                kind_fill(*blk, 0, 512, 1);
+            }
+            bdrv_unref(mem);
+            kind_end(&env, *state, true);
+        }
+    }
+}
+
+static void test_misuse(void **state)
+{
+    struct kind_env env;
+    struct job_start start = {.id = "j"};
+    BlockBackend *empty;
+    struct job_commit_options options = {.size = sizeof(options), .layers_count = 2};
+    Error *err = NULL;
+
+    kind_begin(&env, *state, NULL);
+    empty = blk_new(env.pl, "empty", NULL);
+    expect_refused(start_as(&env, "j", empty, env.blk[1], &err), &err, ENOMEDIUM, "'empty'");
+    expect_refused(start_as(&env, "j", env.blk[0], empty, &err), &err, ENOMEDIUM, "'empty'");
+    expect_refused(start_as(&env, "1", env.blk[0], env.blk[1], &err), &err, EINVAL, "'1'");
+    options.layers = (BlockBackend *[]){env.blk[0], env.blk[1]};
+    options.base = env.blk[1];
+    options.empty_top = true;
+    expect_refused(job_commit_start(env.pl, &start, &options, &err), &err, EINVAL,
+                   "would show again");
+    blk_unref(empty);
+    kind_end(&env, *state, false);
+}
+
 int main(void)
 {
     const struct CMUnitTest disturbed[] = {
@@ -165,6 +398,14 @@ int main(void)
         cmocka_unit_test(kind_test_power),
     };
 
-    return cmocka_run_group_tests_name("one layer", disturbed, setup_one, kind_teardown) +
-           cmocka_run_group_tests_name("two layers", disturbed, setup_two, kind_teardown);
+    const struct CMUnitTest shared[] = {
+        cmocka_unit_test(test_one_job_a_disk), cmocka_unit_test(test_blocked),
+        cmocka_unit_test(test_writers),        cmocka_unit_test(test_medium_goes),
+        cmocka_unit_test(test_misuse),
+    };
+
+    return cmocka_run_group_tests_name("whose disks", shared, setup_one, kind_teardown) +
+           cmocka_run_group_tests_name("one layer", disturbed, setup_one, kind_teardown) +
+           cmocka_run_group_tests_name("two layers", disturbed, setup_two, kind_teardown) +
+           cmocka_run_group_tests_name("onto an image", disturbed, setup_image, kind_teardown);
 }
