@@ -18,6 +18,7 @@ struct work {
     int64_t (*fn)(void *arg);
     void *arg;
     int64_t ret;
+    AioContext *ctx;
     Coroutine *co;
     uint64_t number;
     STAILQ_ENTRY(work) entry;
@@ -202,12 +203,35 @@ static bool workers_submit(struct workers *pool, struct work *work)
     return queued;
 }
 
+/* Where the table has no threads: the loop's own, from its epoll_wait. */
+static void work_run_here(void *arg)
+{
+    struct work *work = arg;
+
+    work->ret = work->fn(work->arg);
+    aio_co_schedule(work->ctx, work->co);
+}
+
+static int64_t work_later_co(struct work *work)
+{
+    int rc = os->run_later(work_run_here, work);
+
+    if (rc < 0) {
+        return rc;
+    }
+    coroutine_yield();
+    return work->ret;
+}
+
 int64_t aio_worker_co(int64_t (*fn)(void *arg), void *arg)
 {
     AioContext *ctx = loop_current();
-    struct work work = {.fn = fn, .arg = arg, .co = coroutine_self()};
+    struct work work = {.fn = fn, .arg = arg, .ctx = ctx, .co = coroutine_self()};
 
     assert(ctx && work.co);
+    if (os->run_later) {
+        return work_later_co(&work);
+    }
     if (!ctx->workers) {
         ctx->workers = workers_new(ctx);
     }

@@ -96,6 +96,9 @@ struct os_table {
     void (*thread_join)(os_thread *thread);
     int64_t (*thread_id)(void); /* of the caller, as the system counts them */
     void (*thread_yield)(void); /* let another thread run */
+    /* NULL: work that may block is given to threads. A table that has one thread only calls
+     * run(arg) later instead, from epoll_wait. 0 or -errno. */
+    int (*run_later)(void (*run)(void *arg), void *arg);
 
     /* whether liburing may be used at all (a table that fakes files or time says no) */
     bool (*io_uring_allowed)(void);
