@@ -392,6 +392,11 @@ struct chardev *chardev_find(struct chardev_list *list, const char *id)
     return NULL;
 }
 
+struct chardev *chardev_next(struct chardev *chr)
+{
+    return LIST_NEXT(chr, entry);
+}
+
 /* Output to a pipe that nobody reads must not stop the loop. A terminal is let be: its flags are
  * the shell's too. */
 static int stdio_begin(struct chardev *chr, Error **errp)

@@ -23,6 +23,7 @@ char *chardev_text(const char *text);
 int chardev_new(struct chardev_list *list, AioContext *ctx,
                 const struct qmp_chardev_options *options, Error **errp);
 struct chardev *chardev_find(struct chardev_list *list, const char *id);
+struct chardev *chardev_next(struct chardev *chr); /* of the same list; NULL: none */
 /* Sessions for its clients from now on. -EBUSY: it has a monitor. */
 int chardev_attach(struct chardev *chr, struct monitors *monitors, bool pretty, Error **errp);
 /* Whether it is a server that was asked to wait, and has had no client since it has a monitor:

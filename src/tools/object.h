@@ -1,17 +1,11 @@
 /* SPDX-License-Identifier: MIT */
-/* What command lines say in the words of QMP: --object, and the arguments of commands as text. */
+/* --object of command lines. */
 #ifndef PLATTER_TOOLS_OBJECT_H
 #define PLATTER_TOOLS_OBJECT_H
 
 #include "control/control.h"
 #include "schema/qmp.h"
 #include "tools/cli.h"
-
-/* The text (JSON, or KEY=VALUE,...) as the arguments that type describes; NULL with errp. */
-json_t *qmp_arguments_of(const char *text, const char *implied_key, const struct qmp_type *type,
-                         Error **errp);
-/* Make the object that arguments describe. 0 or -errno. */
-int object_make(struct control *control, json_t *arguments, Error **errp);
 
 #define OBJECTS_MAX 64
 /* The row of a command's table. */

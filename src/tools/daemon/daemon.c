@@ -11,23 +11,15 @@
 
 #include "control/chardev.h"
 #include "control/control.h"
-#include "control/metrics.h"
 #include "control/monitor.h"
-#include "control/object.h"
-#include "control/qmp_type.h"
+#include "control/service.h"
 #include "os/os.h"
 #include "os/trace.h"
-#include "schema/qmp.h"
 #include "tools/commands.h"
 #include "tools/daemonize.h"
 #include "tools/disk.h"
-#include "tools/object.h"
 #include "tools/signals.h"
 #include "util/error.h"
-#include "util/mem.h"
-#include "util/options.h"
-
-#define LAST_TURNS 16 /* of the loop, at the end */
 
 enum daemon_option {
     DAEMON_BACKEND = 1,
@@ -74,139 +66,44 @@ struct daemon {
     int pid_fd;
     int ready_fd;
     struct end_signals signals;
-    AioContext *ctx;
-    struct monitors *monitors;
-    struct control *control;
-    struct chardev_list chardevs;
-    struct metrics_server *metrics; /* NULL: none */
+    struct service service;
 };
 
-/* ---- options that are arguments of commands ---- */
-
-static int open_node(struct daemon *d, const char *text, Error **errp)
-{
-    bool is_json = *text == '{' || strncmp(text, "json:", 5) == 0;
-    BlockOptions *options =
-        is_json ? block_options_parse_json(text, errp) : block_options_parse(text, "driver", errp);
-
-    if (options && !block_options_get_str(options, "node-name")) {
-        block_options_free(options);
-        return error_set(errp, EINVAL, "'node-name' must be specified for the root node");
-    }
-    return options ? control_add_node(d->control, options, errp) : -EINVAL;
-}
-
-static int make_object(struct daemon *d, json_t *arguments, Error **errp)
-{
-    return object_make(d->control, arguments, errp);
-}
-
-static int make_backend(struct daemon *d, json_t *arguments, Error **errp)
-{
-    struct qmp_call call = {.control = d->control};
-    struct qmp_backend_options args;
-    int ret = qmp_parse(qmp_backend_options_type, arguments, &args, errp);
-
-    return ret < 0 ? ret : qmp_blockdev_backend_add(&call, &args, errp);
-}
-
-static int start_server(struct daemon *d, json_t *arguments, Error **errp)
-{
-    struct qmp_nbd_server_options args;
-    int ret = qmp_parse(qmp_nbd_server_options_type, arguments, &args, errp);
-
-    return ret < 0 ? ret : control_nbd_start(d->control, &args, errp);
-}
-
-static int add_export(struct daemon *d, json_t *arguments, Error **errp)
-{
-    struct qmp_call call = {.control = d->control};
-    struct qmp_block_export_options args;
-    int ret = qmp_parse(qmp_block_export_options_type, arguments, &args, errp);
-
-    return ret < 0 ? ret : qmp_block_export_add(&call, &args, errp);
-}
+/* ---- options ---- */
 
 /* A server that is to wait for its first client. */
-static void wait_for_client(struct daemon *d, struct chardev *chr)
+static void wait_for_client(struct daemon *d)
 {
-    if (chardev_is_waiting(chr)) {
+    struct chardev *chr = service_waiting(&d->service);
+
+    if (chr) {
         cli_put_line(d->cli->err, "waiting for a client on %s", chardev_filename(chr));
     }
-    while (chardev_is_waiting(chr) && !d->signals.arrived && !d->control->quit) {
-        aio_poll(d->ctx, true);
+    while (service_waiting(&d->service) && !d->signals.arrived && !d->service.control->quit) {
+        aio_poll(d->service.ctx, true);
     }
-}
-
-static int make_chardev(struct daemon *d, json_t *arguments, Error **errp)
-{
-    struct qmp_chardev_options args;
-    int ret = qmp_parse(qmp_chardev_options_type, arguments, &args, errp);
-
-    return ret < 0 ? ret : chardev_new(&d->chardevs, d->ctx, &args, errp);
-}
-
-static int make_monitor(struct daemon *d, json_t *arguments, Error **errp)
-{
-    struct qmp_monitor_options args;
-    struct chardev *chr;
-    int ret = qmp_parse(qmp_monitor_options_type, arguments, &args, errp);
-
-    if (ret < 0) {
-        return ret;
-    }
-    chr = chardev_find(&d->chardevs, args.chardev);
-    if (!chr) {
-        return error_set(errp, ENOENT, "chardev \"%s\" not found", args.chardev);
-    }
-    ret = chardev_attach(chr, d->monitors, args.has_pretty && args.pretty, errp);
-    if (ret == 0) {
-        wait_for_client(d, chr);
-    }
-    return ret;
-}
-
-static int make_metrics(struct daemon *d, const char *address, Error **errp)
-{
-    const struct metrics_source source = {.pl = d->control->pl, .nbd = &d->control->nbd};
-
-    return d->metrics ? error_set(errp, EEXIST, "there are metrics already")
-                      : metrics_server_new(d->ctx, address, &source, &d->metrics, errp);
 }
 
 static int run_option(struct daemon *d, int id, const char *text, Error **errp)
 {
-    const struct {
+    static const struct {
         int id;
-        const char *implied_key;
-        const struct qmp_type *type;
-        int (*run)(struct daemon *d, json_t *arguments, Error **errp);
+        enum service_option option;
     } rows[] = {
-        {DAEMON_BACKEND, "name", qmp_backend_options_type, make_backend},
-        {DAEMON_CHARDEV, "backend", qmp_chardev_options_type, make_chardev},
-        {DAEMON_EXPORT, "type", qmp_block_export_options_type, add_export},
-        {DAEMON_MONITOR, "chardev", qmp_monitor_options_type, make_monitor},
-        {DAEMON_NBD_SERVER, NULL, qmp_nbd_server_options_type, start_server},
-        {DAEMON_OBJECT, "qom-type", qmp_object_options_type, make_object},
+        {DAEMON_BACKEND, SERVICE_BACKEND},       {DAEMON_BLOCKDEV, SERVICE_BLOCKDEV},
+        {DAEMON_CHARDEV, SERVICE_CHARDEV},       {DAEMON_EXPORT, SERVICE_EXPORT},
+        {DAEMON_METRICS, SERVICE_METRICS},       {DAEMON_MONITOR, SERVICE_MONITOR},
+        {DAEMON_NBD_SERVER, SERVICE_NBD_SERVER}, {DAEMON_OBJECT, SERVICE_OBJECT},
     };
     int ret = 0;
 
-    if (id == DAEMON_BLOCKDEV) {
-        return open_node(d, text, errp);
-    }
-    if (id == DAEMON_METRICS) {
-        return make_metrics(d, text, errp);
-    }
     for (size_t i = 0; i < sizeof(rows) / sizeof(rows[0]); i++) {
         if (rows[i].id == id) {
-            AUTO_FREE char *plain =
-                id == DAEMON_CHARDEV && *text != '{' ? chardev_text(text) : NULL;
-            json_t *arguments =
-                qmp_arguments_of(plain ? plain : text, rows[i].implied_key, rows[i].type, errp);
-
-            ret = arguments ? rows[i].run(d, arguments, errp) : -EINVAL;
-            json_decref(arguments);
+            ret = service_option(&d->service, rows[i].option, text, errp);
         }
+    }
+    if (ret == 0 && id == DAEMON_MONITOR) {
+        wait_for_client(d);
     }
     return ret;
 }
@@ -298,24 +195,16 @@ static int begin(struct daemon *d)
     if (end_signals_begin(&d->signals, d->cli) < 0 || trace_begin(d) < 0) {
         return CLI_EXIT_FAILED;
     }
-    d->ctx = aio_context_new(NULL, &err);
-    if (!d->ctx) {
+    if (service_begin(&d->service, &err) < 0) {
         return cli_report(d->cli, err);
     }
-    aio_context_set_current(d->ctx);
-    d->control = control_new();
-    d->monitors = d->control ? monitors_new(d->ctx, d->control, qmp_command_find) : NULL;
-    if (!d->monitors) {
-        return cli_error(d->cli, "out of memory");
-    }
-    d->control->pl =
-        disk_platter_new_for(d->cli, &d->refs, d->ctx, monitors_platter_event, d->monitors);
-    if (!d->control->pl) {
+    d->service.control->pl = disk_platter_new_for(d->cli, &d->refs, d->service.ctx,
+                                                  monitors_platter_event, d->service.monitors);
+    if (!d->service.control->pl) {
         return CLI_EXIT_FAILED;
     }
-    d->control->monitors = d->monitors;
-    d->control->chardevs = &d->chardevs;
-    return end_signals_watch(&d->signals, d->cli, d->ctx) < 0 ? CLI_EXIT_FAILED : CLI_EXIT_OK;
+    return end_signals_watch(&d->signals, d->cli, d->service.ctx) < 0 ? CLI_EXIT_FAILED
+                                                                      : CLI_EXIT_OK;
 }
 
 static int serve(struct daemon *d, int argc, char **argv)
@@ -331,13 +220,10 @@ static int serve(struct daemon *d, int argc, char **argv)
     }
     daemonize_ready(d->ready_fd);
     d->ready_fd = -1;
-    while (!d->control->quit && !d->signals.arrived) {
-        aio_poll(d->ctx, true);
-        metrics_server_turn(d->metrics);
+    while (!d->service.control->quit && !d->signals.arrived) {
+        service_turn(&d->service);
     }
-    control_event(d->control, "SHUTDOWN",
-                  json_pack("{s:b, s:s}", "guest", 0, "reason",
-                            d->control->quit ? "host-qmp-quit" : "host-signal"));
+    service_tell_shutdown(&d->service);
     return CLI_EXIT_OK;
 }
 
@@ -346,21 +232,12 @@ static int end(struct daemon *d)
     int code = CLI_EXIT_OK;
     int ret;
 
-    metrics_server_free(d->metrics);
-    ret = control_free(d->control);
-    for (int i = 0; i < LAST_TURNS && d->ctx && aio_poll(d->ctx, false); i++) {
-        /* what is still to be told is told */
-    }
+    ret = service_end(&d->service);
     if (ret < 0) {
         code = cli_error(d->cli, "the last flush failed: %s; writes may be lost", strerror(-ret));
     }
-    chardev_list_free(&d->chardevs);
-    monitors_free(d->monitors);
     end_signals_end(&d->signals);
-    if (d->ctx) {
-        aio_context_set_current(NULL);
-        aio_context_unref(d->ctx);
-    }
+    service_fini(&d->service);
     pidfile_remove(d->pidfile, d->pid_fd);
     trace_set_fd(-1);
     if (d->trace_file && d->trace_fd >= 0) {
@@ -385,7 +262,7 @@ static int daemon_command(struct cli *cli, int argc, char **argv)
     if (code >= 0) {
         return code;
     }
-    LIST_INIT(&d.chardevs);
+    service_init(&d.service);
     if (d.background) {
         ret = daemonize_begin(cli, &d.ready_fd, &code);
         if (ret != 0) {
