@@ -2,7 +2,12 @@
 /*
  * Accounting of a backend's requests: counts, bytes, times. Whoever serves a client (a device, an
  * export) starts and ends the accounting of each request. The counting calls are [any]; a request
- * is started and ended in the same thread or another. What is read is the sum over all contexts.
+ * is started and ended in the same thread or another. What is read is the sum over all contexts,
+ * each figure exact, though not all of them of one moment.
+ *
+ * The clock is read once a turn of the loop that counts: requests submitted in one turn begin at
+ * one time, those answered in one turn end at one. So the time of a request is exact to the length
+ * of a turn (what is counted in a thread that runs no loop: to the clock).
  */
 #ifndef PLATTER_ACCOUNTING_H
 #define PLATTER_ACCOUNTING_H

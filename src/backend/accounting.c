@@ -4,6 +4,12 @@
  * not share a cache line, and added up when read. What is watched on request (intervals,
  * histograms) is behind one flag and a lock.
  *
+ * Invariants
+ *  A1  A slot below OS_SLOT_SHARED is written only by the thread that runs its context, so its
+ *      counters are moved by a load and a store. The others, of contexts that found none of their
+ *      own and of threads without one, are moved by atomic additions.
+ *  A2  A reader in any thread sees each counter whole, though not all of them of one moment.
+ *
  * Times are those of the turn of the loop in which a request was started and ended
  * (aio_turn), so that the clock is read once a turn and not twice a request.
  */
@@ -21,9 +27,16 @@
 #define NOINLINE __attribute__((noinline))
 #define NS_PER_SECOND INT64_C(1000000000)
 
-static void count(_Atomic uint64_t *counter, uint64_t n)
+/* Keeps A1 and A2. */
+static inline void count(_Atomic uint64_t *counter, uint64_t n, bool own)
 {
-    atomic_fetch_add_explicit(counter, n, memory_order_relaxed);
+    if (own) {
+        uint64_t old = atomic_load_explicit(counter, memory_order_relaxed);
+
+        atomic_store_explicit(counter, old + n, memory_order_relaxed);
+    } else {
+        atomic_fetch_add_explicit(counter, n, memory_order_relaxed);
+    }
 }
 
 int acct_init(BlockAcctStats *stats)
@@ -130,6 +143,11 @@ static void watched_update(BlockAcctStats *stats)
 
 /* ---- counting ---- */
 
+static inline bool slot_is_own(struct aio_turn turn)
+{
+    return LIKELY(turn.slot < OS_SLOT_SHARED);
+}
+
 static inline struct acct_counts *counts_of(BlockAcctStats *stats, struct aio_turn turn,
                                             enum BlockAcctType type)
 {
@@ -137,18 +155,20 @@ static inline struct acct_counts *counts_of(BlockAcctStats *stats, struct aio_tu
 }
 
 static inline void start_at(BlockAcctStats *stats, BlockAcctCookie *cookie, uint64_t bytes,
-                            enum BlockAcctType type, struct aio_turn turn)
+                            enum BlockAcctType type, struct aio_turn turn, bool own)
 {
     cookie->bytes = bytes;
     cookie->start_time_ns = turn.now_ns;
     cookie->type = type;
-    count(&counts_of(stats, turn, type)->started, 1);
+    count(&counts_of(stats, turn, type)->started, 1, own);
 }
 
 static NOINLINE void start_slow(BlockAcctStats *stats, BlockAcctCookie *cookie, uint64_t bytes,
                                 enum BlockAcctType type)
 {
-    start_at(stats, cookie, bytes, type, aio_turn_slow());
+    struct aio_turn turn = aio_turn_slow();
+
+    start_at(stats, cookie, bytes, type, turn, slot_is_own(turn));
 }
 
 void block_acct_start(BlockAcctStats *stats, BlockAcctCookie *cookie, uint64_t bytes,
@@ -156,8 +176,8 @@ void block_acct_start(BlockAcctStats *stats, BlockAcctCookie *cookie, uint64_t b
 {
     struct aio_turn turn;
 
-    if (LIKELY(aio_turn_is_known(&turn))) {
-        start_at(stats, cookie, bytes, type, turn);
+    if (LIKELY(aio_turn_is_known(&turn) && slot_is_own(turn))) {
+        start_at(stats, cookie, bytes, type, turn, true);
     } else {
         start_slow(stats, cookie, bytes, type);
     }
@@ -165,12 +185,12 @@ void block_acct_start(BlockAcctStats *stats, BlockAcctCookie *cookie, uint64_t b
 
 /* One ended that counts as activity. */
 static inline void ended(BlockAcctStats *stats, struct acct_counts *c, int64_t now_ns,
-                         const BlockAcctCookie *cookie)
+                         const BlockAcctCookie *cookie, bool own)
 {
     int64_t ns = now_ns - cookie->start_time_ns;
 
     ns = ns > 0 ? ns : 0; /* it may have begun in a context that looked at the clock later */
-    count(&c->total_ns, (uint64_t)ns);
+    count(&c->total_ns, (uint64_t)ns, own);
     atomic_store_explicit(&c->last_ns, now_ns, memory_order_relaxed);
     if (UNLIKELY(atomic_load_explicit(&stats->watched, memory_order_relaxed))) {
         watch(stats, cookie->type, (uint64_t)ns, now_ns);
@@ -178,26 +198,28 @@ static inline void ended(BlockAcctStats *stats, struct acct_counts *c, int64_t n
 }
 
 static inline void done_at(BlockAcctStats *stats, const BlockAcctCookie *cookie,
-                           struct aio_turn turn)
+                           struct aio_turn turn, bool own)
 {
     struct acct_counts *c = counts_of(stats, turn, cookie->type);
 
-    count(&c->ops, 1);
-    count(&c->bytes, cookie->bytes);
-    ended(stats, c, turn.now_ns, cookie);
+    count(&c->ops, 1, own);
+    count(&c->bytes, cookie->bytes, own);
+    ended(stats, c, turn.now_ns, cookie, own);
 }
 
 static NOINLINE void done_slow(BlockAcctStats *stats, const BlockAcctCookie *cookie)
 {
-    done_at(stats, cookie, aio_turn_slow());
+    struct aio_turn turn = aio_turn_slow();
+
+    done_at(stats, cookie, turn, slot_is_own(turn));
 }
 
 void block_acct_done(BlockAcctStats *stats, BlockAcctCookie *cookie)
 {
     struct aio_turn turn;
 
-    if (LIKELY(aio_turn_is_known(&turn))) {
-        done_at(stats, cookie, turn);
+    if (LIKELY(aio_turn_is_known(&turn) && slot_is_own(turn))) {
+        done_at(stats, cookie, turn, true);
     } else {
         done_slow(stats, cookie);
     }
@@ -208,9 +230,9 @@ void block_acct_failed(BlockAcctStats *stats, BlockAcctCookie *cookie)
     struct aio_turn turn = aio_turn();
     struct acct_counts *c = counts_of(stats, turn, cookie->type);
 
-    count(&c->failed, 1);
+    count(&c->failed, 1, slot_is_own(turn));
     if (atomic_load_explicit(&stats->account_failed, memory_order_relaxed)) {
-        ended(stats, c, turn.now_ns, cookie);
+        ended(stats, c, turn.now_ns, cookie, slot_is_own(turn));
     }
 }
 
@@ -219,7 +241,7 @@ void block_acct_invalid(BlockAcctStats *stats, enum BlockAcctType type)
     struct aio_turn turn = aio_turn();
     struct acct_counts *c = counts_of(stats, turn, type);
 
-    count(&c->invalid, 1);
+    count(&c->invalid, 1, slot_is_own(turn));
     if (atomic_load_explicit(&stats->account_invalid, memory_order_relaxed)) {
         atomic_store_explicit(&c->last_ns, turn.now_ns, memory_order_relaxed);
     }
@@ -227,7 +249,9 @@ void block_acct_invalid(BlockAcctStats *stats, enum BlockAcctType type)
 
 void block_acct_merge_done(BlockAcctStats *stats, enum BlockAcctType type, unsigned num_requests)
 {
-    count(&counts_of(stats, aio_turn(), type)->merged, num_requests);
+    struct aio_turn turn = aio_turn();
+
+    count(&counts_of(stats, turn, type)->merged, num_requests, slot_is_own(turn));
 }
 
 void block_acct_setup(BlockAcctStats *stats, bool account_invalid, bool account_failed)

@@ -277,7 +277,11 @@ struct BlockDriver {
 
 /* ---- node, as drivers see it ---- */
 
-void *bdrv_opaque(const BlockDriverState *bs); /* the driver's instance_size bytes */
+/* The driver's instance_size bytes; a node begins with the pointer to them. */
+static inline void *bdrv_opaque(const BlockDriverState *bs)
+{
+    return *(void *const *)(const void *)bs;
+}
 Platter *bdrv_platter(const BlockDriverState *bs);
 struct mem_budget *bdrv_budget(const BlockDriverState *bs);
 int bdrv_open_flags(const BlockDriverState *bs);         /* BDRV_O_*, as options ended up */

@@ -131,11 +131,6 @@ const char *bdrv_get_engine_name(const BlockDriverState *bs)
 
 /* ---- for drivers, at open ---- */
 
-void *bdrv_opaque(const BlockDriverState *bs)
-{
-    return bs->opaque;
-}
-
 Platter *bdrv_platter(const BlockDriverState *bs)
 {
     return bs->pl;

@@ -11,6 +11,7 @@
 
 #include <stdatomic.h>
 #include <stdbool.h>
+#include <stddef.h>
 #include <stdint.h>
 #include <sys/queue.h>
 
@@ -71,10 +72,10 @@ TAILQ_HEAD(bdrv_tracked_list, bdrv_tracked);
 
 struct BlockDriverState {
     /* read by every request; set before the node is seen, or while drained */
+    void *opaque; /* owned; first: bdrv_opaque */
     BlockDriverState
         *through;           /* where reads, writes and flushes go: itself, or past folded nodes */
     const BlockDriver *drv; /* NULL: an empty root node (not inserted) */
-    void *opaque;           /* owned */
     unsigned caps;
     int open_flags; /* BDRV_O_* */
     bool read_only;
@@ -151,6 +152,8 @@ struct BlockDriverState {
     bool late_queued;
     TAILQ_ENTRY(BlockDriverState) in_late;
 };
+
+_Static_assert(offsetof(BlockDriverState, opaque) == 0, "bdrv_opaque counts on it");
 
 /* Whether a write by req may happen to a raw node whose format was guessed: 0, or -EPERM when it
  * would make the first sector look like another format. The request path asks for every changing

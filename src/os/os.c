@@ -22,17 +22,15 @@ void os_replace(const struct os_table *table)
 
 unsigned os_slot_get(void)
 {
-    unsigned best = 0;
+    unsigned slot = 0;
 
     pthread_mutex_lock(&slot_lock);
-    for (unsigned i = 1; i < OS_SLOTS; i++) {
-        if (slot_users[i] < slot_users[best]) {
-            best = i;
-        }
+    while (slot < OS_SLOT_SHARED && slot_users[slot] > 0) {
+        slot++;
     }
-    slot_users[best]++;
+    slot_users[slot]++;
     pthread_mutex_unlock(&slot_lock);
-    return best;
+    return slot;
 }
 
 void os_slot_put(unsigned slot)

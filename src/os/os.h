@@ -110,11 +110,13 @@ extern const struct os_table os_linux;
 /* Put another table in force (NULL: os_linux). Before any other thread of ours runs. */
 void os_replace(const struct os_table *table);
 
-/* A small process-wide number for a context, 0..63, so that per-context counters need no lock.
- * More than 64 at once share numbers. */
+/* A small process-wide number for a context, 0..63, so that per-context counters need no lock. Each
+ * is one context's alone, but for OS_SLOT_SHARED, which those get that come when all others are
+ * taken. What the last owner of a number did happens before it is given again. */
 unsigned os_slot_get(void);
 void os_slot_put(unsigned slot);
 #define OS_SLOTS 64
+#define OS_SLOT_SHARED (OS_SLOTS - 1)
 
 /* A number that no thread of this process has got before: addresses and ids of threads come back,
  * these do not. Never 0. */

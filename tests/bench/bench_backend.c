@@ -29,9 +29,9 @@ struct slot {
 
 struct bench {
     BlockBackend *blk;
-    bool counts;
-    long left;    /* to be submitted */
-    long running; /* not yet answered */
+    BlockAcctStats *stats; /* of blk; NULL: do not count */
+    long left;             /* to be submitted */
+    long running;          /* slots in use */
     struct slot slots[DEPTH];
 };
 
@@ -45,12 +45,13 @@ static void done(void *opaque, int ret)
     if (ret < 0) {
         exit(3);
     }
-    if (b->counts) {
-        block_acct_done(blk_get_stats(b->blk), &slot->cookie);
+    if (b->stats) {
+        block_acct_done(b->stats, &slot->cookie);
     }
-    b->running--;
     if (b->left > 0) {
         submit(slot);
+    } else {
+        b->running--;
     }
 }
 
@@ -59,9 +60,8 @@ static void submit(struct slot *slot)
     struct bench *b = slot->bench;
 
     b->left--;
-    b->running++;
-    if (b->counts) {
-        block_acct_start(blk_get_stats(b->blk), &slot->cookie, BYTES, BLOCK_ACCT_READ);
+    if (b->stats) {
+        block_acct_start(b->stats, &slot->cookie, BYTES, BLOCK_ACCT_READ);
     }
     if (!blk_aio_preadv(b->blk, 0, &slot->view, 0, done, slot)) {
         exit(4);
@@ -77,6 +77,7 @@ static void run(struct bench *b, AioContext *ctx)
         slot->buf = malloc(BYTES);
         slot->iov = (struct iovec){slot->buf, BYTES};
         slot->view = (struct iov_view){&slot->iov, 1, BYTES};
+        b->running++;
         submit(slot);
     }
     while (b->running > 0) {
@@ -93,17 +94,19 @@ int main(int argc, char **argv)
     BlockOptions *options = block_options_new();
     Platter *pl = platter_new(NULL, NULL);
     bool throttled;
+    bool counted;
 
     if (argc != 3 || !pl || !options || block_options_set_str(options, "driver", "null-co") < 0) {
         return 2;
     }
     throttled = strcmp(argv[1], "throttle") == 0 || strcmp(argv[1], "both") == 0;
-    b.counts = strcmp(argv[1], "accounting") == 0 || strcmp(argv[1], "both") == 0;
+    counted = strcmp(argv[1], "accounting") == 0 || strcmp(argv[1], "both") == 0;
     b.left = atol(argv[2]);
     b.blk = blk_new_open(pl, "disk", NULL, NULL, options, 0, NULL);
     if (!b.blk || (throttled && blk_io_limits_enable(b.blk, "group", NULL) < 0)) {
         return 2;
     }
+    b.stats = counted ? blk_get_stats(b.blk) : NULL;
     run(&b, platter_get_main_context(pl));
     blk_unref(b.blk);
     platter_free(pl);

@@ -75,10 +75,13 @@ def main():
                 line += f'{theirs:10.0f}{theirs / ours:7.1f}'
             print(line, flush=True)
             over = over or (budget is not None and ours > budget)
+        plain = 0
         for what in ('plain', 'accounting', 'throttle', 'both') if options.bench_backend else ():
             counts = [instructions([options.bench_backend, what, str(n)]) for n in (SHORT, LONG)]
             ours = (counts[1] - counts[0]) / (LONG - SHORT)
-            print(f'{"null read at a backend, " + what:44}{ours:9.0f}{NULL_READ:>8}', flush=True)
+            plain = plain or ours
+            print(f'{"null read at a backend, " + what:44}{ours:9.0f}{NULL_READ:>8}{ours - plain:+10.0f}',
+                  flush=True)
             over = over or ours > NULL_READ
     sys.exit(1 if over else 0)
 

@@ -200,8 +200,9 @@ static void test_slots(void **state)
         assert_false(used[slots[i]]);
         used[slots[i]] = true;
     }
+    assert_int_equal(slots[OS_SLOTS - 1], OS_SLOT_SHARED);
     shared = os_slot_get();
-    assert_true(shared < OS_SLOTS);
+    assert_int_equal(shared, OS_SLOT_SHARED); /* all others are one context's alone */
     os_slot_put(shared);
     os_slot_put(slots[17]);
     assert_int_equal(os_slot_get(), slots[17]);
