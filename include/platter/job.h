@@ -93,9 +93,10 @@ void job_iostatus_reset(Job *job);
  * completed), and return its result: 0 or -errno with errp. A manual finalize is given. */
 int job_wait(Job *job, Error **errp);
 
-/* Jobs that succeed or fail together. Give it to each, then let go of it. NULL: no memory. */
+/* Jobs that succeed or fail together. Give it to each, then let go of it: until then none of them
+ * ends but by failing, and none is to be waited for. NULL: no memory. */
 JobTxn *job_txn_new(Platter *pl);
-void job_txn_unref(JobTxn *txn); /* NULL allowed */
+void job_txn_unref(JobTxn *txn); /* may end jobs that are done, and poll; NULL allowed */
 
 #ifdef __cplusplus
 }

@@ -2,7 +2,7 @@
 /*
  * The kinds of jobs, and how each is started (platter/job.h steers them). All calls are [control].
  * A job that could not be started is NULL with errp: EINVAL (the id is not well formed), EEXIST (it
- * is taken), EBUSY (its transaction ends already), ENOMEM, and what the kind says. It is the registry's; job_ref to keep it.
+ * is taken), EBUSY (another of its transaction failed), ENOMEM, and what the kind says. It is the registry's; job_ref to keep it.
  */
 #ifndef PLATTER_JOBS_H
 #define PLATTER_JOBS_H

@@ -148,7 +148,12 @@ void job_get_info(const Job *job, struct job_info *ret_info)
 
 /* ---- lifetime ---- */
 
-static void sleep_over(void *opaque);
+static void sleep_over(void *opaque)
+{
+    job_wake(opaque);
+}
+
+static void job_finished(void *opaque);
 
 void job_ref(Job *job)
 {
@@ -165,6 +170,7 @@ void job_unref(Job *job)
         job->driver->free(job);
     }
     aio_timer_free(job->sleep_timer);
+    aio_bh_delete(job->end_bh);
     error_free(job->err);
     error_free(job->blocker);
     free(job->id);
@@ -179,8 +185,9 @@ static int create_check(Platter *pl, const char *id, const JobTxn *txn, Error **
     if (job_by_id(pl, id) != NULL) {
         return error_set(errp, EEXIST, "Job ID '%s' already in use", id);
     }
-    if (txn != NULL && txn->closed) {
-        return error_set(errp, EBUSY, "Job '%s' comes too late: its transaction ends already", id);
+    if (txn != NULL && txn->aborting) {
+        return error_set(errp, EBUSY, "Job '%s' comes too late: another of its transaction failed",
+                         id);
     }
     return 0;
 }
@@ -201,12 +208,14 @@ void *job_create(Platter *pl, const struct job_driver *driver, const char *id, J
     if (job != NULL) {
         job->id = strdup(id);
         job->sleep_timer = aio_timer_new(pl->main_ctx, sleep_over, job);
+        job->end_bh = aio_bh_new(pl->main_ctx, job_finished, job);
     }
     if (jobs == NULL || (txn == NULL && own == NULL) || job == NULL || job->id == NULL ||
-        job->sleep_timer == NULL) {
+        job->sleep_timer == NULL || job->end_bh == NULL) {
         error_set(errp, ENOMEM, "out of memory for job '%s'", id);
         if (job != NULL) {
             aio_timer_free(job->sleep_timer);
+            aio_bh_delete(job->end_bh);
             free(job->id);
         }
         free(job);
@@ -243,15 +252,28 @@ void job_fail(Job *job, int ret, Error *err)
 
 /* ---- the coroutine ---- */
 
+/* From the loop, not from whoever entered the coroutine last: that may be a drain that ends, or the
+ * start of the job, which are not to find the graph changed or the job gone. */
 static void job_finished(void *opaque)
+{
+    Job *job = opaque;
+
+    if (job->force_cancel) {
+        job_fail(job, -ECANCELED, NULL);
+    }
+    job->done = true;
+    job_completed(job);
+    job_unref(job);
+}
+
+static void job_ending(void *opaque)
 {
     Job *job = opaque;
 
     job->co = NULL;
     job->busy = false;
-    job->done = true;
-    job_completed(job);
-    job_unref(job);
+    job->ending = true;
+    aio_bh_schedule(job->end_bh);
 }
 
 static void job_entry(void *opaque)
@@ -267,23 +289,7 @@ static void job_entry(void *opaque)
     } else {
         error_free(err);
     }
-    if (job->force_cancel) {
-        job_fail(job, -ECANCELED, NULL);
-    }
-    coroutine_set_farewell(job_finished, job);
-}
-
-/* The sleep of a job is over; or the start of one for which there was no coroutine. */
-static void sleep_over(void *opaque)
-{
-    Job *job = opaque;
-
-    if (!job->start_failed) {
-        job_wake(job);
-    } else if (!job->done) {
-        job_ref(job);
-        job_finished(job);
-    }
+    coroutine_set_farewell(job_ending, job);
 }
 
 void job_start(Job *job)
@@ -291,13 +297,12 @@ void job_start(Job *job)
     assert(job->status == JOB_STATUS_CREATED && job->co == NULL);
     job->co = coroutine_create(job_entry, job);
     job_set_status(job, JOB_STATUS_RUNNING);
-    if (job->co == NULL) { /* ends in the loop as others do: the caller still looks at it */
-        job->start_failed = true;
+    job_ref(job); /* until job_finished */
+    if (job->co == NULL) {
         job_fail(job, -ENOMEM, NULL);
-        aio_timer_mod(job->sleep_timer, aio_clock_ns());
+        job_ending(job);
         return;
     }
-    job_ref(job); /* until job_finished */
     job->busy = true;
     coroutine_enter(job->co);
 }

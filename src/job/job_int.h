@@ -65,7 +65,8 @@ struct Job {
 
     Coroutine *co; /* NULL: not started, or over */
     bool busy;     /* the coroutine runs or waits for I/O: not at a pause point, not asleep */
-    bool done;     /* run_co has returned */
+    bool ending;   /* run_co has returned; the loop is told of it */
+    bool done;     /* and has heard */
     bool registered;
     int pause_count; /* user, drained nodes, errors */
     bool user_paused;
@@ -80,21 +81,21 @@ struct Job {
     uint64_t speed;        /* bytes per second; 0: no limit */
     int64_t paid_ns;       /* when the limit has let through what was sent; 0: nothing yet */
     AioTimer *sleep_timer; /* owned */
-    bool start_failed;     /* no memory for the coroutine: the timer ends the job */
+    QEMUBH *end_bh;        /* owned; job.c */
 };
 
 struct JobTxn {
     Platter *pl;
     int refcnt;
     bool aborting;
-    bool closed;     /* its end has begun: nobody joins it */
+    bool held;       /* who made it may still give it to jobs */
     bool finalizing; /* the end runs, which may poll: no verb comes in between */
     TAILQ_HEAD(job_txn_list, Job) jobs;
 };
 
 /* A job in state created, of driver->instance_size zeroed bytes, with one reference (the
  * registry's, which ends with dismissal). txn NULL: one of its own. NULL with errp: EINVAL (id not
- * well formed), EEXIST, EBUSY (the transaction ends already), ENOMEM. */
+ * well formed), EEXIST, EBUSY (a job of the transaction failed), ENOMEM. */
 void *job_create(Platter *pl, const struct job_driver *driver, const char *id, JobTxn *txn,
                  unsigned flags, Error **errp);
 /* Work on bs too: permissions as given; drains of it pause the job. 0 or -EPERM, -ENOMEM. */

@@ -2,7 +2,8 @@
 /*
  * How jobs end: those of one transaction all succeed or all fail.
  *
- *  T1 A job that has done its work waits until all of its transaction have.
+ *  T1 A job that has done its work waits until all of its transaction have, and nobody can join it
+ *     any more: who made it has let go of it.
  *  T2 Then all are pending, until each that wants it was finalized by the user; then every prepare
  *     runs, and only if all of them succeed every commit.
  *  T3 One that fails or is cancelled makes all others of the transaction fail: they are cancelled,
@@ -23,14 +24,15 @@ JobTxn *job_txn_new(Platter *pl)
     if (txn != NULL) {
         txn->pl = pl;
         txn->refcnt = 1;
+        txn->held = true;
         TAILQ_INIT(&txn->jobs);
     }
     return txn;
 }
 
-void job_txn_unref(JobTxn *txn)
+static void txn_drop(JobTxn *txn)
 {
-    if (txn != NULL && --txn->refcnt == 0) {
+    if (--txn->refcnt == 0) {
         assert(TAILQ_EMPTY(&txn->jobs));
         free(txn);
     }
@@ -50,7 +52,7 @@ static void txn_leave(Job *job)
     if (txn != NULL) {
         TAILQ_REMOVE(&txn->jobs, job, in_txn);
         job->txn = NULL;
-        job_txn_unref(txn);
+        txn_drop(txn);
     }
 }
 
@@ -101,12 +103,16 @@ static void txn_conclude(JobTxn *txn)
         conclude(job);
         job_unref(job);
     }
-    job_txn_unref(txn);
+    txn_drop(txn);
 }
 
 static bool txn_all_done(const JobTxn *txn)
 {
     const Job *job;
+
+    if (txn->held || TAILQ_EMPTY(&txn->jobs)) {
+        return false;
+    }
 
     TAILQ_FOREACH (job, &txn->jobs, in_txn) {
         if (!job->done) {
@@ -122,7 +128,6 @@ static void txn_abort(JobTxn *txn, const Job *because)
     Job *job;
 
     txn->aborting = true;
-    txn->closed = true;
     TAILQ_FOREACH (job, &txn->jobs, in_txn) {
         if (job == because) {
             continue;
@@ -168,7 +173,7 @@ void job_txn_finalize(Job *job)
     txn->finalizing = true;
     (void)txn_prepare(txn);
     txn_conclude(txn);
-    job_txn_unref(txn);
+    txn_drop(txn);
 }
 
 static void txn_pending(JobTxn *txn)
@@ -176,13 +181,24 @@ static void txn_pending(JobTxn *txn)
     bool manual = false;
     Job *job;
 
-    txn->closed = true;
     TAILQ_FOREACH (job, &txn->jobs, in_txn) {
         job_set_status(job, JOB_STATUS_PENDING);
         manual |= (job->flags & JOB_MANUAL_FINALIZE) != 0;
     }
     if (!manual) {
         job_txn_finalize(TAILQ_FIRST(&txn->jobs));
+    }
+}
+
+static void txn_end_if_done(JobTxn *txn)
+{
+    if (!txn_all_done(txn)) {
+        return;
+    }
+    if (txn->aborting) {
+        txn_conclude(txn);
+    } else {
+        txn_pending(txn);
     }
 }
 
@@ -199,12 +215,14 @@ void job_completed(Job *job)
     } else {
         job_set_status(job, JOB_STATUS_WAITING);
     }
-    if (!txn_all_done(txn)) {
-        return;
-    }
-    if (txn->aborting) {
-        txn_conclude(txn);
-    } else {
-        txn_pending(txn);
+    txn_end_if_done(txn);
+}
+
+void job_txn_unref(JobTxn *txn)
+{
+    if (txn != NULL) {
+        txn->held = false;
+        txn_end_if_done(txn);
+        txn_drop(txn);
     }
 }

@@ -118,7 +118,7 @@ int job_cancel(Job *job, bool force, Error **errp)
     if (!soft) {
         job->force_cancel = true;
     }
-    if (job->co == NULL) {
+    if (job->co == NULL && (job->done || !job->ending)) {
         cancel_idle(job);
     } else {
         job_wake(job);
@@ -188,7 +188,7 @@ int job_wait(Job *job, Error **errp)
 {
     int ret;
 
-    assert(job->status != JOB_STATUS_CREATED);
+    assert(job->status != JOB_STATUS_CREATED && (job->txn == NULL || !job->txn->held));
     instance_control(job->pl);
     job_ref(job);
     aio_wait_while(job->pl->main_ctx, still_working, job);

@@ -16,7 +16,9 @@ static void on_event(void *opaque, const struct platter_event *event)
     struct kind_env *env = opaque;
     size_t at = strlen(env->events);
 
-    if (event->type == PLATTER_EVENT_JOB_STATUS_CHANGE) {
+    if (event->type == PLATTER_EVENT_JOB_STATUS_CHANGE && env->kind->heard != NULL) {
+        env->kind->heard(env, event->u.job.id, event->u.job.status);
+    } else if (event->type == PLATTER_EVENT_JOB_STATUS_CHANGE) {
         snprintf(env->events + at, sizeof(env->events) - at, "%s ", event->u.job.status);
     } else if (event->type == PLATTER_EVENT_JOB_ERROR) {
         env->errors++;
@@ -33,7 +35,7 @@ static void on_progress(void *opaque, uint64_t done, uint64_t total)
 
 /* ---- worlds ---- */
 
-static void world_begin(struct kind_env *env, const struct kind *kind)
+void kind_begin_empty(struct kind_env *env, const struct kind *kind)
 {
     struct aio_context_options ao = {
         .size = sizeof(ao), .engine = AIO_ENGINE_THREADS, .worker_threads_max = 1};
@@ -61,7 +63,7 @@ static void disks_close(struct kind_env *env)
     }
 }
 
-static void world_end(struct kind_env *env)
+void kind_end_empty(struct kind_env *env)
 {
     disks_close(env);
     platter_free(env->pl);
@@ -78,7 +80,7 @@ struct kind_model *kind_model_new(const struct kind *kind)
 
     assert_non_null(model);
     model->kind = kind;
-    world_begin(&env, kind);
+    kind_begin_empty(&env, kind);
     kind->build(&env, model->guest);
     disks_close(&env);
     for (size_t i = 0; i < KIND_FILES && kind->files[i] != NULL; i++) {
@@ -87,7 +89,7 @@ struct kind_model *kind_model_new(const struct kind *kind)
             assert_int_equal(sim_disk_flush(model->disks[i]), 0);
         }
     }
-    world_end(&env);
+    kind_end_empty(&env);
     return model;
 }
 
@@ -107,7 +109,7 @@ int kind_teardown(void **state)
 
 void kind_begin(struct kind_env *env, const struct kind_model *model, struct sim_disk *const *disks)
 {
-    world_begin(env, model->kind);
+    kind_begin_empty(env, model->kind);
     for (size_t i = 0; i < KIND_FILES && model->kind->files[i] != NULL; i++) {
         const struct sim_disk *disk = disks != NULL ? disks[i] : model->disks[i];
         struct sim_disk *copy = disk != NULL ? sim_disk_clone(disk) : NULL;
@@ -161,7 +163,7 @@ void kind_end(struct kind_env *env, const struct kind_model *model, bool success
     expect_free(env);
     disks_close(env);
     env->kind->check(env, success, model->guest);
-    world_end(env);
+    kind_end_empty(env);
 }
 
 void kind_create(struct kind_env *env, const char *path, const char *options)

@@ -42,6 +42,7 @@ struct kind_env {
     unsigned errors;   /* JOB_ERROR events */
     char why[256];     /* the error of the last job that ended */
     uint64_t progress; /* as it was reported last */
+    void *opaque;      /* the test's own */
     bool backwards;    /* it shrank, or passed its end */
 };
 
@@ -51,6 +52,8 @@ struct kind {
     const char *files[KIND_FILES]; /* as build makes them; NULL: no more */
     void (*build)(struct kind_env *env, uint8_t *guest);
     void (*open)(struct kind_env *env);
+    /* Each change of a job's state; may be NULL. */
+    void (*heard)(struct kind_env *env, const char *id, const char *status);
     Job *(*start)(struct kind_env *env, const struct job_start *start, Error **errp);
     /* All is closed; the files may be looked at. guest: what the disk reads as, always. */
     void (*check)(struct kind_env *env, bool success, const uint8_t *guest);
@@ -72,6 +75,10 @@ void kind_begin(struct kind_env *env, const struct kind_model *model,
                 struct sim_disk *const *disks);
 /* Close the disks, check, end; nothing may be left. */
 void kind_end(struct kind_env *env, const struct kind_model *model, bool success);
+
+/* A world without files, for a test that makes its own. */
+void kind_begin_empty(struct kind_env *env, const struct kind *kind);
+void kind_end_empty(struct kind_env *env);
 
 /* Make an image: options as text, with its driver. */
 void kind_create(struct kind_env *env, const char *path, const char *options);

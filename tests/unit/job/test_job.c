@@ -201,6 +201,21 @@ static void test_life(void **state)
     job_unref(&s->job);
 }
 
+/* One that has nothing to wait for is still there for who started it. */
+static void test_ends_at_once(void **state)
+{
+    struct env *env = *state;
+    struct steps *s = steps_new(env, "a", NULL, 0, 0);
+
+    job_start(&s->job);
+    assert_int_equal(status_of(s), JOB_STATUS_RUNNING);
+    assert_int_equal(job_cancel(&s->job, true, NULL), 0); /* it has not ended yet */
+    while (job_by_id(env->pl, "a") != NULL) {
+        aio_poll(env->ctx, true);
+    }
+    assert_string_equal(env->events, "a:created a:running a:aborting a:concluded a:null ");
+}
+
 static void test_manual(void **state)
 {
     struct env *env = *state;
@@ -541,6 +556,7 @@ int main(void)
 {
     const struct CMUnitTest tests[] = {
         cmocka_unit_test_setup_teardown(test_life, setup, teardown),
+        cmocka_unit_test_setup_teardown(test_ends_at_once, setup, teardown),
         cmocka_unit_test_setup_teardown(test_manual, setup, teardown),
         cmocka_unit_test_setup_teardown(test_failure, setup, teardown),
         cmocka_unit_test_setup_teardown(test_prepare_fails, setup, teardown),
