@@ -70,3 +70,11 @@ def test_memory_is_bounded(large, what):
         mb = peak('info', '-f', 'qcow2', path)[1]
     # A sanitizer keeps what was freed, and a shadow of it all.
     assert mb <= PEAK_MB * (1 if sanitizers() == 'none' else 5)
+
+
+def test_preallocation_is_bounded(tmp_path):
+    """96 MiB of L2 tables are made, and given back, in one exclusive section."""
+    path = tmp_path / 'd.qcow2'
+    mb = max(peak('create', '-q', '-f', 'qcow2', '-o', 'preallocation=metadata', path, '768G')[1],
+             peak('resize', '-q', '-f', 'qcow2', '--shrink', path, '1G')[1])
+    assert mb <= PEAK_MB * (1 if sanitizers() == 'none' else 5)

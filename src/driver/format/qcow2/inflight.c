@@ -185,6 +185,15 @@ void q2_exclusive_begin_co(struct qcow2 *s)
     os_mutex_unlock(&f->lock);
 }
 
+void q2_exclusive_let_go(struct qcow2 *s)
+{
+    struct q2_inflight *f = &s->inflight;
+
+    assert(f->exclusive_taken);
+    q2_leave(s, f->exclusive_token);
+    f->exclusive_token = count_in(f);
+}
+
 void q2_exclusive_end(struct qcow2 *s)
 {
     struct q2_inflight *f = &s->inflight;

@@ -66,6 +66,9 @@ void q2_retire(struct qcow2 *s, struct q2_retired *r);
  * inside. Coroutine. */
 void q2_exclusive_begin_co(struct qcow2 *s);
 void q2_exclusive_end(struct qcow2 *s);
+/* The section's holder goes on, but with nothing that it has found so far (slices, an old L1): what
+ * is retired ends. A long section calls it now and then, or all of that waits for its end. */
+void q2_exclusive_let_go(struct qcow2 *s);
 /* The slow halves. */
 q2_token q2_enter_wait_co(struct qcow2 *s, q2_token token);
 void q2_leave_slow(struct qcow2 *s);

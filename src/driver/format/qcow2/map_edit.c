@@ -1,7 +1,9 @@
 /* SPDX-License-Identifier: MIT */
 /*
  * Changing the mapping of whole clusters from outside the request path: what growing, shrinking and
- * preallocation do. In an exclusive section, so no range is locked and nobody looks.
+ * preallocation do. In an exclusive section, so no range is locked and nobody looks; what is
+ * found in memory is let go after each table, so that large disks need no more of it than small
+ * ones.
  *
  * The order in the file comes from the commit (W1, W3) and from q2_free_later (W4): an entry is
  * changed first, what it referred to is given away after that.
@@ -127,6 +129,7 @@ int q2_edit_set_co(struct qcow2 *s, uint64_t guest, uint64_t clusters, uint64_t 
         c.host += n * c.step;
         guest += bytes;
         clusters -= n;
+        q2_exclusive_let_go(s);
     }
     return 0;
 }
@@ -252,6 +255,7 @@ int q2_edit_unmap_co(struct qcow2 *s, uint64_t from, uint64_t to)
             return rc;
         }
         from = end;
+        q2_exclusive_let_go(s);
     }
     return 0;
 }

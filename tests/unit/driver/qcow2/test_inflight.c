@@ -189,7 +189,7 @@ static void test_exclusive(void **state)
 {
     struct fake_run exclusive, other, late;
     q2_token a = enter();
-    struct mark mark;
+    struct mark early, mark;
 
     fake_start(&exclusive, exclusive_run, NULL);
     poll_some();
@@ -203,6 +203,13 @@ static void test_exclusive(void **state)
     poll_some();
     assert_false(other.done);
     assert_false(late.done);
+    retire(&early);
+    assert_false(early.ended);
+    q2_exclusive_let_go(&meta.s);
+    assert_true(early.ended);
+    poll_some();
+    assert_false(late.done);
+    assert_false(other.done);
     retire(&mark);
     assert_false(mark.ended); /* the section may have seen it */
     exclusive_end();
