@@ -67,6 +67,10 @@ struct bdrv_reopen {
  * Errors besides those above: EINVAL "Cannot change the option 'X'" and the like, ENOENT for a node
  * that is not there. An option set that names a node twice: the last one counts. */
 int bdrv_reopen_with_options(Platter *pl, struct bdrv_reopen *nodes, size_t n_nodes, Error **errp);
+/* The same for one node of which only changes (owned, also on failure) are given: what they do not
+ * name stays as it is, also in children ("file.KEY", "backing.KEY"). What the node took from above
+ * (read-only, cache.*, discard) is its own from then on. */
+int bdrv_reopen_changed(BlockDriverState *bs, BlockOptions *changes, Error **errp);
 
 #ifdef __cplusplus
 }

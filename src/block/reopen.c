@@ -89,9 +89,7 @@ int reopen_driver_options(BlockDriverState *bs, BlockOptions *options, int flags
         }
     }
     while (rc == 0 && (key = block_options_next_key(options, key)) != NULL) {
-        if (!driver_knows(drv, key)) {
-            rc = bdrv_refuse_options(drv, options, errp);
-        } else if (!option_stays(bs, options, key)) {
+        if (!driver_knows(drv, key) || !option_stays(bs, options, key)) {
             rc = error_set(errp, EINVAL, "Cannot change the option '%s'", key);
         }
     }
@@ -329,7 +327,7 @@ static int base_flags(const struct reopen_item *item)
 }
 
 static int refuse_common(const struct reopen_item *item, const struct opts_node_common *common,
-                         int flags, Error **errp)
+                         Error **errp)
 {
     const BlockDriverState *bs = item->bs;
     const char *what = NULL;
@@ -342,7 +340,8 @@ static int refuse_common(const struct reopen_item *item, const struct opts_node_
         what = "driver";
     } else if (common->has_node_name && strcmp(common->node_name, bs->node_name) != 0) {
         what = "node-name";
-    } else if ((flags ^ bs->open_flags) & BDRV_O_FORCE_SHARE) {
+    } else if (common->has_force_share &&
+               common->force_share != ((bs->open_flags & BDRV_O_FORCE_SHARE) != 0)) {
         what = "force-share";
     }
     return what == NULL ? 0 : error_set(errp, EINVAL, "Cannot change the option '%s'", what);
@@ -354,10 +353,11 @@ static int plan_common(struct reopen_item *item, const struct opts_node_common *
     BlockDriverState *bs = item->bs;
     int flags = (base_flags(item) & (OPTION_FLAGS | BDRV_O_FORCE_SHARE)) |
                 (bs->open_flags & ~(OPTION_FLAGS | BDRV_O_FORCE_SHARE));
-    int rc = open_flags_from_options(common, &flags, errp);
+    int rc = given ? refuse_common(item, common, errp) : 0;
 
-    if (rc == 0 && given) {
-        rc = refuse_common(item, common, flags, errp);
+    rc = rc == 0 ? open_flags_from_options(common, &flags, errp) : rc;
+    if (rc == 0 && given && ((flags ^ bs->open_flags) & BDRV_O_FORCE_SHARE)) {
+        rc = error_set(errp, EINVAL, "Cannot change the option 'force-share'");
     }
     if (rc == 0 && (bs->open_bounds & BDRV_OPEN_READ_ONLY) && (flags & BDRV_O_RDWR)) {
         if (given) {

@@ -416,12 +416,51 @@ static int teardown(void **state)
     return folder_end();
 }
 
+static void changed(BlockDriverState *bs, const char *json)
+{
+    Error *err = NULL;
+
+    if (bdrv_reopen_changed(bs, from_json(json), &err) < 0) {
+        fail_msg("%s: %s", json, error_get_pretty(err));
+    }
+}
+
+/* What the changes do not name stays: the window of raw, its file, flags. */
+static void what_is_not_named_stays(void **state)
+{
+    struct disks d;
+    Error *err = NULL;
+
+    disks_begin(&d);
+    assert_int_equal(bdrv_getlength(d.raw), 64 * KIB - 512);
+    changed(d.raw, "{'size':1024}");
+    assert_int_equal(bdrv_getlength(d.raw), 1024);
+    changed(d.raw, "{'read-only':true}");
+    assert_int_equal(bdrv_getlength(d.raw), 1024);
+    assert_true(bdrv_is_read_only(d.raw) && bdrv_is_read_only(bdrv_find_node(d.pl, "fc")));
+    changed(d.raw, "{'offset':1024}");
+    assert_true(bdrv_is_read_only(d.raw));
+    changed(d.raw, "{'read-only':false,'file.driver':'file'}");
+    assert_false(bdrv_is_read_only(d.raw) || bdrv_is_read_only(bdrv_find_node(d.pl, "fc")));
+    assert_int_equal(bdrv_getlength(d.raw), 1024);
+    changed(d.a, "{'lazy-refcounts':true}"); /* its file is another's node */
+    assert_ptr_equal(bdrv_get_child(d.a, "file"), d.fa);
+    assert_int_equal(bdrv_reopen_changed(d.raw, from_json("{'file.locking':'off'}"), &err),
+                     -EINVAL);
+    assert_string_equal(error_get_pretty(err), "Cannot change the option 'locking'");
+    error_free(err);
+    assert_int_equal(bdrv_reopen_changed(d.raw, from_json("{'color':1}"), NULL), -EINVAL);
+    assert_int_equal(bdrv_getlength(d.raw), 1024);
+    disks_end(&d);
+}
+
 int main(void)
 {
     const struct CMUnitTest tests[] = {
-        cmocka_unit_test(what_is_refused),  cmocka_unit_test(qcow2_options_change),
-        cmocka_unit_test(flags_go_back),    cmocka_unit_test(children_change),
-        cmocka_unit_test(raw_and_throttle), cmocka_unit_test(own_children_follow),
+        cmocka_unit_test(what_is_refused),         cmocka_unit_test(qcow2_options_change),
+        cmocka_unit_test(flags_go_back),           cmocka_unit_test(children_change),
+        cmocka_unit_test(raw_and_throttle),        cmocka_unit_test(own_children_follow),
+        cmocka_unit_test(what_is_not_named_stays),
     };
 
     return cmocka_run_group_tests(tests, setup, teardown);
