@@ -25,6 +25,7 @@ enum instance_name_kind {
  * has returned, which frees data. */
 enum instance_room {
     INSTANCE_ROOM_THROTTLE = 0,
+    INSTANCE_ROOM_OBJECTS,
     INSTANCE_ROOM_BACKENDS,
     INSTANCE_ROOM_JOBS,
     INSTANCE_ROOM_EXPORTS,

@@ -3,6 +3,7 @@
 #include <errno.h>
 #include <stdlib.h>
 
+#include "block/instance.h"
 #include "control/control.h"
 #include "control/monitor.h"
 #include "control/parts.h"
@@ -20,6 +21,26 @@ struct control *control_new(void)
     TAILQ_INIT(&c->exports);
     LIST_INIT(&c->backends);
     TAILQ_INIT(&c->fds);
+    return c;
+}
+
+static void within_fini(Platter *pl, void *data)
+{
+    struct control *c = data;
+
+    control_objects_end(c);
+    free(c);
+}
+
+struct control *control_new_within(Platter *pl)
+{
+    struct control *c = control_new();
+
+    if (c) {
+        c->pl = pl;
+        pl->rooms[INSTANCE_ROOM_OBJECTS].data = c;
+        pl->rooms[INSTANCE_ROOM_OBJECTS].fini = within_fini;
+    }
     return c;
 }
 

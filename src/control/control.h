@@ -50,6 +50,8 @@ struct control {
 
 /* Without a Platter, which is set (and owned) before anything else is done. NULL: out of memory. */
 struct control *control_new(void);
+/* One of objects only, which ends with pl, whoever owns that. NULL: out of memory. */
+struct control *control_new_within(Platter *pl);
 /* Everything in order: exports and their server, jobs, backends, nodes, objects, the Platter. 0, or
  * the first errno of a flush: writes may be lost. NULL allowed. */
 int control_free(struct control *control);

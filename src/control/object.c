@@ -193,7 +193,7 @@ static int secret_init(struct control_object *o, const struct qmp_secret_propert
     if (props->has_data == props->has_file) {
         return error_set(errp, EINVAL,
                          props->has_data ? "'file' and 'data' are mutually exclusive"
-                                         : "Must provide 'file' or 'data' properties");
+                                         : "Either 'file' or 'data' must be provided");
     }
     if (props->has_data && strlen(props->data) > SECRET_BYTES_MAX) {
         return error_set(errp, E2BIG, "Secret '%s' is longer than %d bytes", o->id,

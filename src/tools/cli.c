@@ -9,6 +9,7 @@
 
 #include "tools/cli.h"
 #include "tools/cli_message.h"
+#include "tools/trace_option.h"
 #include "util/size.h"
 
 #define WORDS_MAX 64
@@ -54,6 +55,106 @@ static bool getopt_words(const struct cli_args *args)
     return cli_spelling(args->cli)->getopt_words;
 }
 
+static void print_version(struct cli *cli)
+{
+    fprintf(cli->out, "%s %s%s%s\n", cli->program->name, cli_spelling(cli)->version_word,
+            platter_version(), cli_stands_in(cli) ? " (Platter)" : "");
+}
+
+/* Options of every command, and of a program without commands, besides those of its table. */
+enum { ID_HELP = 2000, ID_VERSION };
+static const struct cli_option help_row = {ID_HELP, 'h', "help", NULL, NULL};
+static const struct cli_option version_row = {ID_VERSION, 'V', "version", NULL, NULL};
+
+/* --version behind other options: a program with commands knows it in front of them only. */
+static bool takes_version(const struct cli *cli)
+{
+    return cli_stands_in(cli) && (cli->program->only || cli->command == cli->program->globals);
+}
+
+/* The options one by one; NULL begins and ends. */
+static const struct cli_option *option_next(const struct cli_args *args, const struct cli_option *o)
+{
+    if (o == &version_row) {
+        return NULL;
+    }
+    if (o == &help_row) {
+        return takes_version(args->cli) ? &version_row : NULL;
+    }
+    o = o ? o + 1 : args->cli->command->options;
+    return o->id ? o : &help_row;
+}
+
+static const struct cli_option *find_exact(const struct cli_args *args, const char *text,
+                                           size_t len)
+{
+    const struct cli_option *o = NULL;
+
+    while ((o = option_next(args, o)) != NULL &&
+           (!o->name || strlen(o->name) != len || memcmp(o->name, text, len) != 0)) {
+    }
+    return o;
+}
+
+/* The names that may be cut short in this place; NULL: none. */
+static const char *long_names(const struct cli_args *args)
+{
+    const struct cli_long_names *n = cli_spelling(args->cli)->long_names;
+    const char *command = args->cli->command->name;
+
+    if (!n) {
+        return NULL;
+    }
+    while (n->command && (!command || strcmp(n->command, command) != 0)) {
+        n++;
+    }
+    return n->names;
+}
+
+/* The options whose names begin so, at the most max of them. How many there are. */
+static size_t cut_short(const struct cli_args *args, const char *text, size_t len,
+                        const struct cli_option **ret, size_t max)
+{
+    const char *word = len > 0 ? long_names(args) : NULL;
+    size_t count = 0;
+
+    while (word && *word != '\0' && count < max) {
+        size_t word_len = strcspn(word, " ");
+
+        if (word_len >= len && memcmp(word, text, len) == 0) {
+            ret[count] = find_exact(args, word, word_len);
+            count += ret[count] != NULL;
+        }
+        word += word_len + strspn(word + word_len, " ");
+    }
+    return count;
+}
+
+static const struct cli_option *find_long(const struct cli_args *args, const char *text, size_t len)
+{
+    const struct cli_option *o = find_exact(args, text, len);
+    const struct cli_option *found[2];
+
+    return o ? o : cut_short(args, text, len, found, 2) == 1 ? found[0] : NULL;
+}
+
+/* Whether the name is cut short so far that several options could be meant: then it is told. */
+static bool is_ambiguous(struct cli_args *args, const char *text, size_t len)
+{
+    const struct cli_option *found[WORDS_MAX];
+    size_t count = cut_short(args, text, len, found, WORDS_MAX);
+    char names[1024] = "";
+    size_t used = 0;
+
+    for (size_t i = 0; i < count && used < sizeof(names); i++) {
+        used += (size_t)snprintf(names + used, sizeof(names) - used, " '--%s'", found[i]->name);
+    }
+    if (count > 0) {
+        getopt_fault(args, "option '--%s' is ambiguous; possibilities:%s", text, names);
+    }
+    return count > 0;
+}
+
 static int unknown_option(struct cli_args *args, const char *text, size_t len)
 {
     const char *words[WORDS_MAX + 1];
@@ -62,7 +163,9 @@ static int unknown_option(struct cli_args *args, const char *text, size_t len)
     size_t n = 0;
 
     if (getopt_words(args)) {
-        return getopt_fault(args, "unrecognized option '--%s'", text);
+        return is_ambiguous(args, text, len)
+                   ? CLI_BAD
+                   : getopt_fault(args, "unrecognized option '--%s'", text);
     }
     if (cli_stands_in(args->cli)) {
         cli_usage_error(args->cli, "unrecognized option '--%s'", text);
@@ -87,7 +190,15 @@ static int unknown_option(struct cli_args *args, const char *text, size_t len)
 
 static int show_help(struct cli_args *args)
 {
-    cli_print_help(args->cli, args->cli->command);
+    struct cli *cli = args->cli;
+
+    cli_print_help(cli, cli->command == cli->program->globals ? NULL : cli->command);
+    return CLI_HELP;
+}
+
+static int show_version(struct cli_args *args)
+{
+    print_version(args->cli);
     return CLI_HELP;
 }
 
@@ -118,30 +229,10 @@ static bool may_lack_value(const struct cli_option *o)
     return o->arg && o->arg[0] == '[';
 }
 
-/* The only option whose name begins so; NULL: none, or one of several. */
-static const struct cli_option *cut_short(const struct cli_args *args, const char *text, size_t len)
+static int found_option(struct cli_args *args, const struct cli_option *o)
 {
-    const struct cli_option *found = NULL;
-
-    for (const struct cli_option *o = args->cli->command->options; o->id; o++) {
-        if (o->name && strncmp(o->name, text, len) == 0) {
-            if (found) {
-                return NULL;
-            }
-            found = o;
-        }
-    }
-    return found;
-}
-
-static const struct cli_option *find_long(const struct cli_args *args, const char *text, size_t len)
-{
-    for (const struct cli_option *o = args->cli->command->options; o->id; o++) {
-        if (o->name && strlen(o->name) == len && memcmp(o->name, text, len) == 0) {
-            return o;
-        }
-    }
-    return getopt_words(args) && len > 0 ? cut_short(args, text, len) : NULL;
+    args->option = o;
+    return o->id == ID_HELP ? show_help(args) : o->id == ID_VERSION ? show_version(args) : o->id;
 }
 
 static int next_long(struct cli_args *args)
@@ -153,8 +244,7 @@ static int next_long(struct cli_args *args)
     char shown[64];
 
     if (!o) {
-        return len == 4 && memcmp(text, "help", 4) == 0 ? show_help(args)
-                                                        : unknown_option(args, text, len);
+        return unknown_option(args, text, len);
     }
     args->option = o;
     if (may_lack_value(o)) {
@@ -162,36 +252,34 @@ static int next_long(struct cli_args *args)
         return o->id;
     }
     if (o->arg) {
-        snprintf(shown, sizeof(shown), "--%s", o->name);
+        snprintf(shown, sizeof(shown), "--%s", getopt_words(args) ? o->name : text);
         return take_value(args, attached, shown);
     }
     if (attached && getopt_words(args)) {
         return getopt_fault(args, "option '--%s' doesn't allow an argument", o->name);
     }
+    if (attached && cli_stands_in(args->cli)) {
+        cli_usage_error(args->cli, "unrecognized option '--%s'", text);
+        return CLI_BAD;
+    }
     if (attached) {
         cli_usage_error(args->cli, "option '--%s' takes no value", o->name);
         return CLI_BAD;
     }
-    return o->id;
+    return found_option(args, o);
 }
 
 static int next_short(struct cli_args *args)
 {
     char letter = *args->bundle++;
     const char *rest = *args->bundle ? args->bundle : NULL;
-    const struct cli_option *o = args->cli->command->options;
+    const struct cli_option *o = NULL;
     char shown[] = {'-', letter, '\0'};
 
     args->bundle = rest;
-    for (; o->id; o++) {
-        if (o->letter == letter) {
-            break;
-        }
+    while ((o = option_next(args, o)) != NULL && o->letter != letter) {
     }
-    if (!o->id) {
-        if (letter == 'h') {
-            return show_help(args);
-        }
+    if (!o) {
         if (getopt_words(args)) {
             return getopt_fault(args, "invalid option -- '%c'", letter);
         }
@@ -202,7 +290,7 @@ static int next_short(struct cli_args *args)
     }
     args->option = o;
     if (!o->arg || may_lack_value(o)) {
-        return o->id;
+        return found_option(args, o);
     }
     args->bundle = NULL;
     return take_value(args, rest, shown);
@@ -414,30 +502,62 @@ static int run_help(struct cli *cli, int argc, char **argv)
     return CLI_EXIT_OK;
 }
 
+/* The command behind what stands in front of it, in the words of the tool it stands in for. */
+static int dispatch_compat(struct cli *cli, int argc, char **argv, struct trace_option *trace)
+{
+    struct cli_args a = cli_args_begin(cli, argc, argv);
+    int code = CLI_EXIT_OK;
+    int id;
+
+    cli->command = cli->program->globals;
+    while ((id = cli_next(&a)) > 0) {
+        if (!trace_option_take(trace, &a, &code)) {
+            return code;
+        }
+    }
+    if (id == CLI_HELP || id == CLI_BAD) {
+        return id == CLI_HELP ? CLI_EXIT_OK : CLI_EXIT_USAGE;
+    }
+    cli->command = NULL;
+    if (id == CLI_END) { /* options alone are no fault, as scripts know it */
+        return argc > 1 ? CLI_EXIT_OK : cli_usage_error(cli, "Not enough arguments");
+    }
+    cli->command = find_command(cli, a.value);
+    if (!cli->command) {
+        return no_command(cli, a.value);
+    }
+    code = trace_option_begin(trace, cli);
+    return code == CLI_EXIT_OK ? cli->command->run(cli, argc - a.index + 1, argv + a.index - 1)
+                               : code;
+}
+
 static int dispatch(struct cli *cli, int argc, char **argv)
 {
     const char *name = argc > 1 ? argv[1] : NULL;
-    bool native = !cli_stands_in(cli);
 
-    if (name && (strcmp(name, "--version") == 0 || strcmp(name, "-V") == 0)) {
-        fprintf(cli->out, "%s %s%s%s\n", cli->program->name, cli_spelling(cli)->version_word,
-                platter_version(), native ? "" : " (Platter)");
-        return CLI_EXIT_OK;
-    }
     if (cli->program->only) {
         cli->command = cli->program->only;
         return cli->command->run(cli, argc, argv);
     }
+    if (cli->program->globals) {
+        struct trace_option trace = TRACE_OPTION_NONE;
+        int code = dispatch_compat(cli, argc, argv, &trace);
+
+        trace_option_end(&trace);
+        return code;
+    }
     if (!name) {
-        return cli_usage_error(cli, native ? "which command?" : "Not enough arguments");
+        return cli_usage_error(cli, "which command?");
+    }
+    if (strcmp(name, "--version") == 0 || strcmp(name, "-V") == 0) {
+        print_version(cli);
+        return CLI_EXIT_OK;
     }
     if (strcmp(name, "help") == 0 || strcmp(name, "--help") == 0 || strcmp(name, "-h") == 0) {
         return run_help(cli, argc - 1, argv + 1);
     }
     if (name[0] == '-') {
-        return cli_usage_error(
-            cli, native ? "a command comes first, not the option '%s'" : "unrecognized option '%s'",
-            name);
+        return cli_usage_error(cli, "a command comes first, not the option '%s'", name);
     }
     cli->command = find_command(cli, name);
     if (!cli->command) {

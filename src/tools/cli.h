@@ -48,8 +48,11 @@ struct cli_program {
     const char *summary;                       /* what --help begins with */
     const struct cli_command *const *commands; /* NULL ends */
     const struct cli_command *only;            /* the program is this command; then no list */
+    const struct cli_command *globals;         /* its options may stand before a command; or NULL */
     const struct cli_spelling *spelling;       /* NULL: the native one */
 };
+
+#define CLI_OBJECTS_MAX 64
 
 /* One run of a program. */
 struct cli {
@@ -58,7 +61,9 @@ struct cli {
     FILE *in;
     FILE *out;
     FILE *err;
-    bool usage_told; /* an error in the command line was printed */
+    bool usage_told;                      /* an error in the command line was printed */
+    const char *objects[CLI_OBJECTS_MAX]; /* each --object, for whoever makes an instance */
+    size_t object_count;                  /* of which the array holds as many as fit */
 };
 
 const struct cli_spelling *cli_spelling(const struct cli *cli);
@@ -70,7 +75,7 @@ enum {
     CLI_END = 0,
     CLI_OPERAND = -1,
     CLI_BAD = -2,  /* an error was printed: end with CLI_EXIT_USAGE */
-    CLI_HELP = -3, /* --help was asked for and printed: end with CLI_EXIT_OK */
+    CLI_HELP = -3, /* --help or --version was asked for and printed: end with CLI_EXIT_OK */
 };
 
 struct cli_args {

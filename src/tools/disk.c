@@ -87,6 +87,12 @@ bool disk_take_option(struct disk_args *args, int id, const struct cli_args *a)
     case DISK_OPTION_IMAGE_REFS:
         args->image_refs = a->value;
         return true;
+    case DISK_OPTION_OBJECT:
+        if (a->cli->object_count < CLI_OBJECTS_MAX) {
+            a->cli->objects[a->cli->object_count] = a->value;
+        }
+        a->cli->object_count++;
+        return true;
     case DISK_OPTION_SNAPSHOT:
         args->snapshot = a->value;
         return true;
@@ -147,7 +153,11 @@ bool disk_take_output(const struct cli_args *a, bool *ret_json)
 {
     *ret_json = strcmp(a->value, "json") == 0;
     if (!*ret_json && strcmp(a->value, "human") != 0) {
-        cli_usage_error(a->cli, "no output form '%s': there are human and json", a->value);
+        if (cli_stands_in(a->cli)) {
+            cli_misfit(a->cli, "--output must be used with human or json as argument.");
+        } else {
+            cli_usage_error(a->cli, "no output form '%s': there are human and json", a->value);
+        }
         return false;
     }
     return true;
@@ -179,6 +189,18 @@ static bool wants_unmap(const char *discard)
 bool disk_cache_is_known(const char *name)
 {
     return find_cache_mode(name) != NULL;
+}
+
+int disk_cache_options(const char *name, BlockOptions *options, bool *ret_write_through)
+{
+    const struct cache_mode *mode = find_cache_mode(name);
+
+    *ret_write_through = mode->write_through;
+    if (block_options_set_bool(options, "cache.direct", mode->flags & BDRV_O_NOCACHE) < 0 ||
+        block_options_set_bool(options, "cache.no-flush", mode->flags & BDRV_O_NO_FLUSH) < 0) {
+        return -ENOMEM;
+    }
+    return 0;
 }
 
 bool disk_args_check(struct cli *cli, const struct disk_args *args)
@@ -341,15 +363,17 @@ static void warn_if_probed(struct cli *cli, const struct disk_args *args, BlockD
     cli_hint(cli, "Name the format to lift this: -f raw");
 }
 
-/* What is needed of the disk and left to others; other processes see it as image locks. */
-static void disk_perm(const struct disk_args *args, uint64_t *ret_perm, uint64_t *ret_shared)
+/* What is not needed of the disk is left to others; other processes see it as image locks. */
+int disk_set_perm(BlockBackend *blk, const struct disk_args *args, Error **errp)
 {
-    *ret_perm = BDRV_PERM_CONSISTENT_READ | (args->writable ? BDRV_PERM_WRITE : 0);
-    *ret_shared = BDRV_PERM_ALL;
+    uint64_t perm = BDRV_PERM_CONSISTENT_READ | (args->writable ? BDRV_PERM_WRITE : 0);
+    uint64_t shared = BDRV_PERM_ALL;
+
     if (args->exclusive) {
-        *ret_shared &= ~(uint64_t)BDRV_PERM_RESIZE;
-        *ret_shared &= args->writable ? ~(uint64_t)BDRV_PERM_WRITE : BDRV_PERM_ALL;
+        shared &= ~(uint64_t)BDRV_PERM_RESIZE;
+        shared &= args->writable ? ~(uint64_t)BDRV_PERM_WRITE : BDRV_PERM_ALL;
     }
+    return blk_set_perm(blk, perm, shared, errp);
 }
 
 /* bs (owned) as the medium of a new backend. */
@@ -357,10 +381,8 @@ static BlockBackend *backend_new(Platter *pl, BlockDriverState *bs, const struct
                                  Error **errp)
 {
     BlockBackend *blk = blk_new(pl, args->id ? args->id : "disk", errp);
-    uint64_t perm, shared;
 
-    disk_perm(args, &perm, &shared);
-    if (blk && (blk_set_perm(blk, perm, shared, errp) < 0 || blk_insert_bs(blk, bs, errp) < 0)) {
+    if (blk && (disk_set_perm(blk, args, errp) < 0 || blk_insert_bs(blk, bs, errp) < 0)) {
         blk_unref(blk);
         blk = NULL;
     }

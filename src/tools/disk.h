@@ -51,6 +51,7 @@ enum disk_option {
     DISK_OPTION_FORMAT,
     DISK_OPTION_IMAGE_OPTS,
     DISK_OPTION_IMAGE_REFS,
+    DISK_OPTION_OBJECT,
     DISK_OPTION_SNAPSHOT,
 };
 #define DISK_ROW_FORMAT                                                                            \
@@ -78,6 +79,11 @@ enum disk_option {
 #define DISK_ROW_FORCE_SHARE                                                                       \
     {                                                                                              \
         DISK_OPTION_FORCE_SHARE, 'U', "force-share", NULL, "take no locks; only for reading"       \
+    }
+#define DISK_ROW_OBJECT                                                                            \
+    {                                                                                              \
+        DISK_OPTION_OBJECT, 0, "object", "TYPE,id=ID,...",                                         \
+            "make a throttle-group, secret or iothread that options name"                          \
     }
 /* -l, but where it is something else already */
 #define DISK_ROW_SNAPSHOT                                                                          \
@@ -112,6 +118,11 @@ int disk_extra_file(const struct cli_args *a);
 
 /* Whether there is such a cache mode; NULL: the usual one. */
 bool disk_cache_is_known(const char *name);
+/* What the cache mode (a known one) means for the options of a node, and whether each write is
+ * flushed. 0 or -ENOMEM. */
+int disk_cache_options(const char *name, BlockOptions *options, bool *ret_write_through);
+/* Take the rights to the disk of blk that args ask for. 0 or -errno. */
+int disk_set_perm(BlockBackend *blk, const struct disk_args *args, Error **errp);
 /* Check the words in args without opening anything; false after printing. */
 bool disk_args_check(struct cli *cli, const struct disk_args *args);
 

@@ -7,6 +7,7 @@
 #include <string.h>
 
 #include "tools/disk.h"
+#include "tools/object.h"
 #include "util/error.h"
 #include "util/mem.h"
 #include "util/options.h"
@@ -102,6 +103,10 @@ Platter *disk_platter_new_for(struct cli *cli, const struct disk_args *args, Aio
             platter_free(pl);
             pl = NULL;
         }
+    }
+    if (pl && objects_make(cli, pl, &err) < 0) {
+        platter_free(pl);
+        pl = NULL;
     }
     if (!pl) {
         cli_report(cli, err);

@@ -8,6 +8,7 @@
 #include "os/os.h"
 #include "tools/cli.h"
 #include "tools/commands.h"
+#include "tools/trace_option.h"
 #include "util/mem.h"
 
 static const struct cli_command *const commands[] = {
@@ -44,6 +45,9 @@ static const struct cli_command *const img_commands[] = {
     &command_rebase, &command_resize,  &command_snapshot, NULL,
 };
 
+static const struct cli_option img_options[] = {TRACE_ROW(1), {0}};
+static const struct cli_command img_globals = {.options = img_options};
+
 static const struct cli_program platter = {
     .name = "platter",
     .summary = "Virtual disks: create, inspect, serve, measure, exercise.",
@@ -57,6 +61,7 @@ static const struct cli_program compat_programs[] = {
         .name = "qemu-img",
         .summary = "Virtual disks, with the command lines of qemu-img.",
         .commands = img_commands,
+        .globals = &img_globals,
         .spelling = &spelling_qemu_img,
     },
     {

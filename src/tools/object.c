@@ -4,16 +4,8 @@
 #include <errno.h>
 
 #include "control/service.h"
+#include "schema/qmp.h"
 #include "util/error.h"
-
-int object_take(struct object_list *list, const struct cli_args *a)
-{
-    if (list->count == OBJECTS_MAX) {
-        return cli_usage_error(a->cli, "more than %d objects", OBJECTS_MAX);
-    }
-    list->texts[list->count++] = a->value;
-    return CLI_EXIT_OK;
-}
 
 static int make_one(struct control *control, const char *text, Error **errp)
 {
@@ -24,25 +16,23 @@ static int make_one(struct control *control, const char *text, Error **errp)
     return ret;
 }
 
-struct control *objects_make(struct cli *cli, Platter *pl, const struct object_list *list)
+int objects_make(const struct cli *cli, Platter *pl, Error **errp)
 {
-    struct control *control = pl ? control_new() : NULL;
-    Error *err = NULL;
+    struct control *control;
+    int ret = 0;
 
+    if (cli->object_count == 0) {
+        return 0;
+    }
+    if (cli->object_count > CLI_OBJECTS_MAX) {
+        return error_set(errp, E2BIG, "more than %d objects", CLI_OBJECTS_MAX);
+    }
+    control = control_new_within(pl);
     if (!control) {
-        platter_free(pl);
-        if (pl) {
-            cli_error(cli, "out of memory");
-        }
-        return NULL;
+        return error_set(errp, ENOMEM, "out of memory");
     }
-    control->pl = pl;
-    for (size_t i = 0; i < list->count; i++) {
-        if (make_one(control, list->texts[i], &err) < 0) {
-            cli_report(cli, err);
-            control_free(control);
-            return NULL;
-        }
+    for (size_t i = 0; ret == 0 && i < cli->object_count; i++) {
+        ret = make_one(control, cli->objects[i], errp);
     }
-    return control;
+    return ret;
 }

@@ -2,6 +2,41 @@
 /* The spellings of the programs. */
 #include "tools/cli.h"
 
+static const struct cli_long_names img_names[] = {
+    {"amend", "force help image-opts object"},
+    {"bench", "flush-interval force-share help image-opts no-drain pattern"},
+    {"bitmap", "add clear disable enable granularity help image-opts merge object remove "
+               "source-file source-format"},
+    {"check", "force-share format help image-opts object output repair"},
+    {"commit", "help image-opts object"},
+    {"compare", "force-share help image-opts object"},
+    {"convert", "bitmaps force-share help image-opts object salvage skip-broken-bitmaps "
+                "target-image-opts target-is-zero"},
+    {"create", "help object"},
+    {"dd", "force-share help image-opts object"},
+    {"info", "backing-chain force-share format help image-opts object output"},
+    {"map", "force-share format help image-opts max-length object output start-offset"},
+    {"measure", "force-share help image-opts object output size"},
+    {"rebase", "force-share help image-opts object"},
+    {"resize", "help image-opts object preallocation shrink"},
+    {"snapshot", "force-share help image-opts object"},
+    {NULL, "help version trace"},
+};
+static const struct cli_long_names io_names[] = {
+    {NULL, "help version cmd format read-only snapshot nocache copy-on-read misalign native-aio "
+           "discard cache trace force-share object image-opts aio"},
+};
+static const struct cli_long_names nbd_names[] = {
+    {NULL, "help version bind port socket offset read-only allocation-depth bitmap connect "
+           "disconnect list snapshot load-snapshot nocache cache aio discard detect-zeroes "
+           "shared format persistent verbose object export-name description tls-creds "
+           "tls-hostname tls-authz image-opts trace fork pid-file selinux-label"},
+};
+static const struct cli_long_names daemon_names[] = {
+    {NULL, "blockdev chardev daemonize export help monitor nbd-server object pidfile trace "
+           "version"},
+};
+
 const struct cli_spelling spelling_native = {
     .names_command = true,
     .hints = true,
@@ -13,6 +48,7 @@ const struct cli_spelling spelling_native = {
 
 const struct cli_spelling spelling_qemu_img = {
     .stands_in = true,
+    .long_names = img_names,
     .warns_of_guessed = true,
     .usage_exit = CLI_EXIT_FAILED,
     .image_refs = "follow",
@@ -25,12 +61,14 @@ const struct cli_spelling spelling_qemu_img = {
 
 const struct cli_spelling spelling_qemu_io = {
     .stands_in = true,
+    .long_names = io_names,
     .warns_of_guessed = true,
     .usage_exit = CLI_EXIT_FAILED,
     .image_refs = "follow",
     .try_line = "Try 'qemu-io --help' for more information",
     .image_opts_misfit = "--image-opts and -f are mutually exclusive",
     .prompts_always = true,
+    .getopt_words = true,
     .open_failed = "can't open device ",
     .open_unnamed = "can't open",
     .open_quote = "",
@@ -39,6 +77,7 @@ const struct cli_spelling spelling_qemu_io = {
 
 const struct cli_spelling spelling_qemu_storage_daemon = {
     .stands_in = true,
+    .long_names = daemon_names,
     .usage_exit = CLI_EXIT_FAILED,
     .image_refs = "follow",
     .version_word = "version ",
@@ -47,6 +86,7 @@ const struct cli_spelling spelling_qemu_storage_daemon = {
 
 const struct cli_spelling spelling_qemu_nbd = {
     .stands_in = true,
+    .long_names = nbd_names,
     .warns_of_guessed = true,
     .usage_exit = CLI_EXIT_FAILED,
     .image_refs = "follow",

@@ -6,6 +6,14 @@
 
 #include <stdbool.h>
 
+/* The long names of options of the tool that a program stands in for, with a space between: they
+ * may be cut short as far as no other of them begins alike. Those that are ours have to be whole.
+ */
+struct cli_long_names {
+    const char *command; /* NULL: options without, or in front of, a command; also ends a list */
+    const char *names;
+};
+
 struct cli_spelling {
     bool stands_in;                /* for the tool whose name it carries, in that tool's words */
     bool names_command;            /* "platter: info: message", not "qemu-img: message" */
@@ -21,7 +29,8 @@ struct cli_spelling {
     const char *open_unnamed; /* the same for one that is known by options; NULL: no difference */
     const char *open_quote;   /* on both sides of that name */
     const char *version_word; /* "NAME version 1.2" */
-    bool getopt_words;        /* options may be cut short; faults are told as getopt_long does */
+    const struct cli_long_names *long_names; /* NULL: nothing is cut short */
+    bool getopt_words;                       /* faults of options are told as getopt_long does */
 };
 
 extern const struct cli_spelling spelling_native;

@@ -247,3 +247,28 @@ def test_qcow2_points(work, link, tmp_path):
     want = points(PROGRAM, tmp_path, image, commands)
     assert len(want) > 8
     assert points(link, tmp_path, image, commands) == want
+
+
+BREAK = ['break write_aio A', 'aio_write -q -P 7 4k 4k', 'wait_break A']
+
+
+def test_end_with_a_suspended_request(link, tmp_path):
+    """The reference never ends here. Ours resumes the request, tells so, and counts it as a failure."""
+    with open(tmp_path / 'disk.raw', 'wb') as disk:
+        disk.truncate(1 << 20)
+    words = [word for command in BREAK for word in ('-c', command)]
+    for end in ([], ['-c', 'close'], ['-c', 'quit']):
+        done = run([link, '--image-opts', RAW, *words, *end], cwd=tmp_path)
+        assert done.returncode == 1
+        assert done.stderr == "qemu-io: request 'A' still waits at its breakpoint: it is resumed\n"
+        assert (tmp_path / 'disk.raw').read_bytes()[4096:8192] == bytes([7]) * 4096
+
+
+def test_waiting_for_all_with_a_suspended_request(link, tmp_path):
+    with open(tmp_path / 'disk.raw', 'wb') as disk:
+        disk.truncate(1 << 20)
+    words = [word for command in [*BREAK, 'aio_flush', 'resume A', 'aio_flush', 'break read_aio B']
+             for word in ('-c', command)]
+    done = run([link, '--image-opts', RAW, *words], cwd=tmp_path)
+    assert done.returncode == 1
+    assert done.stderr == "qemu-io: request 'A' waits at its breakpoint: resume it first\n"

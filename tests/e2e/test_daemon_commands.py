@@ -341,7 +341,7 @@ def test_limits_objects_and_figures(qmp):
 
 
 def test_trace_points(tmp_path):
-    with Daemon(tmp_path, [PLATTER, 'daemon'], '--trace', 'medium_*', '--trace-file', 'log') as d:
+    with Daemon(tmp_path, [PLATTER, 'daemon'], '--trace', 'medium_*,file=log') as d:
         with d.client() as client:
             qmp = Checked(client, Schema(client.call('query-qmp-schema')))
             points = {p['name']: p['state'] for p in qmp.call('trace-event-get-state', name='*')}

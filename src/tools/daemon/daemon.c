@@ -14,11 +14,11 @@
 #include "control/monitor.h"
 #include "control/service.h"
 #include "os/os.h"
-#include "os/trace.h"
 #include "tools/commands.h"
 #include "tools/daemonize.h"
 #include "tools/disk.h"
 #include "tools/signals.h"
+#include "tools/trace_option.h"
 #include "util/error.h"
 
 enum daemon_option {
@@ -33,7 +33,6 @@ enum daemon_option {
     DAEMON_OBJECT,
     DAEMON_PIDFILE,
     DAEMON_TRACE,
-    DAEMON_TRACE_FILE,
 };
 
 static const struct cli_option daemon_options[] = {
@@ -50,8 +49,7 @@ static const struct cli_option daemon_options[] = {
     {DAEMON_METRICS, 0, "metrics", "ADDRESS", "figures for Prometheus at unix:PATH or HOST:PORT"},
     {DAEMON_DAEMONIZE, 0, "daemonize", NULL, "go into the background once everything is ready"},
     {DAEMON_PIDFILE, 0, "pidfile", "FILE", "write the number of the process there"},
-    {DAEMON_TRACE, 'T', "trace", "PATTERN", "put these trace points into the log"},
-    {DAEMON_TRACE_FILE, 0, "trace-file", "FILE", "the log; standard error when not given"},
+    TRACE_ROW(DAEMON_TRACE),
     DISK_ROWS_REFS,
     {0},
 };
@@ -61,8 +59,7 @@ struct daemon {
     struct disk_args refs; /* what images may open by naming it */
     bool background;
     const char *pidfile;
-    const char *trace_file;
-    int trace_fd;
+    struct trace_option trace;
     int pid_fd;
     int ready_fd;
     struct end_signals signals;
@@ -123,6 +120,7 @@ static bool print_objects(struct daemon *d, int id, const struct cli_args *a)
 static int look_at(struct daemon *d, int argc, char **argv)
 {
     struct cli_args a = cli_args_begin(d->cli, argc, argv);
+    int code;
     int id;
 
     while ((id = cli_next(&a)) != CLI_END) {
@@ -141,10 +139,10 @@ static int look_at(struct daemon *d, int argc, char **argv)
             d->background = true;
         } else if (id == DAEMON_PIDFILE) {
             d->pidfile = a.value;
-        } else if (id == DAEMON_TRACE_FILE) {
-            d->trace_file = a.value;
-        } else if (id == DAEMON_TRACE && trace_set(a.value, true) == 0) {
-            return cli_usage_error(d->cli, "there is no trace point '%s'", a.value);
+        } else if (id == DAEMON_TRACE) {
+            if (!trace_option_take(&d->trace, &a, &code)) {
+                return code;
+            }
         } else {
             disk_take_option(&d->refs, id, &a);
         }
@@ -173,26 +171,13 @@ static int carry_out(struct daemon *d, int argc, char **argv)
 
 /* ---- life ---- */
 
-static int trace_begin(struct daemon *d)
-{
-    d->trace_fd = STDERR_FILENO;
-    if (d->trace_file) {
-        d->trace_fd = os->open(d->trace_file, O_WRONLY | O_CREAT | O_APPEND, 0600);
-        if (d->trace_fd < 0) {
-            cli_error(d->cli, "cannot open the log '%s': %s", d->trace_file,
-                      strerror(-d->trace_fd));
-            return -1;
-        }
-    }
-    trace_set_fd(d->trace_fd);
-    return 0;
-}
-
 static int begin(struct daemon *d)
 {
     Error *err = NULL;
 
-    if (end_signals_begin(&d->signals, d->cli) < 0 || trace_begin(d) < 0) {
+    d->trace.given = true; /* a monitor may switch points on */
+    if (end_signals_begin(&d->signals, d->cli) < 0 ||
+        trace_option_begin(&d->trace, d->cli) != CLI_EXIT_OK) {
         return CLI_EXIT_FAILED;
     }
     if (service_begin(&d->service, &err) < 0) {
@@ -239,10 +224,7 @@ static int end(struct daemon *d)
     end_signals_end(&d->signals);
     service_fini(&d->service);
     pidfile_remove(d->pidfile, d->pid_fd);
-    trace_set_fd(-1);
-    if (d->trace_file && d->trace_fd >= 0) {
-        os->close(d->trace_fd);
-    }
+    trace_option_end(&d->trace);
     return code;
 }
 
@@ -254,6 +236,7 @@ static int daemon_command(struct cli *cli, int argc, char **argv)
         .pid_fd = -1,
         .ready_fd = -1,
         .signals = {.fd = -1},
+        .trace = TRACE_OPTION_NONE,
     };
     int code = look_at(&d, argc, argv);
     int end_code;

@@ -27,6 +27,7 @@ static const struct cli_option amend_options[] = {
     {AMEND_FORCE, 0, "force", NULL, "also what is not quite safe"},
     {AMEND_PROGRESS, 'p', "progress", NULL, "show how far it is"},
     {AMEND_QUIET, 'q', "quiet", NULL, "print only errors"},
+    DISK_ROW_OBJECT,
     DISK_ROWS_REFS,
     {0},
 };

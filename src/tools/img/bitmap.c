@@ -35,6 +35,7 @@ static const struct cli_option bitmap_options[] = {
     {BITMAP_SOURCE_FORMAT, 'F', "source-format", "FMT", "format of that file"},
     DISK_ROW_FORMAT,
     DISK_ROW_IMAGE_OPTS,
+    DISK_ROW_OBJECT,
     DISK_ROWS_REFS,
     {0},
 };

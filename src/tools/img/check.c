@@ -40,6 +40,7 @@ static const struct cli_option check_options[] = {
     DISK_ROW_FORCE_SHARE,
     {CHECK_PROGRESS, 'p', "progress", NULL, "show how far it is"},
     {CHECK_QUIET, 'q', "quiet", NULL, "print only errors and findings"},
+    DISK_ROW_OBJECT,
     DISK_ROWS_REFS,
     {0},
 };

@@ -36,6 +36,7 @@ static const struct cli_option commit_options[] = {
     {COMMIT_RATE, 'r', "rate-limit", "RATE", "write no more bytes than this in a second"},
     {COMMIT_PROGRESS, 'p', "progress", NULL, "show how far it is"},
     {COMMIT_QUIET, 'q', "quiet", NULL, "print only errors"},
+    DISK_ROW_OBJECT,
     DISK_ROWS_REFS,
     {0},
 };

@@ -41,6 +41,7 @@ static const struct cli_option compare_options[] = {
     DISK_ROW_FORCE_SHARE,
     {COMPARE_PROGRESS, 'p', "progress", NULL, "show how far it is"},
     {COMPARE_QUIET, 'q', "quiet", NULL, "print only errors"},
+    DISK_ROW_OBJECT,
     DISK_ROWS_REFS,
     {0},
 };
@@ -321,7 +322,8 @@ static bool compare_take(struct compare_args *args, int id, const struct cli_arg
         return true;
     default:
         if (disk_take_option(&args->disks[0], id, a)) {
-            return id == DISK_OPTION_FORMAT || disk_take_option(&args->disks[1], id, a);
+            return id == DISK_OPTION_FORMAT || id == DISK_OPTION_OBJECT ||
+                   disk_take_option(&args->disks[1], id, a);
         }
         return disk_take_file(&args->disks[args->disks[0].file != NULL], a);
     }

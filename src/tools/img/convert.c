@@ -27,7 +27,6 @@ enum convert_option {
     CONVERT_CREATE_NOT,
     CONVERT_JOURNAL,
     CONVERT_MEMORY,
-    CONVERT_OBJECT,
     CONVERT_OFFLOAD,
     CONVERT_OPTIONS,
     CONVERT_OUT_OF_ORDER,
@@ -71,7 +70,7 @@ static const struct cli_option convert_options[] = {
      "the same of TARGET; unsafe when not given, writeback with --journal"},
     DISK_ROW_IMAGE_OPTS,
     {CONVERT_TARGET_IMAGE_OPTS, 0, "target-image-opts", NULL, "TARGET is a list of options"},
-    OBJECT_ROW(CONVERT_OBJECT),
+    DISK_ROW_OBJECT,
     DISK_ROW_FORCE_SHARE,
     PROGRESS_ROW(CONVERT_PROGRESS),
     {CONVERT_QUIET, 'q', "quiet", NULL, "print only errors"},
@@ -124,7 +123,6 @@ static int convert_files(struct cli *cli, struct convert_args *args)
 {
     struct convert_run run = {
         .cli = cli, .args = args, .journal = {.name = args->journal, .fd = -1}};
-    struct control *control;
     FILE *out = cli->out;
     int code;
 
@@ -134,10 +132,9 @@ static int convert_files(struct cli *cli, struct convert_args *args)
     job_run_begin(&run.job, cli,
                   args->progress == PROGRESS_LINE && args->quiet ? PROGRESS_NONE : args->progress);
     run.job.at_once = args->from_pipe || args->to_pipe;
-    control = objects_make(cli, disk_platter_new(cli, &args->disk), &args->objects);
-    code = control ? CLI_EXIT_OK : CLI_EXIT_FAILED;
-    if (control) {
-        run.pl = control->pl;
+    run.pl = disk_platter_new(cli, &args->disk);
+    code = CLI_EXIT_FAILED;
+    if (run.pl) {
         code = job_run_watch(&run.job, run.pl);
     }
     if (code == CLI_EXIT_OK) {
@@ -146,7 +143,7 @@ static int convert_files(struct cli *cli, struct convert_args *args)
     convert_close(&run);
     run.job.progress.printed = -1; /* the end is told in any case */
     job_run_end(&run.job, code);
-    control_free(control);
+    platter_free(run.pl);
     cli->out = out;
     job_run_leave(&run.job);
     return code;
@@ -244,8 +241,6 @@ static int convert_take(void *opaque, int id, const struct cli_args *a)
         return CLI_EXIT_OK;
     case CONVERT_MEMORY:
         return take_size(a, "max-memory", &args->engine.memory_max_bytes);
-    case CONVERT_OBJECT:
-        return object_take(&args->objects, a);
     case CONVERT_OPTIONS:
         return option_list_add(a->cli, &args->list, a->value);
     case CONVERT_OUTPUT_FORMAT:

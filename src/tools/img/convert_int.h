@@ -7,11 +7,9 @@
 
 #include "tools/disk.h"
 #include "tools/job_run.h"
-#include "tools/object.h"
 #include "tools/option_list.h"
 
 struct convert_args {
-    struct object_list objects;
     struct disk_args disk;   /* of each source; file is not used */
     struct disk_args target; /* file: the last operand */
     const char **files;      /* owned; the operands */

@@ -33,10 +33,12 @@ static const struct cli_option create_options[] = {
     {CREATE_BACKING_FORMAT, 'F', "backing-format", "FMT", "format of that file"},
     {CREATE_UNSAFE, 'u', "unsafe", NULL, "do not look at the backing file"},
     {CREATE_QUIET, 'q', "quiet", NULL, "print only errors"},
+    DISK_ROW_OBJECT,
     {0},
 };
 
 struct create_args {
+    struct disk_args disk; /* what images may name is not asked: of the options that all share */
     const char *format;
     const char *file;
     const char *size;
@@ -290,6 +292,9 @@ static int create_take(void *opaque, int id, const struct cli_args *a)
         return CLI_EXIT_OK;
     default:
         break;
+    }
+    if (disk_take_option(&args->disk, id, a)) {
+        return CLI_EXIT_OK;
     }
     if (args->file && args->size) {
         return cli_usage_error(a->cli, "FILE and SIZE are wanted, '%s' is too much", value);

@@ -17,22 +17,20 @@
 #define BLOCK_BYTES_MAX INT32_MAX
 
 enum dd_option {
-    DD_OBJECT = 1,
-    DD_OUTPUT_FORMAT,
+    DD_OUTPUT_FORMAT = 1,
 };
 
 static const struct cli_option dd_options[] = {
     DISK_ROW_FORMAT,
     {DD_OUTPUT_FORMAT, 'O', "target-format", "FMT", "format of the output; raw when not given"},
     DISK_ROW_IMAGE_OPTS,
-    OBJECT_ROW(DD_OBJECT),
+    DISK_ROW_OBJECT,
     DISK_ROW_FORCE_SHARE,
     DISK_ROWS_REFS,
     {0},
 };
 
 struct dd_args {
-    struct object_list objects;
     struct disk_args in;
     struct disk_args out;
     const char *format;
@@ -118,21 +116,21 @@ static int dd_run_on(struct job_run *run, Platter *pl, struct dd_args *args, Blo
 static int dd_run(struct cli *cli, struct dd_args *args)
 {
     struct job_run run;
-    struct control *control;
+    Platter *pl;
     BlockBackend *in = NULL;
     int code = CLI_EXIT_FAILED;
 
     job_run_begin(&run, cli, PROGRESS_NONE);
-    control = objects_make(cli, disk_platter_new(cli, &args->in), &args->objects);
-    if (control && job_run_watch(&run, control->pl) == CLI_EXIT_OK) {
-        in = disk_open(cli, control->pl, &args->in);
+    pl = disk_platter_new(cli, &args->in);
+    if (pl && job_run_watch(&run, pl) == CLI_EXIT_OK) {
+        in = disk_open(cli, pl, &args->in);
     }
     if (in) {
-        code = dd_run_on(&run, control->pl, args, in);
+        code = dd_run_on(&run, pl, args, in);
     }
     blk_unref(in);
     job_run_end(&run, code);
-    control_free(control);
+    platter_free(pl);
     job_run_leave(&run);
     return code;
 }
@@ -191,9 +189,6 @@ static int dd_take(void *opaque, int id, const struct cli_args *a)
 {
     struct dd_args *args = opaque;
 
-    if (id == DD_OBJECT) {
-        return object_take(&args->objects, a);
-    }
     if (id == DD_OUTPUT_FORMAT) {
         args->format = a->value;
         return CLI_EXIT_OK;

@@ -30,6 +30,7 @@ static const struct cli_option info_options[] = {
     {INFO_CHAIN, 0, "backing-chain", NULL, "show each backing file too"},
     {INFO_OUTPUT, 0, "output", "human|json", "form of the answer; human when not given"},
     DISK_ROW_FORCE_SHARE,
+    DISK_ROW_OBJECT,
     DISK_ROWS_REFS,
     {0},
 };

@@ -37,6 +37,7 @@ static const struct cli_option map_options[] = {
     {MAP_PICTURE, 0, "picture", NULL, "draw it"},
     {MAP_OUT_FILE, 'o', "out-file", "FILE", "draw it into FILE.svg or FILE.png"},
     DISK_ROW_FORCE_SHARE,
+    DISK_ROW_OBJECT,
     DISK_ROWS_REFS,
     {0},
 };

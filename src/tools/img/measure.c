@@ -29,6 +29,7 @@ static const struct cli_option measure_options[] = {
     DISK_ROW_SNAPSHOT,
     {MEASURE_OUTPUT, 0, "output", "human|json", "form of the answer; human when not given"},
     DISK_ROW_FORCE_SHARE,
+    DISK_ROW_OBJECT,
     DISK_ROWS_REFS,
     {0},
 };

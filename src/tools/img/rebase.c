@@ -35,6 +35,7 @@ static const struct cli_option rebase_options[] = {
     {DISK_OPTION_FORCE_SHARE, 'U', "force-share", NULL, "take no locks on the new backing file"},
     {REBASE_PROGRESS, 'p', "progress", NULL, "show how far it is"},
     {REBASE_QUIET, 'q', "quiet", NULL, "print only errors"},
+    DISK_ROW_OBJECT,
     DISK_ROWS_REFS,
     {0},
 };

@@ -20,6 +20,7 @@ static const struct cli_option resize_options[] = {
      "of what is added: off, metadata, falloc, full"},
     {RESIZE_SHRINK, 0, "shrink", NULL, "the disk may become smaller, and lose what was behind"},
     {RESIZE_QUIET, 'q', "quiet", NULL, "print only errors"},
+    DISK_ROW_OBJECT,
     DISK_ROWS_REFS,
     {0},
 };
@@ -98,7 +99,8 @@ static int resize_run(struct cli *cli, BlockBackend *blk, void *opaque)
 static bool resize_prealloc(struct resize_args *args, const struct cli_args *a)
 {
     if (!disk_prealloc_parse(a->value, &args->prealloc)) {
-        cli_usage_error(a->cli, "Invalid preallocation mode '%s'", a->value);
+        cli_error(a->cli, "Invalid preallocation mode '%s'", a->value);
+        a->cli->usage_told = true;
         return false;
     }
     return true;

@@ -27,6 +27,7 @@ static const struct cli_option snapshot_options[] = {
     DISK_ROW_IMAGE_OPTS,
     DISK_ROW_FORCE_SHARE,
     {SNAPSHOT_QUIET, 'q', "quiet", NULL, "print only errors"},
+    DISK_ROW_OBJECT,
     DISK_ROWS_REFS,
     {0},
 };

@@ -223,6 +223,12 @@ static int run_aio_write(struct io_session *s, const struct io_command *c, int a
 
 static int run_aio_flush(struct io_session *s, const struct io_command *c, int argc, char **argv)
 {
+    const char *tag = io_suspended_tag(s);
+
+    if (tag) {
+        cli_error(s->cli, "request '%s' waits at its breakpoint: resume it first", tag);
+        return -EDEADLK;
+    }
     io_wait_all(s);
     return 0;
 }

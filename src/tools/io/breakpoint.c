@@ -1,6 +1,7 @@
 /* SPDX-License-Identifier: MIT */
 /* platter io: breakpoints of a fault filter (driver blkdebug) below the disk. */
 #include <errno.h>
+#include <stdlib.h>
 #include <string.h>
 
 #include <platter/event.h>
@@ -18,10 +19,62 @@ void io_tell_breakpoint(void *opaque, const struct platter_event *event)
     }
 }
 
+const char *io_suspended_tag(struct io_session *s)
+{
+    for (size_t i = 0; i < s->tag_count; i++) {
+        if (bdrv_debug_is_suspended(blk_bs(s->blk), s->tags[i]) > 0) {
+            return s->tags[i];
+        }
+    }
+    return NULL;
+}
+
+int io_breakpoints_end(struct io_session *s)
+{
+    BlockDriverState *bs = blk_bs(s->blk);
+    const char *tag;
+    int ret = 0;
+
+    for (size_t i = 0; i < s->tag_count; i++) { /* those that nobody has reached */
+        while (bdrv_debug_is_suspended(bs, s->tags[i]) == 0 &&
+               bdrv_debug_remove_breakpoint(bs, s->tags[i]) == 0) {
+        }
+    }
+    while ((tag = io_suspended_tag(s)) != NULL) {
+        cli_error(s->cli, "request '%s' still waits at its breakpoint: it is resumed", tag);
+        ret = -ECANCELED;
+        if (bdrv_debug_resume(bs, tag) < 0) {
+            break;
+        }
+    }
+    while (s->tag_count > 0) {
+        free(s->tags[--s->tag_count]);
+    }
+    return ret;
+}
+
+/* 0 or -errno. */
+static int remember_tag(struct io_session *s, const char *tag)
+{
+    for (size_t i = 0; i < s->tag_count; i++) {
+        if (strcmp(s->tags[i], tag) == 0) {
+            return 0;
+        }
+    }
+    if (s->tag_count == IO_TAGS_MAX) {
+        return -E2BIG;
+    }
+    s->tags[s->tag_count] = strdup(tag);
+    return s->tags[s->tag_count] ? (s->tag_count++, 0) : -ENOMEM;
+}
+
 static int run_break(struct io_session *s, const struct io_command *c, int argc, char **argv)
 {
-    int ret = bdrv_debug_breakpoint(blk_bs(s->blk), argv[1], argv[2]);
+    int ret = remember_tag(s, argv[2]);
 
+    if (ret == 0) {
+        ret = bdrv_debug_breakpoint(blk_bs(s->blk), argv[1], argv[2]);
+    }
     if (ret < 0) {
         cli_put_line(s->cli->out, "Could not set breakpoint: %s", strerror(-ret));
     }

@@ -4,6 +4,7 @@
 
 #include "tools/commands.h"
 #include "tools/io/io.h"
+#include "tools/trace_option.h"
 
 enum io_option {
     IO_COMMAND = 1,
@@ -14,6 +15,7 @@ enum io_option {
     IO_NOCACHE,
     IO_READ_ONLY,
     IO_TEMPORARY,
+    IO_TRACE,
 };
 
 static const struct cli_option io_options[] = {
@@ -33,12 +35,15 @@ static const struct cli_option io_options[] = {
     {IO_NATIVE, 'k', "native-aio", NULL, "the same as --aio=native"},
     {IO_DISCARD, 'd', "discard", "MODE", "unmap (gives space back; when not given) or ignore"},
     DISK_ROW_FORCE_SHARE,
+    DISK_ROW_OBJECT,
+    TRACE_ROW(IO_TRACE),
     DISK_ROWS_REFS,
     {0},
 };
 
 struct io_setup {
     struct disk_args disk;
+    struct trace_option trace;
     bool misalign;
     const char **lines; /* owned array */
     int line_count;
@@ -131,7 +136,10 @@ static bool io_take(struct io_setup *setup, int id, const struct cli_args *a)
 
 static int io_command(struct cli *cli, int argc, char **argv)
 {
-    struct io_setup setup = {.disk = {.writable = true, .discard = "unmap"}};
+    struct io_setup setup = {
+        .disk = {.writable = true, .discard = "unmap"},
+        .trace = TRACE_OPTION_NONE,
+    };
     struct cli_args a = cli_args_begin(cli, argc, argv);
     int code = CLI_EXIT_OK;
     int id;
@@ -145,7 +153,11 @@ static int io_command(struct cli *cli, int argc, char **argv)
             free(setup.lines);
             return CLI_EXIT_OK;
         }
-        if (id == CLI_BAD || !io_take(&setup, id, &a)) {
+        if (id == IO_TRACE) {
+            if (!trace_option_take(&setup.trace, &a, &code)) {
+                break;
+            }
+        } else if (id == CLI_BAD || !io_take(&setup, id, &a)) {
             code = CLI_EXIT_USAGE;
         }
     }

@@ -10,6 +10,7 @@
 #include "tools/disk.h"
 
 #define IO_WORDS_MAX 64
+#define IO_TAGS_MAX 256
 /* Largest transfer of one command: the largest multiple of a sector that an int can hold. */
 #define IO_LENGTH_MAX UINT64_C(2147483136)
 
@@ -20,7 +21,9 @@ struct io_session {
     struct disk_args defaults; /* of a disk that is opened: what does not belong to a disk */
     bool misalign;             /* buffers stand where direct I/O does not want them */
     bool quit;
-    unsigned in_flight; /* aio_read and aio_write; all of them end before blk does */
+    unsigned in_flight;      /* aio_read and aio_write; all of them end before blk does */
+    char *tags[IO_TAGS_MAX]; /* owned: of breakpoints that were set */
+    size_t tag_count;
 };
 
 struct io_command {
@@ -45,6 +48,13 @@ extern const struct io_command io_vector_commands[];     /* vector.c */
 
 /* Prints that a request was suspended or resumed; opaque: struct cli. */
 void io_tell_breakpoint(void *opaque, const struct platter_event *event);
+
+/* A request that waits at a breakpoint, which somebody has to resume before all requests can have
+ * ended; NULL: there is none. Its tag, borrowed. breakpoint.c */
+const char *io_suspended_tag(struct io_session *s);
+/* The disk goes, and with it the breakpoints: requests that wait go on. -ECANCELED after printing
+ * which did, else 0. */
+int io_breakpoints_end(struct io_session *s);
 
 /* What "help COMMAND" says besides the command's line; NULL: nothing. help.c */
 const char *io_help_text(const char *name);

@@ -26,7 +26,6 @@ enum nbd_option {
     NBD_OPTION_LIST,
     NBD_OPTION_NAME,
     NBD_OPTION_NOCACHE,
-    NBD_OPTION_OBJECT,
     NBD_OPTION_OFFSET,
     NBD_OPTION_PERSISTENT,
     NBD_OPTION_PID_FILE,
@@ -41,7 +40,6 @@ enum nbd_option {
     NBD_OPTION_TLS_HOSTNAME,
     NBD_OPTION_TRACE,
     NBD_OPTION_VERBOSE,
-    NBD_OPTION_VERSION,
 };
 
 const struct cli_option nbd_tool_options[] = {
@@ -68,16 +66,15 @@ const struct cli_option nbd_tool_options[] = {
     {NBD_OPTION_AIO, 0, "aio", "MODE", "threads, native or io_uring"},
     {NBD_OPTION_DISCARD, 0, "discard", "MODE", "unmap (trim gives space back) or ignore"},
     {NBD_OPTION_DETECT_ZEROES, 0, "detect-zeroes", "MODE", "off, on or unmap"},
-    OBJECT_ROW(NBD_OPTION_OBJECT),
+    DISK_ROW_OBJECT,
     {NBD_OPTION_TLS_CREDS, 0, "tls-creds", "ID", "refused: TLS is not in this build"},
     {NBD_OPTION_TLS_HOSTNAME, 0, "tls-hostname", "NAME", "refused: the same"},
     {NBD_OPTION_TLS_AUTHZ, 0, "tls-authz", "ID", "refused: the same"},
-    {NBD_OPTION_TRACE, 'T', "trace", "PATTERN", "there are no trace events: warns"},
+    TRACE_ROW(NBD_OPTION_TRACE),
     {NBD_OPTION_SELINUX, 0, "selinux-label", "LABEL", "refused: not in this build"},
     {NBD_OPTION_CONNECT, 'c', "connect", "DEV", "refused: attaching kernel devices"},
     {NBD_OPTION_DISCONNECT, 'd', "disconnect", NULL, "refused: the same"},
     {NBD_OPTION_VERBOSE, 'v', "verbose", NULL, "tell where it listens"},
-    {NBD_OPTION_VERSION, 'V', "version", NULL, "print the version"},
     DISK_ROWS_REFS,
     {0},
 };
@@ -210,13 +207,6 @@ static int refuse(const struct cli_args *a, const char *what)
                      a->value ? " " : "", a->value ? a->value : "");
 }
 
-static int take_object(struct nbd_args *args, const struct cli_args *a)
-{
-    return strncmp(a->value, "tls-", 4) == 0 || strncmp(a->value, "authz-", 6) == 0
-               ? refuse(a, "TLS is not")
-               : object_take(&args->objects, a);
-}
-
 static int take_number(struct nbd_args *args, int id, const struct cli_args *a)
 {
     uint64_t value;
@@ -301,17 +291,18 @@ static int take_rest(struct nbd_args *args, int id, const struct cli_args *a)
         return take_number(args, id, a);
     case DISK_OPTION_SNAPSHOT:
         return disk_take_snapshot(&args->disk, a, '`');
-    case NBD_OPTION_OBJECT:
-        return take_object(args, a);
+    case DISK_OPTION_OBJECT:
+        if (strncmp(a->value, "tls-", 4) == 0 || strncmp(a->value, "authz-", 6) == 0) {
+            return refuse(a, "TLS is not");
+        }
+        (void)disk_take_option(&args->disk, id, a);
+        return CLI_EXIT_OK;
     case NBD_OPTION_TLS_AUTHZ:
     case NBD_OPTION_TLS_CREDS:
     case NBD_OPTION_TLS_HOSTNAME:
         return refuse(a, "TLS is not");
     case NBD_OPTION_SELINUX:
         return refuse(a, "SELinux labels are not");
-    case NBD_OPTION_TRACE:
-        cli_warning(a->cli, "trace event '%s' does not exist", a->value);
-        return CLI_EXIT_OK;
     default:
         (void)disk_take_option(&args->disk, id, a);
         return CLI_EXIT_OK;
@@ -458,18 +449,17 @@ bool nbd_args_parse(struct cli *cli, int argc, char **argv, struct nbd_args *arg
         if (id == CLI_HELP) {
             return false;
         }
-        if (id == NBD_OPTION_VERSION) {
-            fprintf(cli->out, "%s %s%s\n", cli->program->name, platter_version(),
-                    cli_stands_in(cli) ? " (Platter)" : "");
-            return false;
-        }
         if (id == CLI_OPERAND) {
             args->disk.file = a.value;
             operands++;
             continue;
         }
         args->per_device |= is_per_device(id);
-        if (id == CLI_BAD) {
+        if (id == NBD_OPTION_TRACE) {
+            if (!trace_option_take(&args->trace, &a, ret_code)) {
+                return false;
+            }
+        } else if (id == CLI_BAD) {
             *ret_code = CLI_EXIT_USAGE;
         } else if (!take_switch(args, id) && !take_text(args, id, a.value)) {
             *ret_code = take_rest(args, id, &a);

@@ -17,7 +17,6 @@
 struct run {
     struct cli *cli;
     const struct nbd_args *args;
-    struct control *control; /* owns pl and the objects */
     Platter *pl;
     BlockBackend *blk;
     NbdServer *server;
@@ -167,8 +166,7 @@ static int begin(struct run *r)
     if (end_signals_begin(&r->signals, r->cli) < 0) {
         return -1;
     }
-    r->control = objects_make(r->cli, disk_platter_new(r->cli, &disk), &r->args->objects);
-    r->pl = r->control ? r->control->pl : NULL;
+    r->pl = disk_platter_new(r->cli, &disk);
     if (!r->pl || end_signals_watch(&r->signals, r->cli, platter_get_main_context(r->pl)) < 0 ||
         server_begin(r) < 0) {
         return -1;
@@ -205,7 +203,7 @@ static int end(struct run *r)
     }
     end_signals_end(&r->signals);
     blk_unref(r->blk);
-    control_free(r->control);
+    platter_free(r->pl);
     if (!cli_stands_in(r->cli)) { /* the reference leaves it where it is */
         pidfile_remove(r->args->pid_file, r->pid_fd);
     }
@@ -237,13 +235,21 @@ static int serve(struct cli *cli, const struct nbd_args *args)
 
 static int nbd_command(struct cli *cli, int argc, char **argv)
 {
-    struct nbd_args args = {.disk = {.exclusive = true}, .shared = 1};
+    struct nbd_args args = {
+        .disk = {.exclusive = true},
+        .shared = 1,
+        .trace = TRACE_OPTION_NONE,
+    };
     int code;
 
-    if (!nbd_args_parse(cli, argc, argv, &args, &code)) {
-        return code;
+    if (nbd_args_parse(cli, argc, argv, &args, &code)) {
+        code = trace_option_begin(&args.trace, cli);
+        if (code == CLI_EXIT_OK) {
+            code = args.list ? nbd_list(cli, &args) : serve(cli, &args);
+        }
     }
-    return args.list ? nbd_list(cli, &args) : serve(cli, &args);
+    trace_option_end(&args.trace);
+    return code;
 }
 
 const struct cli_command command_nbd = {

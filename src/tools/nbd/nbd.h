@@ -12,14 +12,14 @@
 #include <platter/export.h>
 
 #include "tools/disk.h"
-#include "tools/object.h"
+#include "tools/trace_option.h"
 
 #define NBD_PORT_DEFAULT "10809"
 #define NBD_FIRST_ACTIVATED 3 /* sd_listen_fds(3) */
 
 struct nbd_args {
     struct disk_args disk;
-    struct object_list objects;
+    struct trace_option trace;
     const char *socket; /* NULL: TCP */
     const char *port;
     const char *bind; /* NULL: the usual */
