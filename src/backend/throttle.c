@@ -5,6 +5,7 @@
  * once (gate.c), so that it never waits for a limit.
  */
 #include "backend/backend_int.h"
+#include "backend/pass.h"
 
 #include <string.h>
 
@@ -68,6 +69,28 @@ ThrottleGroup *blk_get_throttle_group(BlockBackend *blk)
 {
     BLK_ASSERT_CONTROL(blk->pl);
     return blk->throttle.group;
+}
+
+BlockDriverState *blk_pass_begin(BlockBackend *blk)
+{
+    BlockDriverState *bs = blk->root != NULL ? blk->root->bs : NULL;
+
+    BLK_ASSERT_CONTROL(blk->pl);
+    throttle_bypass_begin(&blk->throttle);
+    if (bs != NULL) {
+        bdrv_ref(bs);
+        bdrv_pass_begin(bs);
+    }
+    return bs;
+}
+
+void blk_pass_end(BlockBackend *blk, BlockDriverState *bs)
+{
+    if (bs != NULL) {
+        bdrv_pass_end(bs);
+        bdrv_unref(bs);
+    }
+    throttle_bypass_end(&blk->throttle);
 }
 
 /* ---- 2.19 root state: what of a medium holds for the next ---- */

@@ -8,7 +8,8 @@
  *     and as many of both otherwise. Edges that come or go keep this (edge.c calls drain_update).
  * D3: waiting happens only in drained_begin, after D2 is true again.
  * D4: then, too, each driver below a held node that wants to know (drained_begin of its table) has
- *     been told: a request that is waited for may be anywhere below the roots.
+ *     been told: a request that is waited for may be anywhere below the roots. The same holds below
+ *     nodes whose requests are to pass.
  */
 #include <assert.h>
 
@@ -60,7 +61,7 @@ void drain_update_drivers(Platter *pl)
     }
     walk = node_walk_begin(pl);
     TAILQ_FOREACH (bs, &pl->nodes, in_instance) {
-        if (bs->held) {
+        if (bs->held || bs->pass_count > 0) {
             node_walk_add_below(&walk, bs);
         }
     }
@@ -146,6 +147,21 @@ void bdrv_drained_end(BlockDriverState *bs)
     TRACE(drain_end, bs->node_name, bs->quiesce_count);
     bs->quiesce_count--;
     drain_update(bs);
+    drain_update_drivers(bs->pl);
+}
+
+void bdrv_pass_begin(BlockDriverState *bs)
+{
+    assert(instance_in_control_thread(bs->pl));
+    bs->pass_count++;
+    drain_update_drivers(bs->pl);
+}
+
+void bdrv_pass_end(BlockDriverState *bs)
+{
+    assert(instance_in_control_thread(bs->pl));
+    assert(bs->pass_count > 0);
+    bs->pass_count--;
     drain_update_drivers(bs->pl);
 }
 

@@ -115,6 +115,7 @@ struct BlockDriverState {
     bool held;         /* one on this node or below it: roots above are quiesced (drain.c) */
     bool drain_hook;   /* open, and its driver wants to be told of drains */
     bool passing;      /* its driver was told drained_begin (drain.c) */
+    int pass_count;    /* bdrv_pass_begin calls */
     bool closing;
     bool resize_untold;                    /* roots have not been told of the present size */
     struct bdrv_opening *opening;          /* open.c; borrowed, while it is being opened */
@@ -186,6 +187,11 @@ int bdrv_edge_ioctl_co(BdrvEdge *edge, unsigned long request, void *buf);
 /* Status down the chain; *ret_depth as blk_co_block_status. */
 int bdrv_edge_status_above_co(BdrvEdge *edge, bool want_zero, uint64_t offset, uint64_t bytes,
                               struct bdrv_status *ret_status, int *ret_depth);
+
+/* drain.c: from begin on no driver from bs down holds requests back (limits, breakpoints), as in a
+ * drained section, but they go on coming. Nests. Control thread. */
+void bdrv_pass_begin(BlockDriverState *bs);
+void bdrv_pass_end(BlockDriverState *bs);
 
 /* The request path's part of a new node (zeroed memory) and of one that ends. */
 void bdrv_io_init(BlockDriverState *bs);

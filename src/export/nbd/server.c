@@ -8,6 +8,7 @@
 #include <stdlib.h>
 #include <string.h>
 
+#include "backend/pass.h"
 #include "block/instance.h"
 #include "export/nbd/internal.h"
 #include "loop/context.h"
@@ -155,7 +156,7 @@ NbdServer *nbd_server_new(Platter *pl, const struct nbd_server_options *opts, Er
 
 struct stop_scope {
     NbdServer *server;
-    const struct nbd_export *export; /* NULL: all connections, handshakes included */
+    struct nbd_export *export; /* NULL: all connections, handshakes included */
 };
 
 static bool scope_has(const struct stop_scope *scope, const struct nbd_conn *conn)
@@ -164,23 +165,36 @@ static bool scope_has(const struct stop_scope *scope, const struct nbd_conn *con
            conn->meta_export == scope->export;
 }
 
-/* What the error policy of a backend holds back is given up. The control thread's lists. */
-static void scope_unpark(const struct stop_scope *scope)
+static void scope_each(const struct stop_scope *scope, void (*fn)(struct nbd_export *export))
 {
-    NbdServer *server = scope->server;
     struct nbd_export *export;
 
     if (scope->export != NULL) {
-        if (scope->export->error_policy) {
-            instance_unpark(server->pl, scope->export->blk, -ECANCELED);
-        }
+        fn(scope->export);
         return;
     }
-    LIST_FOREACH (export, &server->exports, link) {
-        if (export->error_policy) {
-            instance_unpark(server->pl, export->blk, -ECANCELED);
-        }
+    LIST_FOREACH (export, &scope->server->exports, link) {
+        fn(export);
     }
+}
+
+/* What the error policy of its backend holds back is given up. */
+static void export_unpark(struct nbd_export *export)
+{
+    if (export->error_policy) {
+        instance_unpark(export->server->pl, export->blk, -ECANCELED);
+    }
+}
+
+/* What limits and filters hold back goes on. */
+static void export_pass_begin(struct nbd_export *export)
+{
+    export->passing = blk_pass_begin(export->blk);
+}
+
+static void export_pass_end(struct nbd_export *export)
+{
+    blk_pass_end(export->blk, export->passing);
 }
 
 static void scope_stop(const struct stop_scope *scope, bool hard)
@@ -200,7 +214,7 @@ static void scope_stop(const struct stop_scope *scope, bool hard)
         }
     }
     os_mutex_unlock(&server->lock);
-    scope_unpark(scope);
+    scope_each(scope, export_unpark);
     co_queue_wake_all(&server->slot_queue);
 }
 
@@ -222,18 +236,20 @@ static void scope_cut(void *opaque)
     scope_stop(opaque, true);
 }
 
-/* Let the connections of the scope answer what is in flight and end; those that are not gone in
- * time are cut. */
+/* Let the connections of the scope answer what is in flight and end, past what holds requests back;
+ * those that are not gone in time are cut. */
 static void scope_end(struct stop_scope *scope)
 {
     NbdServer *server = scope->server;
     AioTimer *timer = aio_timer_new(server->main_ctx, scope_cut, scope);
 
+    scope_each(scope, export_pass_begin);
     scope_stop(scope, timer == NULL);
     if (timer != NULL) {
         aio_timer_mod(timer, aio_clock_ns() + server->shutdown_timeout_ns);
     }
     aio_wait_while(server->main_ctx, scope_busy, scope);
+    scope_each(scope, export_pass_end);
     if (timer != NULL) {
         aio_timer_free(timer);
     }
