@@ -166,6 +166,28 @@ void kind_end(struct kind_env *env, const struct kind_model *model, bool success
     kind_end_empty(env);
 }
 
+void kind_quit(struct kind_env *env, const struct kind_model *model, bool success)
+{
+    struct sim_disk *disks[KIND_FILES] = {NULL};
+
+    job_unref(env->job);
+    env->job = NULL;
+    disks_close(env);
+    platter_free(env->pl);
+    aio_context_unref(env->ctx);
+    for (size_t i = 0; i < KIND_FILES && model->kind->files[i] != NULL; i++) {
+        disks[i] = sim_world_clone_disk(env->world, model->kind->files[i]);
+    }
+    os_replace(NULL);
+    assert_int_equal(sim_world_open_fds(env->world), 0);
+    sim_world_free(env->world);
+    kind_begin(env, model, disks);
+    kind_end(env, model, success);
+    for (size_t i = 0; i < KIND_FILES; i++) {
+        sim_disk_free(disks[i]);
+    }
+}
+
 void kind_create(struct kind_env *env, const char *path, const char *options)
 {
     BlockOptions *parsed = block_options_parse(options, NULL, NULL);

@@ -76,6 +76,8 @@ void kind_begin(struct kind_env *env, const struct kind_model *model,
 /* Close the disks, check, end; nothing may be left. */
 void kind_end(struct kind_env *env, const struct kind_model *model, bool success);
 
+/* End the instance as it is, jobs and all, and check in a new world. env->job is let go of. */
+void kind_quit(struct kind_env *env, const struct kind_model *model, bool success);
 /* A world without files, for a test that makes its own. */
 void kind_begin_empty(struct kind_env *env, const struct kind *kind);
 void kind_end_empty(struct kind_env *env);

@@ -225,29 +225,11 @@ void kind_test_quit(void **state)
     bool goes_on = true;
 
     for (unsigned turns = 0; goes_on; turns += KIND_STEP) {
-        struct sim_disk *disks[KIND_FILES] = {NULL};
-
         goes_on = begin_turns(&env, model, turns);
         if (turns % 2 == 1 && !over(&env)) {
             (void)job_pause(env.job, NULL);
         }
-        job_unref(env.job);
-        for (size_t i = 0; i < KIND_BLKS; i++) {
-            blk_unref(env.blk[i]);
-        }
-        platter_free(env.pl);
-        aio_context_unref(env.ctx);
-        for (size_t i = 0; i < KIND_FILES && model->kind->files[i] != NULL; i++) {
-            disks[i] = sim_world_clone_disk(env.world, model->kind->files[i]);
-        }
-        os_replace(NULL);
-        assert_int_equal(sim_world_open_fds(env.world), 0);
-        sim_world_free(env.world);
-        kind_begin(&env, model, disks);
-        kind_end(&env, model, !goes_on);
-        for (size_t i = 0; i < KIND_FILES; i++) {
-            sim_disk_free(disks[i]);
-        }
+        kind_quit(&env, model, !goes_on);
     }
 }
 
