@@ -39,4 +39,10 @@ int q_vmstate(struct scenario_run *r, size_t bytes);
  * known by who opens the file anew. */
 void q_reopen(struct scenario_run *r, const char *options);
 
+/* scenarios_jobs.c */
+void q_job_amend(struct scenario_run *r);
+void q_job_create(struct scenario_run *r);
+void q_job_commit(struct scenario_run *r);
+void q_job_rebase(struct scenario_run *r);
+
 #endif

@@ -469,6 +469,10 @@ static const struct scenario scenarios[] = {
     {.name = "create with metadata", .steps = create_metadata},
     {.name = "create full", .steps = create_full},
     QCOW2("measure", plain, q_fresh, measures),
+    QCOW2("job amend", plain, q_fresh, q_job_amend),
+    {.name = "job create", .steps = q_job_create},
+    QCOW2("job commit", plain, q_fresh, q_job_commit),
+    QCOW2("job rebase", overlay, q_over_backing, q_job_rebase),
 };
 
 const struct scenario_list scenarios_qcow2 = {

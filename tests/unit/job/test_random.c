@@ -116,9 +116,13 @@ static void heard(struct kind_env *env, const char *id, const char *status)
         fprintf(stderr, "%s: %s after %s\n", id, status, last);
         t->wrong = true;
     }
-    snprintf(last, sizeof(t->last[0]), "%s", strcmp(status, "null") == 0 ? "" : status);
+    if (strcmp(status, "null") == 0) {
+        last[0] = '\0';
+        t->ended++;
+    } else {
+        snprintf(last, sizeof(t->last[0]), "%s", status);
+    }
     t->started += strcmp(status, "created") == 0; /* also for one that is refused then */
-    t->ended += strcmp(status, "null") == 0;
 }
 
 static const struct kind all_kinds = {
