@@ -25,14 +25,19 @@ int open_child_flags(int parent_flags, unsigned role)
         flags &= ~(BDRV_O_RDWR | BDRV_O_AUTO_RDONLY);
         flags |= parent_flags & BDRV_O_PROBE; /* for what the backing file names in turn */
     }
+    if ((role & BDRV_ROLE_FILTERED) && !(role & BDRV_ROLE_PRIMARY)) {
+        flags |= BDRV_O_PROBE; /* an image that was named beside the disk (blkverify) */
+    }
     /* What reaches a child was let through by the parent. */
     return flags | BDRV_O_UNMAP;
 }
 
-/* A filter that stands where a protocol does ("blkdebug:...") has one below. */
+/* A filter that stands where a protocol does ("blkdebug:...") has one below, as its primary child.
+ */
 static bool child_is_protocol(const BlockDriverState *parent, unsigned role)
 {
-    bool filter = (parent->caps & BDRV_CAP_FILTER) != 0 && parent->drv->protocol_name == NULL;
+    bool filter = (parent->caps & BDRV_CAP_FILTER) != 0 &&
+                  (parent->drv->protocol_name == NULL || !(role & BDRV_ROLE_PRIMARY));
 
     return !(role & BDRV_ROLE_COW) && !filter;
 }

@@ -15,6 +15,7 @@
 #define DRIVERS(X)                                                                                 \
     X(blkdebug, "blkdebug")                                                                        \
     X(blklogwrites, "blklogwrites")                                                                \
+    X(blkverify, "blkverify")                                                                      \
     X(copy_on_read, "copy-on-read")                                                                \
     X(file, "file")                                                                                \
     X(host_device, "host_device")                                                                  \

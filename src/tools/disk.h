@@ -160,8 +160,10 @@ BlockDriverState *disk_add_overlay(Platter *pl, BlockDriverState *bs, bool writa
 BlockDriverState *disk_add_layers(Platter *pl, BlockDriverState *bs, const struct disk_args *args,
                                   Error **errp);
 
-/* An instance for a command, with the policy of args (NULL: the usual); NULL after printing why
- * not. */
+/* A sink of events of an instance: says what was found wrong with an image. opaque: struct cli. */
+void disk_tell_event(void *opaque, const struct platter_event *event);
+/* An instance for a command, with that sink and the policy of args (NULL: the usual); NULL after
+ * printing why not. */
 Platter *disk_platter_new(struct cli *cli, const struct disk_args *args);
 /* The same in a context of the caller's, with a sink for events; both may be NULL. */
 Platter *disk_platter_new_for(struct cli *cli, const struct disk_args *args, AioContext *ctx,

@@ -74,9 +74,16 @@ bool disk_refs_check(struct cli *cli, const struct disk_args *args)
     return true;
 }
 
+void disk_tell_event(void *opaque, const struct platter_event *event)
+{
+    if (event->type == PLATTER_EVENT_IMAGE_CORRUPTED) {
+        cli_warning(opaque, "%s", event->u.image_corrupted.message);
+    }
+}
+
 Platter *disk_platter_new(struct cli *cli, const struct disk_args *args)
 {
-    return disk_platter_new_for(cli, args, NULL, NULL, NULL);
+    return disk_platter_new_for(cli, args, NULL, disk_tell_event, cli);
 }
 
 Platter *disk_platter_new_for(struct cli *cli, const struct disk_args *args, AioContext *ctx,

@@ -16,6 +16,8 @@ void io_tell_breakpoint(void *opaque, const struct platter_event *event)
         cli_put_line(cli->out, "blkdebug: Suspended request '%s'", event->u.breakpoint.tag);
     } else if (event->type == PLATTER_EVENT_REQUEST_RESUMED) {
         cli_put_line(cli->out, "blkdebug: Resuming request '%s'", event->u.breakpoint.tag);
+    } else {
+        disk_tell_event(cli, event);
     }
 }
 
