@@ -5,8 +5,7 @@
 #include <stdlib.h>
 #include <string.h>
 
-#include <libnbd.h>
-
+#include "os/nbd_library.h"
 #include "tools/nbd/nbd.h"
 #include "util/mem.h"
 
@@ -82,28 +81,28 @@ static void listing_fini(struct listing *l)
         free(l->entries[i].description);
     }
     free(l->entries);
-    nbd_close(l->nbd);
+    libnbd()->close(l->nbd);
 }
 
 /* ---- printing ---- */
 
 static void print_flags(struct listing *l)
 {
-    static const struct {
+    const struct {
         unsigned bit;
         const char *name;
         int (*get)(struct nbd_handle *nbd);
     } rows[] = {
-        {1 << 1, "readonly", nbd_is_read_only},
-        {1 << 2, "flush", nbd_can_flush},
-        {1 << 3, "fua", nbd_can_fua},
-        {1 << 4, "rotational", nbd_is_rotational},
-        {1 << 5, "trim", nbd_can_trim},
-        {1 << 6, "zeroes", nbd_can_zero},
-        {1 << 7, "df", nbd_can_df},
-        {1 << 8, "multi", nbd_can_multi_conn},
-        {1 << 10, "cache", nbd_can_cache},
-        {1 << 11, "fast-zero", nbd_can_fast_zero},
+        {1 << 1, "readonly", libnbd()->is_read_only},
+        {1 << 2, "flush", libnbd()->can_flush},
+        {1 << 3, "fua", libnbd()->can_fua},
+        {1 << 4, "rotational", libnbd()->is_rotational},
+        {1 << 5, "trim", libnbd()->can_trim},
+        {1 << 6, "zeroes", libnbd()->can_zero},
+        {1 << 7, "df", libnbd()->can_df},
+        {1 << 8, "multi", libnbd()->can_multi_conn},
+        {1 << 10, "cache", libnbd()->can_cache},
+        {1 << 11, "fast-zero", libnbd()->can_fast_zero},
     };
     unsigned flags = 1; /* that there are flags */
 
@@ -121,13 +120,13 @@ static void print_flags(struct listing *l)
 
 static void print_sizes(struct listing *l)
 {
-    int64_t min = nbd_get_block_size(l->nbd, LIBNBD_SIZE_MINIMUM);
+    int64_t min = libnbd()->get_block_size(l->nbd, LIBNBD_SIZE_MINIMUM);
 
     if (min > 0) {
         fprintf(l->cli->out,
                 "  min block: %" PRId64 "\n  opt block: %" PRId64 "\n  max block: %" PRId64 "\n",
-                min, nbd_get_block_size(l->nbd, LIBNBD_SIZE_PREFERRED),
-                nbd_get_block_size(l->nbd, LIBNBD_SIZE_MAXIMUM));
+                min, libnbd()->get_block_size(l->nbd, LIBNBD_SIZE_PREFERRED),
+                libnbd()->get_block_size(l->nbd, LIBNBD_SIZE_MAXIMUM));
     }
 }
 
@@ -135,7 +134,7 @@ static void print_contexts(struct listing *l)
 {
     struct words contexts = {0};
 
-    if (nbd_opt_list_meta_context(
+    if (libnbd()->opt_list_meta_context(
             l->nbd, (nbd_context_callback){.callback = add_word, .user_data = &contexts}) >= 0 &&
         contexts.count > 0) {
         fprintf(l->cli->out, "  available meta contexts: %u\n", contexts.count);
@@ -157,10 +156,10 @@ static void print_entry(struct listing *l, const struct entry *e)
     if (*e->description) {
         cli_put_line(out, "  description: %s", e->description);
     }
-    if (nbd_set_export_name(l->nbd, e->name) < 0 || nbd_opt_info(l->nbd) < 0) {
+    if (libnbd()->set_export_name(l->nbd, e->name) < 0 || libnbd()->opt_info(l->nbd) < 0) {
         return; /* a server may know names only */
     }
-    fprintf(out, "  size:  %" PRId64 "\n", nbd_get_size(l->nbd));
+    fprintf(out, "  size:  %" PRId64 "\n", libnbd()->get_size(l->nbd));
     print_flags(l);
     print_sizes(l);
     print_contexts(l);
@@ -170,13 +169,13 @@ static void print_entry(struct listing *l, const struct entry *e)
 
 static int connect_failed(struct listing *l, const struct nbd_args *args)
 {
-    int err = nbd_get_errno();
+    int err = libnbd()->get_errno();
 
     if (!args->socket && err == 0) {
-        return nbd_report_resolution(l->cli, args, nbd_get_error());
+        return nbd_report_resolution(l->cli, args, libnbd()->get_error());
     }
     if (err == 0) {
-        return cli_error(l->cli, "%s", nbd_get_error());
+        return cli_error(l->cli, "%s", libnbd()->get_error());
     }
     if (args->socket && err == ENAMETOOLONG) {
         return nbd_report_long_path(l->cli, args);
@@ -190,27 +189,28 @@ static int connect_failed(struct listing *l, const struct nbd_args *args)
 
 static int list(struct listing *l, const struct nbd_args *args)
 {
-    int ret = nbd_set_opt_mode(l->nbd, true);
+    int ret = libnbd()->set_opt_mode(l->nbd, true);
 
     if (ret == 0) {
         ret = args->socket
-                  ? nbd_connect_unix(l->nbd, args->socket)
-                  : nbd_connect_tcp(l->nbd, nbd_args_host(l->cli, args), nbd_args_port(args));
+                  ? libnbd()->connect_unix(l->nbd, args->socket)
+                  : libnbd()->connect_tcp(l->nbd, nbd_args_host(l->cli, args), nbd_args_port(args));
     }
     if (ret < 0) {
         return connect_failed(l, args);
     }
-    if (!nbd_aio_is_negotiating(l->nbd)) {
+    if (!libnbd()->aio_is_negotiating(l->nbd)) {
         return cli_error(l->cli, "the server speaks a protocol that has no list of exports");
     }
-    if (nbd_opt_list(l->nbd, (nbd_list_callback){.callback = add_entry, .user_data = l}) < 0) {
-        return cli_error(l->cli, "the server does not list its exports: %s", nbd_get_error());
+    if (libnbd()->opt_list(l->nbd, (nbd_list_callback){.callback = add_entry, .user_data = l}) <
+        0) {
+        return cli_error(l->cli, "the server does not list its exports: %s", libnbd()->get_error());
     }
     fprintf(l->cli->out, "exports available: %u\n", l->count);
     for (unsigned i = 0; i < l->count; i++) {
         print_entry(l, &l->entries[i]);
     }
-    (void)nbd_opt_abort(l->nbd);
+    (void)libnbd()->opt_abort(l->nbd);
     if (l->full) {
         return cli_error(l->cli, "the server has more exports than can be listed: %d", EXPORTS_MAX);
     }
@@ -219,8 +219,14 @@ static int list(struct listing *l, const struct nbd_args *args)
 
 int nbd_list(struct cli *cli, const struct nbd_args *args)
 {
-    struct listing l = {.cli = cli, .nbd = nbd_create()};
-    int code = l.nbd ? list(&l, args) : cli_error(cli, "%s", nbd_get_error());
+    struct listing l = {.cli = cli};
+    int code;
+
+    if (!libnbd()) {
+        return cli_error(cli, "listing exports needs libnbd, which is not installed");
+    }
+    l.nbd = libnbd()->create();
+    code = l.nbd ? list(&l, args) : cli_error(cli, "%s", libnbd()->get_error());
 
     listing_fini(&l);
     return code;

@@ -11,10 +11,10 @@ struct nbd_link *nbdc_link_new(struct nbd_handle *h)
 {
     struct nbd_link *link = calloc(1, sizeof(*link));
 
-    int fd = link != NULL ? os->dup(nbd_aio_get_fd(h)) : -ENOMEM;
+    int fd = link != NULL ? os->dup(libnbd()->aio_get_fd(h)) : -ENOMEM;
 
     if (fd < 0) {
-        nbd_close(h);
+        libnbd()->close(h);
         free(link);
         return NULL;
     }
@@ -36,10 +36,10 @@ void nbdc_link_unref(struct nbd_link *link)
     if (link == NULL || atomic_fetch_sub(&link->refs, 1) != 1) {
         return;
     }
-    if (nbd_aio_is_ready(link->h) > 0) {
-        (void)nbd_aio_disconnect(link->h, 0); /* does not wait: a server may not answer */
+    if (libnbd()->aio_is_ready(link->h) > 0) {
+        (void)libnbd()->aio_disconnect(link->h, 0); /* does not wait: a server may not answer */
     }
-    nbd_close(link->h);
+    libnbd()->close(link->h);
     os->close(link->fd);
     os_mutex_fini(&link->lock);
     free(link);
@@ -104,27 +104,27 @@ static int64_t issue(struct nbd_link *link, struct nbd_call *call)
 
     switch (call->op) {
     case NBD_OP_READ:
-        return nbd_aio_pread_structured(link->h, call->buf, call->bytes, call->offset, part,
-                                        completed, call->flags);
+        return libnbd()->aio_pread_structured(link->h, call->buf, call->bytes, call->offset, part,
+                                              completed, call->flags);
     case NBD_OP_WRITE:
-        return nbd_aio_pwrite(link->h, call->buf, call->bytes, call->offset, completed,
-                              call->flags);
-    case NBD_OP_ZERO:
-        return nbd_aio_zero(link->h, call->bytes, call->offset, completed, call->flags);
-    case NBD_OP_TRIM:
-        return nbd_aio_trim(link->h, call->bytes, call->offset, completed, call->flags);
-    case NBD_OP_FLUSH:
-        return nbd_aio_flush(link->h, completed, call->flags);
-    case NBD_OP_STATUS:
-        return nbd_aio_block_status(link->h, call->bytes, call->offset, extent, completed,
+        return libnbd()->aio_pwrite(link->h, call->buf, call->bytes, call->offset, completed,
                                     call->flags);
+    case NBD_OP_ZERO:
+        return libnbd()->aio_zero(link->h, call->bytes, call->offset, completed, call->flags);
+    case NBD_OP_TRIM:
+        return libnbd()->aio_trim(link->h, call->bytes, call->offset, completed, call->flags);
+    case NBD_OP_FLUSH:
+        return libnbd()->aio_flush(link->h, completed, call->flags);
+    case NBD_OP_STATUS:
+        return libnbd()->aio_block_status(link->h, call->bytes, call->offset, extent, completed,
+                                          call->flags);
     }
     return -1;
 }
 
 static bool is_lost(const struct nbd_link *link)
 {
-    return nbd_aio_is_dead(link->h) != 0 || nbd_aio_is_closed(link->h) != 0;
+    return libnbd()->aio_is_dead(link->h) != 0 || libnbd()->aio_is_closed(link->h) != 0;
 }
 
 /* ---- the leader ---- */
@@ -140,7 +140,7 @@ static void turn_co(struct nbd_link *link)
     os_mutex_lock(&link->lock);
     link->kicked = false;
     os_mutex_unlock(&link->lock);
-    dir = nbd_aio_get_direction(link->h);
+    dir = libnbd()->aio_get_direction(link->h);
     if (dir == 0) { /* lost: our call is done, too */
         return;
     }
@@ -156,7 +156,7 @@ static void turn_co(struct nbd_link *link)
     link->sleep = NULL;
     os_mutex_unlock(&link->lock);
     if (rc < 0) { /* nobody can wait for this socket: all calls on it fail */
-        (void)nbd_aio_disconnect(link->h, LIBNBD_SHUTDOWN_ABANDON_PENDING);
+        (void)libnbd()->aio_disconnect(link->h, LIBNBD_SHUTDOWN_ABANDON_PENDING);
         return;
     }
     nbdc_handle_notify(link->h, (unsigned)rc);
@@ -222,13 +222,14 @@ int nbdc_link_call_co(struct nbd_link *link, struct nbd_call *call, bool *ret_lo
     call->ret_extent_flags = 0;
     if (issue(link, call) < 0) {
         /* not sent; the completion has been called, or never will be */
-        int err = nbd_get_errno();
+        int err = libnbd()->get_errno();
 
         *ret_lost = is_lost(link);
         kick_leader(link);
         return err > 0 ? -err : -EIO;
     }
-    if (nbd_aio_get_direction(link->h) != LIBNBD_AIO_DIRECTION_READ) { /* also when it is lost */
+    if (libnbd()->aio_get_direction(link->h) !=
+        LIBNBD_AIO_DIRECTION_READ) { /* also when it is lost */
         kick_leader(link);
     }
     await_co(link, call);

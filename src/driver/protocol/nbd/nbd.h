@@ -1,6 +1,6 @@
 /* SPDX-License-Identifier: MIT */
 /*
- * The NBD client driver, over libnbd, whose functions begin with nbd_; ours begin with nbdc_.
+ * The NBD client driver, over libnbd; our functions begin with nbdc_.
  *
  * A pool keeps a few connections; a connection is a link (one libnbd handle) or waits to get a new
  * one. A request picks a connection and drives it itself, in its own context:
@@ -19,10 +19,10 @@
 #include <stdbool.h>
 #include <stdint.h>
 
-#include <libnbd.h>
 #include <sys/queue.h>
 
 #include "block/driver.h"
+#include "os/nbd_library.h"
 #include "os/thread.h"
 
 #define NBD_PORT_DEFAULT "10809"

@@ -27,7 +27,7 @@ static int bad_facts(const struct nbd_target *target, const char *what, uint64_t
 
 static uint64_t block_size(struct nbd_handle *h, int type)
 {
-    int64_t bytes = nbd_get_block_size(h, type);
+    int64_t bytes = libnbd()->get_block_size(h, type);
 
     return bytes > 0 ? (uint64_t)bytes : 0; /* 0: not said */
 }
@@ -61,20 +61,20 @@ static int read_facts(struct nbd_handle *h, const struct nbd_target *target, str
                       Error **errp)
 {
     struct nbd_facts f = {
-        .read_only = nbd_is_read_only(h) != 0, /* also when it cannot be told */
-        .flush = nbd_can_flush(h) > 0,
-        .fua = nbd_can_fua(h) > 0,
-        .trim = nbd_can_trim(h) > 0,
-        .zero = nbd_can_zero(h) > 0,
-        .fast_zero = nbd_can_fast_zero(h) > 0,
-        .multi_conn = nbd_can_multi_conn(h) > 0,
-        .status = nbd_can_meta_context(h, target->context) > 0,
+        .read_only = libnbd()->is_read_only(h) != 0, /* also when it cannot be told */
+        .flush = libnbd()->can_flush(h) > 0,
+        .fua = libnbd()->can_fua(h) > 0,
+        .trim = libnbd()->can_trim(h) > 0,
+        .zero = libnbd()->can_zero(h) > 0,
+        .fast_zero = libnbd()->can_fast_zero(h) > 0,
+        .multi_conn = libnbd()->can_multi_conn(h) > 0,
+        .status = libnbd()->can_meta_context(h, target->context) > 0,
     };
-    int64_t size = nbd_get_size(h);
+    int64_t size = libnbd()->get_size(h);
 
     if (size < 0) {
         return error_set(errp, EINVAL, "The NBD server '%s' gives its export no usable size: %s",
-                         target->shown, nbd_get_error());
+                         target->shown, libnbd()->get_error());
     }
     if (read_block_sizes(h, target, &f, errp) < 0) {
         return -EINVAL;
@@ -102,18 +102,24 @@ bool nbdc_facts_cover(const struct nbd_facts *now, const struct nbd_facts *befor
 
 static struct nbd_handle *make_handle(const struct nbd_target *target, Error **errp)
 {
-    struct nbd_handle *h = nbd_create();
+    struct nbd_handle *h;
 
+    if (libnbd() == NULL) {
+        error_set(errp, ENOENT, "The NBD client needs libnbd, which is not installed");
+        return NULL;
+    }
+    h = libnbd()->create();
     if (h == NULL) {
-        error_set(errp, ENOMEM, "No NBD handle: %s", nbd_get_error());
+        error_set(errp, ENOMEM, "No NBD handle: %s", libnbd()->get_error());
         return NULL;
     }
     /* nbd_set_pread_initialize stays on: a server may leave out what it was to send */
-    if (nbd_set_export_name(h, target->address.export_name) < 0 ||
-        nbd_add_meta_context(h, target->context) < 0 || nbd_set_tls(h, LIBNBD_TLS_DISABLE) < 0) {
+    if (libnbd()->set_export_name(h, target->address.export_name) < 0 ||
+        libnbd()->add_meta_context(h, target->context) < 0 ||
+        libnbd()->set_tls(h, LIBNBD_TLS_DISABLE) < 0) {
         error_set(errp, EINVAL, "The NBD server '%s' cannot be asked: %s", target->shown,
-                  nbd_get_error());
-        nbd_close(h);
+                  libnbd()->get_error());
+        libnbd()->close(h);
         return NULL;
     }
     return h;
@@ -123,7 +129,7 @@ static int connect_failed(const struct nbd_target *target, int err, Error **errp
 {
     if (err == 0) { /* the name of the host: a text of its own */
         return error_set(errp, EINVAL, "Failed to connect to '%s': %s", target->shown,
-                         nbd_get_error());
+                         libnbd()->get_error());
     }
     return error_set_errno(errp, err, "Failed to connect to '%s'", target->shown);
 }
@@ -135,7 +141,7 @@ static bool is_network_error(int err)
 
 static int negotiation_failed(const struct nbd_target *target, Error **errp)
 {
-    int err = nbd_get_errno();
+    int err = libnbd()->get_errno();
 
     if (is_network_error(err)) {
         return connect_failed(target, err, errp);
@@ -147,24 +153,25 @@ static int negotiation_failed(const struct nbd_target *target, Error **errp)
         return -ENOENT;
     }
     return error_set(errp, err > 0 ? err : EIO, "The NBD server '%s' cannot be used: %s",
-                     target->shown, nbd_get_error());
+                     target->shown, libnbd()->get_error());
 }
 
 static int begin(struct nbd_handle *h, const struct nbd_target *target, Error **errp)
 {
     const struct nbdc_address *a = &target->address;
-    int rc = a->path != NULL ? nbd_aio_connect_unix(h, a->path)
-                             : nbd_aio_connect_tcp(h, a->host, a->port);
+    int rc = a->path != NULL ? libnbd()->aio_connect_unix(h, a->path)
+                             : libnbd()->aio_connect_tcp(h, a->host, a->port);
 
-    return rc < 0 ? connect_failed(target, nbd_get_errno(), errp) : 0;
+    return rc < 0 ? connect_failed(target, libnbd()->get_errno(), errp) : 0;
 }
 
 static int drive_co(struct nbd_handle *h, const struct nbd_target *target, int64_t deadline_ns,
                     Error **errp)
 {
-    while (nbd_aio_is_connecting(h) > 0) {
+    while (libnbd()->aio_is_connecting(h) > 0) {
         struct nbd_sleep sleep = {.co = coroutine_self()};
-        int rc = nbdc_sleep_co(&sleep, nbd_aio_get_fd(h), nbd_aio_get_direction(h), deadline_ns);
+        int rc = nbdc_sleep_co(&sleep, libnbd()->aio_get_fd(h), libnbd()->aio_get_direction(h),
+                               deadline_ns);
 
         if (rc <= 0) {
             return error_set_errno(errp, rc < 0 ? -rc : ETIMEDOUT, "Failed to connect to '%s'",
@@ -172,7 +179,7 @@ static int drive_co(struct nbd_handle *h, const struct nbd_target *target, int64
         }
         nbdc_handle_notify(h, (unsigned)rc);
     }
-    return nbd_aio_is_ready(h) > 0 ? 0 : negotiation_failed(target, errp);
+    return libnbd()->aio_is_ready(h) > 0 ? 0 : negotiation_failed(target, errp);
 }
 
 struct nbd_handle *nbdc_negotiate_co(const struct nbd_target *target, int64_t deadline_ns,
@@ -195,7 +202,7 @@ struct nbd_handle *nbdc_negotiate_co(const struct nbd_target *target, int64_t de
     }
     if (rc < 0) {
         *ret_rc = rc;
-        nbd_close(h);
+        libnbd()->close(h);
         return NULL;
     }
     return h;

@@ -100,7 +100,7 @@ static int conn_try_co(struct nbd_pool *pool, struct nbd_conn *conn, int64_t dea
         return rc;
     }
     if (!first && !nbdc_facts_cover(&facts, &pool->facts)) { /* P4 */
-        nbd_close(h);
+        libnbd()->close(h);
         return error_set(errp, EINVAL, "The export at '%s' is not what it was", pool->target.shown);
     }
     link = nbdc_link_new(h);

@@ -68,11 +68,11 @@ void nbdc_handle_notify(struct nbd_handle *h, unsigned ready)
     /* A failure shows in the handle's state. What was done for reading may have changed what it
      * waits for, and a notice it does not wait for is an error. */
     if ((ready & LIBNBD_AIO_DIRECTION_READ) &&
-        (nbd_aio_get_direction(h) & LIBNBD_AIO_DIRECTION_READ)) {
-        (void)nbd_aio_notify_read(h);
+        (libnbd()->aio_get_direction(h) & LIBNBD_AIO_DIRECTION_READ)) {
+        (void)libnbd()->aio_notify_read(h);
     }
     if ((ready & LIBNBD_AIO_DIRECTION_WRITE) &&
-        (nbd_aio_get_direction(h) & LIBNBD_AIO_DIRECTION_WRITE)) {
-        (void)nbd_aio_notify_write(h);
+        (libnbd()->aio_get_direction(h) & LIBNBD_AIO_DIRECTION_WRITE)) {
+        (void)libnbd()->aio_notify_write(h);
     }
 }
