@@ -194,10 +194,12 @@ static int passed_over_co(const struct zero_job *job, uint64_t offset, uint64_t 
     if (extent.host == UINT64_MAX &&
         (extent.kind == Q2_ZEROES ||
          (extent.kind == Q2_UNALLOCATED && job->discard && s->backing == NULL))) {
-        *ret_bytes = extent.bytes;
-        if (offset + extent.bytes < end) {
-            *ret_bytes -= (offset + extent.bytes) & (s->geo.cluster_bytes - 1);
+        uint64_t stop = offset + extent.bytes;
+
+        if (stop < end) { /* what comes after begins at a cluster, or is looked at as a whole */
+            stop = max_u64(offset, align_down(stop, s->geo.cluster_bytes));
         }
+        *ret_bytes = stop - offset;
     }
     return 0;
 }

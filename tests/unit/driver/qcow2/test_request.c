@@ -290,6 +290,27 @@ static void subclusters_over_backing(void **state)
     image_fini(&im);
 }
 
+/* What is zero already is passed over, but nothing in front of it is taken along. */
+static void subclusters_zero_in_part(void **state)
+{
+    struct image im;
+
+    (void)state;
+    image_init(&im, (struct image_shape){.extended_l2 = true, .backing = true});
+    image_open(&im);
+    assert_int_equal(image_zero(&im, 8 * K, 2 * K, 0), 0);
+    assert_int_equal(image_zero(&im, 8 * K, 6 * K, 0), 0);
+    image_expect(&im, 0, 8 * K, 0xbb);
+    image_expect(&im, 8 * K, 6 * K, 0);
+    image_expect(&im, 14 * K, 50 * K, 0xbb);
+    assert_int_equal(image_zero(&im, 62 * K, 2 * K, 0), 0);
+    assert_int_equal(image_zero(&im, 62 * K, 70 * K, 0), 0); /* up to a cluster and on */
+    image_expect(&im, 14 * K, 48 * K, 0xbb);
+    image_expect(&im, 62 * K, 70 * K, 0);
+    image_expect(&im, 132 * K, 60 * K, 0xbb);
+    image_fini(&im);
+}
+
 /* A shared cluster moves with all of its data. */
 static void subclusters_move(void **state)
 {
@@ -529,6 +550,7 @@ int main(void)
         cmocka_unit_test(subclusters),
         cmocka_unit_test(subclusters_over_backing),
         cmocka_unit_test(subclusters_move),
+        cmocka_unit_test(subclusters_zero_in_part),
         cmocka_unit_test(compressed),
         cmocka_unit_test(does_not_compress),
         cmocka_unit_test(data_file),
