@@ -235,12 +235,24 @@ static int refuse_append(BlockDriverState *overlay, BlockDriverState *bs, Error 
     return 0;
 }
 
-int graph_edit_append(struct graph_edit *edit, BlockDriverState *overlay, BlockDriverState *bs,
-                      Error **errp)
+/* Flushes go to the overlay from here on and do not reach bs: what was written to it must be safe
+ * now. Drained. */
+static int flush_below(BlockDriverState *bs, Error **errp)
+{
+    BdrvEdge edge = {.bs = bs, .klass = &bdrv_node_parent_class};
+    int rc = bdrv_edge_flush(&edge);
+
+    return rc < 0 ? error_set_errno(errp, -rc, "Could not flush node '%s' before its snapshot",
+                                    bs->node_name)
+                  : 0;
+}
+
+static int append_drained(struct graph_edit *edit, BlockDriverState *overlay, BlockDriverState *bs,
+                          Error **errp)
 {
     struct edit_plan plan;
     BdrvEdge *edge;
-    int rc = refuse_append(overlay, bs, errp);
+    int rc = flush_below(bs, errp);
 
     if (rc < 0) {
         return rc;
@@ -252,6 +264,20 @@ int graph_edit_append(struct graph_edit *edit, BlockDriverState *overlay, BlockD
         graph_tx_detach_from(plan.inverse, edge, bs);
     }
     return plan_run(&plan, edit, errp);
+}
+
+int graph_edit_append(struct graph_edit *edit, BlockDriverState *overlay, BlockDriverState *bs,
+                      Error **errp)
+{
+    int rc = refuse_append(overlay, bs, errp);
+
+    if (rc < 0) {
+        return rc;
+    }
+    bdrv_drained_begin(bs);
+    rc = append_drained(edit, overlay, bs, errp);
+    bdrv_drained_end(bs);
+    return rc;
 }
 
 int graph_edit_unappend(struct graph_edit *edit, BlockDriverState *overlay, Error **errp)

@@ -249,6 +249,35 @@ static void test_replace(void **state)
     bdrv_unref(y);
 }
 
+/* Flushes do not reach what is below an overlay: it is made safe before. */
+static void test_append_flushes(void **state)
+{
+    BlockDriverState *base =
+        fake_open(*state, "driver=cow,file.driver=file,file.filename=base,node-name=base");
+    BlockDriverState *overlay =
+        fake_open(*state, "driver=cow,file.driver=file,file.filename=one,node-name=one");
+    struct fake_user a = {.name = "a"};
+    BdrvEdge *edge = fake_attach(base, &a, READ | WRITE, READ);
+    Error *err = NULL;
+
+    atomic_fetch_add(&base->file->bs->write_gen, 1); /* somebody wrote */
+    fake.flushes = 0;
+    fake.flush_error = -EIO;
+    assert_int_equal(bdrv_append(overlay, base, &err), -EIO);
+    fake_expect_error(err, EIO, "Could not flush node 'base' before its snapshot");
+    err = NULL;
+    assert_int_equal(fake.flushes, 1);
+    assert_ptr_equal(edge->bs, base);
+    assert_null(*overlay->backing_slot);
+    fake.flush_error = 0;
+    must(bdrv_append(overlay, base, &err), err);
+    assert_int_equal(fake.flushes, 2);
+    assert_ptr_equal(edge->bs, overlay);
+    bdrv_root_detach(edge);
+    bdrv_unref(overlay);
+    bdrv_unref(base);
+}
+
 static void test_append(void **state)
 {
     BlockDriverState *base =
@@ -319,6 +348,7 @@ int main(void)
         cmocka_unit_test_setup_teardown(test_blocked, fake_setup, fake_teardown),
         cmocka_unit_test_setup_teardown(test_replace, fake_setup, fake_teardown),
         cmocka_unit_test_setup_teardown(test_append, fake_setup, fake_teardown),
+        cmocka_unit_test_setup_teardown(test_append_flushes, fake_setup, fake_teardown),
     };
 
     return cmocka_run_group_tests(tests, NULL, NULL);
