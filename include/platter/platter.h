@@ -7,6 +7,7 @@
 #ifndef PLATTER_PLATTER_H
 #define PLATTER_PLATTER_H
 
+#include <stdbool.h>
 #include <stddef.h>
 #include <stdint.h>
 
@@ -37,6 +38,10 @@ struct platter_options {
     void *event_opaque;
     uint32_t backing_depth_max;  /* backing files below each other; 0: 64 */
     const char *image_refs_hint; /* what to tell who ran into image_refs; copied; NULL: the call */
+    /* A file is a disk of whole sectors of 512 bytes, as the tools of the reference have it: what
+     * lies behind its end reads as zeroes, and a write there makes it longer. Else a disk has as
+     * many bytes as its file. */
+    bool whole_sectors;
 };
 
 /* A new instance; opts may be NULL. Errors: ENOMEM, EINVAL and those of aio_context_new. */

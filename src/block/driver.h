@@ -88,6 +88,8 @@ enum bdrv_driver_caps {
     BDRV_CAP_FULL_NAME = 1 << 11,  /* the name that open set with bdrv_set_filename says all that
                                       strong_options would; parse_filename understands it */
     BDRV_CAP_READS_NOTHING = 1 << 12, /* a read may leave memory as it is, and callers know */
+    BDRV_CAP_ZERO_TAIL = 1 << 13, /* what lies behind the end reads as zeroes, so that the size may
+                                     be told as more than getlength says: see bdrv_size_unit */
 };
 
 /* Internal snapshots. The node is drained and flushed; coroutine. As the calls of platter/image.h.
@@ -325,6 +327,9 @@ int bdrv_os_open(Platter *pl, const char *path, int flags, int mode, Error **err
 /* The size changed behind our back or by a write past the end (at least new_size_bytes). Any
  * thread. */
 void bdrv_grow_size(BlockDriverState *bs, uint64_t new_size_bytes);
+/* The size of the node is a multiple of it: 512 where the instance wants whole sectors and the
+ * driver has BDRV_CAP_ZERO_TAIL, else 1. [any] */
+uint32_t bdrv_size_unit(const BlockDriverState *bs);
 
 /* ---- throttle groups, for a filter that is a member; platter/throttle.h is the rest ---- */
 

@@ -6,7 +6,10 @@
 #include <string.h>
 
 #include "block/graph_int.h"
+#include "util/checked.h"
 #include "util/error.h"
+
+#define SECTOR_BYTES 512
 
 BlockDriverState *bdrv_find_node(Platter *pl, const char *node_name)
 {
@@ -66,6 +69,18 @@ int bdrv_get_flags(const BlockDriverState *bs)
 const char *bdrv_broken_reason(const BlockDriverState *bs)
 {
     return atomic_load_explicit(&bs->broken, memory_order_acquire);
+}
+
+uint32_t bdrv_size_unit(const BlockDriverState *bs)
+{
+    return bs->pl->whole_sectors && (bs->caps & BDRV_CAP_ZERO_TAIL) ? SECTOR_BYTES : 1;
+}
+
+int64_t bdrv_size_told(const BlockDriverState *bs, int64_t size_bytes)
+{
+    return size_bytes < 0 || size_bytes > INT64_MAX - SECTOR_BYTES
+               ? size_bytes
+               : (int64_t)align_up((uint64_t)size_bytes, bdrv_size_unit(bs));
 }
 
 int64_t bdrv_getlength(BlockDriverState *bs)

@@ -89,6 +89,8 @@ void drain_update_root(BdrvEdge *edge);
 
 /* Limits, folding and sizes of bs and everything above it. */
 void graph_settle(BlockDriverState *bs);
+/* facts.c: a size that a driver told, or -errno, as the node tells it. */
+int64_t bdrv_size_told(const BlockDriverState *bs, int64_t size_bytes);
 /* Tell the users whose node's size changed. May call back into anything. */
 void graph_tell_sizes(Platter *pl);
 

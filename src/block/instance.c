@@ -87,6 +87,7 @@ static int instance_init(Platter *pl, const struct platter_options *o)
     pl->image_refs = o->image_refs;
     pl->backing_depth_max =
         o->backing_depth_max != 0 ? o->backing_depth_max : BDRV_BACKING_DEPTH_DEFAULT;
+    pl->whole_sectors = o->whole_sectors;
     pl->event_cb = o->event_cb;
     pl->event_opaque = o->event_opaque;
     pl->names = instance_names_new();

@@ -46,6 +46,7 @@ struct Platter {
     enum platter_image_refs image_refs;
     char *image_refs_hint;      /* owned, or NULL */
     unsigned backing_depth_max; /* > 0 */
+    bool whole_sectors;         /* bdrv_size_unit */
     PlatterEventFunc *event_cb;
     void *event_opaque;
 

@@ -282,6 +282,7 @@ void bdrv_grow_size(BlockDriverState *bs, uint64_t new_size_bytes)
     int64_t size = atomic_load_explicit(&bs->size_bytes, memory_order_acquire);
 
     assert(new_size_bytes <= INT64_MAX);
+    new_size_bytes = (uint64_t)bdrv_size_told(bs, (int64_t)new_size_bytes);
     do {
         if (size >= (int64_t)new_size_bytes) {
             return;

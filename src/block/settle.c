@@ -94,7 +94,7 @@ static int64_t node_ask_size(BlockDriverState *bs)
         return -ENOMEDIUM;
     }
     if (bs->drv->getlength != NULL) {
-        return bs->drv->getlength(bs);
+        return bdrv_size_told(bs, bs->drv->getlength(bs));
     }
     return bs->file != NULL ? atomic_load_explicit(&bs->file->bs->size_bytes, memory_order_acquire)
                             : -ENOTSUP;

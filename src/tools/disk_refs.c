@@ -96,6 +96,7 @@ Platter *disk_platter_new_for(struct cli *cli, const struct disk_args *args, Aio
         .image_refs_hint = hint,
         .event_cb = event_cb,
         .event_opaque = event_opaque,
+        .whole_sectors = cli_stands_in(cli),
     };
     Error *err = NULL;
     Platter *pl = NULL;

@@ -17,6 +17,7 @@
 struct measure {
     const struct opts_create_qcow2 *o;
     BlockDriverState *source; /* or NULL */
+    uint64_t source_bytes;
     unsigned cluster_bits;
     uint64_t disk_bytes;
 };
@@ -55,17 +56,18 @@ static uint64_t metadata_clusters(const struct measure *m)
     return others + refcount_clusters(m, others + data);
 }
 
-/* Clusters of the source that hold something. */
+/* Clusters of the source that hold something. It may end before the disk does, which has whole
+ * sectors. */
 static int used_clusters(const struct measure *m, uint64_t *ret_clusters, Error **errp)
 {
     uint64_t counted_to = 0; /* index of the first cluster that was not counted */
     uint64_t at = 0;
 
     *ret_clusters = 0;
-    while (at < m->disk_bytes) {
+    while (at < m->source_bytes) {
         struct bdrv_status st;
         uint64_t first, end;
-        int rc = bdrv_measure_status(m->source, at, m->disk_bytes - at, &st);
+        int rc = bdrv_measure_status(m->source, at, m->source_bytes - at, &st);
 
         if (rc < 0) {
             return error_set_errno(errp, -rc, "Unable to get block status of '%s'",
@@ -93,7 +95,7 @@ static int disk_size(struct measure *m, Error **errp)
         if (bytes < 0) {
             return error_set_errno(errp, (int)-bytes, "Unable to get image virtual_size");
         }
-        size = (uint64_t)bytes;
+        size = m->source_bytes = (uint64_t)bytes;
     } else if (!m->o->has_size) {
         return error_set(errp, EINVAL, "Measuring needs a size or a source");
     }

@@ -14,7 +14,7 @@ const BlockDriver bdrv_file = {
     .protocol_name = "file",
     .instance_size = sizeof(struct posix_state),
     .caps = BDRV_CAP_PROTOCOL | BDRV_CAP_FUA | BDRV_CAP_ZERO_UNMAP | BDRV_CAP_ZERO_NO_FALLBACK |
-            BDRV_CAP_GROWS_ON_WRITE | BDRV_CAP_TRUNCATE_ZEROES,
+            BDRV_CAP_GROWS_ON_WRITE | BDRV_CAP_TRUNCATE_ZEROES | BDRV_CAP_ZERO_TAIL,
     .open = file_open,
     .close = posix_close,
     .reopen_prepare = posix_reopen_prepare,

@@ -68,15 +68,16 @@ static inline int64_t submit(const struct posix_state *s, const struct bdrv_req 
     return aio_file_co(&io);
 }
 
-/* A read that was not filled. Past the end of the node are zeroes (the last block of direct I/O);
- * a file that ends inside the node was cut by somebody else, and its data is gone. */
+/* A read that was not filled. Past the end of the node are zeroes (the last block of direct I/O),
+ * and in its last sector where it has whole ones; a file that ends before that was cut by somebody
+ * else, and its data is gone. */
 static __attribute__((noinline)) int read_short(BlockDriverState *bs, const struct bdrv_req *req,
                                                 int64_t ret)
 {
     if (ret < 0) {
         return (int)ret;
     }
-    if ((int64_t)req->offset + ret < bdrv_getlength(bs)) {
+    if ((int64_t)req->offset + ret <= bdrv_getlength(bs) - (int64_t)bdrv_size_unit(bs)) {
         return -EIO;
     }
     iov_fill(req->iov, req->niov, req->iov_offset + (uint64_t)ret, 0, req->bytes - (uint64_t)ret);

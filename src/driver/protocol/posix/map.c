@@ -17,18 +17,19 @@
 /* An extent from offset on. */
 struct extent_query {
     int fd;
+    uint32_t size_unit;
     uint64_t offset;
     uint64_t bytes;      /* wanted; answered */
     bool answer_is_zero; /* a hole; else data */
 };
 
-/* Nothing beyond the end that the file has now is called a hole: a file that another process made
- * shorter must not pass for zeroes. */
+/* Nothing beyond the end that the file has now, or its last whole sector, is called a hole: a file
+ * that another process made shorter must not pass for zeroes. */
 static void query_at_end(struct extent_query *q)
 {
     struct stat st;
     int rc = os->fstat(q->fd, &st);
-    uint64_t end = rc == 0 ? (uint64_t)st.st_size : 0;
+    uint64_t end = rc == 0 ? align_up((uint64_t)st.st_size, q->size_unit) : 0;
 
     if (q->offset < end) {
         q->answer_is_zero = true;
@@ -89,7 +90,12 @@ int posix_block_status_co(BlockDriverState *bs, bool want_zero, uint64_t offset,
                           struct bdrv_status *ret_status)
 {
     struct posix_state *s = bdrv_opaque(bs);
-    struct extent_query q = {.fd = s->fd, .offset = offset, .bytes = bytes};
+    struct extent_query q = {
+        .fd = s->fd,
+        .size_unit = bdrv_size_unit(bs),
+        .offset = offset,
+        .bytes = bytes,
+    };
 
     if (want_zero && s->kind == POSIX_FILE) {
         int rc = query_co(s, &q);
@@ -111,6 +117,7 @@ int posix_block_status_co(BlockDriverState *bs, bool want_zero, uint64_t offset,
 struct copy_job {
     int fd_in;
     int fd_out;
+    uint32_t size_unit; /* of the source */
     uint64_t offset_in;
     uint64_t offset_out;
     uint64_t bytes;
@@ -128,6 +135,9 @@ static int64_t copy_run(void *arg)
         if (n == -EINTR && interrupted++ < INTERRUPTED_MAX) {
             continue;
         }
+        if (n == 0 && job->bytes < job->size_unit) {
+            return -EINVAL; /* the rest of the last sector is not in the file */
+        }
         if (n <= 0) {
             return n < 0 ? n : -EIO; /* 0: the source ends here, it was cut */
         }
@@ -142,7 +152,7 @@ int posix_copy_range_co(BlockDriverState *src, uint64_t src_offset, BlockDriverS
                         uint64_t dst_offset, uint64_t bytes, unsigned write_flags)
 {
     struct posix_state *in = bdrv_opaque(src), *out = bdrv_opaque(dst);
-    struct copy_job job = {in->fd, out->fd, src_offset, dst_offset, bytes};
+    struct copy_job job = {in->fd, out->fd, bdrv_size_unit(src), src_offset, dst_offset, bytes};
     int rc;
 
     if (atomic_load_explicit(&out->no_copy_range, memory_order_relaxed)) {
