@@ -22,8 +22,13 @@
 extern "C" {
 #endif
 
-/* Valid as long as its backend. */
+/* A backend's: valid as long as that. */
 typedef struct BlockAcctStats BlockAcctStats;
+
+/* Figures of the caller's own, for what no backend stands for (an export of one that others serve
+ * too). NULL: out of memory. free: nobody counts any more; NULL allowed. [any] */
+BlockAcctStats *block_acct_new(void);
+void block_acct_free(BlockAcctStats *stats);
 
 enum BlockAcctType {
     BLOCK_ACCT_READ = 0,

@@ -16,6 +16,7 @@
 #include <stddef.h>
 #include <stdint.h>
 
+#include <platter/accounting.h>
 #include <platter/backend.h>
 #include <platter/platter.h>
 
@@ -25,12 +26,12 @@ extern "C" {
 
 typedef struct NbdServer NbdServer;
 
-/* Limits of a client; beyond them it is answered with an error, made to wait, or dropped. Memory for
- * all of them comes from the budget of the instance (platter_options.memory_limit_bytes): half of it,
- * over max_connections, is each client's share, which no other can take; the rest is for whoever
- * comes first. A request that fits neither is answered ENOMEM. A client in transmission keeps its
- * place as long as its connection stands, whether it asks for anything or not; who finds no place
- * waits as long as its handshake may last. */
+/* Limits of a client; beyond them it is answered with an error, made to wait, or dropped. Memory
+ * for all of them comes from the budget of the instance (platter_options.memory_limit_bytes): half
+ * of it, over max_connections, is each client's share, which no other can take; the rest is for
+ * whoever comes first. A request that fits neither is answered ENOMEM. A client in transmission
+ * keeps its place as long as its connection stands, whether it asks for anything or not; who finds
+ * no place waits as long as its handshake may last. */
 #define NBD_MAX_CONNECTIONS_DEFAULT 100
 #define NBD_HANDSHAKE_TIMEOUT_DEFAULT_NS (INT64_C(10) * 1000 * 1000 * 1000)
 #define NBD_SHUTDOWN_TIMEOUT_DEFAULT_NS (INT64_C(5) * 1000 * 1000 * 1000)
@@ -138,6 +139,14 @@ int nbd_server_add_export(NbdServer *server, BlockBackend *blk,
 /* 0, -ENOENT, -EBUSY. HARD polls the main context until the clients are gone. */
 int nbd_server_remove_export(NbdServer *server, const char *name, enum nbd_remove_mode mode,
                              Error **errp);
+
+/* The name of the n-th export, in no order that lasts; borrowed until the export goes. NULL: there
+ * are not so many. */
+const char *nbd_server_get_export_name(NbdServer *server, unsigned n);
+/* What the requests of its clients took, apart from what others do with its backend (whose figures
+ * they are in too): borrowed until the export goes. Times are from the request's turn to its
+ * reply's making, the error policy included. NULL: there is no such export. */
+BlockAcctStats *nbd_server_get_export_stats(NbdServer *server, const char *name);
 
 void nbd_server_get_stats(NbdServer *server, struct nbd_server_stats *ret_stats); /* [any] */
 

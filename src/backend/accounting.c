@@ -62,6 +62,25 @@ void acct_fini(BlockAcctStats *stats)
     os_mutex_fini(&stats->lock);
 }
 
+BlockAcctStats *block_acct_new(void)
+{
+    BlockAcctStats *stats = malloc(sizeof(*stats));
+
+    if (stats != NULL && acct_init(stats) < 0) {
+        block_acct_free(stats);
+        return NULL;
+    }
+    return stats;
+}
+
+void block_acct_free(BlockAcctStats *stats)
+{
+    if (stats != NULL) {
+        acct_fini(stats);
+        free(stats);
+    }
+}
+
 /* ---- what is watched ---- */
 
 /* Two windows overlap by half, so that what is shown always covers between half an interval and a

@@ -57,6 +57,13 @@ static void export_free(struct control_export *e)
     free(e);
 }
 
+BlockAcctStats *control_export_stats(struct control *c, const char *id)
+{
+    struct control_export *e = find_export(c, id);
+
+    return e ? nbd_server_get_export_stats(c->nbd, e->name) : NULL;
+}
+
 /* It is out of the server; tell everybody. */
 static void export_gone(struct control *c, struct control_export *e)
 {
@@ -417,6 +424,23 @@ int qmp_query_block_exports(struct qmp_call *call, json_t **ret_value, Error **e
                     json_pack("{s:s, s:s, s:s, s:b}", "id", e->id, "type", "nbd", "node-name",
                               bs ? bdrv_get_node_name(bs) : "", "shutting-down", 0),
                     &ret);
+    }
+    return qmp_give(json_whole(list, ret), ret_value, errp);
+}
+
+int qmp_query_block_export_stats(struct qmp_call *call, json_t **ret_value, Error **errp)
+{
+    struct control *c = call->control;
+    json_t *list = json_array();
+    struct control_export *e;
+    int ret = list ? 0 : -ENOMEM;
+
+    TAILQ_FOREACH (e, &c->exports, entry) {
+        json_t *object = json_object();
+
+        json_add(object, "id", json_text(e->id), &ret);
+        json_add(object, "stats", control_stats_json(control_export_stats(c, e->id)), &ret);
+        json_append(list, object, &ret);
     }
     return qmp_give(json_whole(list, ret), ret_value, errp);
 }

@@ -6,6 +6,7 @@
 #include <platter/accounting.h>
 
 #include "control/control.h"
+#include "control/parts.h"
 #include "schema/qmp.h"
 #include "util/error.h"
 #include "util/json.h"
@@ -112,8 +113,7 @@ static void add_histograms(json_t *object, BlockAcctStats *stats, int *ret)
     }
 }
 
-/* As BlockDeviceStats; stats NULL: of a node, which counts nothing by itself. */
-static json_t *stats_json(BlockAcctStats *stats)
+json_t *control_stats_json(BlockAcctStats *stats)
 {
     struct block_acct_totals totals = {.idle_time_ns = -1};
     json_t *object = json_object();
@@ -148,7 +148,7 @@ static void add_node(json_t *object, BlockDriverState *bs, bool chain, int depth
 
         if (child) {
             inner = json_object();
-            json_add(inner, "stats", stats_json(NULL), ret);
+            json_add(inner, "stats", control_stats_json(NULL), ret);
             add_node(inner, child, chain, depth + 1, ret);
             json_add(object, below[i].key, inner, ret);
         }
@@ -161,7 +161,7 @@ static json_t *backend_stats(BlockBackend *blk)
     int ret = object ? 0 : -ENOMEM;
 
     json_add(object, "device", json_text(blk_name(blk)), &ret);
-    json_add(object, "stats", stats_json(blk_get_stats(blk)), &ret);
+    json_add(object, "stats", control_stats_json(blk_get_stats(blk)), &ret);
     if (blk_bs(blk)) {
         add_node(object, blk_bs(blk), true, 0, &ret);
     }
@@ -173,7 +173,7 @@ static json_t *node_stats(BlockDriverState *bs)
     json_t *object = json_object();
     int ret = object ? 0 : -ENOMEM;
 
-    json_add(object, "stats", stats_json(NULL), &ret);
+    json_add(object, "stats", control_stats_json(NULL), &ret);
     add_node(object, bs, false, 0, &ret);
     return json_whole(object, ret);
 }
@@ -201,8 +201,20 @@ int qmp_query_blockstats(struct qmp_call *call, const struct qmp_query_blockstat
 
 /* ---- what is counted ---- */
 
-static int set_histogram(BlockBackend *blk, enum BlockAcctType type, const char *key, json_t *list,
-                         Error **errp)
+/* Of a backend, or of an export. */
+static BlockAcctStats *find_stats(struct qmp_call *call, const char *id, Error **errp)
+{
+    BlockBackend *blk = blk_by_name(call->control->pl, id);
+    BlockAcctStats *stats = blk ? blk_get_stats(blk) : control_export_stats(call->control, id);
+
+    if (!stats) {
+        (void)control_find_backend(call, id, errp); /* says so in the words clients know */
+    }
+    return stats;
+}
+
+static int set_histogram(BlockAcctStats *stats, enum BlockAcctType type, const char *key,
+                         json_t *list, Error **errp)
 {
     uint64_t boundaries[BOUNDARIES_MAX];
     size_t count = json_array_size(list);
@@ -217,8 +229,7 @@ static int set_histogram(BlockBackend *blk, enum BlockAcctType type, const char 
     if (list && count == 0) {
         return error_set(errp, EINVAL, "'%s' is empty", key);
     }
-    return block_latency_histogram_set(blk_get_stats(blk), type, list ? boundaries : NULL, count,
-                                       errp);
+    return block_latency_histogram_set(stats, type, list ? boundaries : NULL, count, errp);
 }
 
 int qmp_block_latency_histogram_set(struct qmp_call *call,
@@ -235,15 +246,15 @@ int qmp_block_latency_histogram_set(struct qmp_call *call,
         {"boundaries-write", BLOCK_ACCT_WRITE, args->has_boundaries_write, args->boundaries_write},
         {"boundaries-flush", BLOCK_ACCT_FLUSH, args->has_boundaries_flush, args->boundaries_flush},
     };
-    BlockBackend *blk = control_find_backend(call, args->id, errp);
+    BlockAcctStats *stats = find_stats(call, args->id, errp);
     bool clear = !args->has_boundaries && !kinds[0].has && !kinds[1].has && !kinds[2].has;
-    int ret = blk ? 0 : -ENODEV;
+    int ret = stats ? 0 : -ENODEV;
 
     for (size_t i = 0; i < 3 && ret == 0; i++) {
         if (clear || kinds[i].has || args->has_boundaries) {
             const char *key = kinds[i].has ? kinds[i].key : "boundaries";
 
-            ret = set_histogram(blk, kinds[i].type, key,
+            ret = set_histogram(stats, kinds[i].type, key,
                                 kinds[i].has ? kinds[i].list
                                 : clear      ? NULL
                                              : args->boundaries,
@@ -256,29 +267,28 @@ int qmp_block_latency_histogram_set(struct qmp_call *call,
 int qmp_block_set_accounting(struct qmp_call *call, const struct qmp_block_set_accounting *args,
                              Error **errp)
 {
-    BlockBackend *blk = control_find_backend(call, args->id, errp);
+    BlockAcctStats *stats = find_stats(call, args->id, errp);
     struct block_acct_totals now;
     size_t count = args->has_intervals ? json_array_size(args->intervals) : 0;
     int ret = 0;
 
-    if (!blk) {
+    if (!stats) {
         return -ENODEV;
     }
     if (count > INTERVALS_MAX) {
         return error_set(errp, E2BIG, "'intervals' has %zu numbers: %d at the most", count,
                          INTERVALS_MAX);
     }
-    block_acct_read(blk_get_stats(blk), &now);
-    block_acct_setup(blk_get_stats(blk),
-                     args->has_account_invalid ? args->account_invalid : now.account_invalid,
+    block_acct_read(stats, &now);
+    block_acct_setup(stats, args->has_account_invalid ? args->account_invalid : now.account_invalid,
                      args->has_account_failed ? args->account_failed : now.account_failed);
     if (args->has_intervals) {
-        block_acct_clear_intervals(blk_get_stats(blk));
+        block_acct_clear_intervals(stats);
     }
     for (size_t i = 0; i < count && ret == 0; i++) {
         json_int_t seconds = json_integer_value(json_array_get(args->intervals, i));
 
-        ret = block_acct_add_interval(blk_get_stats(blk), (unsigned)seconds, errp);
+        ret = block_acct_add_interval(stats, (unsigned)seconds, errp);
     }
     return ret;
 }

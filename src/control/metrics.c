@@ -57,7 +57,9 @@ static void put_seconds(struct text *t, uint64_t ns)
     text_printf(t, "%" PRIu64 ".%09" PRIu64, ns / 1000000000, ns % 1000000000);
 }
 
-/* ---- backends ---- */
+/* ---- backends and exports: whatever has accounting ---- */
+
+#define NAME_BYTES 96
 
 static const char *const type_words[BLOCK_MAX_IOTYPE] = {
     [BLOCK_ACCT_READ] = "read",
@@ -66,41 +68,79 @@ static const char *const type_words[BLOCK_MAX_IOTYPE] = {
     [BLOCK_ACCT_UNMAP] = "discard",
 };
 
-struct backend_metric {
+/* One that is counted; where a walk over all of its kind stands. */
+struct counted {
+    const char *kind; /* "backend", "export": the label, and part of the names of metrics */
     const char *name;
+    BlockAcctStats *stats;
+    BlockBackend *blk; /* of a backend */
+    unsigned n;        /* of an export: the number of the next */
+};
+
+/* The next of its kind; c holds but kind at first. */
+static bool counted_next(const struct metrics_source *source, struct counted *c)
+{
+    NbdServer *nbd = source->nbd ? *source->nbd : NULL;
+
+    if (strcmp(c->kind, "backend") == 0) {
+        c->blk = blk_next(source->pl, c->blk);
+        c->name = c->blk ? blk_name(c->blk) : NULL;
+        c->stats = c->blk ? blk_get_stats(c->blk) : NULL;
+        return c->blk != NULL;
+    }
+    c->name = nbd ? nbd_server_get_export_name(nbd, c->n++) : NULL;
+    c->stats = c->name ? nbd_server_get_export_stats(nbd, c->name) : NULL;
+    return c->stats != NULL;
+}
+
+struct counted_metric {
+    const char *name; /* behind "platter_KIND_" */
     const char *type;
     const char *help;
     size_t offset; /* in struct block_acct_totals: uint64_t[BLOCK_MAX_IOTYPE] */
     bool is_time;
 };
 
-static const struct backend_metric backend_metrics[] = {
-    {"platter_backend_operations_total", "counter", "Requests that ended well.",
+static const struct counted_metric counted_metrics[] = {
+    {"operations_total", "counter", "Requests that ended well.",
      offsetof(struct block_acct_totals, ops), false},
-    {"platter_backend_bytes_total", "counter", "Bytes of requests that ended well.",
+    {"bytes_total", "counter", "Bytes of requests that ended well.",
      offsetof(struct block_acct_totals, bytes), false},
-    {"platter_backend_failed_operations_total", "counter", "Requests that failed.",
+    {"failed_operations_total", "counter", "Requests that failed.",
      offsetof(struct block_acct_totals, failed_ops), false},
-    {"platter_backend_invalid_operations_total", "counter",
-     "Requests that were refused before they began.",
+    {"invalid_operations_total", "counter", "Requests that were refused before they began.",
      offsetof(struct block_acct_totals, invalid_ops), false},
-    {"platter_backend_merged_operations_total", "counter", "Requests that were merged into others.",
+    {"merged_operations_total", "counter", "Requests that were merged into others.",
      offsetof(struct block_acct_totals, merged), false},
-    {"platter_backend_time_seconds_total", "counter", "Time that requests took, added up.",
+    {"time_seconds_total", "counter", "Time that requests took, added up.",
      offsetof(struct block_acct_totals, total_time_ns), true},
-    {"platter_backend_in_flight", "gauge", "Requests under way.",
-     offsetof(struct block_acct_totals, in_flight), false},
+    {"in_flight", "gauge", "Requests under way.", offsetof(struct block_acct_totals, in_flight),
+     false},
 };
 
-static void backend_sample(struct text *t, const struct backend_metric *m, BlockBackend *blk)
+static const char *metric_name(char *buf, const char *kind, const char *behind)
+{
+    snprintf(buf, NAME_BYTES, "platter_%s_%s", kind, behind);
+    return buf;
+}
+
+/* platter_KIND_BEHIND{KIND="name",type="..." */
+static void put_counted(struct text *t, const struct counted *c, const char *behind, int type)
+{
+    char name[NAME_BYTES];
+
+    put_sample(t, metric_name(name, c->kind, behind), c->kind, c->name);
+    put_label(t, "type", type_words[type]);
+}
+
+static void put_totals(struct text *t, const struct counted_metric *m, const struct counted *c)
 {
     struct block_acct_totals totals;
     const uint64_t *values = (const uint64_t *)(const void *)((const char *)&totals + m->offset);
 
-    block_acct_read(blk_get_stats(blk), &totals);
+    block_acct_read(c->stats, &totals);
     for (int type = 0; type < BLOCK_MAX_IOTYPE; type++) {
-        put_sample(t, m->name, "backend", blk_name(blk));
-        put_label(t, "type", type_words[type]);
+        put_counted(t, c, m->name, type);
         text_printf(t, "} ");
         if (m->is_time) {
             put_seconds(t, values[type]);
@@ -111,26 +151,20 @@ static void backend_sample(struct text *t, const struct backend_metric *m, Block
     }
 }
 
-static void put_bucket(struct text *t, BlockBackend *blk, int type)
-{
-    put_sample(t, "platter_backend_latency_seconds_bucket", "backend", blk_name(blk));
-    put_label(t, "type", type_words[type]);
-    text_printf(t, ",le=\"");
-}
-
-static void backend_histogram(struct text *t, BlockBackend *blk, int type)
+static void put_histogram(struct text *t, const struct counted *c, int type)
 {
     uint64_t *boundaries = NULL;
     uint64_t *bins = NULL;
     uint64_t sum = 0;
     size_t count = 0;
 
-    if (block_latency_histogram_get(blk_get_stats(blk), type, &boundaries, &bins, &count) < 0) {
+    if (block_latency_histogram_get(c->stats, type, &boundaries, &bins, &count) < 0) {
         t->failed = true;
     }
     for (size_t i = 0; count > 0 && i <= count; i++) {
         sum += bins[i];
-        put_bucket(t, blk, type);
+        put_counted(t, c, "latency_seconds_bucket", type);
+        text_printf(t, ",le=\"");
         if (i < count) {
             put_seconds(t, boundaries[i]);
         } else {
@@ -139,19 +173,25 @@ static void backend_histogram(struct text *t, BlockBackend *blk, int type)
         text_printf(t, "\"} %" PRIu64 "\n", sum);
     }
     if (count > 0) {
-        put_sample(t, "platter_backend_latency_seconds_count", "backend", blk_name(blk));
-        put_label(t, "type", type_words[type]);
+        put_counted(t, c, "latency_seconds_count", type);
         text_printf(t, "} %" PRIu64 "\n", sum);
     }
     free(boundaries);
     free(bins);
 }
 
-static void backend_interval_latency(struct text *t, BlockBackend *blk)
+static void put_histograms(struct text *t, const struct counted *c)
+{
+    for (int type = 0; type < BLOCK_MAX_IOTYPE; type++) {
+        put_histogram(t, c, type);
+    }
+}
+
+static void put_interval_latency(struct text *t, const struct counted *c)
 {
     struct block_acct_interval interval;
 
-    for (size_t n = 0; block_acct_get_interval(blk_get_stats(blk), n, &interval); n++) {
+    for (size_t n = 0; block_acct_get_interval(c->stats, n, &interval); n++) {
         for (int type = 0; type < BLOCK_MAX_IOTYPE; type++) {
             const struct {
                 const char *word;
@@ -163,8 +203,7 @@ static void backend_interval_latency(struct text *t, BlockBackend *blk)
             };
 
             for (size_t i = 0; i < 3; i++) {
-                put_sample(t, "platter_backend_interval_latency_seconds", "backend", blk_name(blk));
-                put_label(t, "type", type_words[type]);
+                put_counted(t, c, "interval_latency_seconds", type);
                 put_label(t, "figure", figures[i].word);
                 text_printf(t, ",interval=\"%us\"} ", interval.interval_s);
                 put_seconds(t, figures[i].ns);
@@ -174,48 +213,54 @@ static void backend_interval_latency(struct text *t, BlockBackend *blk)
     }
 }
 
-static void backend_interval_depth(struct text *t, BlockBackend *blk)
+static void put_interval_depth(struct text *t, const struct counted *c)
 {
     struct block_acct_interval interval;
 
-    for (size_t n = 0; block_acct_get_interval(blk_get_stats(blk), n, &interval); n++) {
+    for (size_t n = 0; block_acct_get_interval(c->stats, n, &interval); n++) {
         for (int type = 0; type < BLOCK_MAX_IOTYPE; type++) {
-            put_sample(t, "platter_backend_interval_queue_depth", "backend", blk_name(blk));
-            put_label(t, "type", type_words[type]);
+            put_counted(t, c, "interval_queue_depth", type);
             text_printf(t, ",interval=\"%us\"} %.6f\n", interval.interval_s,
                         interval.of[type].avg_queue_depth);
         }
     }
 }
 
-static void put_backends(struct text *t, Platter *pl)
+/* All that are of a kind, metric by metric. */
+static void put_kind(struct text *t, const struct metrics_source *source, const char *kind)
 {
-    BlockBackend *blk;
+    static const struct {
+        const char *name;
+        const char *type;
+        const char *help;
+        void (*put)(struct text *t, const struct counted *c);
+    } watched[] = {
+        {"latency_seconds", "histogram", "Times of requests, where a histogram was asked for.",
+         put_histograms},
+        {"interval_latency_seconds", "gauge",
+         "Times of requests in the last interval, where one is watched.", put_interval_latency},
+        {"interval_queue_depth", "gauge",
+         "Requests in flight on average in the last interval, where one is watched.",
+         put_interval_depth},
+    };
+    char name[NAME_BYTES];
 
-    for (size_t i = 0; i < sizeof(backend_metrics) / sizeof(backend_metrics[0]); i++) {
-        const struct backend_metric *m = &backend_metrics[i];
+    for (size_t i = 0; i < sizeof(counted_metrics) / sizeof(counted_metrics[0]); i++) {
+        const struct counted_metric *m = &counted_metrics[i];
+        struct counted c = {.kind = kind};
 
-        put_head(t, m->name, m->type, m->help);
-        for (blk = blk_next(pl, NULL); blk; blk = blk_next(pl, blk)) {
-            backend_sample(t, m, blk);
+        put_head(t, metric_name(name, kind, m->name), m->type, m->help);
+        while (counted_next(source, &c)) {
+            put_totals(t, m, &c);
         }
     }
-    put_head(t, "platter_backend_latency_seconds", "histogram",
-             "Times of requests, where a histogram was asked for.");
-    for (blk = blk_next(pl, NULL); blk; blk = blk_next(pl, blk)) {
-        for (int type = 0; type < BLOCK_MAX_IOTYPE; type++) {
-            backend_histogram(t, blk, type);
+    for (size_t i = 0; i < sizeof(watched) / sizeof(watched[0]); i++) {
+        struct counted c = {.kind = kind};
+
+        put_head(t, metric_name(name, kind, watched[i].name), watched[i].type, watched[i].help);
+        while (counted_next(source, &c)) {
+            watched[i].put(t, &c);
         }
-    }
-    put_head(t, "platter_backend_interval_latency_seconds", "gauge",
-             "Times of requests in the last interval, where one is watched.");
-    for (blk = blk_next(pl, NULL); blk; blk = blk_next(pl, blk)) {
-        backend_interval_latency(t, blk);
-    }
-    put_head(t, "platter_backend_interval_queue_depth", "gauge",
-             "Requests in flight on average in the last interval, where one is watched.");
-    for (blk = blk_next(pl, NULL); blk; blk = blk_next(pl, blk)) {
-        backend_interval_depth(t, blk);
     }
 }
 
@@ -325,10 +370,11 @@ int metrics_render(const struct metrics_source *source, char **ret_text, size_t 
     put_head(&t, "platter_build_info", "gauge", "1; the version is a label.");
     put_sample(&t, "platter_build_info", "version", platter_version());
     text_printf(&t, "} 1\n");
-    put_backends(&t, source->pl);
+    put_kind(&t, source, "backend");
     put_nodes(&t, source->pl);
     put_jobs(&t, source->pl);
     if (source->nbd && *source->nbd) {
+        put_kind(&t, source, "export");
         put_nbd(&t, *source->nbd);
     }
     if (t.failed) {

@@ -22,9 +22,9 @@ struct metrics_source {
     NbdServer *const *nbd; /* borrowed; NULL: never one */
 };
 
-/* Backends with a name, nodes, jobs and the NBD server. *ret_text is malloc'd and ends with a zero
- * byte that *ret_bytes does not count. Outside of coroutines, and of whatever changes the graph.
- * 0 or -ENOMEM. */
+/* Backends with a name, nodes, jobs, the NBD server and its exports. *ret_text is malloc'd and ends
+ * with a zero byte that *ret_bytes does not count. Outside of coroutines, and of whatever changes
+ * the graph. 0 or -ENOMEM. */
 int metrics_render(const struct metrics_source *source, char **ret_text, size_t *ret_bytes);
 
 /*

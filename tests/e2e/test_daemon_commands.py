@@ -164,6 +164,9 @@ def test_exports(qmp, tmp_path):
     assert done.returncode == 0, done
     assert qmp.call('query-block-exports') == [
         {'id': 'e', 'type': 'nbd', 'node-name': 'disk', 'shutting-down': False}]
+    stats = qmp.call('query-block-export-stats')
+    assert [s['id'] for s in stats] == ['e']
+    assert stats[0]['stats']['wr_bytes'] == 65536 and stats[0]['stats']['rd_operations'] >= 1
     qmp.call('block-export-del', id='e')
     qmp.event('BLOCK_EXPORT_DELETED', id='e')
     qmp.call('nbd-server-add', device='disk', name='other')
@@ -171,6 +174,33 @@ def test_exports(qmp, tmp_path):
     qmp.event('BLOCK_EXPORT_DELETED', id='other')
     qmp.call('nbd-server-stop')
     qmp.call('object-del', id='io0')
+
+
+def test_figures_of_exports(qmp, tmp_path):
+    """Two exports of one backend: each has its own figures, the backend those of both."""
+    path = str(tmp_path / 'nbd.sock')
+    qcow2(qmp, 'disk')
+    qmp.call('blockdev-backend-add', name='drive', node_name='disk')
+    qmp.call('nbd-server-start', addr={'type': 'unix', 'data': {'path': path}})
+    for name in ('one', 'two'):
+        qmp.call('block-export-add', type='nbd', id=name, name=name, node_name='drive', writable=True)
+        qmp.call('block-latency-histogram-set', id=name, boundaries=[1, 10**12])
+    qmp.call('block-set-accounting', id='two', intervals=[60])
+    for name, writes in (('one', 1), ('two', 3)):
+        commands = [word for i in range(writes) for word in ('-c', f'write {i}M 4k')]
+        assert platter('io', '-f', 'raw', f'nbd+unix:///{name}?socket={path}', *commands).returncode == 0
+    stats = {s['id']: s['stats'] for s in qmp.call('query-block-export-stats')}
+    assert {name: s['wr_operations'] for name, s in stats.items()} == {'one': 1, 'two': 3}
+    assert {name: s['wr_bytes'] for name, s in stats.items()} == {'one': 4096, 'two': 3 * 4096}
+    assert stats['two']['wr_latency_histogram'] == {'boundaries': [1, 10**12], 'bins': [0, 3, 0]}
+    assert [t['interval_length'] for t in stats['two']['timed_stats']] == [60]
+    assert stats['one']['timed_stats'] == []
+    drive = qmp.call('query-blockstats')[0]['stats']
+    assert (drive['wr_operations'], drive['wr_bytes']) == (4, 4 * 4096)
+    assert 'wr_latency_histogram' not in drive
+    qmp.fails('block-latency-histogram-set', 'not found', 'DeviceNotFound', id='three', boundaries=[1])
+    qmp.call('nbd-server-stop')
+    qmp.fails('block-latency-histogram-set', 'not found', 'DeviceNotFound', id='one', boundaries=[1])
 
 
 def test_bitmaps_of_exports(qmp, tmp_path):

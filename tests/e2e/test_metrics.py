@@ -84,6 +84,11 @@ def test_serve(folder):
         assert after['platter_nbd_bytes_total', 'type="write"'] == '65536'
         assert int(after['platter_nbd_requests_total', 'type="read"']) >= 2
         assert int(after['platter_nbd_connections_total', None]) == 1
+        of_export = 'export="",type="write"'
+        assert before['platter_export_operations_total', of_export] == '0'
+        assert after['platter_export_operations_total', of_export] == '1'
+        assert after['platter_export_bytes_total', of_export] == '65536'
+        assert after['platter_export_in_flight', of_export] == '0'
         assert os.stat('m').st_mode & 0o777 == 0o600
     assert not os.path.exists('m')
 

@@ -23,7 +23,8 @@ def daemon(tmp_path):
                 '--nbd-server', f'addr.type=unix,addr.path={tmp_path}/nbd.sock',
                 '--export', 'nbd,id=e,name=e,node-name=drive,writable=on') as d:
         with d.client() as qmp:
-            qmp.call('block-latency-histogram-set', id='drive', boundaries=[1000000, 10000000])
+            for name in ('drive', 'e'):
+                qmp.call('block-latency-histogram-set', id=name, boundaries=[1000000, 10**11])
         yield d
 
 
@@ -34,7 +35,7 @@ def test_tables(daemon, tmp_path):
     assert re.search(r'^drive +disk +ok ', tables[0], re.M)
     assert re.search(r'^empty +- +no medium ', tables[0], re.M)
     assert re.search(r'^disk +file +rw +1 MiB ', tables[1], re.M)
-    assert re.search(r'^e +nbd +disk +serves', tables[2], re.M)
+    assert re.search(r'^e +disk +serves .* nbd$', tables[2], re.M)
     assert tables[3].startswith('JOB')
 
 
@@ -44,12 +45,15 @@ def test_rates(daemon, tmp_path):
                             stdout=subprocess.DEVNULL)
     try:
         done = platter('top', '--batch', '3', '-d', '300', '-s', 'ops', daemon.sockets[0])
+        exports = platter('top', '--batch', '3', '-d', '300', '-t', 'exports', daemon.sockets[0])
     finally:
         load.kill()
         load.wait()
     row = [r for r in done.stdout.splitlines() if r.startswith('drive')][-1].split()
     assert float(row[3]) > 0 and float(row[9 + 2]) > 0, row  # reads per second, requests in flight
     assert done.stdout.splitlines()[1].startswith('drive'), 'the busiest is not first'
+    row = [r for r in exports.stdout.splitlines() if r.startswith('e ')][-1].split()
+    assert float(row[3]) > 0 and '/' in row[-3] and row[-1] == 'nbd', row
 
 
 def test_bad_lines(tmp_path):

@@ -132,6 +132,7 @@ struct nbd_export {
     LIST_ENTRY(nbd_export) link; /* lock */
     NbdServer *server;           /* borrowed */
     BlockBackend *blk;           /* counted */
+    BlockAcctStats *stats;       /* owned: of its clients alone */
     BlockDriverState *passing;   /* of blk_pass_begin, while it ends */
     char *name;                  /* owned */
     char *description;           /* owned or NULL */

@@ -314,29 +314,30 @@ static bool acct_type(uint16_t type, enum BlockAcctType *ret_type)
     }
 }
 
-/* Run the request, policy included, and count it. */
+/* Run the request, policy included, and count it: for the export, and for its backend, which others
+ * may use too. */
 static int req_counted_co(struct nbd_req *req)
 {
-    BlockAcctStats *stats = blk_get_stats(req->conn->export->blk);
+    struct nbd_export *export = req->conn->export;
+    BlockAcctStats *stats[2] = {export->stats, blk_get_stats(export->blk)};
+    BlockAcctCookie cookies[2];
     enum BlockAcctType type;
-    BlockAcctCookie cookie;
     bool counts = acct_type(req->h.type, &type);
     int rc;
 
-    if (LIKELY(counts)) {
-        block_acct_start(stats, &cookie, req->h.length, type);
+    for (int i = 0; counts && i < 2; i++) {
+        block_acct_start(stats[i], &cookies[i], req->h.length, type);
     }
     rc = req_run_co(req);
     if (UNLIKELY(rc < 0)) {
         rc = req_policy_co(req, rc);
     }
-    if (UNLIKELY(!counts)) {
-        return rc;
-    }
-    if (LIKELY(rc >= 0)) {
-        block_acct_done(stats, &cookie);
-    } else {
-        block_acct_failed(stats, &cookie);
+    for (int i = 0; counts && i < 2; i++) {
+        if (LIKELY(rc >= 0)) {
+            block_acct_done(stats[i], &cookies[i]);
+        } else {
+            block_acct_failed(stats[i], &cookies[i]);
+        }
     }
     return rc;
 }

@@ -259,6 +259,7 @@ static void export_free(struct nbd_export *export)
 {
     nbd_export_bitmaps_end(export);
     blk_unref(export->blk);
+    block_acct_free(export->stats);
     if (export->place.ctx != NULL) {
         aio_context_unref(export->place.ctx);
     }
@@ -371,8 +372,10 @@ int nbd_server_add_export(NbdServer *server, BlockBackend *blk,
     }
     export = calloc(1, sizeof(*export));
     if (export == NULL || (export->name = strdup(name.data)) == NULL ||
+        (export->stats = block_acct_new()) == NULL ||
         (o.description && (export->description = strdup(o.description)) == NULL)) {
         if (export != NULL) {
+            block_acct_free(export->stats);
             free(export->name);
             free(export);
         }
@@ -429,6 +432,25 @@ int nbd_server_remove_export(NbdServer *server, const char *name, enum nbd_remov
 }
 
 /* ---- statistics ---- */
+
+/* The list is changed by this thread only. */
+const char *nbd_server_get_export_name(NbdServer *server, unsigned n)
+{
+    const struct nbd_export *export = LIST_FIRST(&server->exports);
+
+    while (export != NULL && n-- > 0) {
+        export = LIST_NEXT(export, link);
+    }
+    return export != NULL ? export->name : NULL;
+}
+
+BlockAcctStats *nbd_server_get_export_stats(NbdServer *server, const char *name)
+{
+    struct nbd_export *export =
+        export_find(server, (struct nbd_string){name, (uint32_t)strlen(name)});
+
+    return export != NULL ? export->stats : NULL;
+}
 
 void nbd_server_get_stats(NbdServer *server, struct nbd_server_stats *ret_stats)
 {

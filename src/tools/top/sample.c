@@ -34,6 +34,10 @@ int top_sample_take(struct top_client *client, struct top_sample *ret, Error **e
             return -EIO;
         }
     }
+    s.export_stats = top_client_ask(client, "query-block-export-stats", NULL);
+    if (!s.export_stats) { /* a daemon that is not ours, or gone, which the next look tells */
+        s.export_stats = json_array();
+    }
     s.time_ns = os->clock_monotonic_ns();
     *ret = s;
     return 0;
@@ -45,6 +49,7 @@ void top_sample_fini(struct top_sample *s)
     json_decref(s->stats);
     json_decref(s->nodes);
     json_decref(s->exports);
+    json_decref(s->export_stats);
     json_decref(s->jobs);
     *s = (struct top_sample){0};
 }
@@ -131,16 +136,11 @@ static const char *status_of(json_t *backend)
     return io ? io : "ok";
 }
 
-static void get_one(json_t *backend, json_t *before, json_t *now, double seconds,
-                    struct top_rates *r)
+/* The numbers of r, from two looks at the same BlockDeviceStats. */
+static void get_numbers(json_t *before, json_t *now, double seconds, struct top_rates *r)
 {
-    const char *node =
-        json_string_value(json_object_get(json_object_get(backend, "inserted"), "node-name"));
     double time_ns = 0;
 
-    r->name = json_string_value(json_object_get(backend, "device"));
-    r->node = node ? node : "-";
-    r->status = status_of(backend);
     for (int k = 0; k < 2; k++) {
         double ops = growth(before, now, "", kinds[k], "_operations");
         double ns = growth(before, now, "", kinds[k], "_total_time_ns");
@@ -156,12 +156,19 @@ static void get_one(json_t *backend, json_t *before, json_t *now, double seconds
     r->p99_ms = percentile(before, now, 0.99);
 }
 
+static double seconds_between(const struct top_sample *before, const struct top_sample *now)
+{
+    double seconds = (double)(now->time_ns - before->time_ns) / 1e9;
+
+    return seconds > 0 ? seconds : 1;
+}
+
 int top_rates_get(const struct top_sample *before, const struct top_sample *now,
                   struct top_rates **ret)
 {
     size_t count = json_array_size(now->backends);
     struct top_rates *rates = calloc(count + 1, sizeof(*rates));
-    double seconds = (double)(now->time_ns - before->time_ns) / 1e9;
+    double seconds = seconds_between(before, now);
     json_t *backend;
     size_t i;
 
@@ -172,9 +179,43 @@ int top_rates_get(const struct top_sample *before, const struct top_sample *now,
     {
         const char *name = json_string_value(json_object_get(backend, "device"));
 
-        get_one(backend, json_object_get(find(before->stats, "device", name), "stats"),
-                json_object_get(find(now->stats, "device", name), "stats"),
-                seconds > 0 ? seconds : 1, &rates[i]);
+        const char *node =
+            json_string_value(json_object_get(json_object_get(backend, "inserted"), "node-name"));
+
+        rates[i].name = name;
+        rates[i].node = node ? node : "-";
+        rates[i].status = status_of(backend);
+        get_numbers(json_object_get(find(before->stats, "device", name), "stats"),
+                    json_object_get(find(now->stats, "device", name), "stats"), seconds, &rates[i]);
+    }
+    *ret = rates;
+    return (int)count;
+}
+
+int top_export_rates_get(const struct top_sample *before, const struct top_sample *now,
+                         struct top_rates **ret)
+{
+    size_t count = json_array_size(now->exports);
+    struct top_rates *rates = calloc(count + 1, sizeof(*rates));
+    double seconds = seconds_between(before, now);
+    json_t *export;
+    size_t i;
+
+    if (!rates) {
+        return -ENOMEM;
+    }
+    json_array_foreach(now->exports, i, export)
+    {
+        const char *id = json_string_value(json_object_get(export, "id"));
+
+        rates[i].name = id;
+        rates[i].node = json_string_value(json_object_get(export, "node-name"));
+        rates[i].status =
+            json_is_true(json_object_get(export, "shutting-down")) ? "ending" : "serves";
+        rates[i].type = json_string_value(json_object_get(export, "type"));
+        get_numbers(json_object_get(find(before->export_stats, "id", id), "stats"),
+                    json_object_get(find(now->export_stats, "id", id), "stats"), seconds,
+                    &rates[i]);
     }
     *ret = rates;
     return (int)count;

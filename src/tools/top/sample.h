@@ -12,31 +12,35 @@
 /* One look. */
 struct top_sample {
     int64_t time_ns;
-    json_t *backends; /* owned: query-block */
-    json_t *stats;    /* owned: query-blockstats */
-    json_t *nodes;    /* owned: query-named-block-nodes */
-    json_t *exports;  /* owned: query-block-exports */
-    json_t *jobs;     /* owned: query-jobs */
+    json_t *backends;     /* owned: query-block */
+    json_t *stats;        /* owned: query-blockstats */
+    json_t *nodes;        /* owned: query-named-block-nodes */
+    json_t *exports;      /* owned: query-block-exports */
+    json_t *export_stats; /* owned: query-block-export-stats; empty where a daemon has no such */
+    json_t *jobs;         /* owned: query-jobs */
 };
 int top_sample_take(struct top_client *client, struct top_sample *ret, Error **errp);
 void top_sample_fini(struct top_sample *sample);
 
-/* A backend's figures per second between two looks; of one that was not there before, since it
- * began to count. */
+/* Figures of a backend or an export per second between two looks; of one that was not there before,
+ * since it began to count. */
 struct top_rates {
     const char *name; /* borrowed from the newer look, as the other texts */
     const char *node;
     const char *status;
-    double ops[2]; /* read, write */
+    const char *type; /* of an export, else NULL */
+    double ops[2];    /* read, write */
     double bytes[2];
     double latency_ms[2];  /* average */
     double depth;          /* average number of requests in flight */
     double p50_ms, p99_ms; /* of the histograms; < 0: there are none */
     double failed;
 };
-/* Rates of all backends, in *ret (malloc'd); the number of them, or -ENOMEM. */
+/* Rates of all backends, or exports, in *ret (malloc'd); the number of them, or -ENOMEM. */
 int top_rates_get(const struct top_sample *before, const struct top_sample *now,
                   struct top_rates **ret);
+int top_export_rates_get(const struct top_sample *before, const struct top_sample *now,
+                         struct top_rates **ret);
 
 enum top_sort {
     TOP_SORT_NAME,

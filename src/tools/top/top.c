@@ -182,7 +182,7 @@ const struct cli_command command_top = {
         "SOCKET is that of a monitor (--chardev socket,...). Keys: tab shows the next table, s "
         "sorts\n"
         "by something else, the arrows and enter choose one row, backspace goes back, q ends.\n"
-        "Percentiles are shown of backends that have latency histograms\n"
+        "Percentiles are shown of backends and exports that have latency histograms\n"
         "(block-latency-histogram-set).\n",
     .run = top_command,
 };

@@ -44,7 +44,7 @@ static const char *percentiles(const struct top_rates *r, char *buf, size_t size
     return buf;
 }
 
-static void put_backend(const struct top_rates *r, TopPutFunc *put, void *opaque)
+static void put_rates_of(const struct top_rates *r, TopPutFunc *put, void *opaque)
 {
     char line[LINE_BYTES];
     char name[25];
@@ -52,13 +52,15 @@ static void put_backend(const struct top_rates *r, TopPutFunc *put, void *opaque
     char read[24];
     char write[24];
     char tail[32];
+    char type[17];
 
     snprintf(line, sizeof(line),
-             "%-16.24s %-16.24s %-9s %9.0f %9.0f %10s %10s %8.3f %8.3f %8.2f %13s %7.0f",
+             "%-16.24s %-16.24s %-9s %9.0f %9.0f %10s %10s %8.3f %8.3f %8.2f %13s %7.0f%s%s",
              plain(r->name, name, sizeof(name)), plain(r->node, node, sizeof(node)), r->status,
              r->ops[0], r->ops[1], bytes_text(r->bytes[0], read, sizeof(read)),
              bytes_text(r->bytes[1], write, sizeof(write)), r->latency_ms[0], r->latency_ms[1],
-             r->depth, percentiles(r, tail, sizeof(tail)), r->failed);
+             r->depth, percentiles(r, tail, sizeof(tail)), r->failed, r->type ? " " : "",
+             plain(r->type, type, sizeof(type)));
     put(opaque, false, line);
 }
 
@@ -68,24 +70,27 @@ static bool is_wanted(const struct top_view *view, const char *name, const char 
            (other && strcmp(view->only, other) == 0);
 }
 
-static int put_backends(const struct top_view *view, const struct top_sample *before,
-                        const struct top_sample *now, TopPutFunc *put, void *opaque)
+/* Of backends, or of exports. */
+static int put_rates(const struct top_view *view, const struct top_sample *before,
+                     const struct top_sample *now, TopPutFunc *put, void *opaque)
 {
+    bool exports = view->table == TOP_EXPORTS;
     char line[LINE_BYTES];
     struct top_rates *rates;
-    int count = top_rates_get(before, now, &rates);
+    int count =
+        exports ? top_export_rates_get(before, now, &rates) : top_rates_get(before, now, &rates);
 
     if (count < 0) {
         return count;
     }
     top_rates_sort(rates, (size_t)count, view->sort);
-    snprintf(line, sizeof(line), "%-16s %-16s %-9s %9s %9s %10s %10s %8s %8s %8s %13s %7s",
-             "BACKEND", "NODE", "STATUS", "READ/s", "WRITE/s", "READ B/s", "WRITE B/s", "R ms",
-             "W ms", "DEPTH", "p50/p99 ms", "FAIL/s");
+    snprintf(line, sizeof(line), "%-16s %-16s %-9s %9s %9s %10s %10s %8s %8s %8s %13s %7s%s",
+             exports ? "EXPORT" : "BACKEND", "NODE", "STATUS", "READ/s", "WRITE/s", "READ B/s",
+             "WRITE B/s", "R ms", "W ms", "DEPTH", "p50/p99 ms", "FAIL/s", exports ? " TYPE" : "");
     put(opaque, true, line);
     for (int i = 0; i < count; i++) {
         if (is_wanted(view, rates[i].name, rates[i].node)) {
-            put_backend(&rates[i], put, opaque);
+            put_rates_of(&rates[i], put, opaque);
         }
     }
     free(rates);
@@ -128,32 +133,6 @@ static void put_nodes(const struct top_view *view, const struct top_sample *now,
     }
 }
 
-static void put_exports(const struct top_view *view, const struct top_sample *now, TopPutFunc *put,
-                        void *opaque)
-{
-    char line[LINE_BYTES];
-    json_t *export;
-    size_t i;
-
-    snprintf(line, sizeof(line), "%-24s %-8s %-24s %s", "EXPORT", "TYPE", "NODE", "STATE");
-    put(opaque, true, line);
-    json_array_foreach(now->exports, i, export)
-    {
-        char id[33];
-        char type[9];
-        char node[33];
-
-        member(export, "id", id, sizeof(id));
-        member(export, "node-name", node, sizeof(node));
-        if (is_wanted(view, id, node)) {
-            snprintf(line, sizeof(line), "%-24.32s %-8s %-24.32s %s", id,
-                     member(export, "type", type, sizeof(type)), node,
-                     json_is_true(json_object_get(export, "shutting-down")) ? "ending" : "serves");
-            put(opaque, false, line);
-        }
-    }
-}
-
 static void put_jobs(const struct top_view *view, const struct top_sample *now, TopPutFunc *put,
                      void *opaque)
 {
@@ -192,13 +171,10 @@ int top_view_put(const struct top_view *view, const struct top_sample *before,
     case TOP_NODES:
         put_nodes(view, now, put, opaque);
         return 0;
-    case TOP_EXPORTS:
-        put_exports(view, now, put, opaque);
-        return 0;
     case TOP_JOBS:
         put_jobs(view, now, put, opaque);
         return 0;
     default:
-        return put_backends(view, before, now, put, opaque);
+        return put_rates(view, before, now, put, opaque);
     }
 }
