@@ -41,13 +41,29 @@ static void file_refusals(void **state)
     refused(pl, text("driver=file,filename=%s/none", dir), ENOENT, "none");
     refused(pl, text("driver=file,filename=%s/fifo", dir), EINVAL, "regular file");
     refused(pl, "driver=file,filename=/dev/null", EINVAL, "regular file");
-    refused(pl, "driver=host_device,filename=/dev/null", EINVAL, "block device");
     refused(pl, text("driver=host_device,filename=%s/plain", dir), EINVAL, "block device");
+    refused(pl, text("driver=host_device,filename=%s/fifo", dir), EINVAL, "block device");
     refused(pl, text("driver=file,filename=%s/plain,aio=native", dir), EINVAL, "cache.direct=on");
     refused(pl, text("driver=file,filename=%s/plain,aio=magic", dir), EINVAL, "magic");
     refused(pl, text("driver=file,filename=%s/plain,locking=maybe", dir), EINVAL, "maybe");
     refused(pl, "driver=file", EINVAL, "filename");
     refused(pl, "driver=file,filename=", 0, "");
+    platter_free(pl);
+}
+
+static void character_device_is_a_disk_of_no_bytes(void **state)
+{
+    Platter *pl = new_platter();
+    BlockBackend *blk = must_open(pl, "driver=host_device,filename=/dev/zero");
+    char byte;
+
+    assert_int_equal(blk_getlength(blk), 0);
+    assert_int_equal(blk_pread(blk, 0, &byte, 1), -EIO);
+    assert_int_equal(blk_pwrite(blk, 0, &byte, 1), -EIO);
+    assert_int_equal(blk_flush(blk), 0);
+    assert_int_equal(resize(blk, 0, BDRV_PREALLOC_OFF, NULL), 0);
+    assert_int_equal(resize(blk, 512, BDRV_PREALLOC_OFF, NULL), -ENOTSUP);
+    blk_unref(blk);
     platter_free(pl);
 }
 
@@ -472,12 +488,19 @@ static int group_teardown(void **state)
 int main(int argc, char **argv)
 {
     const struct CMUnitTest tests[] = {
-        cmocka_unit_test(file_refusals),           cmocka_unit_test(failed_opens_leak_nothing),
-        cmocka_unit_test(locks_between_instances), cmocka_unit_test(file_locks_end_with_the_node),
-        cmocka_unit_test(file_cut_underneath),     cmocka_unit_test(file_size_limit),
-        cmocka_unit_test(file_preallocation),      cmocka_unit_test(create_files),
-        cmocka_unit_test(auto_read_only),          cmocka_unit_test(failed_flush_is_final),
-        cmocka_unit_test(failed_fua_write),        cmocka_unit_test(every_failing_call_of_open),
+        cmocka_unit_test(file_refusals),
+        cmocka_unit_test(character_device_is_a_disk_of_no_bytes),
+        cmocka_unit_test(failed_opens_leak_nothing),
+        cmocka_unit_test(locks_between_instances),
+        cmocka_unit_test(file_locks_end_with_the_node),
+        cmocka_unit_test(file_cut_underneath),
+        cmocka_unit_test(file_size_limit),
+        cmocka_unit_test(file_preallocation),
+        cmocka_unit_test(create_files),
+        cmocka_unit_test(auto_read_only),
+        cmocka_unit_test(failed_flush_is_final),
+        cmocka_unit_test(failed_fua_write),
+        cmocka_unit_test(every_failing_call_of_open),
     };
 
     if (argc > 1) {

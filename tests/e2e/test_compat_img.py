@@ -220,6 +220,19 @@ LINES = [
     'dd --object secret,id=s,data=x if=base.qcow2 of=new.raw',
     'dd -x if=base.qcow2 of=new.raw',
     'dd -O qcow2 if=base.qcow2 of=new.qcow2 bs=100k count=3',
+    'info /dev/null',
+    'info --output=json /dev/zero',
+    'info -f host_device /dev/full',
+    'info -f host_device plain.raw',
+    'info -f file /dev/null',
+    'check -f raw /dev/null',
+    'map --output=json -f raw /dev/null',
+    'compare -f raw -F raw /dev/null plain.raw',
+    'resize -f raw /dev/null 1M',
+    'create -q -f qcow2 -b /dev/null -F raw new.qcow2',
+    'convert -f raw -O qcow2 /dev/null new.qcow2',
+    'convert -n -f raw -O raw plain.raw /dev/null',
+    'dd if=/dev/zero of=new.raw bs=1k count=1',
 ]
 
 # What differs on purpose, and why.
@@ -320,3 +333,11 @@ def test_images_may_name_files_elsewhere(images, link, tmp_path):
     assert run([link, 'compare', elsewhere, images / 'base.qcow2']).returncode == 0
     refused = run([os.environ['PLATTER_BIN'], 'compare', elsewhere, images / 'base.qcow2'])
     assert refused.returncode != 0
+
+
+@pytest.mark.parametrize('driver', [[], ['-f', 'raw'], ['-f', 'host_device']], ids=' '.join)
+def test_pipe_is_refused(driver, link, tmp_path):
+    """Without waiting for somebody at its other end, as the reference does."""
+    os.mkfifo(tmp_path / 'pipe')
+    done = run([link, 'info', *driver, tmp_path / 'pipe'])
+    assert done.returncode == 1 and 'requires' in done.stderr

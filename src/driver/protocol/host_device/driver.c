@@ -1,5 +1,5 @@
 /* SPDX-License-Identifier: MIT */
-/* host_device: a block device of this machine. The work is done in ../posix. */
+/* host_device: a block or character device of this machine. The work is done in ../posix. */
 #include "driver/protocol/posix/posix.h"
 #include "os/os.h"
 #include "schema/opts.h"
@@ -8,7 +8,7 @@ static int device_probe(const char *filename)
 {
     struct stat st;
 
-    return os->stat(filename, &st) == 0 && S_ISBLK(st.st_mode) ? 100 : 0;
+    return os->stat(filename, &st) == 0 && (S_ISBLK(st.st_mode) || S_ISCHR(st.st_mode)) ? 100 : 0;
 }
 
 static int device_open(BlockDriverState *bs, BlockOptions *options, int flags, Error **errp)

@@ -140,6 +140,9 @@ int posix_flush_co(BlockDriverState *bs)
     };
     int rc;
 
+    if (s->is_char) {
+        return 0; /* it keeps nothing */
+    }
     if (atomic_load(&s->flush_failed)) {
         return -EIO;
     }

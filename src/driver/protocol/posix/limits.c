@@ -11,6 +11,7 @@
 #include <stdlib.h>
 #include <sys/stat.h>
 #include <sys/vfs.h>
+#include <unistd.h>
 
 #include "os/os.h"
 #include "posix.h"
@@ -110,6 +111,14 @@ int posix_probe_limits(struct posix_state *s, Error **errp)
     int rc, logical = 0;
 
     s->offset_align = s->mem_align = s->block_bytes = 1;
+    rc = os->fstat(s->fd, &st);
+    if (rc < 0) {
+        return error_set_errno(errp, -rc, "Could not look at '%s'", s->filename);
+    }
+    s->is_char = S_ISCHR(st.st_mode);
+    if (s->is_char) {
+        return 0; /* nothing is transferred */
+    }
     if (s->kind == POSIX_DEVICE) {
         rc = os->ioctl(s->fd, BLKSSZGET, &logical);
         if (rc < 0) {
@@ -121,10 +130,7 @@ int posix_probe_limits(struct posix_state *s, Error **errp)
         return 0;
     }
     if (!ask_alignment(s)) {
-        rc = os->fstat(s->fd, &st);
-        if (rc == 0) {
-            rc = probe_alignment(s, s->kind == POSIX_DEVICE ? UINT64_MAX : (uint64_t)st.st_size);
-        }
+        rc = probe_alignment(s, s->kind == POSIX_DEVICE ? UINT64_MAX : (uint64_t)st.st_size);
         if (rc < 0) {
             return error_set_errno(errp, -rc, "Could not find the alignment of '%s'", s->filename);
         }
@@ -171,6 +177,9 @@ int64_t posix_getlength(BlockDriverState *bs)
     uint64_t bytes = 0;
     int rc;
 
+    if (s->is_char) {
+        return os->lseek(s->fd, 0, SEEK_END);
+    }
     if (s->kind == POSIX_DEVICE) {
         rc = os->ioctl(s->fd, BLKGETSIZE64, &bytes);
         /* What is left over after the last whole block cannot be read or written by anybody. */

@@ -23,8 +23,10 @@ static int check_kind(const struct stat *st, enum posix_kind kind, const char *p
     if (kind == POSIX_FILE && !S_ISREG(st->st_mode)) {
         return error_set(errp, EINVAL, "'file' driver requires '%s' to be a regular file", path);
     }
-    if (kind == POSIX_DEVICE && !S_ISBLK(st->st_mode)) {
-        return error_set(errp, EINVAL, "'host_device' driver requires '%s' to be a block device",
+    if (kind == POSIX_DEVICE && !S_ISBLK(st->st_mode) && !S_ISCHR(st->st_mode)) {
+        return error_set(errp, EINVAL,
+                         "'host_device' driver requires '%s' to be either a character or block "
+                         "device",
                          path);
     }
     return 0;

@@ -10,7 +10,7 @@
 
 enum posix_kind {
     POSIX_FILE,   /* a regular file */
-    POSIX_DEVICE, /* a block device */
+    POSIX_DEVICE, /* a block device; or a character device, which is a disk of no bytes */
 };
 
 /* Image locks of one open file description. Control thread. */
@@ -34,6 +34,7 @@ struct posix_state {
     bool seek_inline; /* holes are looked up by the loop: it only reads memory, as a rule */
     bool direct;      /* O_DIRECT */
     bool writable;
+    bool is_char;          /* a character device */
     uint32_t offset_align; /* what direct I/O asks; 1 without */
     uint32_t mem_align;
     uint32_t block_bytes; /* logical block of a device; 1 for files */

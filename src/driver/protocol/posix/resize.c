@@ -101,12 +101,11 @@ static int device_truncate(BlockDriverState *bs, uint64_t size_bytes, bool exact
         return error_set(errp, ENOTSUP, "'%s' is a device: nothing can be preallocated",
                          s->filename);
     }
-    if (size_bytes > (uint64_t)now) {
-        return error_set(errp, EINVAL, "Cannot grow device '%s' (%" PRId64 " bytes)", s->filename,
-                         now);
-    }
     if (exact && size_bytes != (uint64_t)now) {
-        return error_set(errp, ENOTSUP, "Cannot resize device '%s'", s->filename);
+        return error_set(errp, ENOTSUP, "Cannot resize device files");
+    }
+    if (size_bytes > (uint64_t)now) {
+        return error_set(errp, EINVAL, "Cannot grow device files");
     }
     return 0;
 }
