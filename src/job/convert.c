@@ -18,6 +18,9 @@
  * little beside its bytes, small enough that they are still in a processor's cache when they are
  * written. */
 #define CHUNK_BYTES (UINT64_C(512) << 10)
+/* With the pieces that are in flight this makes one for each worker thread; each has more buffers.
+ */
+#define COMPRESS_UNITS 2
 /* A piece that only tells the storage what to copy. */
 #define OFFLOAD_BYTES (UINT64_C(16) << 20)
 
@@ -332,7 +335,10 @@ static int settle_memory(struct convert *c, Error **errp)
     uint64_t max = c->o.memory_max_bytes > 0 ? c->o.memory_max_bytes : UINT64_MAX;
 
     c->pieces_max = c->o.coroutines > 0 ? c->o.coroutines : CONVERT_COROUTINES;
-    c->chunk_bytes = max_u64(c->offload ? OFFLOAD_BYTES : CHUNK_BYTES, least);
+    c->chunk_bytes = max_u64(c->offload        ? OFFLOAD_BYTES
+                             : c->o.compressed ? COMPRESS_UNITS * c->unit_bytes
+                                               : CHUNK_BYTES,
+                             least);
     while (c->chunk_bytes > least && c->chunk_bytes > max / c->pieces_max) {
         c->chunk_bytes /= 2;
     }

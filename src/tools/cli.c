@@ -4,6 +4,7 @@
 #include <stdarg.h>
 #include <stdlib.h>
 #include <string.h>
+#include <unistd.h>
 
 #include <platter/platter.h>
 
@@ -580,4 +581,11 @@ int cli_run(struct cli *cli, int argc, char **argv)
                          errno ? strerror(errno) : "");
     }
     return code;
+}
+
+unsigned cli_processors(unsigned max)
+{
+    long processors = sysconf(_SC_NPROCESSORS_ONLN);
+
+    return processors < 1 ? 1 : processors > (long)max ? max : (unsigned)processors;
 }

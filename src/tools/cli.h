@@ -122,6 +122,9 @@ int cli_report(struct cli *cli, Error *err);
 bool cli_size_value(const struct cli_args *args, uint64_t min, uint64_t max, uint64_t *ret);
 bool cli_number_value(const struct cli_args *args, uint64_t min, uint64_t max, uint64_t *ret);
 
+/* Processors that this machine runs, 1 .. max. */
+unsigned cli_processors(unsigned max);
+
 /* The word of a NULL-ended list that is nearest to what was typed, or NULL when none is near. */
 const char *cli_nearest(const char *typed, const char *const *words);
 

@@ -58,7 +58,7 @@ static const struct cli_option convert_options[] = {
     {CONVERT_BITMAPS, 0, "bitmaps", NULL, "copy the persistent bitmaps of SOURCE, too"},
     {CONVERT_SKIP_BROKEN, 0, "skip-broken-bitmaps", NULL, "... but those that are inconsistent"},
     {CONVERT_SALVAGE, 0, "salvage", NULL, "what cannot be read becomes zeroes"},
-    {CONVERT_COUNT, 'm', "coroutines", "N", "how many pieces are copied at a time: 1 to 16, or 8"},
+    {CONVERT_COUNT, 'm', "coroutines", "N", "how many pieces are copied at a time: 1 to 16"},
     {CONVERT_OUT_OF_ORDER, 'W', "out-of-order", NULL, "write in any order"},
     {CONVERT_OFFLOAD, 'C', "copy-offload", NULL, "let the storage copy by itself where it can"},
     {CONVERT_RATE, 'r', "rate-limit", "RATE", "copy no more bytes than this in a second"},
@@ -342,6 +342,10 @@ static int convert_begin(struct cli *cli, struct convert_args *args)
     }
     if (args->list.help) {
         return print_options(cli, args);
+    }
+    if (args->engine.compressed && args->engine.coroutines == 0) {
+        /* each has its compressors and buffers: no more than can work */
+        args->engine.coroutines = cli_processors(CONVERT_COROUTINES_MAX);
     }
     code = check_files(cli, args);
     if (code != CLI_EXIT_OK) {

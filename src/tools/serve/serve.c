@@ -7,7 +7,6 @@
 #include <errno.h>
 #include <stdlib.h>
 #include <string.h>
-#include <unistd.h>
 
 #include <platter/export.h>
 
@@ -270,20 +269,11 @@ static bool serve_option(struct serve_args *args, int id, const struct cli_args 
     }
 }
 
-static uint64_t default_threads(void)
-{
-    long processors = sysconf(_SC_NPROCESSORS_ONLN);
-
-    return processors < 1                     ? 1
-           : processors > THREADS_DEFAULT_MAX ? THREADS_DEFAULT_MAX
-                                              : (uint64_t)processors;
-}
-
 static int serve_command(struct cli *cli, int argc, char **argv)
 {
     struct serve_args args = {
         .disk = {.writable = true, .exclusive = true, .discard = "unmap"},
-        .threads = default_threads(),
+        .threads = cli_processors(THREADS_DEFAULT_MAX),
     };
     struct cli_args a = cli_args_begin(cli, argc, argv);
     int id;
