@@ -124,6 +124,25 @@ struct bdrv_bitmap_ops {
     int (*remove_co)(BlockDriverState *bs, const BdrvDirtyBitmap *bitmap, Error **errp);
 };
 
+/* How giving space back is steered by whoever runs it. In the coroutine of the call. */
+struct bdrv_compact_calls {
+    /* A safe point, after bytes more were moved; may suspend for long. 0, or -errno: what was begun
+     * is brought to an end in order, and the call returns that. */
+    int (*turn_co)(void *opaque, uint64_t bytes);
+    /* So many bytes more will be moved. */
+    void (*planned)(void *opaque, uint64_t bytes);
+    /* A step failed with ret and may be tried again: 0: do so; else what to fail with. */
+    int (*retry_co)(void *opaque, bool reading, int ret);
+    void *opaque;
+};
+
+struct bdrv_compact_result {
+    uint64_t leaked_bytes; /* of the file, that nothing referred to */
+    uint64_t moved_bytes;  /* nearer to the start of the file */
+    uint64_t end_bytes;    /* of the file: behind the last that is in use, or would be */
+    uint64_t free_bytes;   /* in front of that, in holes */
+};
+
 /* What is done to an image as a whole. The node is drained and flushed; coroutine, but for measure
  * and inspect, which are control calls and may poll. NULL: -ENOTSUP. */
 struct bdrv_image_ops {
@@ -134,6 +153,16 @@ struct bdrv_image_ops {
     int (*change_backing_file_co)(BlockDriverState *bs, const char *backing_file,
                                   const char *backing_format, Error **errp);
     int (*make_empty_co)(BlockDriverState *bs, Error **errp);
+    /* Give back what the image's files hold without need: what nothing refers to, and their ends,
+     * by moving what is there. Nobody else uses the node. After a cut of power at any time the
+     * image holds the same. dry_run: only tell what would be; the node may be read-only. */
+    int (*compact_co)(BlockDriverState *bs, const struct bdrv_compact_calls *calls, bool dry_run,
+                      struct bdrv_compact_result *ret_result, Error **errp);
+    /* The range reads as zeroes, or (drop, whole clusters) as the backing file does: let go of what
+     * the image has there, as far as that gives space back; *ret_bytes of the disk. The disk stays
+     * what it is. Likewise. -ENOTSUP. */
+    int (*give_co)(BlockDriverState *bs, uint64_t offset, uint64_t bytes, bool drop,
+                   uint64_t *ret_bytes);
     /* source is drained, or NULL. */
     int (*measure)(Platter *pl, BlockOptions *options, BlockDriverState *source,
                    struct bdrv_measure_result *ret_result, Error **errp);

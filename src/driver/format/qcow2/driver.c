@@ -10,6 +10,7 @@
 
 #include "amend.h"
 #include "bitmap.h"
+#include "compact.h"
 #include "driver.h"
 #include "qcow2.h"
 #include "snapshot.h"
@@ -100,6 +101,8 @@ static const struct bdrv_image_ops image_ops = {
     .amend_co = q2_amend_co,
     .change_backing_file_co = q2_change_backing_file_co,
     .make_empty_co = q2_make_empty_co,
+    .compact_co = q2_compact_co,
+    .give_co = q2_give_co,
     .measure = q2_driver_measure,
     .stream_head = q2_driver_stream_head,
     .specific_info = q2_driver_specific_info,

@@ -30,7 +30,7 @@ static bool counts_nothing(const struct qcow2 *s, uint64_t index, const struct q
     return at == n;
 }
 
-static void mark_table_dirty(struct q2_refcounts *refs, uint64_t index)
+void q2_reftable_dirtied(struct q2_refcounts *refs, uint64_t index)
 {
     if (refs->table_dirty_from == refs->table_dirty_to) {
         refs->table_dirty_from = index;
@@ -60,7 +60,7 @@ static int take_empty_blocks(struct qcow2 *s, uint64_t *index, uint64_t *offsets
         refs->free_hint = min_u64(refs->free_hint, b->offset >> s->geo.cluster_bits);
         q2_refblock_drop(s, b);
         refs->table[*index] = 0;
-        mark_table_dirty(refs, *index);
+        q2_reftable_dirtied(refs, *index);
     }
     q2_refcounts_tell_dirty(s);
     return rc;

@@ -327,7 +327,8 @@ static int header_switch_co(struct qcow2 *s, uint64_t offset, uint64_t bytes, ui
     return ret;
 }
 
-static int grow_to_co(struct qcow2 *s, struct q2_l1 *l1, Error **errp)
+/* below: it must lie in front of that offset, else nothing is done and *ret_done false. */
+static int place_co(struct qcow2 *s, struct q2_l1 *l1, uint64_t below, bool *ret_done, Error **errp)
 {
     uint64_t bytes = align_up((uint64_t)l1->entries * 8, s->geo.cluster_bytes);
     uint64_t offset;
@@ -336,7 +337,12 @@ static int grow_to_co(struct qcow2 *s, struct q2_l1 *l1, Error **errp)
     bdrv_debug_event(s->file, BLKDBG_L1_GROW_ALLOC_TABLE);
     ret = q2_alloc_clusters_co(s, bytes >> s->geo.cluster_bits, &offset);
     if (ret < 0) {
-        return error_set_errno(errp, -ret, "Could not allocate a larger L1 table");
+        return error_set_errno(errp, -ret, "Could not allocate an L1 table");
+    }
+    *ret_done = offset < below;
+    if (!*ret_done) {
+        q2_unalloc_co(s, offset, bytes);
+        return 0;
     }
     ret = q2_overlap_add_range(s, Q2_OL_ACTIVE_L1, offset, bytes);
     if (ret == 0) {
@@ -348,27 +354,22 @@ static int grow_to_co(struct qcow2 *s, struct q2_l1 *l1, Error **errp)
     if (ret < 0) {
         q2_overlap_del_range(s, Q2_OL_ACTIVE_L1, offset, bytes);
         q2_unalloc_co(s, offset, bytes);
-        return error_set_errno(errp, -ret, "Could not write a larger L1 table");
+        return error_set_errno(errp, -ret, "Could not write the new L1 table");
     }
     bdrv_debug_event(s->file, BLKDBG_L1_GROW_ACTIVATE_TABLE);
     return header_switch_co(s, offset, bytes, l1->entries, errp);
 }
 
-int q2_l1_grow_co(struct qcow2 *s, uint32_t entries, Error **errp)
+/* A table of entries, in front of below, takes the place of the active one. */
+static int replace_co(struct qcow2 *s, uint32_t entries, uint64_t below, Error **errp)
 {
     struct q2_l1 *old = q2_l1_get(s);
     uint64_t old_offset = s->header.l1_offset;
     uint32_t old_entries = old->entries;
     struct q2_l1 *l1;
+    bool done = false;
     int ret;
 
-    if (entries <= old->entries) {
-        return 0;
-    }
-    if ((uint64_t)entries * 8 > Q2_L1_BYTES_MAX) {
-        return error_set(errp, EFBIG, "The L1 table would be too large: %" PRIu32 " entries",
-                         entries);
-    }
     ret = q2_commit_co(s, false); /* what the entries refer to is durable then (W3) */
     if (ret < 0) {
         return error_set_errno(errp, -ret, "Could not write the metadata");
@@ -380,8 +381,8 @@ int q2_l1_grow_co(struct qcow2 *s, uint32_t entries, Error **errp)
     for (uint32_t i = 0; i < old->entries; i++) {
         atomic_init(&l1->e[i], q2_l1_entry(old, i));
     }
-    ret = grow_to_co(s, l1, errp);
-    if (ret < 0) {
+    ret = place_co(s, l1, below, &done, errp);
+    if (ret < 0 || !done) {
         l1_free(l1);
         return ret;
     }
@@ -394,4 +395,21 @@ int q2_l1_grow_co(struct qcow2 *s, uint32_t entries, Error **errp)
         (void)q2_free_all_co(s);
     }
     return 0;
+}
+
+int q2_l1_grow_co(struct qcow2 *s, uint32_t entries, Error **errp)
+{
+    if (entries <= q2_l1_get(s)->entries) {
+        return 0;
+    }
+    if ((uint64_t)entries * 8 > Q2_L1_BYTES_MAX) {
+        return error_set(errp, EFBIG, "The L1 table would be too large: %" PRIu32 " entries",
+                         entries);
+    }
+    return replace_co(s, entries, UINT64_MAX, errp);
+}
+
+int q2_l1_move_co(struct qcow2 *s, Error **errp)
+{
+    return replace_co(s, q2_l1_get(s)->entries, s->header.l1_offset, errp);
 }

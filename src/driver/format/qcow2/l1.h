@@ -49,6 +49,10 @@ int q2_l1_new_table_co(struct qcow2 *s, uint32_t index, uint64_t old, uint64_t *
  * as the caller wants them (rounding is the caller's). Exclusive section or drained. Coroutine. */
 int q2_l1_grow_co(struct qcow2 *s, uint32_t entries, Error **errp);
 
+/* The active table to other clusters, in front of where it is, likewise; 0 also where there are
+ * none that are free in a row. */
+int q2_l1_move_co(struct qcow2 *s, Error **errp);
+
 /* The part of a commit (commit.c). */
 struct q2_l1_due {
     uint32_t count;  /* sectors, rising */

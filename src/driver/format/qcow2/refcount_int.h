@@ -43,6 +43,8 @@ int q2_refcounts_lower_co(struct qcow2 *s, uint64_t first, uint64_t count);
 /* Another table, charged to the budget, in place of the one in memory; it and its blocks are
  * durable. *table is NULL afterwards. */
 void q2_refcounts_take_table(struct qcow2 *s, uint64_t **table, uint64_t entries);
+/* Entry index of the table in memory was changed (file_tail.c). */
+void q2_reftable_dirtied(struct q2_refcounts *refs, uint64_t index);
 /* What any_dirty and table_dirty say follows from the rest. */
 void q2_refcounts_tell_dirty(struct qcow2 *s);
 

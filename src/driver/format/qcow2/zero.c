@@ -13,6 +13,7 @@
  */
 #include <errno.h>
 
+#include "compact.h"
 #include "driver.h"
 #include "request.h"
 
@@ -20,6 +21,7 @@ struct zero_job {
     struct qcow2 *s;
     bool discard; /* else zeroes are to be written */
     bool keep;    /* clusters of ours stay as room */
+    bool drop;    /* nothing is left: the backing file shows */
     enum q2_discard type;
 };
 
@@ -35,12 +37,12 @@ static uint64_t room_of(const struct zero_job *job, struct q2_l2_entry e)
     return e.word & (Q2_OFFSET_MASK | Q2_COPIED);
 }
 
-/* A whole cluster that reads as zeroes from now on. */
+/* A whole cluster that reads as zeroes from now on, or as the backing file does. */
 static struct q2_l2_entry entry_zeroes(const struct zero_job *job, struct q2_l2_entry e)
 {
     const struct q2_geometry *geo = &job->s->geo;
 
-    if (geo->version < 3) {
+    if (geo->version < 3 || job->drop) {
         return (struct q2_l2_entry){0};
     }
     if (geo->extended_l2) {
@@ -193,7 +195,8 @@ static int passed_over_co(const struct zero_job *job, uint64_t offset, uint64_t 
     }
     if (extent.host == UINT64_MAX &&
         (extent.kind == Q2_ZEROES ||
-         (extent.kind == Q2_UNALLOCATED && job->discard && s->backing == NULL))) {
+         (extent.kind == Q2_UNALLOCATED && job->discard && s->backing == NULL)) &&
+        !job->drop) {
         uint64_t stop = offset + extent.bytes;
 
         if (stop < end) { /* what comes after begins at a cluster, or is looked at as a whole */
@@ -277,6 +280,54 @@ int q2_driver_discard_co(BlockDriverState *bs, uint64_t offset, uint64_t bytes)
         ret = -EIO;
     } else if (start < end && (s->geo.version >= 3 || s->backing == NULL)) {
         ret = range_zero_co(&job, start, end);
+    }
+    return q2_leave_ret_co(s, token, ret);
+}
+
+/* What the L2 tables that are the active L1's alone describe. Others are left: a snapshot keeps all
+ * that they refer to, and a table of our own would only need more. */
+static int range_give_co(const struct zero_job *job, uint64_t offset, uint64_t end,
+                         uint64_t *ret_bytes)
+{
+    struct qcow2 *s = job->s;
+    int ret = 0;
+
+    *ret_bytes = 0;
+    while (ret == 0 && offset < end) {
+        uint64_t bytes = min_u64(end - offset, q2_slice_left(s, offset));
+        const struct q2_l1 *l1 = q2_l1_get(s);
+        uint64_t index = q2_l1_index(&s->geo, offset);
+
+        if (index < l1->entries && (q2_l1_entry(l1, (uint32_t)index) & Q2_COPIED) != 0) {
+            ret = range_zero_co(job, offset, offset + bytes);
+            *ret_bytes += bytes;
+        }
+        offset += bytes;
+    }
+    return ret;
+}
+
+int q2_give_co(BlockDriverState *bs, uint64_t offset, uint64_t bytes, bool drop,
+               uint64_t *ret_bytes)
+{
+    struct qcow2 *s = q2_of(bs);
+    struct zero_job job = {
+        .s = s,
+        .drop = drop,
+        .keep = !drop && s->geo.data_file_raw,
+        .type = Q2_DISCARD_REQUEST,
+    };
+    q2_token token = q2_enter_co(s);
+    uint64_t end = whole_end(s, offset + bytes);
+    uint32_t unit = drop ? s->geo.cluster_bytes : s->geo.subcluster_bytes;
+    bool can = drop ? !s->geo.data_file_raw : s->geo.version >= 3 || s->backing == NULL;
+    int ret = -ENOTSUP;
+
+    if (s->data == NULL) {
+        ret = -EIO;
+    } else if (can && is_aligned(offset | end, unit)) {
+        ret = range_give_co(&job, offset, end, ret_bytes);
+        *ret_bytes = min_u64(*ret_bytes, bytes);
     }
     return q2_leave_ret_co(s, token, ret);
 }
