@@ -2,7 +2,8 @@
 /*
  * The kinds of jobs, and how each is started (platter/job.h steers them). All calls are [control].
  * A job that could not be started is NULL with errp: EINVAL (the id is not well formed), EEXIST (it
- * is taken), EBUSY (another of its transaction failed), ENOMEM, and what the kind says. It is the registry's; job_ref to keep it.
+ * is taken), EBUSY (another of its transaction failed), ENOMEM, and what the kind says. It is the
+ * registry's; job_ref to keep it.
  */
 #ifndef PLATTER_JOBS_H
 #define PLATTER_JOBS_H
@@ -71,6 +72,37 @@ struct job_rebase_options {
  * disks, as a commit does; several may read the same base. */
 Job *job_rebase_start(Platter *pl, const struct job_start *start,
                       const struct job_rebase_options *options, Error **errp);
+
+/* Give space back in place. */
+struct job_compact_result {
+    uint64_t file_bytes_before; /* length of the image's own file */
+    uint64_t file_bytes_after;
+    uint64_t allocated_bytes_before; /* what all its files take of their storage; UINT64_MAX: that
+                                      * is not known */
+    uint64_t allocated_bytes_after;
+    uint64_t zeroed_bytes;  /* of the disk, that held zeroes as data and holds none now */
+    uint64_t dropped_bytes; /* of the disk, that are the backing file's now */
+    uint64_t leaked_bytes;  /* of the file, that nothing referred to */
+    uint64_t moved_bytes;   /* of the file, nearer to its start */
+};
+struct job_compact_options {
+    size_t size;                /* sizeof(struct job_compact_options) */
+    BlockBackend *disk;         /* nobody else may use its medium meanwhile, nor may itself */
+    bool keep_zeroes;           /* data is not looked at: zeroes stay what they are */
+    bool drop_same;             /* clusters that hold what the backing file does are dropped */
+    bool dry_run;               /* only tell, about, what would be; the disk may be read-only */
+    uint64_t bytes_per_second;  /* read and moved; 0: no limit; job_set_speed changes it */
+    enum job_on_error on_error; /* what is tried again is the same step */
+    struct job_compact_result *result; /* filled at the end; borrowed until then; may be NULL */
+};
+/* The job "compact", in bytes read and moved. Data that reads as zeroes is let go, where it can be
+ * said without it; then what the files of the image hold without need: unused clusters, and the end
+ * of the file, by moving what is there. The disk, its snapshots, dirty bitmaps and chain stay what
+ * they are. Cancelled, failed or cut off at any time, the image is whole; a cut may leave leaks.
+ * Also EPERM (it is read-only, or somebody else uses it), ENOTSUP (drop_same without a backing
+ * file). */
+Job *job_compact_start(Platter *pl, const struct job_start *start,
+                       const struct job_compact_options *options, Error **errp);
 
 #ifdef __cplusplus
 }
