@@ -11,6 +11,7 @@ extern const struct cli_command command_inspect;  /* img/inspect.c */
 extern const struct cli_command command_check;    /* img/check.c */
 extern const struct cli_command command_checksum; /* img/checksum.c */
 extern const struct cli_command command_map;      /* img/map.c */
+extern const struct cli_command command_compact;  /* img/compact.c */
 extern const struct cli_command command_compare;  /* img/compare.c */
 extern const struct cli_command command_convert;  /* img/convert.c */
 extern const struct cli_command command_dd;       /* img/dd.c */

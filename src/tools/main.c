@@ -28,6 +28,7 @@ static const struct cli_command *const commands[] = {
     &command_bitmap,
     &command_rebase,
     &command_commit,
+    &command_compact,
     &command_serve,
     &command_nbd,
     &command_daemon,

@@ -107,6 +107,7 @@ def test_keep_the_changes_apart(folder):
                    [good(line, folder) for line in recipe('Keep the changes')]))
     assert 'No errors' in out['check'] and 'work.qcow2' in out['map'] and 'required size' in out['measure']
     assert 'since-before' in out['inspect'] and 'Image committed' in out['commit']
+    assert 'Image compacted' in out['compact']
     with open(folder / 'disk.raw', 'rb') as f:
         f.seek(1 << 20)
         assert f.read(65536) == b'\7' * 65536
