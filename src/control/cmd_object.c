@@ -93,10 +93,19 @@ int qmp_qom_get(struct qmp_call *call, const struct qmp_qom_get *args, json_t **
     if (strcmp(args->property, "type") == 0) {
         return qmp_give(json_string(type_names[o->type]), ret_value, errp);
     }
+    if (o->group) {
+        throttle_group_get_config(o->group, &config);
+    }
+    if (o->group && strncmp(args->property, "x-", 2) == 0) {
+        json_t *limits = throttle_config_to_qmp(&config);
+        json_t *value = limits ? json_incref(json_object_get(limits, args->property + 2)) : NULL;
+
+        json_decref(limits);
+        return value ? qmp_give(value, ret_value, errp) : no_property(o, args->property, errp);
+    }
     if (!o->group || strcmp(args->property, "limits") != 0) {
         return no_property(o, args->property, errp);
     }
-    throttle_group_get_config(o->group, &config);
     return qmp_give(throttle_config_to_qmp(&config), ret_value, errp);
 }
 

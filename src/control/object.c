@@ -46,16 +46,20 @@ struct limit_row {
     const char *key; /* of the three members in a row: KEY, KEY-max, KEY-max-length */
     size_t has[3];   /* in struct qmp_throttle_limits */
     size_t at[3];
+    size_t x_has[3]; /* the same, with x- in front, in struct qmp_throttle_group_properties */
+    size_t x_at[3];
 };
 
 #define LIMIT_AT(name) offsetof(struct qmp_throttle_limits, name)
+#define X_LIMIT_AT(name) offsetof(struct qmp_throttle_group_properties, name)
 #define LIMIT_ROW(bucket, text, name)                                                              \
     {                                                                                              \
         bucket, text,                                                                              \
             {LIMIT_AT(has_##name), LIMIT_AT(has_##name##_max), LIMIT_AT(has_##name##_max_length)}, \
-        {                                                                                          \
-            LIMIT_AT(name), LIMIT_AT(name##_max), LIMIT_AT(name##_max_length)                      \
-        }                                                                                          \
+            {LIMIT_AT(name), LIMIT_AT(name##_max), LIMIT_AT(name##_max_length)},                   \
+            {X_LIMIT_AT(has_x_##name), X_LIMIT_AT(has_x_##name##_max),                             \
+             X_LIMIT_AT(has_x_##name##_max_length)},                                               \
+            {X_LIMIT_AT(x_##name), X_LIMIT_AT(x_##name##_max), X_LIMIT_AT(x_##name##_max_length)}, \
     }
 
 static const struct limit_row limit_rows[THROTTLE_BUCKETS] = {
@@ -124,16 +128,45 @@ static void object_free(struct control_object *o)
     free(o);
 }
 
+/* Limits of a group in its older spelling, which are signed there; limits= is stronger. */
+static int x_limits_take(const struct qmp_throttle_group_properties *props,
+                         struct throttle_config *config, Error **errp)
+{
+    const char *base = (const char *)props;
+    bool negative = props->has_x_iops_size && props->x_iops_size < 0;
+
+    for (size_t i = 0; i < THROTTLE_BUCKETS; i++) {
+        for (int which = 0; which < 3; which++) {
+            int64_t value = *(const int64_t *)(base + limit_rows[i].x_at[which]);
+
+            if (*(const bool *)(base + limit_rows[i].x_has[which])) {
+                negative = negative || value < 0;
+                if (which == 2 && value == 0) {
+                    return error_set(errp, EINVAL, "the burst length cannot be 0");
+                }
+                *limit_field(&config->limits[limit_rows[i].id], which) = (uint64_t)value;
+            }
+        }
+    }
+    if (negative) {
+        return error_set(errp, EINVAL, "Property values cannot be negative");
+    }
+    if (props->has_x_iops_size) {
+        config->ops_unit_bytes = (uint64_t)props->x_iops_size;
+    }
+    return 0;
+}
+
 static int group_init(struct control *c, struct control_object *o,
                       const struct qmp_throttle_group_properties *props, Error **errp)
 {
     struct throttle_config config = {.size = sizeof(config)};
-    int ret;
+    int ret = x_limits_take(props, &config, errp);
 
-    if (props->has_limits) {
+    if (ret == 0 && props->has_limits) {
         throttle_config_from_qmp(&props->limits, &config);
     }
-    ret = throttle_config_check(&config, errp);
+    ret = ret == 0 ? throttle_config_check(&config, errp) : ret;
     if (ret < 0) {
         return ret;
     }

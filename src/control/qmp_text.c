@@ -125,7 +125,8 @@ static int convert(const struct qmp_type *type, bool is_list, const char *key, j
     case QMP_KIND_NUMBER:
         made = text ? number_from_text(type, text) : NULL;
         if (text && !made) {
-            return error_set(errp, EINVAL, "Parameter '%s' expects a number", key);
+            return error_set(errp, EINVAL, "Parameter '%s' expects %s", key,
+                             type->kind == QMP_KIND_NUMBER ? "a number" : "integer");
         }
         break;
     default:
