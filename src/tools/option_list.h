@@ -5,6 +5,8 @@
 
 #include <platter/options.h>
 
+#include "block/driver.h"
+
 #include "tools/cli.h"
 
 struct opts_key; /* schema/opts.h */
@@ -19,6 +21,9 @@ int option_list_add(struct cli *cli, struct option_list *list, const char *text)
 void option_list_fini(struct option_list *list);
 /* The keys of a table, one a line. */
 void option_list_print(FILE *out, const struct opts_key *keys);
+/* Options of creating images with a driver that can: those of the format alone, or with a file to
+ * make them in those of the file too. */
+void option_list_print_create(FILE *out, const BlockDriver *drv, bool has_file);
 /* Whether a table (may be NULL) has the key. */
 bool option_list_has_key(const struct opts_key *keys, const char *key);
 

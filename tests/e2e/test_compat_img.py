@@ -86,6 +86,30 @@ LINES = [
     'create -f raw new.raw 1M',
     'create new.raw 1M',
     'create -f nosuchformat new.raw 1M',
+    'create -f qcow2 -o help',
+    'create -f qcow2 -o help new.qcow2',
+    'create -f qcow2 -o ? new.qcow2',
+    'create -f qcow2 -o size=1,help',
+    'create -f raw -o help',
+    'create -f raw -o help new.raw',
+    'create -o help',
+    'create -f null-co -o help',
+    'create -f nosuch -o help',
+    'amend -f qcow2 -o help',
+    'amend -o help base.qcow2',
+    'amend -f raw -o help',
+    'amend -o encrypt.state=active base.qcow2',
+    'amend -o encrypt.format=luks base.qcow2',
+    'amend -o encryption=on base.qcow2',
+    'amend -o cluster_size=4k base.qcow2',
+    'convert -O qcow2 -o help',
+    'convert -O qcow2 -o help base.qcow2 new.qcow2',
+    'convert -O raw -o help',
+    'convert -O raw -o help base.qcow2 new.raw',
+    'convert -O null-co -o help',
+    'measure -O qcow2 -o help',
+    'create -f qcow2 -o encrypt.format=luks new.qcow2 1M',
+    'measure -O qcow2 -o encryption=on --size 1M',
     'resize',
     'resize base.qcow2',
     'resize base.qcow2 2M',
@@ -238,6 +262,8 @@ LINES = [
 # What differs on purpose, and why.
 DIFFERS = {
     'info -f nosuchformat plain.raw': 'a line below the message lists the formats of this build',
+    'create -f qcow2 -o encrypt.format=luks new.qcow2 1M': 'encryption is not in this build',
+    'measure -O qcow2 -o encryption=on --size 1M': 'encryption is not in this build',
     'convert -t foo base.qcow2 new.raw': 'the target is made only when all options are good',
     'convert --bitmaps -O raw base.qcow2 new.raw': 'the target is made only when it can take them',
 }
@@ -307,6 +333,22 @@ def test_same(line, images, link, tmp_path):
     assert ours == theirs
 
 
+@pytest.mark.parametrize('option', ['encryption=on', 'encrypt.format=luks', 'encrypt.key-secret=s'])
+def test_encryption_is_refused_by_its_name(option, images, link, tmp_path):
+    """An image that anybody can read is no answer to a wish for a secret."""
+    shutil.copytree(images, tmp_path / 'work')
+    key = option.split('=', maxsplit=1)[0]
+    for line in (['create', '-f', 'qcow2', '-o', option, 'new.qcow2', '1M'],
+                 ['convert', '-O', 'qcow2', '-o', option, 'base.qcow2', 'new.qcow2'],
+                 ['measure', '-O', 'qcow2', '-o', option, '--size', '1M']):
+        done = run([link, *line], cwd=tmp_path / 'work')
+        assert done.returncode == 1
+        assert f"Encryption is not in this build: '{key}' cannot be honoured" in done.stderr
+        assert not (tmp_path / 'work/new.qcow2').exists()
+    assert run([link, 'create', '-q', '-f', 'qcow2', '-o', 'encryption=off', 'new.qcow2', '1M'],
+               cwd=tmp_path / 'work').returncode == 0
+
+
 def test_map_of_layers_of_different_lengths(link, tmp_path):
     for line in (['create', '-q', '-f', 'raw', 'b0', '1M'],
                  ['create', '-q', '-f', 'qcow2', '-b', 'b0', '-F', 'raw', 'b1', '2M'],
@@ -331,7 +373,8 @@ def test_images_may_name_files_elsewhere(images, link, tmp_path):
     run([PROGRAM, 'create', '-q', '-f', 'qcow2', '-b', images / 'base.qcow2', '-F', 'qcow2',
          elsewhere])
     assert run([link, 'compare', elsewhere, images / 'base.qcow2']).returncode == 0
-    refused = run([os.environ['PLATTER_BIN'], 'compare', elsewhere, images / 'base.qcow2'])
+    refused = run([os.environ['PLATTER_BIN'], 'compare', '-f', 'qcow2', '-F', 'qcow2', elsewhere,
+                   images / 'base.qcow2'])
     assert refused.returncode != 0
 
 

@@ -81,7 +81,7 @@ static int check_keys(struct cli *cli, const char *format, const BlockOptions *o
         if (!option_list_has_key(keys, key)) {
             cli_error(cli, "Invalid parameter '%s'", key);
             if (option_list_has_key(bdrv_find_driver(format)->create_keys, key)) {
-                cli_hint(cli, "This option is only supported for image creation");
+                fputs("This option is only supported for image creation\n", cli->err);
             }
             return CLI_EXIT_FAILED;
         }
@@ -181,8 +181,8 @@ const struct cli_command command_amend = {
     .summary = "Change options of an image",
     .options = amend_options,
     .details = "Examples:\n"
-               "  platter amend -f qcow2 -o help\n"
-               "  platter amend -o compat=1.1,lazy_refcounts=on disk.qcow2\n"
-               "  platter amend -p -o refcount_bits=64 disk.qcow2\n",
+               "  platter amend -f qcow2 -f qcow2 -o help\n"
+               "  platter amend -f qcow2 -o compat=1.1,lazy_refcounts=on disk.qcow2\n"
+               "  platter amend -f qcow2 -p -o refcount_bits=64 disk.qcow2\n",
     .run = amend_command,
 };

@@ -266,7 +266,6 @@ static int print_options(struct cli *cli, const struct convert_args *args)
 {
     const char *format = args->format ? args->format : "raw";
     const BlockDriver *drv = bdrv_find_driver(format);
-    bool files = args->files_count > 0;
 
     if (!drv) {
         return cli_error(cli, "Unknown file format '%s'", format);
@@ -274,8 +273,7 @@ static int print_options(struct cli *cli, const struct convert_args *args)
     if (!drv->create) {
         return cli_error(cli, "Format driver '%s' does not support image creation", format);
     }
-    fprintf(cli->out, "Supported %s%soptions:\n", files ? "" : format, files ? "" : " ");
-    option_list_print(cli->out, drv->create_keys);
+    option_list_print_create(cli->out, drv, args->files_count > 0);
     return CLI_EXIT_OK;
 }
 
@@ -402,14 +400,15 @@ const struct cli_command command_convert = {
     .operands = "SOURCE... TARGET",
     .summary = "Copy a disk to a new image of any format",
     .options = convert_options,
-    .details = "Several SOURCEs become one disk, one behind the other. An existing TARGET is\n"
-               "replaced, but with -n. '-' is standard input (raw, or an image whose parts come\n"
-               "in order) or standard output (-O raw, -O qcow2 without -c, -B and -n). When it is "
-               "interrupted, TARGET is incomplete; SOURCE is\n"
-               "never changed.\n\n"
-               "Examples:\n"
-               "  platter convert -O qcow2 disk.img disk.qcow2\n"
-               "  platter convert -c -O qcow2 -o compression_type=zstd disk.img disk.qcow2\n"
-               "  platter convert -p -O qcow2 -B base.qcow2 -F qcow2 overlay.qcow2 copy.qcow2\n",
+    .details =
+        "Several SOURCEs become one disk, one behind the other. An existing TARGET is\n"
+        "replaced, but with -n. '-' is standard input (raw, or an image whose parts come\n"
+        "in order) or standard output (-O raw, -O qcow2 without -c, -B and -n). When it is "
+        "interrupted, TARGET is incomplete; SOURCE is\n"
+        "never changed.\n\n"
+        "Examples:\n"
+        "  platter convert -f raw -O qcow2 disk.img disk.qcow2\n"
+        "  platter convert -c -f raw -O qcow2 -o compression_type=zstd disk.img disk.qcow2\n"
+        "  platter convert -p -f qcow2 -O qcow2 -B base.qcow2 -F qcow2 overlay.qcow2 copy.qcow2\n",
     .run = convert_command,
 };

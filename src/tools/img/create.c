@@ -68,7 +68,7 @@ static const BlockDriver *known_driver(struct cli *cli, const char *file, const 
     return drv;
 }
 
-static int print_option_list(struct cli *cli, const char *format)
+static int print_option_list(struct cli *cli, const char *file, const char *format)
 {
     const BlockDriver *drv = known_driver(cli, NULL, format);
 
@@ -76,10 +76,9 @@ static int print_option_list(struct cli *cli, const char *format)
         return CLI_EXIT_FAILED;
     }
     if (!drv->create) {
-        return cli_error(cli, "driver '%s' cannot create images", format);
+        return cli_error(cli, "Format driver '%s' does not support image creation", format);
     }
-    fprintf(cli->out, "Supported %s options:\n", format);
-    option_list_print(cli->out, drv->create_keys);
+    option_list_print_create(cli->out, drv, file != NULL);
     return CLI_EXIT_OK;
 }
 
@@ -306,7 +305,7 @@ static int create_take(void *opaque, int id, const struct cli_args *a)
 static int create_start(struct cli *cli, struct create_args *args)
 {
     if (args->list.help) {
-        return print_option_list(cli, args->format);
+        return print_option_list(cli, args->file, args->format);
     }
     if (!args->file) {
         return cli_usage_error(cli,

@@ -120,8 +120,7 @@ static int take_data_file(const struct qcow2 *s, BlockOptions *o, struct amend *
 static int refuse_rest(BlockOptions *o, Error **errp)
 {
     if (block_options_has_prefix(o, "encrypt.")) {
-        return error_set(errp, ENOTSUP,
-                         "Only images with LUKS encryption have encryption options to amend");
+        return error_set(errp, ENOTSUP, "Can't amend encryption options - encryption not present");
     }
     return block_options_refuse_rest(o, "amending format 'qcow2'", errp);
 }

@@ -92,8 +92,42 @@ static int judge_backing(const struct opts_create_qcow2 *o, Error **errp)
     return 0;
 }
 
+/* Its options are known, so that who asks for it learns that it is not there, and is not given an
+ * image that anybody can read. */
+static int judge_encryption(const struct opts_create_qcow2 *o, Error **errp)
+{
+    const struct {
+        bool given;
+        const char *key;
+    } keys[] = {
+        {o->encryption, "encryption"},
+        {o->has_encrypt_format, "encrypt.format"},
+        {o->has_encrypt_key_secret, "encrypt.key-secret"},
+        {o->has_encrypt_cipher_alg, "encrypt.cipher-alg"},
+        {o->has_encrypt_cipher_mode, "encrypt.cipher-mode"},
+        {o->has_encrypt_hash_alg, "encrypt.hash-alg"},
+        {o->has_encrypt_iter_time, "encrypt.iter-time"},
+        {o->has_encrypt_ivgen_alg, "encrypt.ivgen-alg"},
+        {o->has_encrypt_ivgen_hash_alg, "encrypt.ivgen-hash-alg"},
+    };
+
+    for (size_t i = 0; i < sizeof(keys) / sizeof(keys[0]); i++) {
+        if (keys[i].given) {
+            return error_set(errp, ENOTSUP,
+                             "Encryption is not in this build: '%s' cannot be honoured",
+                             keys[i].key);
+        }
+    }
+    return 0;
+}
+
 int q2_create_judge_shape(const struct opts_create_qcow2 *o, Error **errp)
 {
+    int rc = judge_encryption(o, errp);
+
+    if (rc < 0) {
+        return rc;
+    }
     if (o->cluster_size < UINT64_C(1) << Q2_CLUSTER_BITS_MIN ||
         o->cluster_size > UINT64_C(1) << Q2_CLUSTER_BITS_MAX || !is_pow2(o->cluster_size)) {
         return error_set(errp, EINVAL, "Cluster size must be a power of two between 512 and 2048k");
