@@ -79,7 +79,7 @@ bool disk_take_option(struct disk_args *args, int id, const struct cli_args *a)
         args->backing_depth = a->value;
         return true;
     case DISK_OPTION_FORMAT:
-        args->format = a->value;
+        disk_take_format(args, a);
         return true;
     case DISK_OPTION_IMAGE_OPTS:
         args->image_opts = true;
@@ -464,14 +464,19 @@ BlockBackend *disk_open(struct cli *cli, Platter *pl, const struct disk_args *ar
     flags |= wants_unmap(args->discard) ? BDRV_O_UNMAP : 0;
     flags |= args->force_share ? BDRV_O_FORCE_SHARE : 0;
     flags |= args->look_only ? BDRV_O_NO_IO : 0;
-    flags |= BDRV_O_PROBE; /* with a format given, of its backing files at the most */
+    flags |= disk_may_guess(cli, args) ? BDRV_O_PROBE : 0; /* also of its backing files */
     flags |= args->no_backing ? BDRV_O_NO_BACKING : 0;
     flags |= args->check ? BDRV_O_CHECK : 0;
     if (name) {
         disk_allow_folder_of(pl, name);
     }
     disk_allow_folders_in(pl, options);
-    bs = bdrv_open(pl, name, NULL, options, flags, &err);
+    if (disk_check_told(cli, pl, args, options, &err) < 0) {
+        block_options_free(options);
+        bs = NULL;
+    } else {
+        bs = bdrv_open(pl, name, NULL, options, flags, &err);
+    }
     if (bs && args->snapshot && show_snapshot(bs, args->snapshot, &err) < 0) {
         bdrv_unref(bs);
         bs = NULL;

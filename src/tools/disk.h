@@ -11,14 +11,16 @@
 #define DISK_ALLOW_REFS_MAX 64
 
 struct disk_args {
-    const char *file;     /* operand: a name, or options with image_opts */
-    const char *id;       /* name of the backend; NULL: "disk" */
-    const char *format;   /* NULL: guessed, with a warning when the disk is written */
+    const char *file;          /* operand: a name, or options with image_opts */
+    const char *id;            /* name of the backend; NULL: "disk" */
+    const char *format;        /* NULL: guessed, where disk_guess.c allows it */
+    const char *format_switch; /* what tells it, for an error; NULL: "-f " */
     const char *cache;    /* none, writeback, writethrough, directsync, unsafe; NULL: writeback */
     const char *aio;      /* threads, native, io_uring; NULL: the best there is */
     const char *discard;  /* ignore, unmap; NULL: ignore */
     const char *snapshot; /* show this one: ID_OR_NAME or snapshot.id=ID,snapshot.name=NAME */
     const BlockOptions *options; /* borrowed, besides file or without one; NULL: none */
+    bool guess;                  /* the format: -f auto */
     bool image_opts;
     bool writable;
     bool temporary;    /* what is written goes to a file that ends with the disk */
@@ -56,7 +58,7 @@ enum disk_option {
 };
 #define DISK_ROW_FORMAT                                                                            \
     {                                                                                              \
-        DISK_OPTION_FORMAT, 'f', "format", "FMT", "format of the disk; guessed when not given"     \
+        DISK_OPTION_FORMAT, 'f', "format", "FMT", "format of the disk; auto: guess it"             \
     }
 #define DISK_ROW_IMAGE_OPTS                                                                        \
     {                                                                                              \
@@ -106,6 +108,8 @@ enum disk_option {
 /* Whether id, from cli_next, was one of them; then args has it. A value that makes no sense is
  * told by disk_args_check. */
 bool disk_take_option(struct disk_args *args, int id, const struct cli_args *a);
+/* The value of -f, or of a switch like it. disk_guess.c */
+void disk_take_format(struct disk_args *args, const struct cli_args *a);
 /* --load-snapshot where a list of options for it is checked at once; quote stands before the value
  * in the error, as the reference tool of that name has it. CLI_EXIT_OK, or a code after printing.
  */
@@ -128,6 +132,12 @@ bool disk_args_check(struct cli *cli, const struct disk_args *args);
 
 /* disk_refs.c: the part of that about what images name. */
 bool disk_refs_check(struct cli *cli, const struct disk_args *args);
+
+/* disk_guess.c: whether the format of a disk, and those of its backing files, may be guessed. */
+bool disk_may_guess(const struct cli *cli, const struct disk_args *args);
+/* It may, or it is told by args or options. 0 or -errno. */
+int disk_check_told(struct cli *cli, Platter *pl, const struct disk_args *args,
+                    const BlockOptions *options, Error **errp);
 
 /* Open as a backend. NULL after printing why not. */
 BlockBackend *disk_open(struct cli *cli, Platter *pl, const struct disk_args *args);

@@ -117,6 +117,8 @@ PROGRAMS = [
     ('raw', '-m', ['read -P 0 64k 512', 'write -P 3 3 5', 'readv -P 3 3 2 3', 'writev -P 4 0 1 2',
                    'aio_read -P 4 0 3', 'aio_flush', 'aio_write -P 7 5 5', 'aio_flush', 'read -v 0 16']),
     ('raw', '-m -n', ['read -P 0 64k 512', 'write -P 3 3 5', 'read -P 3 3 5']),
+    ('qcow2', '', ['write -bc -P 3 0 64k', 'read -b -P 3 0 64k', 'read -P 0 0 64k', 'write -bc 0 1k', 'map',
+                   'write -bcf 0 64k', 'write -bcz 0 64k', 'write -cz 0 64k']),
     # reopen
     (None, '', ['reopen', 'reopen -r', 'help reopen']),
     ('qcow2', '', ['reopen', 'write -q 0 1k', 'reopen -r', 'write 0 1k', 'read -P 0xcd 0 1k', 'reopen -w',

@@ -15,6 +15,8 @@ import subprocess
 import sys
 import tempfile
 
+from tools_common import guessing
+
 SECTOR = 512
 TOOL_SECONDS = 120
 # What images are made with; one of each group by chance.
@@ -36,7 +38,7 @@ class Side:
     def command(self, tool, *arguments):
         if self.name == 'qemu':
             return [f'qemu-{tool}' if tool == 'io' else 'qemu-img', *(() if tool == 'io' else (tool,)), *arguments]
-        return [self.platter, tool, *arguments]
+        return [self.platter, *guessing(tool, *arguments)]
 
     def run(self, tool, *arguments):
         done = subprocess.run(self.command(tool, *map(str, arguments)), capture_output=True, text=True,

@@ -90,6 +90,17 @@ def test_trace_of_native_program_knows_its_points(links, tmp_path):
     assert told.returncode == 0 and 'node_open\n' in told.stdout
 
 
+@pytest.mark.parametrize('limits', [
+    'x-iops-total=10', 'x-iops-total=0x10', 'x-iops-total-max=5', 'x-iops-total=10,x-iops-total-max=5',
+    'limits.iops-total=5,x-iops-total=7', 'x-iops-total=-1', 'x-iops-total=abc', 'x-iops-total=1e3',
+    'x-iops-total=99999999999999999999', 'x-iops-size=4096', 'x-iops-total-max-length=0', 'x-bogus=1',
+    'x-bps-read=3,x-iops-size=7,x-iops-read=2', 'x-iops-size=-7,x-iops-read=2'])
+def test_older_names_of_limits(limits, links, tmp_path):
+    line = f'--object throttle-group,id=t,{limits} --image-opts -c length ' \
+           'driver=throttle,throttle-group=t,file.driver=null-co,file.size=1M'
+    assert outcome(links['qemu-io'], line, tmp_path, '') == outcome('qemu-io', line, tmp_path, '')
+
+
 def test_objects_limit_a_disk(links, tmp_path):
     """A throttle group of --object is one that options of the disk can name."""
     line = ['--object', 'throttle-group,id=slow,limits.iops-total=1000', '--image-opts', '-c', 'read 0 4k',

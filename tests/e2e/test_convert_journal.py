@@ -10,7 +10,7 @@ import subprocess
 import pytest
 
 from qemu_image import clean, make, qemu_img, write
-from tools_common import TIMEOUT, needs, platter
+from tools_common import TIMEOUT, guessing, needs, platter
 
 pytestmark = needs('qcow2')
 MIB = 1 << 20
@@ -37,7 +37,7 @@ def records(path):
 
 def killed(arguments, folder, journal, wanted):
     """Run until the journal has so many records, then kill; False when it came to its end."""
-    with subprocess.Popen([os.environ['PLATTER_BIN'], 'convert', *map(str, arguments)], cwd=folder,
+    with subprocess.Popen([os.environ['PLATTER_BIN'], *guessing('convert', *arguments)], cwd=folder,
                           stdin=subprocess.DEVNULL, stdout=subprocess.DEVNULL) as process:
         try:
             while process.poll() is None and len(records(journal)) < wanted:
@@ -97,7 +97,7 @@ def test_cancelled_and_gone_on_with(folder, tmp_path, number):
     """A signal ends the job in order: the target is closed, nothing of it is leaked or in use."""
     target, journal = folder / f'out{tmp_path.name}', tmp_path / 'journal'
     line = ['--progress=json', '--journal', journal, '-r', '100M', '-f', 'qcow2', '-O', 'qcow2', 'top.qcow2', target]
-    with subprocess.Popen([os.environ['PLATTER_BIN'], 'convert', *map(str, line)], cwd=folder,
+    with subprocess.Popen([os.environ['PLATTER_BIN'], *guessing('convert', *line)], cwd=folder,
                           stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, text=True) as process:
         try:
             for text in process.stdout:

@@ -8,7 +8,7 @@ import subprocess
 import pytest
 
 from qemu_image import clean, make, qemu_img, same_disk, scribble, write
-from tools_common import TIMEOUT, called, needs, platter
+from tools_common import TIMEOUT, called, guessing, needs, platter
 
 pytestmark = needs('qcow2')
 MIB = 1 << 20
@@ -16,7 +16,7 @@ MIB = 1 << 20
 
 def piped(*arguments, cwd, stdin=b'', good=True):
     """What convert writes to standard output."""
-    done = subprocess.run([os.environ['PLATTER_BIN'], 'convert', *map(str, arguments)], cwd=cwd,
+    done = subprocess.run([os.environ['PLATTER_BIN'], *guessing('convert', *arguments)], cwd=cwd,
                           input=stdin, capture_output=True, check=False, timeout=TIMEOUT)
     assert (done.returncode == 0) == good, done.stderr
     return done.stdout if good else done.stderr.decode()

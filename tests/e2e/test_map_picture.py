@@ -9,7 +9,7 @@ import zlib
 
 import pytest
 
-from tools_common import needs, platter, qemu
+from tools_common import guessing, needs, platter, qemu
 
 MIB = 1 << 20
 
@@ -90,7 +90,7 @@ def on_terminal(columns, environment, *arguments):
         import fcntl  # pylint: disable=import-outside-toplevel
         import termios  # pylint: disable=import-outside-toplevel
         fcntl.ioctl(slave, termios.TIOCSWINSZ, struct.pack('HHHH', 24, columns, 0, 0))
-        with subprocess.Popen([os.environ['PLATTER_BIN'], 'map', '--picture', *map(str, arguments)],
+        with subprocess.Popen([os.environ['PLATTER_BIN'], *guessing('map', '--picture', *arguments)],
                               env={**os.environ, 'TERM': 'xterm', **environment}, stdin=subprocess.DEVNULL,
                               stdout=slave) as process:
             os.close(slave)

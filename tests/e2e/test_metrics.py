@@ -11,7 +11,7 @@ from contextlib import contextmanager
 
 import pytest
 
-from tools_common import needs, platter
+from tools_common import guessing, needs, platter
 
 SAMPLE = re.compile(r'([a-z_]+)(?:\{((?:[a-z_]+="(?:[^"\\]|\\.)*",?)*)\})? (-?[0-9.]+|\+Inf)')
 
@@ -44,7 +44,7 @@ def scrape(path):
 
 @contextmanager
 def running(*arguments, cwd):
-    with subprocess.Popen([os.environ['PLATTER_BIN'], *map(str, arguments)], cwd=cwd, text=True,
+    with subprocess.Popen([os.environ['PLATTER_BIN'], *guessing(*arguments)], cwd=cwd, text=True,
                           stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, stderr=subprocess.PIPE) as process:
         try:
             yield process

@@ -188,11 +188,11 @@ def test_merge_from_another_file(tmp_path, disk):
     well(platter('bitmap', '--add', '--merge', 'from', '-b', source, '-F', 'qcow2', disk, 'to'))
     assert Image(disk).dirty('to') == {0}
     before = source.read_bytes()
-    assert platter('bitmap', '--merge', 'nope', '-b', source, disk, 'to').returncode == 1
+    assert platter('bitmap', '--merge', 'nope', '-b', source, '-F', 'qcow2', disk, 'to').returncode == 1
     assert source.read_bytes() == before
     larger = fresh(tmp_path / 'l.qcow2', '2M')
     well(platter('bitmap', '--add', larger, 'to'))
-    done = platter('bitmap', '--merge', 'from', '-b', source, larger, 'to')
+    done = platter('bitmap', '--merge', 'from', '-b', source, '-F', 'qcow2', larger, 'to')
     assert done.returncode == 1
     assert 'destination size is 2097152, source size is 1048576' in done.stderr
 
@@ -314,7 +314,7 @@ def test_reading_changes_nothing(disk):
 def test_killed_while_open(disk):
     for name, words in (('auto', []), ('still', ['--disable'])):
         well(platter('bitmap', '--add', *words, disk, name))
-    with subprocess.Popen([os.environ['PLATTER_BIN'], 'io', str(disk)], stdin=subprocess.PIPE,
+    with subprocess.Popen([os.environ['PLATTER_BIN'], 'io', '-f', 'qcow2', str(disk)], stdin=subprocess.PIPE,
                           stdout=subprocess.PIPE, text=True, bufsize=1) as process:
         process.stdin.write('write 0 64k\n')
         process.stdin.flush()

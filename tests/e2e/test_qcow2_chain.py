@@ -159,7 +159,7 @@ def test_data_file(folders):
 
 
 def test_format_of_the_backing_file_is_guessed_and_told(tmp_path):
-    """Old images do not say it."""
+    """Old images do not say it: -f auto guesses that too."""
     make(tmp_path, 'base', 1 << 20)
     make(tmp_path, 'top', 1 << 20)
     write(tmp_path, 'base', 'write -P 3 0 64k')
@@ -170,8 +170,10 @@ def test_format_of_the_backing_file_is_guessed_and_told(tmp_path):
     data[1024:1024 + len(name)] = name
     (tmp_path / 'top').write_bytes(data)
     done = platter('io', '-f', 'qcow2', '-r', '-c', 'read -P 3 0 64k', 'top', cwd=tmp_path)
+    assert done.returncode == 1 and 'does not say which format' in done.stderr
+    done = platter('io', '-f', 'auto', '-r', '-c', 'read -P 3 0 64k', 'top', cwd=tmp_path)
     assert done.returncode == 0 and 'failed' not in done.stdout, done.stdout + done.stderr
-    done = platter('io', '-f', 'qcow2', '-c', 'write -P 4 0 512', 'top', cwd=tmp_path)
+    done = platter('io', '-f', 'auto', '-c', 'write -P 4 0 512', 'top', cwd=tmp_path)
     assert done.returncode == 0
     assert "the format of the backing file 'base' was guessed: qcow2" in done.stderr
     assert content(tmp_path, 'top')[:65536] == b'\4' * 512 + b'\3' * (65536 - 512)

@@ -6,7 +6,7 @@ import subprocess
 
 import pytest
 
-from tools_common import TIMEOUT, needs, platter, qemu, sanitizers
+from tools_common import TIMEOUT, guessing, needs, platter, qemu, sanitizers
 
 pytestmark = needs('qcow2')
 PLACES = 1536  # each with an L2 table of 64 KiB: 96 MiB, and the cache holds 32
@@ -27,7 +27,7 @@ sys.exit(os.waitstatus_to_exitcode(status))
 
 def peak(*arguments):
     """Runs platter, which must do well; gives what it said and the MiB it had at most."""
-    command = ['/usr/bin/python3', '-I', '-S', '-c', PARENT, os.environ['PLATTER_BIN'], *map(str, arguments)]
+    command = ['/usr/bin/python3', '-I', '-S', '-c', PARENT, os.environ['PLATTER_BIN'], *guessing(*arguments)]
     done = subprocess.run(command, capture_output=True, text=True, check=False, timeout=TIMEOUT)
     assert done.returncode == 0, done.stdout[-500:] + done.stderr[-500:]
     mb = int(done.stderr.split()[-1])

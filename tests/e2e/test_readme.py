@@ -76,6 +76,13 @@ def test_try_a_disk(folder):
     assert 'each cell is' in out[3] and (folder / 'disk.svg').exists()
 
 
+def test_say_the_format(folder):
+    if 'qcow2' not in formats():
+        pytest.skip('this build has no qcow2')
+    out = [good(line, folder) for line in recipe('Say the format')]
+    assert 'file format: raw' in out[0] and (folder / 'guessed.qcow2').exists()
+
+
 def test_convert(folder):
     if 'qcow2' not in formats():
         pytest.skip('this build has no qcow2')
@@ -132,7 +139,7 @@ def test_stand_in_for_qemu_nbd(folder):
     if 'qcow2' not in formats() or 'nbd' not in formats():
         pytest.skip('this build has no qcow2, or no nbd')
     for line in (['create', '-q', '-f', 'qcow2', 'work.qcow2', '1M'],
-                 ['bitmap', '--add', 'work.qcow2', 'since-before']):
+                 ['bitmap', '-f', 'qcow2', '--add', 'work.qcow2', 'since-before']):
         good(['platter', *line], folder)
     lines = [[w.replace('SOCKET', str(folder / 's')) for w in line]
              for line in recipe('Stand in for qemu-nbd')]

@@ -255,8 +255,8 @@ def test_limit_on_file_size_is_an_error(tmp_path):
     assert done.returncode == 1 and 'too large' in done.stderr
 
 
-@pytest.mark.parametrize('arguments', [['info', 'd'], ['--help'], ['bench', '-c', '1', 'd'],
-                                       ['io', '-c', 'length', 'd'], ['create', 'e', '1M'],
+@pytest.mark.parametrize('arguments', [['info', 'd'], ['--help'], ['bench', '-f', 'raw', '-c', '1', 'd'],
+                                       ['io', '-f', 'raw', '-c', 'length', 'd'], ['create', 'e', '1M'],
                                        ['serve', '-f', 'raw', '-k', 's', 'd']],
                          ids=lambda a: a[0])
 @pytest.mark.parametrize('redirect', ['>&-', '>/dev/full', '| true'])
@@ -297,7 +297,7 @@ def test_signals_end_bench_and_io(disk, end):
 
 def test_stderr_that_nobody_reads_does_not_end_the_server(tmp_path, disk):
     read, write = os.pipe()
-    with subprocess.Popen([PROGRAM, 'serve', '-k', str(tmp_path / 's'), str(disk)], stderr=write,
+    with subprocess.Popen([PROGRAM, 'serve', '-f', 'raw', '-k', str(tmp_path / 's'), str(disk)], stderr=write,
                           stdout=subprocess.PIPE, stdin=subprocess.DEVNULL, text=True) as process:
         os.close(write)
         os.close(read)

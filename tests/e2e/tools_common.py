@@ -18,8 +18,26 @@ def run(command, cwd=None, stdin=None):
                           cwd=cwd, input=stdin or '', timeout=TIMEOUT)
 
 
+# Commands that read, serve or change a disk, and so want to be told its format.
+WANT_FORMAT = {'amend', 'bench', 'bitmap', 'checksum', 'commit', 'compact', 'compare', 'convert', 'dd', 'io', 'map',
+               'measure', 'nbd', 'rebase', 'resize', 'serve', 'snapshot', 'check'}
+
+
+def guessing(*arguments):
+    """The command line, with formats guessed that it does not tell: most tests are not about that."""
+    words = [str(word) for word in arguments]
+    if not words or words[0] not in WANT_FORMAT or '--image-opts' in words:
+        return words
+    more = []
+    if not any(w.startswith(('-f', '--format')) for w in words):
+        more += ['-f', 'auto']
+    if words[0] == 'compare' and '-F' not in words:
+        more += ['-F', 'auto']
+    return [words[0], *more, *words[1:]]
+
+
 def platter(*arguments, cwd=None, stdin=None):
-    return run([os.environ['PLATTER_BIN'], *arguments], cwd, stdin)
+    return run([os.environ['PLATTER_BIN'], *guessing(*arguments)], cwd, stdin)
 
 
 @functools.cache
@@ -60,7 +78,7 @@ def called(folder, program):
 @contextmanager
 def serving(*arguments, end=signal.SIGTERM):
     """platter serve, which gives (process, URI); ended by a signal, which must end it well."""
-    with subprocess.Popen([os.environ['PLATTER_BIN'], 'serve', *map(str, arguments)],
+    with subprocess.Popen([os.environ['PLATTER_BIN'], *guessing('serve', *arguments)],
                           stdin=subprocess.DEVNULL, stdout=subprocess.PIPE,
                           stderr=subprocess.PIPE, text=True) as process:
         try:

@@ -198,7 +198,7 @@ static bool bitmap_take(struct bitmap_args *args, int id, const struct cli_args 
         args->source.file = a->value;
         return true;
     case BITMAP_SOURCE_FORMAT:
-        args->source.format = a->value;
+        disk_take_format(&args->source, a);
         return true;
     default:
         return disk_take_option(&args->disk, id, a) || take_operand(args, a);
@@ -237,7 +237,7 @@ static int bitmap_command(struct cli *cli, int argc, char **argv)
 {
     struct bitmap_args args = {
         .disk = {.writable = true, .no_backing = true},
-        .source = {.id = "source", .no_backing = true},
+        .source = {.id = "source", .no_backing = true, .format_switch = "-F "},
     };
     struct cli_args a = cli_args_begin(cli, argc, argv);
     const char *misfit;
@@ -269,9 +269,9 @@ const struct cli_command command_bitmap = {
     .details = "The actions are done in the order they are given.\n"
                "\n"
                "Examples:\n"
-               "  platter bitmap --add disk.qcow2 since-monday\n"
-               "  platter bitmap --add --disable -g 4k disk.qcow2 weeks\n"
-               "  platter bitmap --merge since-monday disk.qcow2 weeks\n"
-               "  platter bitmap --clear disk.qcow2 since-monday\n",
+               "  platter bitmap -f qcow2 --add disk.qcow2 since-monday\n"
+               "  platter bitmap -f qcow2 --add --disable -g 4k disk.qcow2 weeks\n"
+               "  platter bitmap -f qcow2 --merge since-monday disk.qcow2 weeks\n"
+               "  platter bitmap -f qcow2 --clear disk.qcow2 since-monday\n",
     .run = bitmap_command,
 };

@@ -282,7 +282,7 @@ const struct cli_command command_check = {
                "3: clusters are leaked but nothing is corrupt, 63: the format has no check.\n\n"
                "Examples:\n"
                "  platter check disk.qcow2\n"
-               "  platter check -r leaks disk.qcow2\n"
+               "  platter check -f qcow2 -r leaks disk.qcow2\n"
                "  platter check --output=json -f qcow2 disk.qcow2\n",
     .run = check_command,
 };

@@ -291,8 +291,8 @@ const struct cli_command command_checksum = {
         "Ends with 0: done, or all are the disk of --verify; 1: one is another; 2: it could not\n"
         "be told.\n\n"
         "Examples:\n"
-        "  platter checksum disk.qcow2 disk.raw\n"
-        "  platter checksum --verify tree1-sha256:HEX 'nbd+unix:///?socket=disk.sock'\n"
+        "  platter checksum -f auto disk.qcow2 disk.raw\n"
+        "  platter checksum -f raw --verify tree1-sha256:HEX 'nbd+unix:///?socket=disk.sock'\n"
         "  platter checksum --flat -f qcow2 disk.qcow2\n",
     .run = checksum_command,
 };

@@ -313,7 +313,7 @@ const struct cli_command command_commit = {
     .options = commit_options,
     .details = "The image is empty afterwards, but with -d or -b. A smaller backing file grows.\n\n"
                "Examples:\n"
-               "  platter commit overlay.qcow2\n"
-               "  platter commit -p -b base.qcow2 newest.qcow2\n",
+               "  platter commit -f qcow2 overlay.qcow2\n"
+               "  platter commit -f qcow2 -p -b base.qcow2 newest.qcow2\n",
     .run = commit_command,
 };

@@ -309,7 +309,7 @@ static bool compare_take(struct compare_args *args, int id, const struct cli_arg
 {
     switch (id) {
     case COMPARE_FORMAT_2:
-        args->disks[1].format = a->value;
+        disk_take_format(&args->disks[1], a);
         return true;
     case COMPARE_PROGRESS:
         args->progress = true;
@@ -331,7 +331,8 @@ static bool compare_take(struct compare_args *args, int id, const struct cli_arg
 
 static int compare_command(struct cli *cli, int argc, char **argv)
 {
-    struct compare_args args = {.disks = {{.id = "disk1"}, {.id = "disk2"}}};
+    struct compare_args args = {
+        .disks = {{.id = "disk1"}, {.id = "disk2", .format_switch = "-F "}}};
     struct cli_args a = cli_args_begin(cli, argc, argv);
     int id;
 
@@ -362,7 +363,7 @@ const struct cli_command command_compare = {
     .details = "Ends with 0: they do, 1: they do not, 2: one could not be opened, 3: block status\n"
                "failed, 4: a read failed.\n\n"
                "Examples:\n"
-               "  platter compare disk.img disk.qcow2\n"
+               "  platter compare -f raw -F qcow2 disk.img disk.qcow2\n"
                "  platter compare -s -f qcow2 -F qcow2 a.qcow2 b.qcow2\n",
     .run = compare_command,
 };

@@ -227,7 +227,7 @@ const struct cli_command command_dd = {
     .details = "bs= is the size of a block, 512 when not given; count= how many are copied; skip=\n"
                "how many are left out at the beginning.\n\n"
                "Examples:\n"
-               "  platter dd if=disk.qcow2 of=first.raw bs=1M count=10\n"
+               "  platter dd -f qcow2 if=disk.qcow2 of=first.raw bs=1M count=10\n"
                "  platter dd -f raw -O qcow2 if=disk.img of=rest.qcow2 bs=64k skip=16\n",
     .run = dd_command,
 };

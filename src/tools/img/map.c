@@ -312,9 +312,9 @@ const struct cli_command command_map = {
         "clusters). The JSON form lists everything. A picture shows everything, at a glance:\n"
         "on a terminal in its width, in colours unless NO_COLOR is set.\n\n"
         "Examples:\n"
-        "  platter map disk.qcow2\n"
-        "  platter map --picture disk.qcow2\n"
-        "  platter map -o disk.svg disk.qcow2\n"
-        "  platter map --output=json --start-offset=1G --max-length=1M disk.qcow2\n",
+        "  platter map -f qcow2 disk.qcow2\n"
+        "  platter map -f qcow2 --picture disk.qcow2\n"
+        "  platter map -f qcow2 -o disk.svg disk.qcow2\n"
+        "  platter map -f qcow2 --output=json --start-offset=1G --max-length=1M disk.qcow2\n",
     .run = map_command,
 };

@@ -179,7 +179,7 @@ const struct cli_command command_measure = {
     .options = measure_options,
     .details = "Examples:\n"
                "  platter measure --size 10G -O qcow2\n"
-               "  platter measure -O qcow2 -o cluster_size=4k disk.img\n"
-               "  platter measure --output=json -O qcow2 -l snapshot1 disk.qcow2\n",
+               "  platter measure -f raw -O qcow2 -o cluster_size=4k disk.img\n"
+               "  platter measure --output=json -f qcow2 -O qcow2 -l snapshot1 disk.qcow2\n",
     .run = measure_command,
 };

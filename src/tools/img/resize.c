@@ -181,8 +181,8 @@ const struct cli_command command_resize = {
     .details =
         "With a sign the size changes by SIZE. Shrink the file systems on the disk first.\n\n"
         "Examples:\n"
-        "  platter resize disk.qcow2 20G\n"
-        "  platter resize --preallocation=falloc disk.qcow2 +5G\n"
+        "  platter resize -f qcow2 disk.qcow2 20G\n"
+        "  platter resize -f qcow2 --preallocation=falloc disk.qcow2 +5G\n"
         "  platter resize --shrink -f raw disk.img -1G\n",
     .run = resize_command,
 };

@@ -156,8 +156,8 @@ const struct cli_command command_snapshot = {
     .options = snapshot_options,
     .details = "Examples:\n"
                "  platter snapshot -l disk.qcow2\n"
-               "  platter snapshot -c before-upgrade disk.qcow2\n"
-               "  platter snapshot -a before-upgrade disk.qcow2\n"
-               "  platter snapshot -d before-upgrade disk.qcow2\n",
+               "  platter snapshot -f qcow2 -c before-upgrade disk.qcow2\n"
+               "  platter snapshot -f qcow2 -a before-upgrade disk.qcow2\n"
+               "  platter snapshot -f qcow2 -d before-upgrade disk.qcow2\n",
     .run = snapshot_command,
 };

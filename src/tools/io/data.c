@@ -274,8 +274,6 @@ static int write_options_check(struct io_session *s, const struct transfer *t)
         message = "-u requires -z to be specified";
     } else if (t->zeroes + (t->pattern >= 0) + (t->pattern_file != NULL) > 1) {
         message = "Only one of -z, -P, and -s can be specified at the same time";
-    } else if (t->vmstate && t->compressed) {
-        message = "-b and -c cannot be specified at the same time";
     } else if (t->vmstate && t->zeroes) {
         message = "-b and -z cannot be specified at the same time";
     } else if ((t->vmstate || t->compressed) && (t->flags & BDRV_REQ_FUA)) {
