@@ -8,6 +8,8 @@
  *     that the operation needs: a user that does not share them is not surprised, it refuses.
  *  I2 what completed before the operation was flushed before it.
  *  I3 an operation that may change something counts as a change for the next flush, failed or not.
+ *  I4 one runs at a time: a drain waits for the coroutine of the one that runs, so that what comes
+ *     from within its polling (a command of a client, say) begins when that is through.
  */
 #include <assert.h>
 #include <errno.h>
@@ -27,25 +29,36 @@
 
 /* ---- the door ---- */
 
-static void image_describe(void *parent, char *buf, size_t size)
-{
-    const struct image_op *op = parent;
-
-    snprintf(buf, size, "%s", op->name);
-}
-
-static const struct bdrv_parent_class image_parent_class = {.describe = image_describe};
-
 struct image_call {
     BlockDriverState *bs;
     const struct image_op *op;
     void *args;
     Error **errp;
+    bool running; /* its coroutine */
 };
 
-static int image_run_co(void *opaque)
+static void image_describe(void *parent, char *buf, size_t size)
 {
-    const struct image_call *call = opaque;
+    const struct image_call *call = parent;
+
+    snprintf(buf, size, "%s", call->op->name);
+}
+
+/* Keeps I4. */
+static bool image_drained_poll(BdrvEdge *edge)
+{
+    const struct image_call *call = edge->parent;
+
+    return call->running;
+}
+
+static const struct bdrv_parent_class image_parent_class = {
+    .describe = image_describe,
+    .drained_poll = image_drained_poll,
+};
+
+static int image_work_co(const struct image_call *call)
+{
     BlockDriverState *bs = call->bs;
     Error *err = NULL;
     int ret = bdrv_node_flush_co(bs);
@@ -60,6 +73,16 @@ static int image_run_co(void *opaque)
         error_set_errno(&err, -ret, "Node '%s' failed at %s", bs->node_name, call->op->name);
     }
     error_propagate(call->errp, err);
+    return ret;
+}
+
+static int image_run_co(void *opaque)
+{
+    struct image_call *call = opaque;
+    int ret = image_work_co(call);
+
+    call->running = false;
+    aio_notify(call->bs->pl->main_ctx); /* a drain may wait for it */
     return ret;
 }
 
@@ -97,14 +120,16 @@ static int image_may_run(BlockDriverState *bs, const struct image_op *op, Error 
 }
 
 /* Drained, and held. Keeps I3. */
-static int image_run_held(BlockDriverState *bs, const struct image_op *op, void *args, Error **errp)
+static int image_run_held(struct image_call *call, Error **errp)
 {
-    struct image_call call = {.bs = bs, .op = op, .args = args, .errp = errp};
+    BlockDriverState *bs = call->bs;
     Error *err = NULL;
     int ret;
 
-    call.errp = &err;
-    ret = bdrv_run_co(image_run_co, &call);
+    call->errp = &err;
+    call->running = true;
+    ret = bdrv_run_co(image_run_co, call);
+    call->running = false;
     if (ret == -ENOMEM && err == NULL) {
         error_set(&err, ENOMEM, "out of memory");
     }
@@ -116,7 +141,7 @@ static int image_run_held(BlockDriverState *bs, const struct image_op *op, void 
 
 int image_run(BlockDriverState *bs, const struct image_op *op, void *args, Error **errp)
 {
-    void *parent = (void *)(uintptr_t)op; /* for image_describe, which changes nothing */
+    struct image_call call = {.op = op, .args = args};
     Error *err = NULL;
     BdrvEdge *edge;
     int ret;
@@ -130,15 +155,15 @@ int image_run(BlockDriverState *bs, const struct image_op *op, void *args, Error
     if (ret < 0) {
         return ret;
     }
-    edge =
-        bdrv_root_attach(bs, "image", &image_parent_class, parent, op->perm, BDRV_PERM_ALL, &err);
+    call.bs = bs;
+    edge = bdrv_root_attach(bs, "image", &image_parent_class, &call, op->perm, BDRV_PERM_ALL, &err);
     if (edge == NULL) {
         ret = -error_get_errno(err); /* -EPERM, or what the storage says of its locks */
         error_propagate(errp, err);
         return ret;
     }
     bdrv_drained_begin(bs);
-    ret = image_run_held(bs, op, args, errp);
+    ret = image_run_held(&call, errp);
     bdrv_drained_end(bs);
     bdrv_root_detach(edge);
     return ret;

@@ -3,6 +3,8 @@
 #include <stdlib.h>
 #include <string.h>
 
+#include <platter/bitmap.h>
+#include <platter/graph.h>
 #include <platter/image.h>
 
 #include "kind.h"
@@ -106,6 +108,77 @@ static int setup_larger(void **state)
     return 0;
 }
 
+/* ---- other operations on the image, while the amend works on it ---- */
+
+struct meanwhile {
+    struct kind_env env;
+    unsigned turns;
+    unsigned what;
+    bool came;
+};
+
+static int operate(BlockDriverState *bs, unsigned what, Error **errp)
+{
+    struct bdrv_snapshot_info snapshot = {.name = "s"};
+    struct bdrv_check_options check = {.size = sizeof(check), .fix = BDRV_FIX_LEAKS};
+    struct bdrv_check_result result;
+
+    switch (what) {
+    case 0:
+        return bdrv_snapshot_create(bs, &snapshot, errp);
+    case 1:
+        return bdrv_check(bs, &check, &result, errp);
+    case 2:
+        return bdrv_change_backing_file(bs, "base", "raw", errp);
+    case 3:
+        return bdrv_amend(bs, block_options_parse("size=320k", NULL, NULL), false, NULL, errp);
+    case 4:
+        return bdrv_bitmaps_store(bs, errp);
+    default:
+        return bdrv_reopen_changed(
+            bs, block_options_parse("l2-cache-size=8k,lazy-refcounts=off", NULL, NULL), errp);
+    }
+}
+
+static void meanwhile_bh(void *opaque)
+{
+    struct meanwhile *m = opaque;
+    Error *err = NULL;
+
+    if (m->env.job == NULL || kind_status(&m->env) == JOB_STATUS_CONCLUDED) {
+        return;
+    }
+    if (m->turns-- > 0) {
+        assert_int_equal(aio_bh_schedule_oneshot(m->env.ctx, meanwhile_bh, m), 0);
+        return;
+    }
+    m->came = true;
+    if (operate(blk_bs(m->env.blk[0]), m->what, &err) < 0) {
+        fail_msg("%u: %s", m->what, error_get_pretty(err));
+    }
+}
+
+static void test_operations(void **state)
+{
+    const struct kind_model *model = *state;
+    struct meanwhile m;
+
+    for (unsigned what = 0; what < 6; what++) {
+        m.came = true;
+        for (unsigned turns = 0; m.came; turns++) {
+            m = (struct meanwhile){.turns = turns, .what = what};
+            kind_begin(&m.env, model, NULL);
+            kind_start(&m.env, 0);
+            assert_int_equal(aio_bh_schedule_oneshot(m.env.ctx, meanwhile_bh, &m), 0);
+            if (kind_finish(&m.env) < 0) {
+                fail_msg("%s", m.env.why);
+            }
+            aio_poll(m.env.ctx, false); /* the last of ours */
+            kind_end(&m.env, model, true);
+        }
+    }
+}
+
 int main(void)
 {
     const struct CMUnitTest disturbed[] = {
@@ -115,6 +188,9 @@ int main(void)
         cmocka_unit_test(kind_test_errors), cmocka_unit_test(kind_test_power),
     };
 
-    return cmocka_run_group_tests_name("version", disturbed, setup_upwards, kind_teardown) +
+    const struct CMUnitTest operations[] = {cmocka_unit_test(test_operations)};
+
+    return cmocka_run_group_tests_name("operations", operations, setup_upwards, kind_teardown) +
+           cmocka_run_group_tests_name("version", disturbed, setup_upwards, kind_teardown) +
            cmocka_run_group_tests_name("size", disturbed, setup_larger, kind_teardown);
 }
