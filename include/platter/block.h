@@ -177,6 +177,9 @@ const char *bdrv_broken_reason(const BlockDriverState *bs);
 
 /* Size in bytes or -errno. [any] */
 int64_t bdrv_getlength(BlockDriverState *bs);
+/* Where the write (or write zeroes) that went furthest ended since the node was opened; 0: there was
+ * none. [control] */
+uint64_t bdrv_get_wr_highest_offset(BlockDriverState *bs);
 /* Bytes on the host, or -ENOTSUP. [control] */
 int64_t bdrv_get_allocated_file_size(BlockDriverState *bs);
 const struct bdrv_limits *bdrv_get_limits(const BlockDriverState *bs);

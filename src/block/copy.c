@@ -134,7 +134,7 @@ static int copy_write(const struct copy_side *src, struct copy_side *dst, unsign
     }
     while (n-- > 0) {
         changes[n].fua = n == 0 && (flags & BDRV_REQ_FUA) != 0;
-        ret = bdrv_change_end(&changes[n], ret);
+        ret = bdrv_written_end(&changes[n], ret);
     }
     return ret;
 }

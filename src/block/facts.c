@@ -88,6 +88,12 @@ int64_t bdrv_getlength(BlockDriverState *bs)
     return atomic_load_explicit(&bs->size_bytes, memory_order_acquire);
 }
 
+/* What a folded node is written goes past it. */
+uint64_t bdrv_get_wr_highest_offset(BlockDriverState *bs)
+{
+    return atomic_load_explicit(&bs->through->wr_highest, memory_order_relaxed);
+}
+
 int64_t bdrv_get_allocated_file_size(BlockDriverState *bs)
 {
     while (bs->drv != NULL && bs->drv->get_allocated_file_size == NULL) {

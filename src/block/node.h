@@ -92,6 +92,7 @@ struct BlockDriverState {
     /* data path state */
     _Atomic uint64_t write_gen;   /* counts completed changes; before their completion is told */
     _Atomic uint64_t flushed_gen; /* the write_gen a successful flush covered */
+    _Atomic uint64_t wr_highest;  /* where the write that went furthest ended */
     _Atomic int serialising;      /* serialising requests now in flight */
     struct os_mutex track_lock;   /* guards tracked and tracked_serialising */
     struct bdrv_tracked_list tracked;

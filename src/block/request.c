@@ -191,12 +191,13 @@ static int write_slow(BdrvEdge *edge, BlockDriverState *bs, const struct bdrv_re
         struct bdrv_req whole = *req; /* what would be left of a cluster cannot be compressed */
 
         whole.flags = rw.flags;
-        return bdrv_change_end(&change, bs->drv->write_co(bs, &whole));
+        ret = bs->drv->write_co(bs, &whole);
+        return bdrv_written_end(&change, ret);
     }
     ret = bdrv_rw_run(&rw);
     bdrv_debug_node_event(bs, BLKDBG_PWRITEV_DONE);
     trim = bdrv_rw_trim(&rw, change.end);
-    return bdrv_change_end(&change, ret < 0 ? ret : trim);
+    return bdrv_written_end(&change, ret < 0 ? ret : trim);
 }
 
 int bdrv_probe_guard(const BdrvEdge *edge, const struct bdrv_req *req)
@@ -364,6 +365,9 @@ static int write_blocks(BdrvEdge *edge, BlockDriverState *bs, const struct bdrv_
     }
     ret = bs->drv->write_co(bs, req);
     atomic_fetch_add_explicit(&bs->write_gen, 1, memory_order_release); /* Q1 */
+    if (LIKELY(ret == 0)) {
+        bdrv_note_written(bs, req->offset + req->bytes);
+    }
     bdrv_track_end(bs, &t);
     return ret;
 }
@@ -377,6 +381,9 @@ static inline int write_straight(BdrvEdge *edge, BlockDriverState *bs, const str
     }
     ret = bs->drv->write_co(bs, req);
     atomic_fetch_add_explicit(&bs->write_gen, 1, memory_order_release); /* Q1 */
+    if (LIKELY(ret == 0)) {
+        bdrv_note_written(bs, req->offset + req->bytes);
+    }
     return ret;
 }
 

@@ -13,6 +13,7 @@
 
 #include "block/node.h"
 #include "block/track.h"
+#include "util/mem.h"
 
 /* ---- request.c ---- */
 
@@ -55,6 +56,17 @@ static inline bool bdrv_marks_in_passing(const BlockDriverState *bs)
     return bs->bitmaps != NULL && bs->file != NULL;
 }
 
+/* A write, or write zeroes, was done up to end. */
+static inline void bdrv_note_written(BlockDriverState *bs, uint64_t end)
+{
+    uint64_t highest = atomic_load_explicit(&bs->wr_highest, memory_order_relaxed);
+
+    while (UNLIKELY(end > highest) &&
+           !atomic_compare_exchange_weak_explicit(&bs->wr_highest, &highest, end,
+                                                  memory_order_relaxed, memory_order_relaxed)) {
+    }
+}
+
 /* ---- change.c: a change from its registration to the moment its completion may be told ---- */
 
 struct bdrv_change {
@@ -74,6 +86,14 @@ int bdrv_change_begin(struct bdrv_change *c, BlockDriverState *bs, uint64_t offs
 /* Counts the change (also a failed one), lets others go on, flushes for FUA. Returns ret, or what
  * the flush said. */
 int bdrv_change_end(struct bdrv_change *c, int ret);
+/* The same of a write or write zeroes. */
+static inline int bdrv_written_end(struct bdrv_change *c, int ret)
+{
+    if (ret == 0) {
+        bdrv_note_written(c->bs, c->end);
+    }
+    return bdrv_change_end(c, ret);
+}
 
 /* BDRV_TRACK_* of BDRV_REQ_*. */
 unsigned bdrv_track_flags(unsigned req_flags);

@@ -222,7 +222,7 @@ static int zeroes_node(BlockDriverState *bs, const struct bdrv_req *req, bool un
     trim = bdrv_rw_trim(&z.rw, change.end);
     bdrv_buffer_free(bs, z.buf, z.buf_bytes);
     change.fua = z.need_flush;
-    return bdrv_change_end(&change, ret < 0 ? ret : trim);
+    return bdrv_written_end(&change, ret < 0 ? ret : trim);
 }
 
 int bdrv_zeroes_new_area(BlockDriverState *bs, uint64_t offset, uint64_t size, bool unmap)

@@ -113,7 +113,7 @@ static void add_histograms(json_t *object, BlockAcctStats *stats, int *ret)
     }
 }
 
-json_t *control_stats_json(BlockAcctStats *stats)
+json_t *control_stats_json(BlockAcctStats *stats, BlockDriverState *bs)
 {
     struct block_acct_totals totals = {.idle_time_ns = -1};
     json_t *object = json_object();
@@ -123,7 +123,7 @@ json_t *control_stats_json(BlockAcctStats *stats)
         block_acct_read(stats, &totals);
     }
     add_totals(object, &totals, &ret);
-    json_add(object, "wr_highest_offset", json_integer(0), &ret);
+    json_add(object, "wr_highest_offset", json_u64(bs ? bdrv_get_wr_highest_offset(bs) : 0), &ret);
     json_add(object, "account_invalid", json_boolean(totals.account_invalid), &ret);
     json_add(object, "account_failed", json_boolean(totals.account_failed), &ret);
     add_intervals(object, stats, &ret);
@@ -148,7 +148,7 @@ static void add_node(json_t *object, BlockDriverState *bs, bool chain, int depth
 
         if (child) {
             inner = json_object();
-            json_add(inner, "stats", control_stats_json(NULL), ret);
+            json_add(inner, "stats", control_stats_json(NULL, child), ret);
             add_node(inner, child, chain, depth + 1, ret);
             json_add(object, below[i].key, inner, ret);
         }
@@ -161,7 +161,7 @@ static json_t *backend_stats(BlockBackend *blk)
     int ret = object ? 0 : -ENOMEM;
 
     json_add(object, "device", json_text(blk_name(blk)), &ret);
-    json_add(object, "stats", control_stats_json(blk_get_stats(blk)), &ret);
+    json_add(object, "stats", control_stats_json(blk_get_stats(blk), blk_bs(blk)), &ret);
     if (blk_bs(blk)) {
         add_node(object, blk_bs(blk), true, 0, &ret);
     }
@@ -173,7 +173,7 @@ static json_t *node_stats(BlockDriverState *bs)
     json_t *object = json_object();
     int ret = object ? 0 : -ENOMEM;
 
-    json_add(object, "stats", control_stats_json(NULL), &ret);
+    json_add(object, "stats", control_stats_json(NULL, bs), &ret);
     add_node(object, bs, false, 0, &ret);
     return json_whole(object, ret);
 }

@@ -10,8 +10,9 @@
 
 /* The figures of an export; NULL: there is none of that id. */
 BlockAcctStats *control_export_stats(struct control *c, const char *id);
-/* As BlockDeviceStats; stats NULL: of a node, which counts nothing by itself. NULL: no memory. */
-json_t *control_stats_json(BlockAcctStats *stats);
+/* As BlockDeviceStats; stats NULL: of a node, which counts nothing by itself but how far it was
+ * written (bs; NULL: none). NULL: no memory. */
+json_t *control_stats_json(BlockAcctStats *stats, BlockDriverState *bs);
 bool control_exports_use(struct control *c, BlockBackend *blk); /* whether one serves it */
 void control_exports_end(struct control *c);                    /* and the server; polls */
 void control_backends_end(struct control *c);                   /* those that commands made */
