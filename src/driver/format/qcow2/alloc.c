@@ -30,7 +30,10 @@ int q2_l1_new_table_co(struct qcow2 *s, uint32_t index, uint64_t old, uint64_t *
             bdrv_debug_event(s->file, BLKDBG_L2_ALLOC_COW_READ);
         }
         bdrv_debug_event(s->file, BLKDBG_L2_ALLOC_WRITE);
-        ret = q2_l2_new_table_co(s, table, old);
+        ret = q2_reserve_cluster_co(s, table);
+        if (ret == 0) {
+            ret = q2_l2_new_table_co(s, table, old);
+        }
         if (ret < 0) {
             q2_overlap_del(s, Q2_OL_ACTIVE_L2, table);
         }

@@ -24,6 +24,10 @@
  *  Exceptions only while the dirty bit (incompatible bit 0) is durable: then refcounts and COPIED
  *  flags may be stale, and the next writable open rebuilds them.
  *
+ * Space. The cluster of a new L2 table or refcount block is written (zeroes) before anything relies
+ * on it: so a commit writes only where the file has room, and data that filled the disk meanwhile
+ * does not keep what was written before from becoming durable.
+ *
  * Threads. Data calls come from any context. q2_enter/q2_leave bracket each of them (inflight.c).
  * Operations on the image as a whole (snapshots, check, amend, ...) run with the node drained.
  * Lock order: exclusive section and inside > range lock > commit lock > refcounts lock > header

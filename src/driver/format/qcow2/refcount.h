@@ -65,6 +65,8 @@ int q2_refcount_drop_co(struct qcow2 *s, uint64_t offset, uint64_t bytes,
  * 0 or -errno (-EFBIG: beyond what a table can address; -EIO: the refcounts call metadata free).
  * Coroutine. */
 int q2_alloc_clusters_co(struct qcow2 *s, uint64_t count, uint64_t *ret_offset);
+/* Give a cluster that was allocated for metadata its room in the file. 0, -ENOMEM, -ENOSPC, ... */
+int q2_reserve_cluster_co(struct qcow2 *s, uint64_t offset);
 /* At most count clusters at offset, as many as are free there; *ret_count may be 0. */
 int q2_alloc_at_co(struct qcow2 *s, uint64_t offset, uint64_t count, uint64_t *ret_count);
 /* Room for bytes (at most a cluster) of compressed data, not aligned, behind the last one where

@@ -11,6 +11,7 @@
 #include <errno.h>
 #include <inttypes.h>
 #include <stdlib.h>
+#include <string.h>
 
 #include "overlap.h"
 #include "refcount_int.h"
@@ -119,6 +120,20 @@ static int choose_co(struct qcow2 *s, uint64_t count, uint64_t *ret)
 
 /* ---- missing blocks ---- */
 
+int q2_reserve_cluster_co(struct qcow2 *s, uint64_t offset)
+{
+    void *zeroes = bdrv_buffer_alloc(s->bs, s->geo.cluster_bytes);
+    int ret;
+
+    if (!zeroes) {
+        return -ENOMEM;
+    }
+    memset(zeroes, 0, s->geo.cluster_bytes);
+    ret = bdrv_edge_write_co(s->file, offset, zeroes, s->geo.cluster_bytes, 0);
+    bdrv_buffer_free(s->bs, zeroes, s->geo.cluster_bytes);
+    return ret;
+}
+
 /* Room for one more index in refs->fresh. */
 static int fresh_reserve(struct q2_refcounts *refs)
 {
@@ -161,7 +176,10 @@ static int new_block_at_co(struct qcow2 *s, uint64_t index, uint64_t cluster)
     }
     ret = q2_overlap_add(s, Q2_OL_REFCOUNT_BLOCK, offset);
     if (ret == 0) {
-        ret = q2_refblock_new_co(s, offset, &b);
+        ret = q2_reserve_cluster_co(s, offset);
+        if (ret == 0) {
+            ret = q2_refblock_new_co(s, offset, &b);
+        }
         if (ret == 0) {
             if (own) {
                 q2_refbits_set(b->data, s->geo.refcount_order,

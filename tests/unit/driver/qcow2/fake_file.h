@@ -20,7 +20,7 @@
 #include "driver/format/qcow2/qcow2.h"
 #include "util/budget.h"
 
-#define FAKE_FILE_MAX (UINT64_C(16) << 30)
+#define FAKE_FILE_MAX (UINT64_C(64) << 30)
 
 struct fake_file {
     uint8_t *data; /* FAKE_FILE_MAX, sparse */
