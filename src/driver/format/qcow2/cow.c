@@ -71,8 +71,15 @@ static int side_read_co(void *opaque)
 /* Whether the side must be read: 1, 0 or -errno; then its buffer is there. */
 static int side_begin_co(struct qcow2 *s, struct cow_side *side)
 {
-    int zero = side->bytes == 0 ? 1 : q2_reads_zero_co(s, side->offset, side->bytes);
+    int zero = 1;
 
+    /* behind the disk, in the state of the machine, it is read in any case: who watches the points
+     * that a request comes to finds them there as in the reference */
+    if (side->bytes > 0 && side->offset >= q2_disk_bytes(s)) {
+        zero = 0;
+    } else if (side->bytes > 0) {
+        zero = q2_reads_zero_co(s, side->offset, side->bytes);
+    }
     if (zero != 0) {
         return zero < 0 ? zero : 0;
     }

@@ -240,6 +240,7 @@ static void lower_ready_co(struct qcow2 *s)
 
     while ((run = ready_next(&s->freed)) != NULL) {
         bdrv_debug_event(s->file, BLKDBG_CLUSTER_FREE);
+        bdrv_debug_event(s->file, BLKDBG_REFBLOCK_ALLOC); /* where their count is looked for */
         /* a failure leaks: part of it may be done, so it is not tried again */
         q2_refcount_drop_co(s, run->offset, run->bytes,
                             s->opt.discard[run->type] ? discard_co : NULL, s);
