@@ -242,7 +242,9 @@ static void test_no_member_is_missing(void **state)
     void (*const *members)(void) = (void (*const *)(void))(const void *)&os_linux;
 
     for (size_t i = 0; i < sizeof(os_linux) / sizeof(members[0]); i++) {
-        assert_true(members[i] != 0);
+        bool may_miss = i == offsetof(struct os_table, run_later) / sizeof(members[0]);
+
+        assert_true(members[i] != 0 || may_miss);
     }
     assert_true(os->io_uring_allowed());
     assert_true(os->clock_realtime_ns() > 0);
