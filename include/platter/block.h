@@ -182,6 +182,14 @@ int64_t bdrv_getlength(BlockDriverState *bs);
 uint64_t bdrv_get_wr_highest_offset(BlockDriverState *bs);
 /* Bytes on the host, or -ENOTSUP. [control] */
 int64_t bdrv_get_allocated_file_size(BlockDriverState *bs);
+/* Discards that the storage of this node itself was asked for, since it was opened. False: its
+ * driver does not count them. [any] */
+struct bdrv_discard_stats {
+    uint64_t ok;
+    uint64_t failed;
+    uint64_t ok_bytes;
+};
+bool bdrv_get_discard_stats(BlockDriverState *bs, struct bdrv_discard_stats *ret_stats);
 const struct bdrv_limits *bdrv_get_limits(const BlockDriverState *bs);
 int bdrv_get_info(BlockDriverState *bs, struct bdrv_info *ret_info); /* [control] */
 /* Engine that carries the I/O of this node: "io_uring", "threads", or NULL when none is needed. */

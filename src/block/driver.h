@@ -273,6 +273,8 @@ struct BlockDriver {
      */
     int64_t (*getlength)(BlockDriverState *bs);
     int64_t (*get_allocated_file_size)(BlockDriverState *bs); /* NULL: that of the primary child */
+    void (*get_discard_stats)(BlockDriverState *bs,
+                              struct bdrv_discard_stats *ret_stats); /* NULL: not counted */
     int (*get_info)(BlockDriverState *bs, struct bdrv_info *ret_info);
     int (*probe_blocksizes)(BlockDriverState *bs, struct bdrv_block_sizes *ret_sizes);
     int (*probe_geometry)(BlockDriverState *bs, struct bdrv_geometry *ret_geo);

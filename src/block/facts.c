@@ -105,6 +105,15 @@ int64_t bdrv_get_allocated_file_size(BlockDriverState *bs)
     return bs->drv != NULL ? bs->drv->get_allocated_file_size(bs) : -ENOMEDIUM;
 }
 
+bool bdrv_get_discard_stats(BlockDriverState *bs, struct bdrv_discard_stats *ret_stats)
+{
+    if (bs->drv == NULL || bs->drv->get_discard_stats == NULL) {
+        return false;
+    }
+    bs->drv->get_discard_stats(bs, ret_stats);
+    return true;
+}
+
 const struct bdrv_limits *bdrv_get_limits(const BlockDriverState *bs)
 {
     return &bs->bl;

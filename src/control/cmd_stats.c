@@ -133,6 +133,23 @@ json_t *control_stats_json(BlockAcctStats *stats, BlockDriverState *bs)
     return json_whole(object, ret);
 }
 
+/* What the driver of the node counts by itself. */
+static void add_driver_specific(json_t *object, BlockDriverState *bs, int *ret)
+{
+    struct bdrv_discard_stats stats;
+    json_t *inner;
+
+    if (!bdrv_get_discard_stats(bs, &stats)) {
+        return;
+    }
+    inner = json_object();
+    json_add(inner, "discard-bytes-ok", json_u64(stats.ok_bytes), ret);
+    json_add(inner, "discard-nb-ok", json_u64(stats.ok), ret);
+    json_add(inner, "driver", json_string(bdrv_get_format_name(bs)), ret);
+    json_add(inner, "discard-nb-failed", json_u64(stats.failed), ret);
+    json_add(object, "driver-specific", inner, ret);
+}
+
 /* As BlockStats: a node, the file below it and, for a whole chain, its backing file. */
 static void add_node(json_t *object, BlockDriverState *bs, bool chain, int depth, int *ret)
 {
@@ -142,6 +159,7 @@ static void add_node(json_t *object, BlockDriverState *bs, bool chain, int depth
     } below[] = {{"file", "parent"}, {"backing", "backing"}};
 
     json_add(object, "node-name", json_text(bdrv_get_node_name(bs)), ret);
+    add_driver_specific(object, bs, ret);
     for (size_t i = 0; i < (chain ? 2 : 1) && depth < DEPTH_MAX; i++) {
         BlockDriverState *child = bdrv_get_child(bs, below[i].child);
         json_t *inner;

@@ -143,6 +143,9 @@ SESSIONS = {
         cmd('blockdev-snapshot-sync', **{'node-name': 'q0', 'snapshot-file': 'over', 'snapshot-node-name': 'q1'}),
         cmd('blockdev-snapshot-sync', **{'node-name': 'zz', 'snapshot-file': 'x', 'snapshot-node-name': 'q2'}),
         cmd('blockdev-snapshot', node='q0', overlay='zz'), cmd('blockdev-snapshot', node='zz', overlay='q0')],
+    'statistics of files': FILE + [
+        cmd('blockdev-add', driver='raw', **{'node-name': 'r0'}, file='f0'),
+        cmd('query-blockstats', **{'query-nodes': True})],
 }
 
 

@@ -35,6 +35,7 @@ const BlockDriver bdrv_file = {
     .getlength = posix_getlength,
     .get_file_id = posix_get_file_id,
     .get_allocated_file_size = posix_get_allocated_file_size,
+    .get_discard_stats = posix_get_discard_stats,
     .get_info = posix_get_info,
     .create = posix_create_file,
     .create_keys = opts_create_file_keys,

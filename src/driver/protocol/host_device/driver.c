@@ -43,6 +43,7 @@ const BlockDriver bdrv_host_device = {
     .getlength = posix_getlength,
     .get_file_id = posix_get_file_id,
     .get_allocated_file_size = posix_get_allocated_file_size,
+    .get_discard_stats = posix_get_discard_stats,
     .get_info = posix_get_info,
     .probe_blocksizes = posix_probe_blocksizes,
 };

@@ -51,6 +51,11 @@ struct posix_state {
      */
     _Atomic unsigned space_ops;
 
+    /* what discards came to; any thread */
+    _Atomic uint64_t discards_ok;
+    _Atomic uint64_t discards_failed;
+    _Atomic uint64_t discards_ok_bytes;
+
     /* control thread */
     struct posix_locks locks;
     int reopen_fd; /* owned; -1: the same stays */
@@ -112,6 +117,7 @@ int posix_flush_co(BlockDriverState *bs);
 /* ---- space.c ---- */
 int posix_write_zeroes_co(BlockDriverState *bs, uint64_t offset, uint64_t bytes, unsigned flags);
 int posix_discard_co(BlockDriverState *bs, uint64_t offset, uint64_t bytes);
+void posix_get_discard_stats(BlockDriverState *bs, struct bdrv_discard_stats *ret_stats);
 
 /* ---- map.c ---- */
 int posix_block_status_co(BlockDriverState *bs, bool want_zero, uint64_t offset, uint64_t bytes,

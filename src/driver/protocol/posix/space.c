@@ -116,9 +116,8 @@ int posix_write_zeroes_co(BlockDriverState *bs, uint64_t offset, uint64_t bytes,
     return rc;
 }
 
-int posix_discard_co(BlockDriverState *bs, uint64_t offset, uint64_t bytes)
+static int discard_co(struct posix_state *s, uint64_t offset, uint64_t bytes)
 {
-    struct posix_state *s = bdrv_opaque(bs);
     int rc;
 
     if (s->kind == POSIX_FILE) {
@@ -132,4 +131,29 @@ int posix_discard_co(BlockDriverState *bs, uint64_t offset, uint64_t bytes)
         atomic_store_explicit(&s->no_discard, true, memory_order_relaxed);
     }
     return rc;
+}
+
+int posix_discard_co(BlockDriverState *bs, uint64_t offset, uint64_t bytes)
+{
+    struct posix_state *s = bdrv_opaque(bs);
+    int rc = discard_co(s, offset, bytes);
+
+    if (rc < 0) {
+        atomic_fetch_add_explicit(&s->discards_failed, 1, memory_order_relaxed);
+    } else {
+        atomic_fetch_add_explicit(&s->discards_ok, 1, memory_order_relaxed);
+        atomic_fetch_add_explicit(&s->discards_ok_bytes, bytes, memory_order_relaxed);
+    }
+    return rc;
+}
+
+void posix_get_discard_stats(BlockDriverState *bs, struct bdrv_discard_stats *ret_stats)
+{
+    const struct posix_state *s = bdrv_opaque(bs);
+
+    *ret_stats = (struct bdrv_discard_stats){
+        .ok = atomic_load_explicit(&s->discards_ok, memory_order_relaxed),
+        .failed = atomic_load_explicit(&s->discards_failed, memory_order_relaxed),
+        .ok_bytes = atomic_load_explicit(&s->discards_ok_bytes, memory_order_relaxed),
+    };
 }
