@@ -20,6 +20,7 @@ enum whole {
     WHOLE_VMSTATE = 1 << 4,
     WHOLE_REOPEN = 1 << 5,
     WHOLE_CHECK = 1 << 6,
+    WHOLE_COMPACT = 1 << 7,
 };
 
 struct powercut_config {

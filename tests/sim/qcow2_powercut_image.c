@@ -16,6 +16,7 @@
 
 #include <platter/bitmap.h>
 #include <platter/image.h>
+#include <platter/jobs.h>
 #include <platter/options.h>
 
 #include "loop/internal.h"
@@ -176,6 +177,44 @@ static void check_op(struct powercut *t)
     }
 }
 
+/* Give space back; sometimes it is cancelled somewhere. Nothing may change, nor leak. */
+static void compact_op(struct powercut *t)
+{
+    struct job_start start = {.id = "compact", .flags = JOB_MANUAL_DISMISS};
+    struct job_compact_options options = {
+        .size = sizeof(options),
+        .disk = t->h.blk,
+        .drop_same = t->config->backing_bytes > 0 && sim_rng_percent(&t->rng, 30),
+        .keep_zeroes = sim_rng_percent(&t->rng, 30),
+    };
+    uint64_t turns = sim_rng_percent(&t->rng, 30) ? sim_rng_below(&t->rng, 200) : UINT64_MAX;
+    Error *err = NULL;
+    Job *job = job_compact_start(t->h.pl, &start, &options, &err);
+    struct job_info info;
+    int ret;
+
+    if (!job) {
+        pc_told(t, "compact", -EINVAL, err);
+        return;
+    }
+    for (job_get_info(job, &info); turns > 0 && info.status != JOB_STATUS_CONCLUDED; turns--) {
+        aio_poll(platter_get_main_context(t->h.pl), true);
+        job_get_info(job, &info);
+    }
+    if (info.status != JOB_STATUS_CONCLUDED) {
+        (void)job_cancel(job, true, NULL);
+    }
+    ret = job_wait(job, &err);
+    job_get_info(job, &info);
+    if (ret == -ECANCELED && info.cancelled) {
+        error_free(err);
+        err = NULL;
+        ret = 0;
+    }
+    job_dismiss(job, NULL);
+    pc_told(t, "compact", ret, err);
+}
+
 static void bitmap_op(struct powercut *t)
 {
     BlockDriverState *bs = blk_bs(t->h.blk);
@@ -294,7 +333,7 @@ void pc_whole_op(struct powercut *t)
         kinds &= ~(unsigned)WHOLE_CHECK;
     }
     do {
-        bit = 1u << sim_rng_below(&t->rng, 7);
+        bit = 1u << sim_rng_below(&t->rng, 8);
     } while (!(kinds & bit));
     switch (bit) {
     case WHOLE_SNAPSHOTS:
@@ -317,6 +356,9 @@ void pc_whole_op(struct powercut *t)
         break;
     case WHOLE_REOPEN:
         reopen_op(t);
+        break;
+    case WHOLE_COMPACT:
+        compact_op(t);
         break;
     default:
         check_op(t);
