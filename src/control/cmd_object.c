@@ -37,6 +37,18 @@ static json_t *properties_of(enum qmp_object_type type)
     int ret = list ? 0 : -ENOMEM;
 
     json_append(list, json_pack("{s:s, s:s}", "name", "type", "type", "string"), &ret);
+    if (type == QMP_OBJECT_TYPE_IOTHREAD) {
+        static const enum iothread_setting order[IOTHREAD_SETTINGS] = {
+            IOTHREAD_POOL_MIN,    IOTHREAD_AIO_MAX_BATCH, IOTHREAD_POOL_MAX,
+            IOTHREAD_POLL_MAX_NS, IOTHREAD_POLL_GROW,     IOTHREAD_POLL_SHRINK};
+
+        for (size_t i = 0; i < IOTHREAD_SETTINGS; i++) {
+            json_append(
+                list,
+                json_pack("{s:s, s:s}", "name", iothread_setting_names[order[i]], "type", "int"),
+                &ret);
+        }
+    }
     if (type == QMP_OBJECT_TYPE_THROTTLE_GROUP) {
         json_append(list, json_pack("{s:s, s:s}", "name", "limits", "type", "ThrottleLimits"),
                     &ret);
@@ -81,17 +93,42 @@ static int no_property(struct control_object *o, const char *property, Error **e
     return error_set(errp, ENOENT, "Property '%s.%s' not found", type_names[o->type], property);
 }
 
+/* IOTHREAD_SETTINGS: o has no setting of that name. */
+static enum iothread_setting find_setting(const struct control_object *o, const char *property)
+{
+    int i = o->thread ? 0 : IOTHREAD_SETTINGS;
+
+    while (i < IOTHREAD_SETTINGS && strcmp(iothread_setting_names[i], property) != 0) {
+        i++;
+    }
+    return (enum iothread_setting)i;
+}
+
+static int set_setting(struct control_object *o, enum iothread_setting which, const json_t *value,
+                       Error **errp)
+{
+    return json_is_integer(value)
+               ? iothread_set(o, which, json_integer_value(value), errp)
+               : error_set(errp, EINVAL, "Invalid parameter type for '%s', expected: integer",
+                           iothread_setting_names[which]);
+}
+
 int qmp_qom_get(struct qmp_call *call, const struct qmp_qom_get *args, json_t **ret_value,
                 Error **errp)
 {
     struct control_object *o = find_path(call, args->path, errp);
     struct throttle_config config = {.size = sizeof(config)};
+    enum iothread_setting which;
 
     if (!o) {
         return -ENODEV;
     }
     if (strcmp(args->property, "type") == 0) {
         return qmp_give(json_string(type_names[o->type]), ret_value, errp);
+    }
+    which = find_setting(o, args->property);
+    if (which != IOTHREAD_SETTINGS) {
+        return qmp_give(json_integer(o->settings[which]), ret_value, errp);
     }
     if (o->group) {
         throttle_group_get_config(o->group, &config);
@@ -114,10 +151,15 @@ int qmp_qom_set(struct qmp_call *call, const struct qmp_qom_set *args, Error **e
     struct control_object *o = find_path(call, args->path, errp);
     struct throttle_config config = {.size = sizeof(config)};
     struct qmp_throttle_limits limits;
+    enum iothread_setting which;
     int ret;
 
     if (!o) {
         return -ENODEV;
+    }
+    which = find_setting(o, args->property);
+    if (which != IOTHREAD_SETTINGS) {
+        return set_setting(o, which, args->value, errp);
     }
     if (!o->group || strcmp(args->property, "limits") != 0) {
         return no_property(o, args->property, errp);
@@ -168,9 +210,12 @@ int qmp_query_iothreads(struct qmp_call *call, json_t **ret_value, Error **errp)
     TAILQ_FOREACH (o, &call->control->objects, entry) {
         if (o->thread) {
             json_append(list,
-                        json_pack("{s:s, s:I, s:i, s:i, s:i, s:i}", "id", o->id, "thread-id",
-                                  (json_int_t)iothread_get_id(o->thread), "poll-max-ns", 0,
-                                  "poll-grow", 0, "poll-shrink", 0, "aio-max-batch", 0),
+                        json_pack("{s:s, s:I, s:I, s:I, s:I, s:I}", "id", o->id, "thread-id",
+                                  (json_int_t)iothread_get_id(o->thread), "poll-max-ns",
+                                  (json_int_t)o->settings[IOTHREAD_POLL_MAX_NS], "poll-grow",
+                                  (json_int_t)o->settings[IOTHREAD_POLL_GROW], "poll-shrink",
+                                  (json_int_t)o->settings[IOTHREAD_POLL_SHRINK], "aio-max-batch",
+                                  (json_int_t)o->settings[IOTHREAD_AIO_MAX_BATCH]),
                         &ret);
         }
     }

@@ -2,6 +2,8 @@
 /* Making and ending objects. */
 #include <errno.h>
 #include <fcntl.h>
+#include <inttypes.h>
+#include <limits.h>
 #include <stdlib.h>
 #include <string.h>
 
@@ -248,13 +250,93 @@ static int secret_init(struct control_object *o, const struct qmp_secret_propert
     return ret;
 }
 
+/* ---- iothreads ---- */
+
+#define POOL_MAX_DEFAULT 64
+#define WORKERS_MAX 256 /* of one context */
+
+const char *const iothread_setting_names[IOTHREAD_SETTINGS] = {
+    [IOTHREAD_POLL_MAX_NS] = "poll-max-ns",  [IOTHREAD_POLL_GROW] = "poll-grow",
+    [IOTHREAD_POLL_SHRINK] = "poll-shrink",  [IOTHREAD_AIO_MAX_BATCH] = "aio-max-batch",
+    [IOTHREAD_POOL_MIN] = "thread-pool-min", [IOTHREAD_POOL_MAX] = "thread-pool-max",
+};
+
+static int pool_check(const int64_t *settings, Error **errp)
+{
+    int64_t min = settings[IOTHREAD_POOL_MIN], max = settings[IOTHREAD_POOL_MAX];
+
+    return max == 0 || max > INT_MAX || min > max
+               ? error_set(errp, EINVAL, "bad thread-pool-min/thread-pool-max values")
+               : 0;
+}
+
+static int setting_check(enum iothread_setting which, int64_t value, Error **errp)
+{
+    return value < 0 ? error_set(errp, EINVAL, "%s value must be in range [0, %" PRId64 "]",
+                                 iothread_setting_names[which], INT64_MAX)
+                     : 0;
+}
+
+int iothread_set(struct control_object *o, enum iothread_setting which, int64_t value, Error **errp)
+{
+    int64_t next[IOTHREAD_SETTINGS];
+    int ret = setting_check(which, value, errp);
+
+    memcpy(next, o->settings, sizeof(next));
+    next[which] = value;
+    if (ret == 0 && (which == IOTHREAD_POOL_MIN || which == IOTHREAD_POOL_MAX)) {
+        ret = pool_check(next, errp);
+    }
+    if (ret == 0) {
+        o->settings[which] = value;
+    }
+    return ret;
+}
+
+static int thread_init(struct control_object *o, const struct qmp_iothread_properties *props,
+                       Error **errp)
+{
+    const struct {
+        bool has;
+        int64_t value;
+    } given[IOTHREAD_SETTINGS] = {
+        [IOTHREAD_POLL_MAX_NS] = {props->has_poll_max_ns, props->poll_max_ns},
+        [IOTHREAD_POLL_GROW] = {props->has_poll_grow, props->poll_grow},
+        [IOTHREAD_POLL_SHRINK] = {props->has_poll_shrink, props->poll_shrink},
+        [IOTHREAD_AIO_MAX_BATCH] = {props->has_aio_max_batch, props->aio_max_batch},
+        [IOTHREAD_POOL_MIN] = {props->has_thread_pool_min, props->thread_pool_min},
+        [IOTHREAD_POOL_MAX] = {props->has_thread_pool_max, props->thread_pool_max},
+    };
+    struct aio_context_options options = {.size = sizeof(options)};
+
+    o->settings[IOTHREAD_POOL_MAX] = POOL_MAX_DEFAULT;
+    for (int i = 0; i < IOTHREAD_SETTINGS; i++) {
+        if (given[i].has) {
+            if (setting_check(i, given[i].value, errp) < 0) {
+                return -EINVAL;
+            }
+            o->settings[i] = given[i].value;
+        }
+    }
+    if (pool_check(o->settings, errp) < 0) {
+        return -EINVAL;
+    }
+    options.worker_threads_max =
+        (unsigned)(o->settings[IOTHREAD_POOL_MAX] < WORKERS_MAX ? o->settings[IOTHREAD_POOL_MAX]
+                                                                : WORKERS_MAX);
+    if (!props->has_thread_pool_max) {
+        options.worker_threads_max = 0; /* the usual number, below that maximum */
+    }
+    o->thread = iothread_new(o->id, &options, errp);
+    return o->thread ? 0 : -EAGAIN;
+}
+
 static int object_init(struct control *c, struct control_object *o,
                        const struct qmp_object_options *args, Error **errp)
 {
     switch (o->type) {
     case QMP_OBJECT_TYPE_IOTHREAD:
-        o->thread = iothread_new(o->id, NULL, errp);
-        return o->thread ? 0 : -EAGAIN;
+        return thread_init(o, &args->u.iothread, errp);
     case QMP_OBJECT_TYPE_SECRET:
         return secret_init(o, &args->u.secret, errp);
     case QMP_OBJECT_TYPE_THROTTLE_GROUP:

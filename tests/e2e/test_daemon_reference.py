@@ -56,6 +56,8 @@ IMAGE = FILE + [
 SERVER = [cmd('nbd-server-start', addr=sock('n.sock'))]
 EXPORT = RAW + SERVER + [cmd('block-export-add', type='nbd', id='e', **{'node-name': 'n0'})]
 
+IOTHREAD = ('poll-max-ns', 'poll-grow', 'poll-shrink', 'aio-max-batch', 'thread-pool-min', 'thread-pool-max')
+
 SESSIONS = {
     'nothing': [cmd('query-block'), cmd('query-blockstats'), cmd('query-named-block-nodes'),
                 cmd('query-jobs'), cmd('query-block-jobs'), cmd('query-block-exports'),
@@ -120,6 +122,19 @@ SESSIONS = {
         cmd('qom-set', path='tg', property='limits', value={'iops-read': 5}),
         cmd('qom-list', path='/objects'), cmd('qom-list', path='/zz'), cmd('qom-list-types'),
         cmd('object-del', id='zz'), cmd('object-del', id='tg'), cmd('object-del', id='io0')],
+    'iothreads': [
+        cmd('object-add', **{'qom-type': 'iothread', 'poll-max-ns': 100, 'poll-grow': 3, 'aio-max-batch': 7}, id='io')] +
+        [cmd('qom-get', path='/objects/io', property=name) for name in IOTHREAD + ('type', 'zz')] +
+        [cmd('qom-set', path='/objects/io', property=name, value=value)
+         for name in IOTHREAD for value in (7, -1, '5', 1.5, None)] +
+        [cmd('qom-get', path='/objects/io', property=name) for name in IOTHREAD] +
+        [cmd('qom-set', path='/objects/io', property='poll-max-ns', value=2**63 - 1),
+         cmd('qom-get', path='/objects/io', property='poll-max-ns'),
+         cmd('qom-set', path='/objects/io', property='thread-pool-max', value=64),
+         cmd('qom-set', path='/objects/io', property='thread-pool-max', value=0)] +
+        [cmd('object-add', **{'qom-type': 'iothread', name: value}, id='x-' + name)
+         for name in IOTHREAD for value in (-1, 2**40)] +
+        [cmd('qom-list', path='/objects/io'), cmd('qom-list-properties', typename='iothread')],
     'bitmaps': NODE + [
         cmd('block-dirty-bitmap-add', node='n0', name='a'), cmd('block-dirty-bitmap-add', node='n0', name='a'),
         cmd('block-dirty-bitmap-add', node='n0', name='b', granularity=3),
