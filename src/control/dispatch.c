@@ -165,7 +165,7 @@ void monitors_schedule(struct monitors *all)
 static void dispatch_cb(void *opaque)
 {
     struct monitors *all = opaque;
-    struct monitor *mon = all->running ? NULL : next_to_run(all);
+    struct monitor *mon = all->running || all->ended ? NULL : next_to_run(all);
     struct qmp_request *req;
 
     if (mon == NULL) {
@@ -218,6 +218,19 @@ struct monitors *monitors_new(AioContext *ctx, struct control *control, QmpFindF
         return NULL;
     }
     return all;
+}
+
+void monitors_end_commands(struct monitors *all)
+{
+    struct monitor *mon;
+    struct monitor *next;
+
+    assert(!all->running);
+    all->ended = true;
+    for (mon = TAILQ_FIRST(&all->sessions); mon != NULL; mon = next) {
+        next = TAILQ_NEXT(mon, link); /* what cannot be watched any more leaves the list */
+        monitor_watch(mon);
+    }
 }
 
 void monitors_free(struct monitors *all)

@@ -77,7 +77,8 @@ static unsigned in_flight(const struct monitor *mon)
 /* Whether another request may be taken. */
 static bool has_room(const struct monitor *mon)
 {
-    return in_flight(mon) < (mon->oob ? MONITOR_REQUESTS_MAX : 1) && !monitor_is_full(mon);
+    return in_flight(mon) < (mon->oob ? MONITOR_REQUESTS_MAX : 1) && !monitor_is_full(mon) &&
+           !mon->all->ended;
 }
 
 static bool wants_input(const struct monitor *mon)

@@ -52,6 +52,10 @@ struct monitors *monitors_new(AioContext *ctx, struct control *control, QmpFindF
  * events any more. NULL allowed. */
 void monitors_free(struct monitors *all);
 
+/* No further command is read or run, those that wait included: what they work on is about to end.
+ * Events and replies are still sent. Not from within a command. */
+void monitors_end_commands(struct monitors *all);
+
 /* Tell every session that has negotiated; data (owned; NULL: none) has the members of "data". [any]
  */
 void monitors_event(struct monitors *all, const char *name, json_t *data);

@@ -92,6 +92,7 @@ struct monitors {
     struct monitor_list dying;
     QEMUBH *dispatch_bh; /* owned */
     bool running;        /* a command in band */
+    bool ended;          /* no further command is read or run */
 
     uint64_t events_lost_told;
 

@@ -5,6 +5,7 @@
 
 #include "control/control.h"
 #include "control/metrics.h"
+#include "control/monitor.h"
 #include "control/object.h"
 #include "control/qmp_type.h"
 #include "control/service.h"
@@ -202,6 +203,9 @@ int service_end(struct service *s)
 {
     int ret;
 
+    if (s->monitors) {
+        monitors_end_commands(s->monitors);
+    }
     metrics_server_free(s->metrics);
     s->metrics = NULL;
     ret = control_free(s->control);
