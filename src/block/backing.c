@@ -387,7 +387,7 @@ static int chain_step(BlockDriverState *bs, struct backing_wanted *w, BlockDrive
     if (node == NULL) {
         node = wanted_open(bs, w, errp);
         if (node == NULL) {
-            error_prepend(errp, "Could not open the backing file of '%s': ", bdrv_get_filename(bs));
+            error_prepend(errp, "Could not open backing file: ");
             return -EINVAL;
         }
         *ret_next = node;

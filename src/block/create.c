@@ -126,7 +126,7 @@ static int create(Platter *pl, const char *filename, BlockOptions *options, Erro
         return error_set(errp, ENOTSUP, "Could not create '%s': driver '%s' cannot create images",
                          filename, drv->format_name);
     }
-    rc = bdrv_refuse_unknown_keys(drv, "Creating", drv->create_keys, options, errp);
+    rc = bdrv_refuse_unknown_keys(drv->create_keys, options, errp);
     if (rc < 0) {
         return rc;
     }

@@ -97,7 +97,8 @@ uint64_t bdrv_get_wr_highest_offset(BlockDriverState *bs)
 int64_t bdrv_get_allocated_file_size(BlockDriverState *bs)
 {
     while (bs->drv != NULL && bs->drv->get_allocated_file_size == NULL) {
-        if (bs->file == NULL) {
+        /* As the reference: what is below blkdebug, its 'image', is not looked at. */
+        if (bs->file == NULL || strcmp(bs->file->name, "file") != 0) {
             return -ENOTSUP;
         }
         bs = bs->file->bs;

@@ -201,9 +201,9 @@ void hint_offer(struct hint *hint, const char *word);
 /* Refuse what is left of a node's options: 0, or -EINVAL naming the first key and a near one. */
 int bdrv_refuse_options(const BlockDriver *drv, const BlockOptions *options, Error **errp);
 /* Refuse a key that is not among keys (NULL: nothing is known of them), before anything is touched:
- * 0 or -EINVAL. doing: "Creating". */
-int bdrv_refuse_unknown_keys(const BlockDriver *drv, const char *doing, const struct opts_key *keys,
-                             const BlockOptions *options, Error **errp);
+ * 0 or -EINVAL. */
+int bdrv_refuse_unknown_keys(const struct opts_key *keys, const BlockOptions *options,
+                             Error **errp);
 
 /* ---- protocol.c: which driver a name asks for ---- */
 

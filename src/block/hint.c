@@ -81,15 +81,18 @@ static void list_keys(char *list, size_t bytes, const struct opts_key *keys)
 
 int bdrv_refuse_options(const BlockDriver *drv, const BlockOptions *options, Error **errp)
 {
-    const char *key = block_options_next_key(options, NULL);
+    const char *key = block_options_first_key(options);
     char list[LIST_BYTES];
     struct hint hint;
 
     if (key == NULL) {
         return 0;
     }
-    error_set(errp, EINVAL, "Driver '%s' does not know the option '%.*s'", drv->format_name,
-              BDRV_NODE_NAME_BYTES_MAX, key);
+    error_set(errp, EINVAL,
+              drv->caps & BDRV_CAP_PROTOCOL
+                  ? "Block protocol '%s' doesn't support the option '%.*s'"
+                  : "Block format '%s' does not support the option '%.*s'",
+              drv->format_name, BDRV_NODE_NAME_BYTES_MAX, key);
     hint = hint_begin(key);
     offer_keys(&hint, opts_node_common_keys);
     offer_keys(&hint, drv->option_keys);
@@ -110,8 +113,7 @@ static bool keys_have(const struct opts_key *keys, const char *key)
     return keys->key != NULL;
 }
 
-int bdrv_refuse_unknown_keys(const BlockDriver *drv, const char *doing, const struct opts_key *keys,
-                             const BlockOptions *options, Error **errp)
+int bdrv_refuse_unknown_keys(const struct opts_key *keys, const BlockOptions *options, Error **errp)
 {
     const char *key = NULL;
     struct hint hint;
@@ -125,8 +127,7 @@ int bdrv_refuse_unknown_keys(const BlockDriver *drv, const char *doing, const st
     if (key == NULL) {
         return 0;
     }
-    error_set(errp, EINVAL, "%s with driver '%s' does not know the option '%.*s'", doing,
-              drv->format_name, BDRV_NODE_NAME_BYTES_MAX, key);
+    error_set(errp, EINVAL, "Invalid parameter '%.*s'", BDRV_NODE_NAME_BYTES_MAX, key);
     hint = hint_begin(key);
     offer_keys(&hint, keys);
     if (hint.best != NULL) {

@@ -274,7 +274,7 @@ static int amend(BlockDriverState *bs, const struct amend_args *args, Error **er
     if (node == NULL) {
         return ret;
     }
-    ret = bdrv_refuse_unknown_keys(node->drv, "Amending", node->drv->image->amend_keys,
+    ret = bdrv_refuse_unknown_keys(node->drv->image->amend_keys,
                                    args->options, errp);
     if (ret == 0) {
         ret = image_run(bs, &op_amend, &a, errp);
@@ -337,9 +337,10 @@ static int measure(Platter *pl, const BlockDriver *drv, BlockOptions *options,
     int ret;
 
     if (drv->image == NULL || drv->image->measure == NULL) {
-        return error_set(errp, ENOTSUP, "Driver '%s' does not support measuring", drv->format_name);
+        return error_set(errp, ENOTSUP, "Format driver '%s' does not support image creation",
+                         drv->format_name);
     }
-    ret = bdrv_refuse_unknown_keys(drv, "Creating", drv->create_keys, options, errp);
+    ret = bdrv_refuse_unknown_keys(drv->create_keys, options, errp);
     if (ret < 0) {
         return ret;
     }
@@ -390,7 +391,7 @@ static int stream_head(const BlockDriver *drv, BlockOptions *options,
         return error_set(errp, ENOTSUP, "Driver '%s' cannot write an image as a stream",
                          drv->format_name);
     }
-    ret = bdrv_refuse_unknown_keys(drv, "Creating", drv->create_keys, options, errp);
+    ret = bdrv_refuse_unknown_keys(drv->create_keys, options, errp);
     if (ret == 0) {
         ret = drv->image->stream_head(options, layout, ret_unit_bytes, errp);
     }

@@ -117,7 +117,7 @@ static int choose_driver(struct open_request *req, const char *named, const Bloc
     } else if ((filename = block_options_get_str(req->options, "filename")) != NULL) {
         *ret_drv = bdrv_find_path(filename, errp); /* O1 */
     } else {
-        error_set(errp, EINVAL, "Neither a driver nor a file name is given for a node");
+        error_set(errp, EINVAL, "Must specify either driver or file");
         error_set_hint(errp, "Give 'driver' or 'filename'");
     }
     return *ret_drv == NULL ? -EINVAL : 0;
@@ -133,7 +133,7 @@ static int guess_format(struct open_request *req, BlockDriverState *bs,
 
     if (req->filename == NULL && !block_options_has(req->options, "file") &&
         !block_options_has_prefix(req->options, "file.")) {
-        error_set(errp, EINVAL, "Neither a driver nor a file is given");
+        error_set(errp, EINVAL, "Must specify either driver or file");
         error_set_hint(errp, "Give a file name, 'driver' or 'file.filename'");
         return -EINVAL;
     }

@@ -172,7 +172,7 @@ BdrvEdge *bdrv_open_child_within(BlockDriverState *bs, const char *filename, Blo
     if (!child_is_given(bs, filename, &from, role)) {
         block_options_del(options, name);
         if (!allow_none) {
-            error_set(errp, EINVAL, "Driver '%s' needs a node as '%s'", bs->drv->format_name, name);
+            error_set(errp, EINVAL, "A block device must be specified for \"%s\"", name);
             error_set_hint(errp, "Give '%s.filename', '%s.driver' or the name of a node as '%s'",
                            name, name, name);
         }

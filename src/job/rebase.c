@@ -272,6 +272,12 @@ static int rebase_prepare(Job *job, Error **errp)
         return ret;
     }
     ret = bdrv_change_backing_file(blk_bs(r->overlay), r->backing_file, r->backing_format, &err);
+    if (ret == -ENOTSUP) {
+        error_free(err);
+        return error_set(errp, ENOTSUP,
+                         "Could not change the backing file to '%s': Operation not supported",
+                         r->backing_file != NULL ? r->backing_file : "");
+    }
     if (ret < 0) {
         error_prepend(&err, "Could not change the backing file to '%s': ",
                       r->backing_file != NULL ? r->backing_file : "");

@@ -379,14 +379,45 @@ static bool value_fits(const struct cli_args *args, int rc, uint64_t value, uint
     return true;
 }
 
-bool cli_size_value(const struct cli_args *args, uint64_t min, uint64_t max, uint64_t *ret)
+bool cli_parse_size(struct cli *cli, const char *text, const char *what, const char *native_what,
+                    uint64_t max, uint64_t *ret)
 {
     Error *err = NULL;
-    char shown[64];
-    uint64_t value = 0;
-    int rc = size_parse(args->value, 'b', option_shown(args, shown, sizeof(shown)), &value, &err);
+    int rc =
+        size_parse(cli_stands_in(cli) ? size_skip_sign(text) : text, 'b', native_what, ret, &err);
 
-    if (!value_fits(args, rc, value, min, max, err)) {
+    if (rc == 0 && (*ret <= max || !cli_stands_in(cli))) {
+        return true;
+    }
+    if (!cli_stands_in(cli)) {
+        cli_report(cli, err);
+        return false;
+    }
+    error_free(err);
+    cli->usage_told = true;
+    if (rc == 0 || rc == -ERANGE) {
+        cli_error(cli, "Invalid %s specified. Must be between 0 and %llu.", what,
+                  (unsigned long long)max);
+    } else {
+        cli_error(cli, "Invalid %s specified. You may use k, M, G, T, P or E suffixes for", what);
+        cli_error(cli, "kilobytes, megabytes, gigabytes, terabytes, petabytes and exabytes.");
+    }
+    return false;
+}
+
+bool cli_size_value(const struct cli_args *args, uint64_t min, uint64_t max, uint64_t *ret)
+{
+    char shown[64], what[64];
+    uint64_t value = 0;
+
+    option_shown(args, shown, sizeof(shown));
+    snprintf(what, sizeof(what), "%s", args->option->name ? args->option->name : shown);
+    for (char *p = what; *p; p++) {
+        *p = *p == '-' ? ' ' : *p;
+    }
+    if (!cli_parse_size(args->cli, args->value, strcmp(what, "step size") == 0 ? "step_size" : what,
+                        shown, max, &value) ||
+        !value_fits(args, 0, value, min, max, NULL)) {
         return false;
     }
     *ret = value;

@@ -119,6 +119,10 @@ void cli_put_line(FILE *to, const char *fmt, ...) __attribute__((format(printf, 
 int cli_report(struct cli *cli, Error *err);
 
 /* Value of the current option as a size or number; false after printing why not. */
+/* The size that text says, up to max; "image size" and "size" are what it is called by a stand-in
+ * and natively. False after printing: end with CLI_EXIT_USAGE. */
+bool cli_parse_size(struct cli *cli, const char *text, const char *what, const char *native_what,
+                    uint64_t max, uint64_t *ret);
 bool cli_size_value(const struct cli_args *args, uint64_t min, uint64_t max, uint64_t *ret);
 bool cli_number_value(const struct cli_args *args, uint64_t min, uint64_t max, uint64_t *ret);
 

@@ -65,6 +65,7 @@ bool disk_take_option(struct disk_args *args, int id, const struct cli_args *a)
         return true;
     case DISK_OPTION_CACHE:
         args->cache = a->value;
+        args->cache_of_source = a->option->letter == 'T';
         return true;
     case DISK_OPTION_FORCE_SHARE:
         args->force_share = true;
@@ -209,8 +210,8 @@ bool disk_args_check(struct cli *cli, const struct disk_args *args)
     static const char *const discard[] = {"ignore", "off", "unmap", "on", NULL};
 
     if (!find_cache_mode(args->cache)) {
-        unknown_word(cli, "cache", args->cache,
-                     "none, writeback, writethrough, directsync and unsafe");
+        unknown_word(cli, args->cache_of_source && cli_stands_in(cli) ? "source cache" : "cache",
+                     args->cache, "none, writeback, writethrough, directsync and unsafe");
         return false;
     }
     if (args->aio && !is_one_of(args->aio, aio)) {
@@ -289,7 +290,8 @@ static BlockOptions *disk_options(const struct disk_args *args, Error **errp)
     } else if (args->file[0] == '{' || strncmp(args->file, "json:", 5) == 0) {
         options = block_options_parse_json(args->file, errp);
     } else {
-        options = block_options_parse(args->file, NULL, errp);
+        /* a word alone is the name of a node: there is none, and that is told */
+        options = block_options_parse(args->file, "file", errp);
     }
     if (!options) {
         if (!args->image_opts || args->options) {
@@ -368,7 +370,9 @@ int disk_set_perm(BlockBackend *blk, const struct disk_args *args, Error **errp)
 {
     uint64_t perm = BDRV_PERM_CONSISTENT_READ | (args->writable ? BDRV_PERM_WRITE : 0);
     uint64_t shared = BDRV_PERM_ALL;
-
+    if (args->steady && !args->force_share) {
+        shared &= ~(uint64_t)(BDRV_PERM_WRITE | BDRV_PERM_RESIZE);
+    }
     if (args->exclusive) {
         shared &= ~(uint64_t)BDRV_PERM_RESIZE;
         shared &= args->writable ? ~(uint64_t)BDRV_PERM_WRITE : BDRV_PERM_ALL;
@@ -438,8 +442,9 @@ static void report_open(struct cli *cli, const struct disk_args *args, bool open
     if (spelling->open_unnamed && (args->image_opts || !args->file)) {
         error_prepend(&err, "%s: ", spelling->open_unnamed);
     } else if (spelling->open_failed) {
-        error_prepend(&err, "%s%s%s%s: ", spelling->open_failed, spelling->open_quote, args->file,
-                      spelling->open_quote);
+        error_prepend(&err,
+                      "%s%s%s%s: ", args->open_failed ? args->open_failed : spelling->open_failed,
+                      spelling->open_quote, args->file, spelling->open_quote);
     }
     cli_report(cli, err);
 }

@@ -15,7 +15,10 @@ struct disk_args {
     const char *id;            /* name of the backend; NULL: "disk" */
     const char *format;        /* NULL: guessed, where disk_guess.c allows it */
     const char *format_switch; /* what tells it, for an error; NULL: "-f " */
-    const char *cache;    /* none, writeback, writethrough, directsync, unsafe; NULL: writeback */
+    const char *cache; /* none, writeback, writethrough, directsync, unsafe; NULL: writeback */
+    const char
+        *open_failed;     /* as that of struct cli_spelling, for this disk; NULL: no difference */
+    bool cache_of_source; /* it was given as -T */
     const char *aio;      /* threads, native, io_uring; NULL: the best there is */
     const char *discard;  /* ignore, unmap; NULL: ignore */
     const char *snapshot; /* show this one: ID_OR_NAME or snapshot.id=ID,snapshot.name=NAME */
@@ -27,6 +30,7 @@ struct disk_args {
     bool copy_on_read; /* what is read from backing files is written into the disk */
     bool force_share;
     bool look_only;  /* no guest data is read */
+    bool steady;     /* nobody may change it meanwhile, unless force_share */
     bool exclusive;  /* nobody else may write meanwhile, in this or another process */
     bool no_backing; /* what this layer itself holds is looked at, its backing file is not */
     bool check;      /* damage does not stop the open where it can be */

@@ -9,6 +9,7 @@
 #include <unistd.h>
 
 #include "os/os.h"
+#include "util/error.h"
 
 /* End as if the signal had never been held back. */
 static void die(int number)
@@ -109,7 +110,12 @@ int job_run_to_end(struct job_run *run, Job *job, Error **errp)
 
 int job_run_wait(struct job_run *run, Job *job, Error *err)
 {
-    return job_run_to_end(run, job, &err) < 0 ? cli_report(run->cli, err) : CLI_EXIT_OK;
+    int ret = job_run_to_end(run, job, &err);
+
+    if (ret < 0 && run->told_of) {
+        error_prepend(&err, "%s: ", run->told_of);
+    }
+    return ret < 0 ? cli_report(run->cli, err) : CLI_EXIT_OK;
 }
 
 void job_run_end(struct job_run *run, int code)

@@ -1,10 +1,14 @@
 /* SPDX-License-Identifier: MIT */
 /* Lists of a format's own options. */
+#include <errno.h>
 #include <stdlib.h>
 #include <string.h>
 
 #include "schema/opts.h"
 #include "tools/option_list.h"
+#include "util/error.h"
+#include "util/options.h"
+#include "util/text.h"
 
 #define OPTION_LIST_KEYS_MAX 64
 
@@ -33,6 +37,30 @@ static bool take_help(char *text)
     return help;
 }
 
+/* A word without a value is one that is on. 0 or -ENOMEM. */
+static int add_on(char **text)
+{
+    struct text t = {0};
+    const char *word = *text;
+
+    while (*word != '\0') {
+        const char *end = word;
+        bool valued = false;
+
+        while (*end != '\0' && (*end != ',' || end[1] == ',')) { /* two are one, in a value */
+            valued |= *end == '=';
+            end += *end == ',' ? 2 : 1;
+        }
+        text_put(&t, word, (size_t)(end - word));
+        text_puts(&t, valued ? "" : "=on");
+        text_puts(&t, *end == ',' ? "," : "");
+        word = end + (*end == ',');
+    }
+    free(*text);
+    *text = text_end(&t);
+    return *text ? 0 : -ENOMEM;
+}
+
 int option_list_add(struct cli *cli, struct option_list *list, const char *text)
 {
     char *copy = strdup(text);
@@ -46,7 +74,9 @@ int option_list_add(struct cli *cli, struct option_list *list, const char *text)
     if (take_help(copy)) {
         list->help = true;
     }
-    if (*copy != '\0' || *text == '\0') {
+    if (cli_stands_in(cli) && add_on(&copy) < 0) {
+        code = cli_error(cli, "out of memory");
+    } else if (*copy != '\0' || *text == '\0') {
         more = block_options_parse(copy, NULL, &err);
         if (!more) {
             cli_report(cli, err);
@@ -134,4 +164,41 @@ bool option_list_has_key(const struct opts_key *keys, const char *key)
         }
     }
     return false;
+}
+
+/* The value, taken as its type has it. 0 or -errno. */
+static int value_check(const struct opts_key *k, BlockOptions *copy, Error **errp)
+{
+    uint64_t number;
+    bool flag;
+
+    if (strcmp(k->type, "size") == 0) {
+        return block_options_take_size(copy, k->key, 0, INT64_MAX, &number, errp);
+    }
+    if (strcmp(k->type, "num") == 0) {
+        return block_options_take_uint(copy, k->key, 0, UINT64_MAX, &number, errp);
+    }
+    if (strncmp(k->type, "bool", 4) == 0) {
+        return block_options_take_bool(copy, k->key, &flag, errp);
+    }
+    return 0;
+}
+
+int option_list_check(const struct opts_key *keys, const BlockOptions *options, Error **errp)
+{
+    BlockOptions *copy = block_options_copy(options);
+    const char *key = NULL;
+    int ret = copy ? 0 : error_set(errp, ENOMEM, "out of memory");
+
+    while (keys && ret >= 0 && (key = block_options_next_key(options, key)) != NULL) {
+        const struct opts_key *k = keys;
+
+        while (k->key && strcmp(k->key, key) != 0) {
+            k++;
+        }
+        ret = k->key ? value_check(k, copy, errp)
+                     : error_set(errp, EINVAL, "Invalid parameter '%.255s'", key);
+    }
+    block_options_free(copy);
+    return ret < 0 ? ret : 0;
 }

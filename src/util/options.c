@@ -177,7 +177,7 @@ const char *block_options_next_key(const BlockOptions *opts, const char *prev)
     return at ? json_object_iter_key(at) : NULL;
 }
 
-int block_options_refuse_rest(const BlockOptions *opts, const char *of, Error **errp)
+const char *block_options_first_key(const BlockOptions *opts)
 {
     const char *key = block_options_next_key(opts, NULL);
     const char *next = key;
@@ -185,6 +185,13 @@ int block_options_refuse_rest(const BlockOptions *opts, const char *of, Error **
     while (next && (next = block_options_next_key(opts, next)) != NULL) {
         key = json_key_before(next, key) ? next : key;
     }
+    return key;
+}
+
+int block_options_refuse_rest(const BlockOptions *opts, const char *of, Error **errp)
+{
+    const char *key = block_options_first_key(opts);
+
     return key ? error_set(errp, EINVAL, "%s does not know the option '%.64s'", of, key) : 0;
 }
 

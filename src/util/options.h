@@ -27,6 +27,9 @@ size_t block_options_count(const BlockOptions *opts);
 /* Keys in the order they were set: prev NULL gives the first, NULL ends. Borrowed until the key
  * goes; to remove while walking, fetch the next key first. */
 const char *block_options_next_key(const BlockOptions *opts, const char *prev);
+/* The key that JSON would have first, NULL: none. Of several faults the reference tells that one.
+ */
+const char *block_options_first_key(const BlockOptions *opts);
 /* 0, or -EINVAL naming the key that is left and would be printed first, for a parser that has taken
  * all it knows. of: what the options are for, "driver 'raw'". */
 int block_options_refuse_rest(const BlockOptions *opts, const char *of, Error **errp);

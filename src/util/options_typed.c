@@ -69,8 +69,9 @@ int block_options_take_bool(BlockOptions *opts, const char *key, bool *ret, Erro
             return taken(opts, key);
         }
     }
-    return error_set(errp, EINVAL, "option '%.64s': '%.64s' is not on or off", key,
-                     json_string_value(value));
+    error_set(errp, EINVAL, "Parameter '%.64s' expects 'on' or 'off'", key);
+    error_set_hint(errp, "'%.64s' is neither", json_string_value(value));
+    return -EINVAL;
 }
 
 int block_options_take_int(BlockOptions *opts, const char *key, int64_t min, int64_t max,
@@ -130,9 +131,15 @@ static int take_unsigned(BlockOptions *opts, const char *key, bool size, uint64_
     } else if (!json_is_string(value)) {
         return wrong_type(key, size ? "a size" : "a whole number", errp);
     } else if (size) {
-        rc = size_parse(json_string_value(value), 'b', what, &number, errp);
+        rc = size_of_parameter(json_string_value(value), key, &number, errp);
     } else {
-        rc = number_parse(json_string_value(value), what, 0, UINT64_MAX, &number, errp);
+        rc = number_parse(json_string_value(value), what, 0, UINT64_MAX, &number, NULL);
+        if (rc == -EINVAL) {
+            error_set(errp, EINVAL, "Parameter '%.64s' expects a number", key);
+            error_set_hint(errp, "'%.64s' is none", json_string_value(value));
+        } else if (rc < 0) {
+            (void)number_parse(json_string_value(value), what, 0, UINT64_MAX, &number, errp);
+        }
     }
     if (rc < 0) {
         return rc;
@@ -181,7 +188,8 @@ int block_options_take_enum(BlockOptions *opts, const char *key,
                                      n->name);
         }
     }
-    error_set(errp, EINVAL, "option '%.64s' cannot be '%.64s'", key, json_string_value(value));
+    error_set(errp, EINVAL, "Parameter '%.64s' does not accept value '%.64s'", key,
+              json_string_value(value));
     error_set_hint(errp, "It can be: %s", known);
     return -EINVAL;
 }

@@ -153,6 +153,9 @@ static int size_parse_raw(const char *text, char default_suffix, uint64_t *ret_b
     return 0;
 }
 
+const char size_suffixes[] = "Optional suffix k, M, G, T, P or E means kilo-, mega-, giga-, tera-, "
+                             "peta-\nand exabytes, respectively.";
+
 int size_parse(const char *text, char default_suffix, const char *what, uint64_t *ret_bytes,
                Error **errp)
 {
@@ -165,6 +168,26 @@ int size_parse(const char *text, char default_suffix, const char *what, uint64_t
         error_set(errp, EINVAL, "%s '%.*s' is not a size", what, SHOWN_MAX, text);
         error_set_hint(errp, "Write a number and perhaps a suffix of %s, like 512, 64k or 10G",
                        "b, k, M, G, T, P, E");
+    }
+    return ret;
+}
+
+const char *size_skip_sign(const char *text)
+{
+    text += strspn(text, " \t\n\v\f\r");
+    return text + (*text == '+');
+}
+
+int size_of_parameter(const char *text, const char *name, uint64_t *ret_bytes, Error **errp)
+{
+    int ret = size_parse_raw(size_skip_sign(text), 'b', ret_bytes);
+
+    if (ret == -ERANGE) {
+        error_set(errp, ERANGE, "Value '%.*s' is out of range for parameter '%.64s'", SHOWN_MAX,
+                  text, name);
+    } else if (ret < 0) {
+        error_set(errp, EINVAL, "Parameter '%.64s' expects a non-negative number below 2^64", name);
+        error_set_hint(errp, "'%.*s' is none\n%s", SHOWN_MAX, text, size_suffixes);
     }
     return ret;
 }

@@ -46,7 +46,7 @@ static void file_refusals(void **state)
     refused(pl, text("driver=file,filename=%s/plain,aio=native", dir), EINVAL, "cache.direct=on");
     refused(pl, text("driver=file,filename=%s/plain,aio=magic", dir), EINVAL, "magic");
     refused(pl, text("driver=file,filename=%s/plain,locking=maybe", dir), EINVAL, "maybe");
-    refused(pl, "driver=file", EINVAL, "filename");
+    refused(pl, "driver=file", EINVAL, "file name");
     refused(pl, "driver=file,filename=", 0, "");
     platter_free(pl);
 }

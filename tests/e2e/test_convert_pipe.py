@@ -161,7 +161,7 @@ def test_other_formats_from_file_on_standard_input(sources, tmp_path):
 
 @pytest.mark.parametrize('line,said', [
     (['-f', 'nosuch', '-O', 'raw', '-', 'out'], "Unknown driver 'nosuch'"),
-    (['-f', 'qcow2', '-O', 'raw', '-', 'out'], 'Could not read the qcow2 header'),
+    (['-f', 'qcow2', '-O', 'raw', '-', 'out'], 'Could not read qcow2 header'),
     (['-O', 'raw', '-', 'out'], 'a pipe needs a format'),
     (['-f', 'raw', '-', '-'], 'one of SOURCE and TARGET is no pipe'),
     (['-f', 'raw', '-', '-', 'out'], 'a pipe is the only SOURCE'),

@@ -69,10 +69,26 @@ static int print_help(struct cli *cli, const char *format)
     return CLI_EXIT_OK;
 }
 
+/* Whether all options are the format's own, if only when an image is made. */
+static bool is_of_creation(const char *format, const BlockOptions *options)
+{
+    const BlockDriver *file = bdrv_find_driver("file");
+    const char *key = NULL;
+
+    while ((key = block_options_next_key(options, key)) != NULL) {
+        if (file && strcmp(key, "size") != 0 && strcmp(key, "preallocation") != 0 &&
+            option_list_has_key(file->create_keys, key)) {
+            return false;
+        }
+    }
+    return option_list_check(bdrv_find_driver(format)->create_keys, options, NULL) == 0;
+}
+
 static int check_keys(struct cli *cli, const char *format, const BlockOptions *options)
 {
     const struct opts_key *keys = amend_keys(cli, format);
     const char *key = NULL;
+    Error *err = NULL;
 
     if (!keys) {
         return CLI_EXIT_FAILED;
@@ -80,13 +96,13 @@ static int check_keys(struct cli *cli, const char *format, const BlockOptions *o
     while ((key = block_options_next_key(options, key)) != NULL) {
         if (!option_list_has_key(keys, key)) {
             cli_error(cli, "Invalid parameter '%s'", key);
-            if (option_list_has_key(bdrv_find_driver(format)->create_keys, key)) {
+            if (is_of_creation(format, options)) {
                 fputs("This option is only supported for image creation\n", cli->err);
             }
             return CLI_EXIT_FAILED;
         }
     }
-    return CLI_EXIT_OK;
+    return option_list_check(keys, options, &err) < 0 ? cli_report(cli, err) : CLI_EXIT_OK;
 }
 
 static int amend_run(struct cli *cli, BlockBackend *blk, void *opaque)
@@ -134,6 +150,9 @@ static int amend_take(void *opaque, int id, const struct cli_args *a)
         args->quiet = true;
         return CLI_EXIT_OK;
     default:
+        if (id == CLI_OPERAND && args->disk.file && cli_stands_in(a->cli)) {
+            return cli_misfit(a->cli, "Expecting one image file name");
+        }
         return disk_take_option(&args->disk, id, a) || disk_take_file(&args->disk, a)
                    ? CLI_EXIT_OK
                    : CLI_EXIT_USAGE;
@@ -149,6 +168,9 @@ static int amend_start(struct cli *cli, struct amend_args *args)
     }
     if (!args->list.help && !args->list.options) {
         return cli_usage_error(cli, "Must specify options (-o)");
+    }
+    if (!args->disk.file && cli_stands_in(cli)) {
+        return cli_misfit(cli, "Expecting one image file name");
     }
     if (!args->disk.file) {
         return disk_no_file(cli);

@@ -49,7 +49,6 @@ struct bitmap_args {
     struct disk_args disk;
     struct disk_args source; /* file NULL: the disk itself */
     const char *name;
-    bool has_granularity;
     uint64_t granularity_bytes; /* 0: the usual */
     struct bitmap_action actions[ACTIONS_MAX];
     size_t count;
@@ -192,7 +191,6 @@ static bool bitmap_take(struct bitmap_args *args, int id, const struct cli_args 
     case BITMAP_REMOVE:
         return take_action(args, id, a);
     case BITMAP_GRANULARITY:
-        args->has_granularity = true;
         return cli_size_value(a, 0, INT64_MAX, &args->granularity_bytes);
     case BITMAP_SOURCE_FILE:
         args->source.file = a->value;
@@ -221,7 +219,7 @@ static const char *bitmap_misfit(const struct bitmap_args *args)
     if (args->count == 0) {
         return "Need at least one of --add, --remove, --clear, --enable, --disable, or --merge";
     }
-    if (args->has_granularity && !has_action(args, BITMAP_ADD)) {
+    if (args->granularity_bytes > 0 && !has_action(args, BITMAP_ADD)) {
         return "granularity only supported with --add";
     }
     if (args->source.file && !has_action(args, BITMAP_MERGE)) {

@@ -203,6 +203,9 @@ static int check_run(struct cli *cli, BlockBackend *blk, void *opaque)
         cli_report(cli, err);
         return CHECK_EXIT_FAILED;
     }
+    if (args->quiet && cli_stands_in(cli)) {
+        return check_code(&result);
+    }
     if (args->json) {
         if (print_json(cli, blk_bs(blk), args->disk.file, &result) != CLI_EXIT_OK) {
             return CHECK_EXIT_FAILED;

@@ -90,7 +90,7 @@ static int members_find(struct commit *c, BlockDriverState *bs)
     BlockDriverState *base = chain_below(bs);
     int code = CLI_EXIT_OK;
 
-    if (!base) {
+    if (!base && !c->args->base) {
         return cli_error(c->cli, "Image does not have a backing file");
     }
     if (c->args->base) {
@@ -274,13 +274,8 @@ static bool commit_take(struct commit_args *args, int id, const struct cli_args 
 
 static bool commit_rate(struct cli *cli, struct commit_args *args)
 {
-    Error *err = NULL;
-
-    if (args->rate && size_parse(args->rate, 'b', "rate limit", &args->bytes_per_s, &err) < 0) {
-        cli_report(cli, err);
-        return false;
-    }
-    return true;
+    return !args->rate || cli_parse_size(cli, args->rate, "rate limit", "rate limit", INT64_MAX,
+                                         &args->bytes_per_s);
 }
 
 static int commit_command(struct cli *cli, int argc, char **argv)

@@ -325,6 +325,10 @@ static bool compare_take(struct compare_args *args, int id, const struct cli_arg
             return id == DISK_OPTION_FORMAT || id == DISK_OPTION_OBJECT ||
                    disk_take_option(&args->disks[1], id, a);
         }
+        if (args->disks[1].file && cli_stands_in(a->cli)) {
+            cli_usage_error(a->cli, "Expecting two image file names");
+            return false;
+        }
         return disk_take_file(&args->disks[args->disks[0].file != NULL], a);
     }
 }
@@ -350,6 +354,7 @@ static int compare_command(struct cli *cli, int argc, char **argv)
         return COMPARE_EXIT_OPEN;
     }
     if (!disk_args_check(cli, &args.disks[0]) || !disk_args_check(cli, &args.disks[1])) {
+        cli->usage_told = false; /* 2 here, whoever is stood in for */
         return COMPARE_EXIT_OPEN;
     }
     return compare_run(cli, &args);

@@ -151,17 +151,11 @@ static int convert_files(struct cli *cli, struct convert_args *args)
 
 /* ---- arguments ---- */
 
-#define SUFFIXES_LINE_1 "You may use k, M, G, T, P or E suffixes for"
-#define SUFFIXES_LINE_2 "kilobytes, megabytes, gigabytes, terabytes, petabytes and exabytes."
-
 /* CLI_EXIT_*, after printing. */
 static int take_size(const struct cli_args *a, const char *what, uint64_t *ret)
 {
-    if (size_parse(a->value, 'b', what, ret, NULL) < 0) {
-        cli_error(a->cli, "Invalid %s specified. " SUFFIXES_LINE_1, what);
-        return cli_error(a->cli, SUFFIXES_LINE_2);
-    }
-    return CLI_EXIT_OK;
+    return cli_parse_size(a->cli, a->value, what, what, INT64_MAX, ret) ? CLI_EXIT_OK
+                                                                        : CLI_EXIT_USAGE;
 }
 
 static int take_sparse(struct convert_args *args, const struct cli_args *a)

@@ -23,6 +23,7 @@ static int source_open(struct convert_run *run, size_t i)
 
     snprintf(id, sizeof(id), "source%zu", i);
     args.id = id;
+    args.steady = true; /* which also keeps it from being its own target */
     args.file = run->args->files[i];
     s->blk = disk_open(run->cli, run->pl, &args);
     if (!s->blk) {
@@ -130,12 +131,10 @@ static int check_create_options(struct convert_run *run, const BlockDriver *drv)
 {
     const BlockOptions *options = run->args->list.options;
     const char *prealloc = block_options_get_str(options, "preallocation");
-    const char *key = NULL;
+    Error *err = NULL;
 
-    while ((key = block_options_next_key(options, key)) != NULL) {
-        if (drv->create_keys && !option_list_has_key(drv->create_keys, key)) {
-            return cli_error(run->cli, "Invalid parameter '%s'", key);
-        }
+    if (option_list_check(drv->create_keys, options, &err) < 0) {
+        return cli_report(run->cli, err);
     }
     if (run->args->engine.compressed && prealloc && strcmp(prealloc, "off") != 0) {
         return cli_error(run->cli, "Compression and preallocation not supported at the same time");

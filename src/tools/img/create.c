@@ -6,6 +6,7 @@
 #include <string.h>
 
 #include "block/driver.h"
+#include "control/image_info.h"
 #include "schema/opts.h"
 #include "tools/commands.h"
 #include "tools/disk.h"
@@ -42,6 +43,7 @@ struct create_args {
     const char *format;
     const char *file;
     const char *size;
+    uint64_t size_bytes;
     const char *backing;        /* borrowed; NULL: none */
     const char *backing_format; /* borrowed; NULL: not given */
     struct option_list list;
@@ -95,7 +97,7 @@ static int settle_backing(struct cli *cli, struct create_args *args)
         if (!both[i].given) {
             continue;
         }
-        if (block_options_has(args->list.options, both[i].key)) {
+        if (block_options_has(args->list.options, both[i].key) && !cli_stands_in(cli)) {
             return cli_usage_error(cli, "the backing file is given twice: '%s' and %s=...",
                                    both[i].given, both[i].key);
         }
@@ -105,13 +107,47 @@ static int settle_backing(struct cli *cli, struct create_args *args)
     }
     args->backing = block_options_get_str(args->list.options, "backing_file");
     args->backing_format = block_options_get_str(args->list.options, "backing_fmt");
+    if (args->backing && *args->backing == '\0' && cli_stands_in(cli)) {
+        return cli_error(cli, "%s: Expected backing file name, got empty string", args->file);
+    }
     if (args->backing && strcmp(args->backing, args->file) == 0) {
-        return cli_error(cli, "'%s' cannot be its own backing file", args->file);
+        return cli_stands_in(cli)
+                   ? cli_error(cli,
+                               "%s: Error: Trying to create an image with the same filename as the "
+                               "backing file",
+                               args->file)
+                   : cli_error(cli, "'%s' cannot be its own backing file", args->file);
     }
     return CLI_EXIT_OK;
 }
 
-/* Open it to see that it can be, and how large its disk is. CLI_EXIT_*. */
+/* Of a backing file that cannot be opened. */
+static int backing_failed(struct cli *cli, const struct create_args *args, Error *err)
+{
+    if (!cli_stands_in(cli)) {
+        error_prepend(&err, "Could not open the backing file: ");
+        return cli_report(cli, err);
+    }
+    error_prepend(&err, "%s: ", args->file);
+    cli_report(cli, err);
+    fputs("Could not open backing image.\n", cli->err);
+    return CLI_EXIT_FAILED;
+}
+
+static int no_backing_format(struct cli *cli, const struct create_args *args, const char *guessed)
+{
+    if (!cli_stands_in(cli)) {
+        return cli_error(cli, "Backing file specified without backing format");
+    }
+    cli_error(cli, "%s: Backing file specified without backing format", args->file);
+    if (guessed) {
+        fprintf(cli->err, "Detected format of %s.", guessed); /* it ends no line either */
+    }
+    return CLI_EXIT_FAILED;
+}
+
+/* Open it to see that it can be, and how large its disk is. The reference opens its chain too, and
+ * guesses a format that was not given to tell it. CLI_EXIT_*. */
 static int look_at_backing(struct cli *cli, Platter *pl, const struct create_args *args,
                            uint64_t *ret_bytes)
 {
@@ -120,12 +156,18 @@ static int look_at_backing(struct cli *cli, Platter *pl, const struct create_arg
     BlockDriverState *bs = NULL;
     Error *err = NULL;
     int64_t bytes = -1;
+    int code = CLI_EXIT_OK;
 
-    if (!path || !options || block_options_set_str(options, "driver", args->backing_format) < 0) {
+    if (!path || !options ||
+        (args->backing_format &&
+         block_options_set_str(options, "driver", args->backing_format) < 0)) {
         error_set(&err, ENOMEM, "out of memory");
         block_options_free(options);
     } else {
-        bs = bdrv_open(pl, path, NULL, options, BDRV_O_NO_IO | BDRV_O_NO_BACKING, &err);
+        bs = bdrv_open(pl, path, NULL, options,
+                       cli_stands_in(cli) ? BDRV_O_NO_IO | BDRV_O_PROBE
+                                          : BDRV_O_NO_IO | BDRV_O_NO_BACKING,
+                       &err);
     }
     if (bs) {
         bytes = bdrv_getlength(bs);
@@ -133,48 +175,69 @@ static int look_at_backing(struct cli *cli, Platter *pl, const struct create_arg
             error_set_errno(&err, (int)-bytes, "'%s' does not tell its size", path);
         }
     }
-    error_prepend(&err, "Could not open the backing file: ");
+    if (bytes < 0) {
+        code = backing_failed(cli, args, err);
+    } else if (!args->backing_format) {
+        code = no_backing_format(cli, args, bdrv_get_format_name(bs));
+    }
     bdrv_unref(bs);
     free(path);
-    if (bytes < 0) {
-        return cli_report(cli, err);
-    }
-    *ret_bytes = (uint64_t)bytes;
-    return CLI_EXIT_OK;
+    *ret_bytes = (uint64_t)(cli_stands_in(cli) ? image_whole_sectors(bytes) : bytes);
+    return code;
 }
 
 /* ---- size ---- */
 
-/* Take the size from the operand or from -o size=, once, else from the backing file. */
-static int settle_size(struct cli *cli, Platter *pl, struct create_args *args, uint64_t *ret_bytes)
+static int no_size(struct cli *cli, const struct create_args *args)
 {
-    const char *in_options = block_options_get_str(args->list.options, "size");
-    const char *text = args->size ? args->size : in_options;
-    bool looks = args->backing && args->backing_format && !args->unsafe;
-    Error *err = NULL;
-    uint64_t below = 0;
-    int code;
+    return cli_stands_in(cli)
+               ? cli_error(cli, "%s: Image creation needs a size parameter", args->file)
+               : cli_usage_error(cli, "'%s' needs a size, like 10G", args->file);
+}
 
-    if (args->size && in_options) {
-        return cli_usage_error(cli, "the size is given twice: '%s' and size=%s", args->size,
-                               in_options);
+/* -o size=; the operand is read already. CLI_EXIT_*. */
+static int size_in_options(struct cli *cli, struct create_args *args, const char *text)
+{
+    Error *err = NULL;
+
+    if (args->size && cli_stands_in(cli)) {
+        return cli_error(cli, "%s: The image size must be specified only once", args->file);
     }
-    if (text && size_parse(text, 'b', "size", ret_bytes, &err) < 0) {
+    if (args->size) {
+        return cli_usage_error(cli, "the size is given twice: '%s' and size=%s", args->size, text);
+    }
+    if (size_parse(text, 'b', "size", &args->size_bytes, &err) < 0) {
         cli_report(cli, err);
         return CLI_EXIT_USAGE;
     }
-    if (!text && args->backing && !args->backing_format) {
-        return cli_error(cli, "Backing file specified without backing format");
+    return CLI_EXIT_OK;
+}
+
+/* Take the size from the operand or from -o size=, once, else from the backing file. */
+static int settle_size(struct cli *cli, Platter *pl, struct create_args *args)
+{
+    const char *in_options = block_options_get_str(args->list.options, "size");
+    const bool given = args->size || in_options;
+    const bool looks =
+        args->backing && !args->unsafe && (args->backing_format || cli_stands_in(cli));
+    uint64_t below = 0;
+    int code = CLI_EXIT_OK;
+
+    if (in_options) {
+        code = size_in_options(cli, args, in_options);
+    } else if (!given && args->backing && !args->backing_format && !cli_stands_in(cli)) {
+        code = no_backing_format(cli, args, NULL);
+    } else if (!given && !looks) {
+        code = no_size(cli, args);
     }
-    if (!text && !looks && cli_stands_in(cli)) {
-        return cli_error(cli, "%s: Image creation needs a size parameter", args->file);
+    if (code == CLI_EXIT_OK && looks) {
+        code = look_at_backing(cli, pl, args, &below);
+    } else if (code == CLI_EXIT_OK && args->backing && !args->backing_format &&
+               cli_stands_in(cli)) {
+        code = no_backing_format(cli, args, NULL);
     }
-    if (!text && !looks) {
-        return cli_usage_error(cli, "'%s' needs a size, like 10G", args->file);
-    }
-    code = looks ? look_at_backing(cli, pl, args, &below) : CLI_EXIT_OK;
-    if (code == CLI_EXIT_OK && !text) {
-        *ret_bytes = below;
+    if (code == CLI_EXIT_OK && !given) {
+        args->size_bytes = below;
     }
     block_options_del(args->list.options, "size");
     return code;
@@ -182,61 +245,93 @@ static int settle_size(struct cli *cli, Platter *pl, struct create_args *args, u
 
 /* ---- making it ---- */
 
-/* A bad option is told before anything is said or done. */
-static int check_options(struct cli *cli, const struct create_args *args)
+/* A bad option is told before anything is said or done: 0 or -errno with errp. */
+static int check_options(struct cli *cli, const struct create_args *args, const BlockDriver *drv,
+                         Error **errp)
 {
-    const BlockDriver *drv = known_driver(cli, args->file, args->format);
-    BlockOptions *copy = block_options_copy(args->list.options);
-    const char *key = NULL;
+    BlockOptions *copy;
     struct opts_create_raw opts;
-    Error *err = NULL;
-    int ret = 0;
+    int ret = option_list_check(drv->create_keys, args->list.options, errp);
 
-    while (drv && copy && drv->create_keys && ret == 0 &&
-           (key = block_options_next_key(copy, key)) != NULL) {
-        if (!option_list_has_key(drv->create_keys, key)) {
-            ret = error_set(&err, EINVAL, "Creating with driver '%s' takes no option '%s'",
-                            args->format, key);
-        }
+    /* The reference finds out about raw's words when it begins. */
+    if (ret < 0 || cli_stands_in(cli) || strcmp(args->format, "raw") != 0) {
+        return ret;
     }
-    if (!copy) {
-        ret = error_set(&err, ENOMEM, "out of memory");
-    } else if (drv && ret == 0 && strcmp(args->format, "raw") == 0) {
-        if (block_options_set_u64(copy, "size", 0) == 0) {
-            ret = opts_create_raw_parse(copy, &opts, &err);
-        }
-        if (ret == 0) {
-            opts_create_raw_fini(&opts);
-        }
+    copy = block_options_copy(args->list.options);
+    if (!copy || block_options_set_u64(copy, "size", 0) < 0) {
+        ret = error_set(errp, ENOMEM, "out of memory");
+    } else {
+        ret = opts_create_raw_parse(copy, &opts, errp);
+    }
+    if (ret == 0) {
+        opts_create_raw_fini(&opts);
     }
     block_options_free(copy);
+    return ret;
+}
+
+/* Whether the format takes a backing file, as -b or -F want. */
+static int check_backing(const struct create_args *args, const BlockDriver *drv, Error **errp)
+{
+    if (args->backing && !option_list_has_key(drv->create_keys, "backing_file")) {
+        return error_set(errp, EINVAL, "Backing file not supported for file format '%s'",
+                         args->format);
+    }
+    if (args->backing_format && !option_list_has_key(drv->create_keys, "backing_fmt")) {
+        return error_set(errp, EINVAL, "Backing file format not supported for file format '%s'",
+                         args->format);
+    }
+    return 0;
+}
+
+/* The format and the options, before there is an instance. CLI_EXIT_*, after printing. */
+static int check_format(struct cli *cli, const struct create_args *args)
+{
+    const BlockDriver *drv = known_driver(cli, args->file, args->format);
+    Error *err = NULL;
+    int ret;
+
+    if (!drv) {
+        return CLI_EXIT_FAILED;
+    }
+    if (!drv->create) {
+        ret = error_set(&err, ENOTSUP, "Format driver '%s' does not support image creation",
+                        args->format);
+    } else {
+        ret = check_options(cli, args, drv, &err);
+        ret = ret < 0 ? ret : check_backing(args, drv, &err);
+    }
+    if (ret < 0 && cli_stands_in(cli)) {
+        error_prepend(&err, "%s: ", args->file);
+        return cli_report(cli, err);
+    }
     if (ret < 0) {
         cli_report(cli, err);
-        return CLI_EXIT_USAGE;
+        return drv->create ? CLI_EXIT_USAGE : CLI_EXIT_FAILED;
     }
-    return drv ? CLI_EXIT_OK : CLI_EXIT_FAILED;
+    return CLI_EXIT_OK;
 }
 
 static int create_on(struct cli *cli, Platter *pl, struct create_args *args)
 {
-    uint64_t size_bytes = 0;
     struct job_start start = job_run_start(&args->run);
     BlockOptions *options = args->list.options;
     Error *err = NULL;
-    int code = settle_size(cli, pl, args, &size_bytes);
+    int code = settle_size(cli, pl, args);
     Job *job = NULL;
 
-    if (code == CLI_EXIT_OK) {
-        code = check_options(cli, args);
-    }
     if (code != CLI_EXIT_OK) {
         return code;
     }
     if (!args->quiet) {
-        formatting_print(cli, args->file, args->format, size_bytes, args->list.options);
+        formatting_print(cli, args->file, args->format, args->size_bytes, args->list.options);
+    }
+    if (cli_stands_in(cli)) {
+        args->size_bytes = (uint64_t)image_whole_sectors((int64_t)args->size_bytes);
+        args->run.told_of = args->file;
     }
     if (block_options_set_str(args->list.options, "driver", args->format) < 0 ||
-        block_options_set_u64(args->list.options, "size", size_bytes) < 0) {
+        block_options_set_u64(args->list.options, "size", args->size_bytes) < 0) {
         error_set(&err, ENOMEM, "out of memory");
     } else {
         args->list.options = NULL; /* the job has them */
@@ -247,9 +342,12 @@ static int create_on(struct cli *cli, Platter *pl, struct create_args *args)
 
 static int create_run(struct cli *cli, struct create_args *args)
 {
-    int code = settle_backing(cli, args);
+    int code = check_format(cli, args);
     Platter *pl;
 
+    if (code == CLI_EXIT_OK) {
+        code = settle_backing(cli, args);
+    }
     if (code != CLI_EXIT_OK) {
         return code;
     }
@@ -296,6 +394,9 @@ static int create_take(void *opaque, int id, const struct cli_args *a)
         return CLI_EXIT_OK;
     }
     if (args->file && args->size) {
+        if (cli_stands_in(a->cli)) {
+            return cli_usage_error(a->cli, "Unexpected argument: %s", value);
+        }
         return cli_usage_error(a->cli, "FILE and SIZE are wanted, '%s' is too much", value);
     }
     *(args->file ? &args->size : &args->file) = value;
@@ -310,6 +411,10 @@ static int create_start(struct cli *cli, struct create_args *args)
     if (!args->file) {
         return cli_usage_error(cli,
                                cli_stands_in(cli) ? "Expecting image file name" : "which FILE?");
+    }
+    if (args->size &&
+        !cli_parse_size(cli, args->size, "image size", "size", INT64_MAX, &args->size_bytes)) {
+        return CLI_EXIT_USAGE;
     }
     if (!args->list.options) {
         args->list.options = block_options_new();

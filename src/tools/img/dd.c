@@ -3,6 +3,7 @@
  * platter dd: copy blocks of a disk to a new image, in the words of `qemu-img dd`. Everything is
  * written, zeroes too.
  */
+#include <errno.h>
 #include <inttypes.h>
 #include <string.h>
 
@@ -103,7 +104,7 @@ static int dd_run_on(struct job_run *run, Platter *pl, struct dd_args *args, Blo
     if (!find_range(args, (uint64_t)bytes, &s)) {
         cli_error(cli, "%s: cannot skip to specified offset", args->in.file);
     }
-    code = args->in.force_share ? convert_check_target(cli, pl, args->out.file) : CLI_EXIT_OK;
+    code = convert_check_target(cli, pl, args->out.file);
     if (code != CLI_EXIT_OK) {
         block_options_free(options);
         return code;
@@ -139,19 +140,15 @@ static int dd_run(struct cli *cli, struct dd_args *args)
 
 static int take_number(struct cli *cli, const char *name, const char *value, uint64_t *ret)
 {
-    if (size_parse(value, 'b', name, ret, NULL) < 0) {
-        cli_error(cli, "Invalid %s specified. You may use k, M, G, T, P or E suffixes for", name);
-        return cli_error(cli, "kilobytes, megabytes, gigabytes, terabytes, petabytes and "
-                              "exabytes.");
-    }
-    return CLI_EXIT_OK;
+    return cli_parse_size(cli, value, name, name, INT64_MAX, ret) ? CLI_EXIT_OK : CLI_EXIT_USAGE;
 }
 
 static int take_block(struct cli *cli, const char *value, uint64_t *ret)
 {
-    int code = take_number(cli, "bs", value, ret);
+    int rc = size_parse(size_skip_sign(value), 'b', "bs", ret, NULL);
+    int code = rc == -EINVAL ? take_number(cli, "bs", value, ret) : CLI_EXIT_OK;
 
-    if (code == CLI_EXIT_OK && (*ret == 0 || *ret > BLOCK_BYTES_MAX)) {
+    if (code == CLI_EXIT_OK && (rc < 0 || *ret == 0 || *ret > BLOCK_BYTES_MAX)) {
         code = cli_error(cli, "Invalid bs specified. Must be between 1 and %d.", BLOCK_BYTES_MAX);
     }
     return code;

@@ -7,6 +7,7 @@
 
 #include <platter/image.h>
 
+#include "block/driver.h"
 #include "tools/commands.h"
 #include "tools/disk.h"
 #include "tools/img/json_text.h"
@@ -38,7 +39,8 @@ struct measure_args {
     struct disk_args disk;
     struct option_list list;
     const char *format; /* of the image */
-    const char *size;
+    const char *size;   /* as it was given; NULL: not */
+    uint64_t size_bytes;
     bool json;
 };
 
@@ -64,13 +66,37 @@ static int print_json(struct cli *cli, const struct bdrv_measure_result *r)
     return json_text_print(cli, object, ret);
 }
 
+/* What the table of the format's options can tell. CLI_EXIT_*, after printing. */
+static int options_check(struct cli *cli, const struct measure_args *args)
+{
+    const BlockDriver *drv = bdrv_find_driver(args->format);
+    Error *err = NULL;
+
+    if (!drv && cli_stands_in(cli)) {
+        return cli_error(cli, "Unknown file format '%s'", args->format);
+    }
+    if (drv && option_list_check(drv->create_keys, args->list.options, &err) < 0) {
+        cli_report(cli, err);
+        if (cli_stands_in(cli)) {
+            cli_error(cli, "Invalid options for file format '%s'", args->format);
+        }
+        return CLI_EXIT_FAILED;
+    }
+    return CLI_EXIT_OK;
+}
+
 static int measure(struct cli *cli, Platter *pl, struct measure_args *args,
                    BlockDriverState *source)
 {
     struct bdrv_measure_result result = {0};
     Error *err = NULL;
-    int ret = bdrv_measure(pl, args->format, args->list.options, source, &result, &err);
+    int code = options_check(cli, args);
+    int ret;
 
+    if (code != CLI_EXIT_OK) {
+        return code;
+    }
+    ret = bdrv_measure(pl, args->format, args->list.options, source, &result, &err);
     args->list.options = NULL;
     if (ret < 0) {
         return cli_report(cli, err);
@@ -89,16 +115,10 @@ static int measure_file(struct cli *cli, BlockBackend *blk, void *opaque)
 
 static int measure_size(struct cli *cli, struct measure_args *args)
 {
-    Error *err = NULL;
-    uint64_t bytes;
     Platter *pl;
     int code;
 
-    if (size_parse(args->size, 'b', "size", &bytes, &err) < 0) {
-        cli_report(cli, err);
-        return CLI_EXIT_USAGE;
-    }
-    if (block_options_set_u64(args->list.options, "size", bytes) < 0) {
+    if (block_options_set_u64(args->list.options, "size", args->size_bytes) < 0) {
         return cli_error(cli, "out of memory");
     }
     pl = disk_platter_new(cli, NULL);
@@ -124,8 +144,13 @@ static int measure_take(void *opaque, int id, const struct cli_args *a)
         return CLI_EXIT_OK;
     case MEASURE_SIZE:
         args->size = a->value;
-        return CLI_EXIT_OK;
+        return cli_parse_size(a->cli, a->value, "image size", "size", INT64_MAX, &args->size_bytes)
+                   ? CLI_EXIT_OK
+                   : CLI_EXIT_USAGE;
     default:
+        if (cli_stands_in(a->cli) && id == CLI_OPERAND && args->disk.file) {
+            return cli_misfit(a->cli, "At most one filename argument is allowed.");
+        }
         return disk_take_option(&args->disk, id, a) || disk_take_file(&args->disk, a)
                    ? CLI_EXIT_OK
                    : CLI_EXIT_USAGE;
@@ -136,14 +161,14 @@ static int measure_start(struct cli *cli, struct measure_args *args)
 {
     const struct disk_args *disk = &args->disk;
 
+    if (!disk->file && (disk->image_opts || disk->format || disk->snapshot)) {
+        return cli_misfit(cli, "--image-opts, -f, and -l require a filename argument.");
+    }
     if (args->size && disk->file) {
         return cli_misfit(cli, "--size N cannot be used together with a filename.");
     }
     if (!args->size && !disk->file) {
         return cli_misfit(cli, "Either --size N or one filename must be specified.");
-    }
-    if (args->size && (disk->image_opts || disk->format || disk->snapshot)) {
-        return cli_misfit(cli, "--image-opts, -f, and -l require a filename argument.");
     }
     if (args->list.help) {
         return cli_usage_error(cli, "'create -f %s -o help' lists the options", args->format);

@@ -95,9 +95,12 @@ static int base_open(struct rebase *r)
     }
     args.file = path;
     args.id = "base";
+    args.open_failed = "Could not open new backing file ";
     r->base = disk_open(cli, pl, &args);
-    return r->base ? CLI_EXIT_OK
-                   : cli_error(cli, "Could not open new backing file '%s'", args.file);
+    if (!r->base && !cli_stands_in(cli)) {
+        cli_error(cli, "Could not open new backing file '%s'", args.file);
+    }
+    return r->base ? CLI_EXIT_OK : CLI_EXIT_FAILED;
 }
 
 static int rebase_job(struct rebase *r)
@@ -125,13 +128,16 @@ static int rebase_run(struct cli *cli, BlockBackend *blk, void *opaque)
     int code = CLI_EXIT_OK;
 
     r->blk = blk;
-    if (has_base(args) && !args->base.format) {
-        return cli_error(cli,
+    if (has_base(args) && !args->unsafe && cli_stands_in(cli)) {
+        code = base_open(r); /* the reference looks there first */
+    }
+    if (code == CLI_EXIT_OK && has_base(args) && !args->base.format) {
+        code = cli_error(cli,
                          "Could not change the backing file to '%s': backing format must be "
                          "specified",
                          args->base.file);
     }
-    if (has_base(args) && !args->unsafe) {
+    if (code == CLI_EXIT_OK && has_base(args) && !args->unsafe && !r->base) {
         code = base_open(r);
     }
     if (code == CLI_EXIT_OK) {
@@ -207,7 +213,7 @@ static int rebase_command(struct cli *cli, int argc, char **argv)
     if (!disk_args_check(cli, &args.disk) || !disk_args_check(cli, &args.base)) {
         return CLI_EXIT_USAGE;
     }
-    if (has_base(&args) && args.base.format && !format_is_known(args.base.format)) {
+    if (args.base.file && args.base.format && !format_is_known(args.base.format)) {
         return cli_error(cli, "Invalid format name: '%s'", args.base.format);
     }
     args.disk.no_backing = args.unsafe;

@@ -51,9 +51,6 @@ static int new_size(struct cli *cli, const struct resize_args *args, int64_t old
 
 static int check_shrink(struct cli *cli, const struct resize_args *args)
 {
-    if (args->prealloc != BDRV_PREALLOC_OFF) {
-        return cli_error(cli, "Preallocation can only be used for growing images");
-    }
     if (args->shrink) {
         return CLI_EXIT_OK;
     }
@@ -75,6 +72,9 @@ static int resize_run(struct cli *cli, BlockBackend *blk, void *opaque)
                              : new_size(cli, args, old_bytes, &bytes);
     int ret;
 
+    if (code == CLI_EXIT_OK && bytes <= old_bytes && args->prealloc != BDRV_PREALLOC_OFF) {
+        return cli_error(cli, "Preallocation can only be used for growing images");
+    }
     if (code == CLI_EXIT_OK && bytes < old_bytes) {
         code = check_shrink(cli, args);
     }
@@ -113,7 +113,10 @@ static bool resize_operand(struct resize_args *args, const struct cli_args *a)
         return true;
     }
     if (args->size) {
-        cli_usage_error(a->cli, "FILE and SIZE are wanted, '%s' is too much", a->value);
+        cli_usage_error(a->cli,
+                        cli_stands_in(a->cli) ? "Expecting image file name and size"
+                                              : "FILE and SIZE are wanted, '%s' is too much",
+                        a->value);
         return false;
     }
     args->size = a->value;
@@ -136,18 +139,25 @@ static bool resize_take(struct resize_args *args, int id, const struct cli_args 
     }
 }
 
-static int resize_size(struct cli *cli, struct resize_args *args)
+/* words: how many there are behind the command. */
+static int resize_size(struct cli *cli, struct resize_args *args, int words)
 {
     const char *text = args->size;
     Error *err = NULL;
 
+    if (!text && words > 1 && cli_stands_in(cli)) { /* it takes the last word for the size */
+        return cli_usage_error(cli, "Expecting image file name and size");
+    }
     if (!args->disk.file || !text) {
         return cli_usage_error(cli, cli_stands_in(cli) ? "Not enough arguments"
                                                        : "FILE and SIZE are wanted");
     }
     args->relative = *text == '+' ? 1 : *text == '-' ? -1 : 0;
-    if (size_parse(text + (args->relative != 0), 'b', "size", &args->bytes, &err) < 0) {
+    text += args->relative != 0;
+    if ((cli_stands_in(cli) ? size_of_parameter(text, "size", &args->bytes, &err)
+                            : size_parse(text, 'b', "size", &args->bytes, &err)) < 0) {
         cli_report(cli, err);
+        cli->usage_told = true;
         return CLI_EXIT_USAGE;
     }
     return disk_args_check(cli, &args->disk) ? CLI_EXIT_OK : CLI_EXIT_USAGE;
@@ -169,7 +179,7 @@ static int resize_command(struct cli *cli, int argc, char **argv)
             return CLI_EXIT_USAGE;
         }
     }
-    code = resize_size(cli, &args);
+    code = resize_size(cli, &args, argc - 1);
     return code == CLI_EXIT_OK ? disk_run(cli, &args.disk, resize_run, &args) : code;
 }
 

@@ -68,9 +68,35 @@ static int create(BlockDriverState *bs, const char *name, Error **errp)
     return bdrv_snapshot_create(bs, &info, errp);
 }
 
+/* In the words of the reference, which tells some failures by their number. */
+static const char *reason(struct cli *cli, const char *what, const Error *err, char *buf,
+                          size_t size)
+{
+    int error = error_get_errno(err);
+
+    if (!cli_stands_in(cli)) {
+        return error_get_pretty(err);
+    }
+    if (strcmp(what, "create") == 0) {
+        error = error == ERANGE ? EINVAL : error; /* a refcount does not fit */
+        snprintf(buf, size, "%d (%s)", -error, strerror(error));
+        return buf;
+    }
+    if (strcmp(what, "delete") == 0 && (error == ENOENT || error == ENOTSUP)) {
+        return "snapshot not found";
+    }
+    if (error == ENOENT) {
+        return "Failed to load snapshot: No such file or directory";
+    }
+    return error == ENOTSUP ? "Block driver does not support snapshots" : error_get_pretty(err);
+}
+
 static int failed(struct cli *cli, const char *what, const char *name, Error *err)
 {
-    cli_error(cli, "Could not %s snapshot '%s': %s", what, name, error_get_pretty(err));
+    char buf[128];
+
+    cli_error(cli, "Could not %s snapshot '%s': %s", what, name,
+              reason(cli, what, err, buf, sizeof(buf)));
     if (error_get_hint(err)) {
         cli_hint(cli, "%s", error_get_hint(err));
     }

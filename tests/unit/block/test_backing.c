@@ -216,7 +216,7 @@ static void test_failures_leave_nothing(void **state)
     fake.real_files = true;
     header(0, "top", "mid", "cow");
     header(1, "mid", "nosuch", "raw");
-    open_fails(pl, "", BDRV_O_RDWR, ENOENT, "Could not open the backing file of");
+    open_fails(pl, "", BDRV_O_RDWR, ENOENT, "Could not open backing file: ");
     open_fails(pl, ",nosuch=1", BDRV_O_RDWR, EINVAL, "'nosuch'");
     open_fails(pl, ",backing.nosuch=1", BDRV_O_RDWR, EINVAL, "'nosuch'");
     platter_free(pl);

@@ -68,7 +68,7 @@ static void numbers(void **state)
     assert_int_equal(block_options_take_size(opts, "neg", 0, INT64_MAX, &u, NULL), -ERANGE);
     assert_int_equal(block_options_take_size(opts, "missing", 0, INT64_MAX, &u, NULL), 0);
     assert_int_equal(block_options_take_size(opts, "badsize", 0, INT64_MAX, &u, &err), -EINVAL);
-    assert_string_equal(error_get_pretty(err), "option 'badsize': value '10Q' is not a size");
+    assert_string_equal(error_get_pretty(err), "Parameter 'badsize' expects a non-negative number below 2^64");
     error_free(err);
     block_options_free(opts);
 }
@@ -111,7 +111,7 @@ static void enums(void **state)
     block_options_set_str(opts, "discard", "maybe");
     assert_int_equal(opts_node_common_parse(opts, &common, &err), -EINVAL);
     assert_null(common.driver);
-    assert_string_equal(error_get_pretty(err), "option 'discard' cannot be 'maybe'");
+    assert_string_equal(error_get_pretty(err), "Parameter 'discard' does not accept value 'maybe'");
     assert_string_equal(error_get_hint(err), "It can be: ignore, unmap, off, on");
     error_free(err);
     block_options_set_bool(opts, "discard", true);

@@ -7,6 +7,7 @@
 
 #include "block/driver.h"
 #include "schema/opts.h"
+#include "util/error.h"
 
 /* Set at open and by reopen, drained. */
 struct throttle_node {
@@ -26,8 +27,14 @@ static int throttle_open(BlockDriverState *bs, BlockOptions *options, int flags,
 {
     struct throttle_node *s = bdrv_opaque(bs);
     struct opts_node_throttle opts;
-    int rc = opts_node_throttle_parse(options, &opts, errp);
+    int rc;
 
+    if (!block_options_has(options, "throttle-group")) {
+        error_set(errp, EINVAL, "Please specify a throttle group");
+        error_set_hint(errp, "It is the option 'throttle-group'");
+        return -EINVAL;
+    }
+    rc = opts_node_throttle_parse(options, &opts, errp);
     if (rc < 0) {
         return rc;
     }

@@ -60,7 +60,8 @@ static int judge_backing(const struct opts_create_qcow2 *o, Error **errp)
         known = strcmp(bdrv_drivers[i]->format_name, o->backing_fmt) == 0;
     }
     if (!known) {
-        return error_set(errp, EINVAL, "Unknown backing format '%s'", o->backing_fmt);
+        return error_set(errp, EINVAL, "Parameter 'backing-fmt' does not accept value '%s'",
+                         o->backing_fmt);
     }
     if (o->backing_fmt != NULL && o->backing_file == NULL) {
         return error_set(errp, EINVAL, "Backing format cannot be used without backing file");
@@ -200,7 +201,7 @@ int q2_create_judge(struct opts_create_qcow2 *o, uint64_t *ret_disk_bytes, Error
         rc = judge_compat(o, errp);
     }
     if (rc == 0 && o->data_file_raw && o->data_file == NULL) {
-        rc = error_set(errp, EINVAL, "data_file_raw requires data_file");
+        rc = error_set(errp, EINVAL, "data-file-raw requires data-file");
     }
     if (rc == 0) {
         rc = judge_backing(o, errp);

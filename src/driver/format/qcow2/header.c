@@ -87,12 +87,12 @@ static int load_v3(const struct source *src, struct q2_header *h, Error **errp)
 
 static int load_header(const struct source *src, struct q2_header *h, Error **errp)
 {
+    if (src->bytes < 4 || load_be32(src->buf) != Q2_MAGIC) {
+        return error_set(errp, EINVAL, "Image is not in qcow2 format");
+    }
     if (src->bytes < Q2_HEADER_BYTES_V2) {
         return error_set(errp, EINVAL, "the file is too short for a qcow2 header (%zu bytes)",
                          src->bytes);
-    }
-    if (load_be32(src->buf) != Q2_MAGIC) {
-        return error_set(errp, EINVAL, "Image is not in qcow2 format");
     }
     h->version = load_be32(src->buf + 4);
     if (h->version != 2 && h->version != 3) {

@@ -388,7 +388,7 @@ static int look_at_header(struct look *k, Error **errp)
     }
     if (rc < 0) {
         free(buf);
-        return error_set_errno(errp, -rc, "Could not read the qcow2 header");
+        return error_set_errno(errp, -rc, "Could not read qcow2 header");
     }
     rc = q2_header_parse(buf, bytes, k->file_bytes, &k->h, &k->refused);
     free(buf);

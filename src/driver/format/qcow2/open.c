@@ -101,7 +101,7 @@ static int header_read(struct qcow2 *s, Error **errp)
     bytes = (size_t)min_u64((uint64_t)file_bytes, sizeof(head));
     rc = bytes > 0 ? bdrv_edge_pread(s->file, 0, head, bytes) : 0;
     if (rc < 0) {
-        return error_set_errno(errp, -rc, "Could not read the qcow2 header");
+        return error_set_errno(errp, -rc, "Could not read qcow2 header");
     }
     wants = q2_header_wants(head, bytes);
     bytes = (size_t)min_u64((uint64_t)file_bytes, wants);
@@ -110,7 +110,7 @@ static int header_read(struct qcow2 *s, Error **errp)
         return error_set(errp, ENOMEM, "out of memory for the qcow2 header");
     }
     rc = bytes > 0 ? bdrv_edge_pread(s->file, 0, buf, bytes) : 0;
-    rc = rc < 0 ? error_set_errno(errp, -rc, "Could not read the qcow2 header")
+    rc = rc < 0 ? error_set_errno(errp, -rc, "Could not read qcow2 header")
                 : header_parse(s, buf, bytes, (uint64_t)file_bytes, errp);
     bdrv_buffer_free(s->bs, buf, wants > 0 ? wants : 1);
     return rc;

@@ -39,21 +39,23 @@ static int raw_probe(const uint8_t *buf, size_t len, const char *filename)
 
 static int raw_check_window(const struct raw_window *s, uint64_t file_bytes, Error **errp)
 {
+    const uint64_t shown_bytes = (file_bytes + 511) / 512 * 512; /* as clients know sizes */
+
     if (s->has_size && s->size_bytes % RAW_SIZE_UNIT != 0) {
-        return error_set(errp, EINVAL, "raw: size %" PRIu64 " is not a multiple of %d",
-                         s->size_bytes, RAW_SIZE_UNIT);
+        return error_set(errp, EINVAL, "Specified size is not multiple of %d", RAW_SIZE_UNIT);
     }
     if (s->offset > file_bytes) {
         return error_set(errp, EINVAL,
-                         "raw: offset %" PRIu64 " is beyond the end of the file (%" PRIu64
-                         " bytes)",
-                         s->offset, file_bytes);
+                         "Offset (%" PRIu64 ") cannot be greater than size of the containing file "
+                         "(%" PRIu64 ")",
+                         s->offset, shown_bytes);
     }
     if (s->has_size && s->size_bytes > file_bytes - s->offset) {
         return error_set(errp, EINVAL,
-                         "raw: offset %" PRIu64 " and size %" PRIu64
-                         " go beyond the end of the file (%" PRIu64 " bytes)",
-                         s->offset, s->size_bytes, file_bytes);
+                         "The sum of offset (%" PRIu64 ") and size (%" PRIu64
+                         ") has to be smaller or equal to the  actual size of the containing file "
+                         "(%" PRIu64 ")",
+                         s->offset, s->size_bytes, shown_bytes);
     }
     return 0;
 }

@@ -68,8 +68,7 @@ static int null_aio_open(BlockDriverState *bs, BlockOptions *options, int flags,
 static int null_co_parse_filename(const char *filename, BlockOptions *options, Error **errp)
 {
     if (strcmp(filename, "null-co://") != 0) {
-        return error_set(errp, EINVAL, "'%s': the only file name of null-co is 'null-co://'",
-                         filename);
+        return error_set(errp, EINVAL, "The only allowed filename for this driver is 'null-co://'");
     }
     return 0;
 }
@@ -77,8 +76,8 @@ static int null_co_parse_filename(const char *filename, BlockOptions *options, E
 static int null_aio_parse_filename(const char *filename, BlockOptions *options, Error **errp)
 {
     if (strcmp(filename, "null-aio://") != 0) {
-        return error_set(errp, EINVAL, "'%s': the only file name of null-aio is 'null-aio://'",
-                         filename);
+        return error_set(errp, EINVAL,
+                         "The only allowed filename for this driver is 'null-aio://'");
     }
     return 0;
 }

@@ -118,10 +118,9 @@ static int refuse(Error **errp, int rc, int fd, uint64_t byte, const char *share
         rc = -EAGAIN; /* two spellings of "somebody else has it" */
     }
     if (rc != -EAGAIN) {
-        return error_set_errno(errp, -rc, "'%s': Failed to get %s\"%s\" lock", filename, shared,
-                               perm_names[bit]);
+        return error_set_errno(errp, -rc, "Failed to get %s\"%s\" lock", shared, perm_names[bit]);
     }
-    error_set(errp, EAGAIN, "'%s': Failed to get %s\"%s\" lock", filename, shared, perm_names[bit]);
+    error_set(errp, EAGAIN, "Failed to get %s\"%s\" lock", shared, perm_names[bit]);
     hint_holder(errp, fd, byte, filename);
     return rc;
 }

@@ -15,9 +15,10 @@
 
 /* Refuse what is not of this kind: other things than disks may hang, or do something when they are
  * opened or read. */
-static int check_kind(const struct stat *st, enum posix_kind kind, const char *path, Error **errp)
+static int check_kind(const struct stat *st, enum posix_kind kind, const char *path, int oflags,
+                      Error **errp)
 {
-    if (S_ISDIR(st->st_mode)) {
+    if (S_ISDIR(st->st_mode) && (oflags & O_ACCMODE) != O_RDONLY) {
         return error_set(errp, EISDIR, "Could not open '%s': Is a directory", path);
     }
     if (kind == POSIX_FILE && !S_ISREG(st->st_mode)) {
@@ -41,7 +42,7 @@ static int open_checked(Platter *pl, enum posix_kind kind, const char *path, int
 
     /* Before the open where the name can be looked at, because opening some devices is an act. */
     if (os->stat(path, &st) == 0) {
-        rc = check_kind(&st, kind, path, errp);
+        rc = check_kind(&st, kind, path, oflags, errp);
         if (rc < 0) {
             return rc;
         }
@@ -55,7 +56,7 @@ static int open_checked(Platter *pl, enum posix_kind kind, const char *path, int
         error_set_errno(errp, -rc, "Could not look at '%s'", path);
         goto fail;
     }
-    rc = check_kind(&st, kind, path, errp);
+    rc = check_kind(&st, kind, path, oflags, errp);
     if (rc < 0) {
         goto fail;
     }
@@ -166,7 +167,16 @@ int posix_open(BlockDriverState *bs, BlockOptions *options, int flags, enum posi
 {
     struct posix_state *s = bdrv_opaque(bs);
     struct opts_node_file opts;
-    int rc = opts_node_file_parse(options, &opts, errp);
+    const char *name = block_options_get_str(options, "filename");
+    int rc;
+
+    if (!block_options_has(options, "filename") || (name != NULL && *name == '\0')) {
+        error_set(errp, EINVAL, "The '%s' block driver requires a file name",
+                  bdrv_get_format_name(bs));
+        error_set_hint(errp, "It is the option 'filename'");
+        return -EINVAL;
+    }
+    rc = opts_node_file_parse(options, &opts, errp);
 
     if (rc < 0) {
         return rc;

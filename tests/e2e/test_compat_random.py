@@ -1,0 +1,156 @@
+# SPDX-License-Identifier: MIT
+"""Random command lines of qemu-img through both programs, over images of many kinds: what they
+print, how they end and what their images hold afterwards must be the same, but for what is listed
+as different on purpose.
+
+The same lines each time, unless PLATTER_SEED=N chooses others; PLATTER_LINES=N says how many for
+each command. A long run may still meet a line with several faults of which the reference tells
+another first. A failure prints what its line is; PLATTER_LINE=COMMAND/NUMBER runs that alone."""
+import hashlib
+import json
+import os
+import random
+import re
+import shlex
+import shutil
+
+import pytest
+
+from img_lines import Lines, make
+from tools_common import called, needs, run
+
+pytestmark = needs('qcow2')
+PROGRAM = 'qemu-img'
+SEED = int(os.environ.get('PLATTER_SEED', '5'), 0)
+COUNT = int(os.environ.get('PLATTER_LINES', '10'))
+ONE = os.environ.get('PLATTER_LINE')
+SHOWN_BYTES_MAX = 64 << 20
+
+# What differs on purpose: a pattern of "line NEWLINE our messages NEWLINE their messages", and why.
+DIFFERS = {
+    r'invalid JSON at byte .*JSON parse error': 'ours says at which byte',
+    r'^(check|snapshot) .*Could not open backing file':
+        'these need no backing file, and an overlay without it is to be helped',
+    r'encryption|encrypt\.': 'no image is made encrypted',
+    r"does not accept value '[^']*'.*Parameter 'version' does not": "the option is called 'compat'",
+    r'^create .* -\d': "a negative size is no option; the reference then complains of another word",
+    r'^compare .*(Error while reading|Content mismatch)|^convert .*error while reading|'
+    r'Input/output error':
+        'data that lies behind the end of a cut file cannot be read; the reference takes zeroes',
+    r'^snapshot .*-f ': 'snapshot takes -f, as every command does',
+    r"(?s)used by device '' does not support": 'ours names the node',
+    r'^amend .*Cannot amend the backing file': 'ours does not name another command here',
+    r'The only allowed filename': 'a driver without a name says so of any name in the same words',
+    r'^map .*odd\.raw|^map .*"length": 1665': 'a raw file need not end where a sector does',
+    r'Please specify a throttle group': 'what is missing is told in an order of our own',
+    r"^create .*Parameter '(backing-fmt|compression-type|preallocation)' does not accept":
+        'of several bad values another is told',
+    r'^[a-z]+ .*--output must be used': 'a form that is unknown is told when it is read',
+    r'^(resize|amend) .*8E': 'a size of 2^63 and more is too large, not negative',
+    r'WARNING.*WARNING.*Could not apply': 'a warning is given once',
+    r'^rebase .*shared "write" lock': 'an image cannot be its own backing file',
+    r'^rebase .*exclude each other': 'ours says what excludes what',
+    r'^rebase .*Invalid format name': 'an unknown format is told before anything is opened',
+    r'^commit .*(Is a directory|opened read/write|WARNING)':
+        'commit opens an image for writing once it knows what is to be done',
+    r'^[a-z]+ .* more\n': 'which of two faults of a line is told first',
+    r"^measure .*compression_type' does not|^measure .*'compression_type'|^measure .*compression-type":
+        'a bad value is refused, though nothing depends on it',
+    r'^compare .*--image-opts.* -F ': 'a format beside options is refused for both images',
+    r'^create .*(Backing file|Image creation|only once)':
+        'of several faults another is told first',
+    r'^rebase .*is relative to the folder': 'ours says whose folder',
+    r"^dd .*is what is to be copied": 'a disk is not copied onto itself',
+}
+
+
+@pytest.fixture(scope='module')
+def images(tmp_path_factory):
+    if not shutil.which(PROGRAM) or not shutil.which('qemu-io'):
+        pytest.skip(f'{PROGRAM} is not installed')
+    folder = tmp_path_factory.mktemp('images')
+    make(folder)
+    return folder
+
+
+@pytest.fixture(scope='module')
+def link(tmp_path_factory):
+    return called(tmp_path_factory.mktemp('compat'), PROGRAM)
+
+
+def masked(text):
+    """Without what is the machine's, and progress, whose steps are each program's own."""
+    text = re.sub(r'(disk size: ).*', r'\1SIZE', text)
+    text = re.sub(r'("actual-size": )\d+', r'\1SIZE', text)
+    text = re.sub(r'("date-n?sec": )\d+', r'\1DATE', text)
+    text = re.sub(r'#block\d+', '#block', text)
+    text = re.sub(r'    \([\d.]+/100%\)[\r\n]+', '', text).lstrip('\n')
+    return re.sub(r'\d{4}-\d\d-\d\d \d\d:\d\d:\d\d', 'DATE', text)
+
+
+def digest(path):
+    """Of a huge file, which is sparse, size and head stand for all."""
+    if not path.is_file():
+        return None
+    size = path.stat().st_size
+    with open(path, 'rb') as f:
+        return size, hashlib.sha256(f.read(min(size, SHOWN_BYTES_MAX))).hexdigest()
+
+
+def held(folder, name):
+    """What an image says and holds, as the reference sees it."""
+    path = folder / name
+    if not path.is_file():
+        return None
+    with open(path, 'rb') as f:
+        is_qcow2 = f.read(4) == b'QFI\xfb' and name != 'junk'
+    fmt = 'qcow2' if is_qcow2 else 'raw'
+    info = run([PROGRAM, 'info', '-U', '--output=json', '-f', fmt, name], cwd=folder)
+    if info.returncode or json.loads(info.stdout)['virtual-size'] > SHOWN_BYTES_MAX:
+        return masked(info.stdout), info.stderr
+    out = folder / 'content'
+    done = run([PROGRAM, 'convert', '-U', '-f', fmt, '-O', 'raw', name, out.name], cwd=folder)
+    content = done.stderr if done.returncode else digest(out)
+    out.unlink(missing_ok=True)
+    check = run([PROGRAM, 'check', '-U', '-f', fmt, name], cwd=folder).returncode if is_qcow2 else 0
+    return masked(info.stdout), content, check
+
+
+def outcome(program, words, images, folder):
+    """(stdout, stderr, exit code), {image that was changed: what it holds}"""
+    shutil.copytree(images, folder)
+    done = run([program, *words], cwd=folder)
+    names = {p.name for p in images.iterdir()} | {p.name for p in folder.iterdir()}
+    changed = {name: held(folder, name) for name in sorted(names)
+               if digest(images / name) != digest(folder / name)}
+    shutil.rmtree(folder)
+    return (masked(done.stdout), masked(done.stderr), done.returncode), changed
+
+
+def differs_on_purpose(words, ours, theirs):
+    text = '\n'.join([shlex.join(words), ours[0], ours[1], theirs[0], theirs[1]])
+    return any(re.search(pattern, text, re.S) for pattern in DIFFERS)
+
+
+def check_line(words, images, link, folder):
+    # The name of the folder is in some answers: both run where the other did.
+    ours, our_images = outcome(link, words, images, folder / 'work')
+    theirs, their_images = outcome(PROGRAM, words, images, folder / 'work')
+    assert ours == theirs or differs_on_purpose(words, ours, theirs)
+    if ours[2] == 0 and theirs[2] == 0:
+        for name in our_images.keys() | their_images.keys(): # one may write what was there before
+            assert (our_images.get(name, ()) or held(images, name)) == \
+                (their_images.get(name, ()) or held(images, name))
+    # What fails leaves more alone than the reference does, and never harms what that leaves alone.
+    assert ours[2] == 0 or our_images.keys() <= their_images.keys()
+
+
+@pytest.mark.parametrize('command', Lines.COMMANDS)
+def test_same(command, images, link, tmp_path):
+    for number in range(COUNT):
+        if ONE and ONE != f'{command}/{number}':
+            continue
+        words = Lines(random.Random(f'{SEED}/{command}/{number}')).line(command)
+        print(f'PLATTER_SEED={SEED} PLATTER_LINES={COUNT} PLATTER_LINE={command}/{number}:',
+              shlex.join(words))
+        check_line(words, images, link, tmp_path)
