@@ -117,7 +117,9 @@ void blk_dev_change_media_cb(BlockBackend *blk, bool load);
 void blk_dev_eject_request(BlockBackend *blk, bool force);
 bool blk_dev_is_tray_open(BlockBackend *blk);
 bool blk_dev_is_medium_locked(BlockBackend *blk);
+/* To the drive below, where there is one (of the drivers here none has a tray or a lock). */
 void blk_lock_medium(BlockBackend *blk, bool locked);
+/* The same; then, unless blk is empty or has no name, DEVICE_TRAY_MOVED. */
 void blk_eject(BlockBackend *blk, bool eject_flag);
 
 /* ---- 2.5 I/O status and error policy ---- [any] unless said otherwise */

@@ -178,8 +178,14 @@ void blk_eject(BlockBackend *blk, bool eject_flag)
     BlockDriverState *bs;
 
     BLK_ASSERT_CONTROL(blk->pl);
+    if (blk->root == NULL) {
+        return;
+    }
     bs = blk_find_below(blk, has_eject);
     if (bs != NULL) {
         bs->drv->eject(bs, eject_flag);
+    }
+    if (blk->name[0] != '\0') {
+        raise_tray_moved(blk, eject_flag);
     }
 }

@@ -262,12 +262,19 @@ static void test_blk_eject(void **state)
     BlockDriverState *disk = fake_open(env->pl, "fake", NULL, BDRV_O_RDWR);
 
     blk_eject(blk, true); /* empty: nothing */
+    assert_string_equal(env->events, "");
     assert_int_equal(blk_insert_bs(blk, bs, NULL), 0);
     blk_eject(blk, true);
     assert_int_equal(fake_of(bs)->ejected, 1);
+    assert_string_equal(env->events, "tray hd0 open; ");
+    blk_eject(blk, false);
+    assert_int_equal(fake_of(bs)->ejected, 0);
+    assert_string_equal(env->events, "tray hd0 open; tray hd0 closed; ");
     assert_int_equal(blk_set_bs(blk, disk, NULL), 0);
-    blk_eject(blk, true); /* a disk has no tray */
-    assert_int_equal(fake_of(bs)->ejected, 1);
+    env->events[0] = '\0';
+    blk_eject(blk, true); /* a disk has no tray that could move, but the device has */
+    assert_int_equal(fake_of(bs)->ejected, 0);
+    assert_string_equal(env->events, "tray hd0 open; ");
     blk_unref(blk);
     bdrv_unref(bs);
     bdrv_unref(disk);
