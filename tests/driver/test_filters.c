@@ -38,7 +38,7 @@ static void throttle_options(void **state)
     Platter *pl = new_platter();
     ThrottleGroup *group = group_of_ops(pl, 1000000);
 
-    refused(pl, "driver=throttle,file.driver=null-co", EINVAL, "throttle-group");
+    refused(pl, "driver=throttle,file.driver=null-co", EINVAL, "throttle group");
     refused(pl, "driver=throttle,throttle-group=fast,file.driver=null-co", 0, "'fast'");
     refused(pl, "driver=throttle,throttle-group=slow", EINVAL, "file");
     refused(pl, "driver=throttle,throttle-group=slow,file.driver=null-co,iops=3", EINVAL, "iops");

@@ -213,7 +213,7 @@ def test_refused(tmp_path):
 
 def interrupted(tmp_path, number, wanted, *options):
     """Run until so much was told of progress, then send the signal."""
-    with subprocess.Popen([os.environ['PLATTER_BIN'], 'compact', '--progress=json', *options, 'a.qcow2'],
+    with subprocess.Popen([os.environ['PLATTER_BIN'], 'compact', '-f', 'qcow2', '--progress=json', *options, 'a.qcow2'],
                           cwd=tmp_path, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True) as process:
         try:
             for line in process.stdout:

@@ -225,7 +225,7 @@ static bool read_chain(struct daemon_run *run, unsigned file, uint8_t *content, 
     struct qv_image im = {0};
     struct qv_bytes bytes;
     uint8_t *below = calloc(1, MODEL_BYTES);
-    bool ok = run->kept[file] && depth < DISK_FILES;
+    bool ok = file < DISK_FILES && run->kept[file] && depth < DISK_FILES;
 
     assert(below);
     if (!ok) {

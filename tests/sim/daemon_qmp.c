@@ -199,13 +199,17 @@ static void act(struct qmp_client *c)
 
     if (!c->negotiated) {
         negotiate(c);
+    } else if (c->garbled) { /* nothing after it would be understood */
+        tell(c);
+        daemon_trace(run, "qmp drops", c->id, NULL, 0);
+        qmp_client_drop(c);
     } else if (run->over && c->id == 0) {
         wind_up(c);
     } else if (run->over) {
         if (c->asking == 0) {
             qmp_client_drop(c);
         }
-    } else if (c->garbled || daemon_chance(run, 1)) {
+    } else if (daemon_chance(run, 1)) {
         tell(c);
         daemon_trace(run, "qmp drops", c->id, NULL, 0);
         qmp_client_drop(c);
