@@ -152,7 +152,12 @@ def arranged(images, folder, text):
 def measure(arguments, images, folder, row):
     """For platter and for qemu-img: what the rounds told."""
     seen = ([], [])
-    sides = (f'{shlex.quote(arguments.platter)} {row.command}', row.theirs or f'qemu-img {row.command}')
+    ours = arguments.platter
+    if not row.theirs: # under the name that guesses formats, as the other side does
+        ours = os.path.join(os.path.abspath(folder), 'qemu-img')
+        if not os.path.lexists(ours):
+            os.symlink(arguments.platter, ours)
+    sides = (f'{shlex.quote(ours)} {row.command}', row.theirs or f'qemu-img {row.command}')
     for _ in range(1 if arguments.instructions else arguments.rounds):
         for side, text in enumerate(sides):
             command = arranged(images, folder, text)
