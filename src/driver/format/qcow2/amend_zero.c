@@ -170,8 +170,7 @@ static int expand_snapshots(struct expand *x, Error **errp)
         const struct q2_snapshot *sn = &s->snapshots[i];
         uint64_t *l1;
 
-        rc = q2_snapshot_l1_check(s, sn, errp);
-        rc = rc == 0 ? q2_l1_copy_read_co(s, sn->l1_offset, sn->l1_entries, &l1, errp) : rc;
+        rc = q2_snapshot_l1_copy_co(s, sn, &l1, errp);
         if (rc == 0) {
             rc = expand_tree(x, l1, sn->l1_entries, errp);
             q2_l1_copy_free(s, l1, sn->l1_entries);

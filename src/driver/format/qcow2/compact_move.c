@@ -53,8 +53,7 @@ static int each_table_co(struct q2_compact *c, int (*fn)(struct q2_compact *c, u
     for (uint32_t i = 0; rc == 0 && i < s->snapshot_count; i++) {
         const struct q2_snapshot *sn = &s->snapshots[i];
 
-        rc = q2_snapshot_l1_check(s, sn, NULL);
-        rc = rc == 0 ? q2_l1_copy_read_co(s, sn->l1_offset, sn->l1_entries, &l1, NULL) : rc;
+        rc = q2_snapshot_l1_copy_co(s, sn, &l1, NULL);
         if (rc == 0) {
             rc = walk_l1_co(c, l1, sn->l1_entries, fn);
             q2_l1_copy_free(s, l1, sn->l1_entries);
@@ -314,7 +313,7 @@ static int rewrite_l1s_co(struct q2_compact *c)
         const struct q2_snapshot *sn = &s->snapshots[i];
         uint64_t *l1;
 
-        rc = q2_l1_copy_read_co(s, sn->l1_offset, sn->l1_entries, &l1, NULL);
+        rc = q2_snapshot_l1_copy_co(s, sn, &l1, NULL);
         if (rc == 0) {
             rc = rewrite_inactive_l1_co(c, sn, l1);
             q2_l1_copy_free(s, l1, sn->l1_entries);

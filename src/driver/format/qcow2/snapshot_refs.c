@@ -20,6 +20,7 @@
 #include "l1.h"
 #include "overlap.h"
 #include "qcow2.h"
+#include "snapshot.h"
 #include "tree.h"
 #include "tree_walk.h"
 
@@ -113,6 +114,14 @@ int q2_l1_copy_read_co(struct qcow2 *s, uint64_t offset, uint32_t entries, uint6
     }
     *ret = l1;
     return 0;
+}
+
+int q2_snapshot_l1_copy_co(struct qcow2 *s, const struct q2_snapshot *sn, uint64_t **ret,
+                           Error **errp)
+{
+    int rc = q2_snapshot_l1_check(s, sn, errp);
+
+    return rc == 0 ? q2_l1_copy_read_co(s, sn->l1_offset, sn->l1_entries, ret, errp) : rc;
 }
 
 int q2_l1_copy_active(struct qcow2 *s, uint64_t **ret, Error **errp)

@@ -10,6 +10,7 @@
 
 #include "free.h"
 
+struct q2_snapshot;
 struct qcow2;
 
 /* Drained, committed (q2_settle_co), no request until the caller is done: L2 tables are read and
@@ -31,6 +32,9 @@ uint64_t *q2_l1_copy_new(struct qcow2 *s, uint32_t entries);
 int q2_l1_copy_read_co(struct qcow2 *s, uint64_t offset, uint32_t entries, uint64_t **ret,
                        Error **errp);
 int q2_l1_copy_active(struct qcow2 *s, uint64_t **ret, Error **errp); /* s->l1 */
+/* The same for the L1 table of a snapshot, once it is checked. */
+int q2_snapshot_l1_copy_co(struct qcow2 *s, const struct q2_snapshot *sn, uint64_t **ret,
+                           Error **errp);
 void q2_l1_copy_free(struct qcow2 *s, uint64_t *l1, uint32_t entries);
 /* To new clusters, their refcounts in memory; not flushed. entries > 0. */
 int q2_l1_copy_write_co(struct qcow2 *s, const uint64_t *l1, uint32_t entries, uint64_t *ret_offset,
