@@ -133,6 +133,7 @@ struct nbd_export {
     NbdServer *server;           /* borrowed */
     BlockBackend *blk;           /* counted */
     BlockAcctStats *stats;       /* owned: of its clients alone */
+    BlockAcctStats *blk_stats;   /* of blk, which others know by its name; or NULL */
     BlockDriverState *passing;   /* of blk_pass_begin, while it ends */
     char *name;                  /* owned */
     char *description;           /* owned or NULL */

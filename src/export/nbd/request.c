@@ -314,29 +314,39 @@ static bool acct_type(uint16_t type, enum BlockAcctType *ret_type)
     }
 }
 
-/* Run the request, policy included, and count it: for the export, and for its backend, which others
- * may use too. */
+static void count_end(BlockAcctStats *stats, BlockAcctCookie *cookie, int rc)
+{
+    if (LIKELY(rc >= 0)) {
+        block_acct_done(stats, cookie);
+    } else {
+        block_acct_failed(stats, cookie);
+    }
+}
+
+/* Run the request, policy included, and count it: for the export, and for a backend that others
+ * look at too. */
 static int req_counted_co(struct nbd_req *req)
 {
     struct nbd_export *export = req->conn->export;
-    BlockAcctStats *stats[2] = {export->stats, blk_get_stats(export->blk)};
-    BlockAcctCookie cookies[2];
+    BlockAcctCookie cookie, blk_cookie;
     enum BlockAcctType type;
     bool counts = acct_type(req->h.type, &type);
     int rc;
 
-    for (int i = 0; counts && i < 2; i++) {
-        block_acct_start(stats[i], &cookies[i], req->h.length, type);
+    if (LIKELY(counts)) {
+        block_acct_start(export->stats, &cookie, req->h.length, type);
+        if (export->blk_stats != NULL) {
+            block_acct_start(export->blk_stats, &blk_cookie, req->h.length, type);
+        }
     }
     rc = req_run_co(req);
     if (UNLIKELY(rc < 0)) {
         rc = req_policy_co(req, rc);
     }
-    for (int i = 0; counts && i < 2; i++) {
-        if (LIKELY(rc >= 0)) {
-            block_acct_done(stats[i], &cookies[i]);
-        } else {
-            block_acct_failed(stats[i], &cookies[i]);
+    if (LIKELY(counts)) {
+        count_end(export->stats, &cookie, rc);
+        if (export->blk_stats != NULL) {
+            count_end(export->blk_stats, &blk_cookie, rc);
         }
     }
     return rc;

@@ -385,6 +385,7 @@ int nbd_server_add_export(NbdServer *server, BlockBackend *blk,
     export->server = server;
     export->blk = blk;
     blk_ref(blk);
+    export->blk_stats = *blk_name(blk) != '\0' ? blk_get_stats(blk) : NULL;
     export->writable = o.writable;
     export->allocation_depth = o.allocation_depth;
     export->error_policy = o.error_policy;
