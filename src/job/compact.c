@@ -389,16 +389,12 @@ static int take_disk(struct compact *c, Error **errp)
     }
     blk_get_perm(c->disk, &c->perm, &c->shared);
     ret = blk_set_perm(c->disk, 0, BDRV_PERM_ALL, errp);
-    c->perm_taken = ret == 0;
-    ret = ret == 0 ? job_add_node(&c->job, "compact", c->bs, perm, 0, errp) : ret;
-    if (ret == 0) {
-        struct job_node *node;
-
-        TAILQ_FOREACH (node, &c->job.nodes, entry) {
-            c->edge = node->edge != NULL ? node->edge : c->edge;
-        }
+    if (ret < 0) {
+        return ret;
     }
-    return ret;
+    c->perm_taken = true;
+    c->edge = job_add_node(&c->job, "compact", c->bs, perm, 0, errp);
+    return c->edge != NULL ? 0 : -EPERM;
 }
 
 Job *job_compact_start(Platter *pl, const struct job_start *start,

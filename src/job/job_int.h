@@ -98,9 +98,10 @@ struct JobTxn {
  * well formed), EEXIST, EBUSY (a job of the transaction failed), ENOMEM. */
 void *job_create(Platter *pl, const struct job_driver *driver, const char *id, JobTxn *txn,
                  unsigned flags, Error **errp);
-/* Work on bs too: permissions as given; drains of it pause the job. 0 or -EPERM, -ENOMEM. */
-int job_add_node(Job *job, const char *name, BlockDriverState *bs, uint64_t perm, uint64_t shared,
-                 Error **errp);
+/* Work on bs too, through the edge that is returned, the job's: permissions as given; drains of it
+ * pause the job. NULL with errp: EPERM, ENOMEM. */
+BdrvEdge *job_add_node(Job *job, const char *name, BlockDriverState *bs, uint64_t perm,
+                       uint64_t shared, Error **errp);
 /* Until the job ends, operations on bs as a whole (resize, snapshot, replace, ...) are refused with
  * the job as the reason. 0, -EBUSY (somebody else blocks changes of it, as other jobs do) or
  * -ENOMEM. */

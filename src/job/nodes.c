@@ -67,22 +67,23 @@ static const struct bdrv_parent_class job_parent_class = {
     .iostatus_reset = node_iostatus_reset,
 };
 
-int job_add_node(Job *job, const char *name, BlockDriverState *bs, uint64_t perm, uint64_t shared,
-                 Error **errp)
+BdrvEdge *job_add_node(Job *job, const char *name, BlockDriverState *bs, uint64_t perm,
+                       uint64_t shared, Error **errp)
 {
     struct job_node *node = calloc(1, sizeof(*node));
 
     if (node == NULL) {
-        return error_set(errp, ENOMEM, "out of memory for job '%s'", job->id);
+        error_set(errp, ENOMEM, "out of memory for job '%s'", job->id);
+        return NULL;
     }
     node->job = job;
     node->edge = bdrv_root_attach(bs, name, &job_parent_class, node, perm, shared, errp);
     if (node->edge == NULL) {
         free(node);
-        return -EPERM;
+        return NULL;
     }
     TAILQ_INSERT_TAIL(&job->nodes, node, entry);
-    return 0;
+    return node->edge;
 }
 
 /* bs is held. NULL: no memory. */

@@ -203,7 +203,7 @@ const struct cli_command command_amend = {
     .summary = "Change options of an image",
     .options = amend_options,
     .details = "Examples:\n"
-               "  platter amend -f qcow2 -f qcow2 -o help\n"
+               "  platter amend -f qcow2 -o help\n"
                "  platter amend -f qcow2 -o compat=1.1,lazy_refcounts=on disk.qcow2\n"
                "  platter amend -f qcow2 -p -o refcount_bits=64 disk.qcow2\n",
     .run = amend_command,

@@ -223,8 +223,8 @@ const struct cli_command command_compact = {
         "in a row; compressed clusters, which share those of the file, may need some more of "
         "them.\n\n"
         "Examples:\n"
-        "  platter compact -p disk.qcow2\n"
-        "  platter compact -n --output=json disk.qcow2\n"
+        "  platter compact -f qcow2 -p disk.qcow2\n"
+        "  platter compact -f qcow2 -n --output=json disk.qcow2\n"
         "  platter compact -f raw disk.img\n",
     .run = compact_command,
 };
