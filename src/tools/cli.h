@@ -78,6 +78,12 @@ enum {
     CLI_HELP = -3, /* --help or --version was asked for and printed: end with CLI_EXIT_OK */
 };
 
+/* Its value stands behind '=' or is not there. */
+static inline bool cli_value_is_optional(const struct cli_option *o)
+{
+    return o->arg && o->arg[0] == '[';
+}
+
 struct cli_args {
     struct cli *cli;
     int argc;
@@ -103,6 +109,7 @@ bool cli_take_all(struct cli *cli, int argc, char **argv,
 int cli_run(struct cli *cli, int argc, char **argv);
 
 void cli_print_help(struct cli *cli, const struct cli_command *command);
+void cli_print_version(struct cli *cli);
 
 /* "platter: CMD: message" on err. All return what a command can return at once. */
 int cli_error(struct cli *cli, const char *fmt, ...) __attribute__((format(printf, 2, 3)));
@@ -118,11 +125,11 @@ void cli_put_line(FILE *to, const char *fmt, ...) __attribute__((format(printf, 
 /* Print err (owned) and its hint. */
 int cli_report(struct cli *cli, Error *err);
 
-/* Value of the current option as a size or number; false after printing why not. */
 /* The size that text says, up to max; "image size" and "size" are what it is called by a stand-in
  * and natively. False after printing: end with CLI_EXIT_USAGE. */
 bool cli_parse_size(struct cli *cli, const char *text, const char *what, const char *native_what,
                     uint64_t max, uint64_t *ret);
+/* Value of the current option as a size or number; false after printing why not. */
 bool cli_size_value(const struct cli_args *args, uint64_t min, uint64_t max, uint64_t *ret);
 bool cli_number_value(const struct cli_args *args, uint64_t min, uint64_t max, uint64_t *ret);
 

@@ -166,7 +166,7 @@ static int collect(struct sim_thing *epoll, struct epoll_event *events, int max)
     return n;
 }
 
-/* Everything of the agenda whose time has come, but not what it adds for now. */
+/* Everything of the agenda whose time has come, but not what that adds for this same moment. */
 static void moments_run(struct sim_machine *machine)
 {
     int64_t now = now_ns();

@@ -173,7 +173,7 @@ static void zsh_rest(FILE *out, const struct cli_option *o)
 
 static void zsh_option(FILE *out, const struct cli_option *o)
 {
-    bool may_lack = o->arg && o->arg[0] == '[';
+    bool may_lack = cli_value_is_optional(o);
 
     if (o->letter) {
         fprintf(out, "            '*-%c%s'", o->letter, o->arg && !may_lack ? "+" : "");

@@ -72,7 +72,7 @@ static void put_title(FILE *out, const struct cli_program *program,
 
 static void put_option(FILE *out, const struct cli_option *o)
 {
-    bool may_lack = o->arg && o->arg[0] == '[';
+    bool may_lack = cli_value_is_optional(o);
 
     fputs(".TP\n", out);
     if (o->letter) {
