@@ -107,6 +107,9 @@ struct bdrv_limits {
     uint32_t request_alignment; /* power of two, >= 1 */
     uint32_t mem_alignment;     /* of buffers, power of two, >= 1: required */
     uint32_t opt_mem_alignment; /* wished for */
+    /* A write that makes the file longer also changes the block of so many bytes that the old end
+     * lies in. Power of two, >= 1; 1: it does not. */
+    uint32_t eof_alignment;
     uint32_t max_iov;
     uint64_t max_transfer;
     uint64_t opt_transfer;

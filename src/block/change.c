@@ -24,41 +24,68 @@ unsigned bdrv_track_flags(unsigned req_flags)
     return flags;
 }
 
-/* Whether a write that ends at end pads the file's last block past the end of the file, so that the
- * file is cut back afterwards and nobody may write behind it meanwhile. */
-static bool pads_past_end(BlockDriverState *bs, uint64_t end)
-{
-    uint32_t align = bs->bl.request_alignment;
+/* What a change keeps others out of, or only waits for. */
+struct claim {
+    uint64_t start;
+    uint64_t stop;
+    unsigned flags;
+};
 
-    return (bs->caps & BDRV_CAP_PROTOCOL) && (bs->caps & BDRV_CAP_GROWS_ON_WRITE) &&
-           !is_aligned(end, align) && align_up(end, align) > max_u64(bdrv_node_size(bs), end);
-}
-
-static int change_track(struct bdrv_change *c, uint64_t offset, unsigned flags)
+/* Two writes reach further than their blocks. One that pads the file's last block past the end of
+ * the file is cut back afterwards, so nobody may write behind it meanwhile. And one that makes the
+ * file longer changes the block its old end lies in (eof_alignment), where nobody may write
+ * meanwhile either: a kernel that clears the rest of that block in its page cache, while direct I/O
+ * to the same block is in flight, says EIO to the next flush. */
+static struct claim claim_of(const struct bdrv_change *c, uint64_t offset, unsigned flags)
 {
     BlockDriverState *bs = c->bs;
-    uint32_t align = bs->bl.request_alignment;
-    uint64_t start = align_down(offset, align);
-    bool waited;
+    const struct bdrv_limits *bl = &bs->bl;
+    uint64_t size = bdrv_node_size(bs);
+    struct claim claim = {
+        .start = align_down(offset, bl->request_alignment),
+        .stop = align_up(c->end, bl->request_alignment),
+        .flags = flags,
+    };
 
-    flags = bdrv_track_flags(flags);
-    if (!is_aligned(offset | c->end, align)) {
-        flags |= BDRV_TRACK_SERIALISING;
+    if (!is_aligned(offset | c->end, bl->request_alignment)) {
+        claim.flags |= BDRV_TRACK_SERIALISING;
     }
+    if (LIKELY(claim.stop <= size) || !(bs->caps & BDRV_CAP_PROTOCOL) ||
+        !(bs->caps & BDRV_CAP_GROWS_ON_WRITE)) {
+        return claim;
+    }
+    if (!is_aligned(size, bl->eof_alignment)) {
+        claim.start = min_u64(claim.start, align_down(size, bl->eof_alignment));
+        claim.flags |= BDRV_TRACK_SERIALISING;
+    }
+    if (claim.stop > max_u64(size, c->end)) {
+        claim.stop = BDRV_TRACK_TO_END;
+    }
+    return claim;
+}
+
+static int change_track(struct bdrv_change *c, uint64_t offset, unsigned req_flags)
+{
+    unsigned flags = bdrv_track_flags(req_flags);
+    struct claim claim = claim_of(c, offset, flags);
+
     for (;;) {
-        bool pads = pads_past_end(bs, c->end);
-        uint64_t stop = pads ? BDRV_TRACK_TO_END : align_up(c->end, align);
-        int ret = bdrv_track_begin(bs, &c->t, start, stop, flags, &waited);
+        bool waited;
+        struct claim now;
+        int ret = bdrv_track_begin(c->bs, &c->t, claim.start, claim.stop, claim.flags, &waited);
 
         if (ret < 0) {
             return ret;
         }
-        if (LIKELY(pads || !pads_past_end(bs, c->end))) {
+        now = claim_of(c, offset, flags);
+        if (LIKELY(claim.start <= now.start && claim.stop >= now.stop &&
+                   (claim.flags & now.flags) == now.flags)) {
             c->tracked = true;
             return 0;
         }
-        /* the node shrank while we waited: hold off more than we did */
-        bdrv_track_end(bs, &c->t);
+        /* the end moved while we waited: hold off more than we did */
+        bdrv_track_end(c->bs, &c->t);
+        claim = now;
     }
 }
 

@@ -90,6 +90,7 @@ BlockDriverState *node_new(Platter *pl, const char *node_name, Error **errp)
         .request_alignment = 1,
         .mem_alignment = 1,
         .opt_mem_alignment = 1,
+        .eof_alignment = 1,
     };
     atomic_init(&bs->size_bytes, -ENOMEDIUM);
     TAILQ_INIT(&bs->children);

@@ -52,6 +52,7 @@ static void node_settle_limits(BlockDriverState *bs)
         .request_alignment = 1,
         .mem_alignment = 1,
         .opt_mem_alignment = 1,
+        .eof_alignment = 1,
     };
     BdrvEdge *edge;
 
@@ -59,6 +60,7 @@ static void node_settle_limits(BlockDriverState *bs)
         limits_merge(&limits, bs->file, true);
         if (!bdrv_passes_through(bs)) {
             limits.request_alignment = 1;
+            limits.eof_alignment = 1;
         }
     }
     TAILQ_FOREACH (edge, &bs->children, in_parent) {
@@ -69,7 +71,8 @@ static void node_settle_limits(BlockDriverState *bs)
     if (bs->drv != NULL && bs->drv->refresh_limits != NULL) {
         bs->drv->refresh_limits(bs, &limits);
     }
-    assert(is_pow2(limits.request_alignment) && is_pow2(limits.mem_alignment));
+    assert(is_pow2(limits.request_alignment) && is_pow2(limits.mem_alignment) &&
+           is_pow2(limits.eof_alignment));
     limits.opt_mem_alignment = max_u32(limits.opt_mem_alignment, limits.mem_alignment);
     bs->bl = limits;
 }

@@ -344,7 +344,7 @@ static inline void fake_node_init(struct fake_node *n, struct Platter *pl, uint6
     n->bs.caps = fake_driver.caps;
     n->bs.open_flags = BDRV_O_RDWR | BDRV_O_UNMAP;
     n->bs.through = &n->bs;
-    n->bs.bl = (struct bdrv_limits){.request_alignment = 1, .mem_alignment = 1};
+    n->bs.bl = (struct bdrv_limits){.request_alignment = 1, .mem_alignment = 1, .eof_alignment = 1};
     n->bs.size_bytes = (int64_t)size;
     n->bs.node_name = (char *)"fake0";
     TAILQ_INIT(&n->bs.children);

@@ -333,6 +333,49 @@ static void test_growing_beside_padded_tail(void **state)
     }
 }
 
+/* A write that makes the file longer changes the block of the old end (eof_alignment): of it and a
+ * write in that block the later waits for the earlier; blocks before that one are free. */
+static void test_growing_changes_the_old_end(void **state)
+{
+    static const struct {
+        uint64_t size, other;
+        uint64_t offset; /* of the write that grows, 512 bytes */
+        bool waits;
+    } table[] = {
+        {4608, 4096, 8192, true},   {5000, 4096, 8192, true},  {4608, 3584, 8192, false},
+        {4096, 3584, 8192, false},  {4608, 4096, 4608, true},  {4700, 4096, 4608, true},
+        {12288, 4096, 8192, false}, {4600, 3584, 4608, false},
+    };
+
+    for (size_t i = 0; i < 2 * ARRAY_SIZE(table); i++) {
+        bool grows_first = i % 2 == 1;
+        uint64_t size = table[i / 2].size;
+        struct fake_call other =
+            fake_call_of(&node.edge, BDRV_OP_WRITE, table[i / 2].other, 512, 0);
+        struct fake_call grows =
+            fake_call_of(&node.edge, BDRV_OP_WRITE, table[i / 2].offset, 512, 0);
+        struct fake_run a, b;
+
+        node.bs.bl.request_alignment = 512;
+        node.bs.bl.eof_alignment = 4096;
+        node.bs.caps |= BDRV_CAP_GROWS_ON_WRITE;
+        atomic_store(&node.bs.size_bytes, size);
+        atomic_store(&node.f.file_size, size);
+        node.f.suspend = 1;
+        node.f.writes = 0;
+        other.iov = grows.iov = (struct iovec){buf, 512};
+        other.req.iov = &other.iov;
+        grows.req.iov = &grows.iov;
+        other.req.niov = grows.req.niov = 1;
+        fake_start(&a, fake_call_run, grows_first ? &grows : &other);
+        fake_start(&b, fake_call_run, grows_first ? &other : &grows);
+        assert_int_equal(node.f.writes, table[i / 2].waits ? 1 : 2);
+        assert_int_equal(fake_wait(&a), 0);
+        assert_int_equal(fake_wait(&b), 0);
+        assert_int_equal(node.f.writes, 2);
+    }
+}
+
 /* ---- vectors ---- */
 
 static void test_vector_longer_than_iov_max(void **state)
@@ -415,6 +458,7 @@ int main(void)
         T(overlap_table),
         T(no_wait),
         T(growing_beside_padded_tail),
+        T(growing_changes_the_old_end),
         T(vector_longer_than_iov_max),
         T(unaligned_ends_only),
         T(errors_of_pieces),

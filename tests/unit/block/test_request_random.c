@@ -42,6 +42,7 @@ static void random_limits(uint64_t *rng, struct bdrv_limits *bl)
     *bl = (struct bdrv_limits){
         .request_alignment = (uint32_t)align,
         .mem_alignment = (uint32_t)PICK(rng, 1, 16, 512, 4096),
+        .eof_alignment = (uint32_t)PICK(rng, 1, 4096),
         .max_transfer = PICK(rng, 0, 0, align, align * 3 + align / 2, 8192, 20480),
         .max_iov = (uint32_t)PICK(rng, 0, 1, 2, 5),
         .pwrite_zeroes_alignment = PICK(rng, 0, align, 2048, align * 3),

@@ -149,6 +149,9 @@ void posix_refresh_limits(BlockDriverState *bs, struct bdrv_limits *limits)
     limits->request_alignment = s->offset_align;
     limits->mem_alignment = s->mem_align;
     limits->opt_mem_alignment = s->mem_align > ALIGN_SAFE ? s->mem_align : ALIGN_SAFE;
+    if (s->direct && s->kind == POSIX_FILE) {
+        limits->eof_alignment = (uint32_t)sysconf(_SC_PAGESIZE); /* of the kernel's page cache */
+    }
     limits->max_iov = IOV_MAX;
     limits->max_transfer = TRANSFER_MAX;
     limits->pwrite_zeroes_alignment = space_align;
