@@ -362,6 +362,27 @@ def test_map_of_layers_of_different_lengths(link, tmp_path):
         assert run([link, *line], cwd=tmp_path).stdout == run([PROGRAM, *line], cwd=tmp_path).stdout
 
 
+@pytest.mark.parametrize('form', ['human', 'json'])
+def test_map_where_storage_knows_more(form, link, tmp_path):
+    """Holes of a data file are not told, and a null disk without zeroes decides nothing."""
+    null = 'json:{"driver":"null-co","size":262144}'
+    zeroes = 'json:{"driver":"null-aio","size":65536,"read-zeroes":true}'
+    for line in (['-o', 'data_file=raw.bin,data_file_raw=on', 'raw', '1M'],
+                 ['-o', 'data_file=meta.bin,preallocation=metadata', 'meta', '1M'],
+                 ['-o', 'preallocation=metadata', 'plain', '1M'],
+                 ['-u', '-b', null, '-F', 'null-co', 'over', '1M'],
+                 ['-b', 'raw', '-F', 'qcow2', 'above']):
+        assert run([PROGRAM, 'create', '-q', '-f', 'qcow2', *line], cwd=tmp_path).returncode == 0
+    for name in ('raw', 'over'):
+        assert run(['qemu-io', '-c', 'write 64k 64k', '-c', 'write -z 512k 64k', name],
+                   cwd=tmp_path).returncode == 0
+    for name in ('raw', 'meta', 'plain', 'over', 'above', null, zeroes,
+                 f'json:{{"driver":"raw","file":{null[5:]}}}'):
+        line = ['map', f'--output={form}', name]
+        ours, theirs = run([link, *line], cwd=tmp_path), run([PROGRAM, *line], cwd=tmp_path)
+        assert (ours.stdout, ours.stderr) == (theirs.stdout, theirs.stderr)
+
+
 def test_version_names_program(link):
     done = run([link, '--version'])
     assert done.returncode == 0 and re.match(r'qemu-img version \d+\.\d+', done.stdout)

@@ -91,6 +91,41 @@ static int last_layer(BlockDriverState *bs, int64_t offset)
     return layer;
 }
 
+static bool is_null(const BlockDriverState *bs)
+{
+    return strncmp(bdrv_get_format_name(bs), "null-", 5) == 0;
+}
+
+/* The layer of e, or NULL where nobody is it. */
+static BlockDriverState *layer_of(const struct map_walk *w, const struct map_extent *e)
+{
+    BlockDriverState *bs = blk_bs(w->blk);
+
+    for (int layer = 0; bs && layer < e->layer; layer++) {
+        bs = chain_below(bs);
+    }
+    return bs;
+}
+
+/* The reference looks for no holes in the data file of an image, and a null disk that leaves
+ * buffers alone decides nothing there. */
+static void tell_as_reference(const struct map_walk *w, struct map_extent *e)
+{
+    const int zeroed_data = BDRV_BLOCK_DATA | BDRV_BLOCK_ZERO;
+    BlockDriverState *layer = layer_of(w, e);
+
+    if (!e->file || !layer) {
+        return;
+    }
+    if ((e->flags & zeroed_data) == zeroed_data && bdrv_get_child(layer, "data-file") == e->file) {
+        e->flags &= ~BDRV_BLOCK_ZERO;
+    } else if (is_null(e->file) && !(e->flags & BDRV_BLOCK_ZERO)) {
+        e->flags = 0;
+        e->present = false;
+        e->file = NULL;
+    }
+}
+
 static void walk_step_co(void *opaque)
 {
     struct map_walk *w = opaque;
@@ -106,6 +141,9 @@ static void walk_step_co(void *opaque)
     e->flags = w->ret & SHOWN;
     e->present = depth > 0;
     e->layer = e->present ? depth - 1 : last_layer(blk_bs(w->blk), e->start);
+    if (cli_stands_in(w->cli)) {
+        tell_as_reference(w, e);
+    }
 }
 
 static bool joins(const struct map_extent *a, const struct map_extent *b)
