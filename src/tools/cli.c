@@ -73,6 +73,10 @@ static void print_command_help(struct cli *cli, const struct cli_command *comman
 
 void cli_print_help(struct cli *cli, const struct cli_command *command)
 {
+    if (cli_spelling(cli)->help) {
+        fputs(cli_spelling(cli)->help, cli->out);
+        return;
+    }
     if (command) {
         print_command_help(cli, command);
         return;

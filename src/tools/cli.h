@@ -31,6 +31,8 @@ struct cli_option {
     const char *name;
     const char *arg; /* what its value is called; NULL: takes none; "[=WORD]": with or without */
     const char *help;
+    /* Whether the value asks for help, which was printed then; may be NULL. */
+    bool (*helps)(struct cli *cli, const char *value);
 };
 
 struct cli_command {
@@ -75,7 +77,7 @@ enum {
     CLI_END = 0,
     CLI_OPERAND = -1,
     CLI_BAD = -2,  /* an error was printed: end with CLI_EXIT_USAGE */
-    CLI_HELP = -3, /* --help or --version was asked for and printed: end with CLI_EXIT_OK */
+    CLI_HELP = -3, /* help or --version was asked for and printed: end with CLI_EXIT_OK */
 };
 
 /* Its value stands behind '=' or is not there. */

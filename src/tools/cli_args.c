@@ -30,7 +30,9 @@ static int getopt_fault(struct cli_args *args, const char *fmt, ...)
     va_start(ap, fmt);
     cli_vput_line(cli->err, fmt, ap);
     va_end(ap);
-    if (cli_spelling(cli)->try_line) {
+    if (cli_spelling(cli)->help) {
+        fputs(cli_spelling(cli)->help, cli->out);
+    } else if (cli_spelling(cli)->try_line) {
         cli_error(cli, "%s", cli_spelling(cli)->try_line);
     }
     cli->usage_told = true;
@@ -200,6 +202,9 @@ static int take_value(struct cli_args *args, const char *attached, const char *s
     } else {
         cli_usage_error(args->cli, "missing argument for option '%s'", shown);
         return CLI_BAD;
+    }
+    if (args->option->helps && args->option->helps(args->cli, args->value)) {
+        return CLI_HELP;
     }
     return args->option->id;
 }

@@ -7,6 +7,7 @@
 #include <platter/platter.h>
 
 #include "tools/cli.h"
+#include "tools/object.h"
 
 #define DISK_ALLOW_REFS_MAX 64
 
@@ -89,7 +90,8 @@ enum disk_option {
 #define DISK_ROW_OBJECT                                                                            \
     {                                                                                              \
         DISK_OPTION_OBJECT, 0, "object", "TYPE,id=ID,...",                                         \
-            "make a throttle-group, secret or iothread that options name"                          \
+            "make a throttle-group, secret or iothread that options name; help lists them",        \
+            object_help                                                                            \
     }
 /* -l, but where it is something else already */
 #define DISK_ROW_SNAPSHOT                                                                          \

@@ -2,10 +2,111 @@
 #include "tools/object.h"
 
 #include <errno.h>
+#include <stdlib.h>
+#include <string.h>
 
+#include "control/qmp_type.h"
 #include "control/service.h"
 #include "schema/qmp.h"
 #include "util/error.h"
+
+#define LINES_MAX 64 /* members of one kind */
+
+/* ---- help ---- */
+
+struct wish {
+    bool help;
+    char type[64]; /* "": none was told */
+};
+
+static bool is_help(const char *word, size_t len)
+{
+    return (len == 4 && memcmp(word, "help", 4) == 0) || (len == 1 && *word == '?');
+}
+
+/* One word of the text. False: the text is wrong there, which is told when the object is made. */
+static bool take_word(struct wish *w, const char *word, size_t len, bool first)
+{
+    static const char key[] = "qom-type=";
+
+    if (!memchr(word, '=', len)) {
+        if (is_help(word, len)) {
+            w->help = true;
+            return true;
+        }
+        snprintf(w->type, sizeof(w->type), "%.*s", first ? (int)len : 0, word);
+        return first;
+    }
+    if (len >= sizeof(key) - 1 && memcmp(word, key, sizeof(key) - 1) == 0) {
+        snprintf(w->type, sizeof(w->type), "%.*s", (int)(len - sizeof(key) + 1),
+                 word + sizeof(key) - 1);
+    }
+    return true;
+}
+
+static const struct qmp_type *find_type(const char *name)
+{
+    for (const struct qmp_variant *v = qmp_object_options_type->variants; v->value; v++) {
+        if (strcmp(v->value, name) == 0) {
+            return v->type;
+        }
+    }
+    return NULL;
+}
+
+static int compare_lines(const void *a, const void *b)
+{
+    return strcmp(a, b);
+}
+
+static void print_members(FILE *out, const char *name, const struct qmp_type *type)
+{
+    char lines[LINES_MAX][96];
+    size_t count = 0;
+
+    for (const struct qmp_member *m = type->members; m->type && count < LINES_MAX; m++) {
+        snprintf(lines[count++], sizeof(lines[0]), "  %s=<%s>", m->key,
+                 m->type == &qmp_builtin_str ? "string" : m->type->name);
+    }
+    qsort(lines, count, sizeof(lines[0]), compare_lines);
+    fprintf(out, "%s options:\n", name);
+    for (size_t i = 0; i < count; i++) {
+        fprintf(out, "%s\n", lines[i]);
+    }
+}
+
+bool object_help(struct cli *cli, const char *text)
+{
+    const char *word = *text == '{' || strncmp(text, "json:", 5) == 0 ? "" : text;
+    const struct qmp_type *type;
+    struct wish w = {0};
+    size_t len;
+
+    for (; *word != '\0'; word += len + (word[len] == ',')) {
+        len = strcspn(word, ",");
+        while (word[len] == ',' && word[len + 1] == ',') { /* two are one, in a value */
+            len += 2 + strcspn(word + len + 2, ",");
+        }
+        if (!take_word(&w, word, len, word == text)) {
+            return false;
+        }
+    }
+    if (!w.help) {
+        return false;
+    }
+    type = find_type(w.type);
+    if (type) {
+        print_members(cli->out, w.type, type);
+        return true;
+    }
+    fputs("List of user creatable objects:\n", cli->out);
+    for (const struct qmp_variant *v = qmp_object_options_type->variants; v->value; v++) {
+        fprintf(cli->out, "  %s\n", v->value);
+    }
+    return true;
+}
+
+/* ---- making ---- */
 
 static int make_one(struct control *control, const char *text, Error **errp)
 {

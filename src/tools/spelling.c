@@ -37,6 +37,36 @@ static const struct cli_long_names daemon_names[] = {
            "version"},
 };
 
+/* Without where faults are to be told, which are ours. */
+static const char io_help[] =
+    "Usage: qemu-io [OPTIONS]... [-c STRING]... [file]\n"
+    "QEMU Disk exerciser\n"
+    "\n"
+    "  --object OBJECTDEF   define an object such as 'secret' for\n"
+    "                       passwords and/or encryption keys\n"
+    "  --image-opts         treat file as option string\n"
+    "  -c, --cmd STRING     execute command with its arguments\n"
+    "                       from the given string\n"
+    "  -f, --format FMT     specifies the block driver to use\n"
+    "  -r, --read-only      export read-only\n"
+    "  -s, --snapshot       use snapshot file\n"
+    "  -n, --nocache        disable host cache, short for -t none\n"
+    "  -C, --copy-on-read   enable copy-on-read\n"
+    "  -m, --misalign       misalign allocations for O_DIRECT\n"
+    "  -k, --native-aio     use kernel AIO implementation\n"
+    "                       (Linux only, prefer use of -i)\n"
+    "  -i, --aio=MODE       use AIO mode (threads, native or io_uring)\n"
+    "  -t, --cache=MODE     use the given cache mode for the image\n"
+    "  -d, --discard=MODE   use the given discard mode for the image\n"
+    "  -T, --trace [[enable=]<pattern>][,events=<file>][,file=<file>]\n"
+    "                       specify tracing options\n"
+    "                       see qemu-img(1) man page for full description\n"
+    "  -U, --force-share    force shared permissions\n"
+    "  -h, --help           display this help and exit\n"
+    "  -V, --version        output version information and exit\n"
+    "\n"
+    "See 'qemu-io -c help' for information on available commands.\n";
+
 const struct cli_spelling spelling_native = {
     .names_command = true,
     .hints = true,
@@ -66,6 +96,7 @@ const struct cli_spelling spelling_qemu_io = {
     .usage_exit = CLI_EXIT_FAILED,
     .image_refs = "follow",
     .try_line = "Try 'qemu-io --help' for more information",
+    .help = io_help,
     .image_opts_misfit = "--image-opts and -f are mutually exclusive",
     .prompts_always = true,
     .getopt_words = true,

@@ -31,6 +31,7 @@ struct cli_spelling {
     const char *version_word; /* "NAME version 1.2" */
     const struct cli_long_names *long_names; /* NULL: nothing is cut short */
     bool getopt_words;                       /* faults of options are told as getopt_long does */
+    const char *help; /* what --help prints; also answers bad options. NULL: help from the tables */
 };
 
 extern const struct cli_spelling spelling_native;

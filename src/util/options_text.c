@@ -35,7 +35,7 @@ static int parameter_parse(BlockOptions *opts, const char **p, const char *impli
     if ((*p)[key_len] != '=') {
         *p = value_copy(*p, buf);
         if (!implied_key) {
-            error_set(errp, EINVAL, "option '%.64s' has no value", buf);
+            error_set(errp, EINVAL, "Expected '=' after parameter '%.64s'", buf);
             error_set_hint(errp, "Write options as KEY=VALUE, and a comma in a value twice");
             return -EINVAL;
         }

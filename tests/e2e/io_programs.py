@@ -226,7 +226,7 @@ DIFFERENT = [
     ('qcow2', '', ['reopen -o backing=nosuch'], OWN_WORDS),
     ('raw', '', ['length', 'abort'], 'what was printed before the end is not lost'),
     (None, '', ['length\t'], 'a tab stands between words as a space does'),
-    (None, '--nosuch', [], 'usage is a line that says what to try, not the whole help'),
+    (None, '--nosuch', [], 'the help does not say where to report faults of the reference'),
 ]
 
 # Lines on standard input instead of -c.

@@ -405,3 +405,32 @@ def test_pipe_is_refused(driver, link, tmp_path):
     os.mkfifo(tmp_path / 'pipe')
     done = run([link, 'info', *driver, tmp_path / 'pipe'])
     assert done.returncode == 1 and 'requires' in done.stderr
+
+
+def object_lines(done):
+    """The lines of an answer, without the kinds of objects that one of both alone has."""
+    lines = done.stdout.splitlines()
+    if lines and lines[0].startswith('List'):
+        lines = [line for line in lines if line in (lines[0], '  secret', '  throttle-group')]
+    return lines, done.stderr, done.returncode
+
+
+@pytest.mark.parametrize('line', ['qemu-img info', 'qemu-img create -f raw', 'qemu-io', 'qemu-nbd -t',
+                                  'qemu-storage-daemon'])
+def test_help_of_objects(line, tmp_path):
+    program, *before = line.split()
+    ours = called(tmp_path, program)
+    for text in ('help', '?', 'secret,help', 'throttle-group,?', 'nosuch,help', 'help,id=a',
+                 'id=a,help', 'qom-type=secret,help', 'secret,a=,,,help'):
+        mine, other = (object_lines(run([p, *before, '--object', text])) for p in (ours, program))
+        assert mine == other, text
+        assert mine[0] and mine[1:] == ('', 0)
+
+
+@pytest.mark.parametrize('text', ['help=1', 'secret,x,help', 'secret,id=a,data=,,help', '{"qom-type":"help"}',
+                                  'secret,id'])
+def test_no_help_of_objects(text, images, link):
+    """A word "help" that belongs to something else."""
+    ours, theirs = (run([p, 'info', '--object', text, images / 'plain.raw']) for p in (link, PROGRAM))
+    assert ours.stderr == theirs.stderr
+    assert ours.returncode == theirs.returncode

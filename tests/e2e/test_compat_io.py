@@ -61,6 +61,16 @@ def test_same(arguments, link, tmp_path):
         outcome(PROGRAM, arguments, tmp_path / 'work')
 
 
+@pytest.mark.parametrize('arguments', [['-h'], ['--help', '--nosuch'], ['--nosuch'], ['-Z'], ['-c'], ['--cmd'],
+                                       ['--cmd=length', '--c'], ['one', 'two'], ['--nocache=1']],
+                         ids=' '.join)
+def test_usage(arguments, link):
+    """The same but for where faults are to be told."""
+    ours, theirs = run([link, *arguments]), run([PROGRAM, *arguments])
+    assert theirs.stdout.split('\n\nSee <')[0] == ours.stdout.rstrip('\n')
+    assert (ours.stderr, ours.returncode) == (theirs.stderr, theirs.returncode)
+
+
 def test_version_names_program(link):
     done = run([link, '--version'])
     assert done.returncode == 0 and re.match(r'qemu-io version \d+\.\d+', done.stdout)

@@ -54,7 +54,7 @@ def test_create_quiet_and_size_in_options(tmp_path):
     (['d', '1M', '2M'], "'2M' is too much"),
     (['-o', 'size=1M', 'd', '1M'], 'given twice'),
     (['-o', 'preallocation=bad', 'd', '1M'], "'preallocation' does not accept value 'bad'"),
-    (['-o', 'preallocation', 'd', '1M'], 'has no value'),
+    (['-o', 'preallocation', 'd', '1M'], "Expected '=' after parameter 'preallocation'"),
     (['-o', 'nope=1', 'd', '1M'], "'nope'"),
     (['-f', 'nope', 'd', '1M'], "no format 'nope'"),
     (['/no/such/dir/d', '1M'], 'No such file or directory'),

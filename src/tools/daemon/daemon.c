@@ -39,7 +39,8 @@ static const struct cli_option daemon_options[] = {
     {DAEMON_BLOCKDEV, 0, "blockdev", "DRIVER,node-name=NAME,...", "open a node"},
     {DAEMON_BACKEND, 0, "backend", "NAME[,node-name=NODE],...",
      "make a backend with a tray, limits and an error policy"},
-    {DAEMON_OBJECT, 0, "object", "TYPE,id=ID,...", "make an iothread, throttle-group or secret"},
+    {DAEMON_OBJECT, 0, "object", "TYPE,id=ID,...",
+     "make an iothread, throttle-group or secret; help lists them", object_help},
     {DAEMON_NBD_SERVER, 0, "nbd-server", "addr.type=unix,addr.path=PATH",
      "start the NBD server; or addr.type=inet,addr.host=HOST,addr.port=PORT"},
     {DAEMON_EXPORT, 0, "export", "nbd,id=ID,node-name=NAME,...", "export a node, or a backend"},
@@ -107,15 +108,6 @@ static int run_option(struct daemon *d, int id, const char *text, Error **errp)
 
 /* ---- the command line, twice: first what the process needs, then what it does ---- */
 
-static bool print_objects(struct daemon *d, int id, const struct cli_args *a)
-{
-    if (id != DAEMON_OBJECT || strcmp(a->value, "help") != 0) {
-        return false;
-    }
-    fputs("List of user creatable objects:\n  iothread\n  secret\n  throttle-group\n", d->cli->out);
-    return true;
-}
-
 /* -1: go on; else what the process exits with. */
 static int look_at(struct daemon *d, int argc, char **argv)
 {
@@ -124,7 +116,7 @@ static int look_at(struct daemon *d, int argc, char **argv)
     int id;
 
     while ((id = cli_next(&a)) != CLI_END) {
-        if (id == CLI_HELP || print_objects(d, id, &a)) {
+        if (id == CLI_HELP) {
             return CLI_EXIT_OK;
         }
         if (id == CLI_BAD) {

@@ -130,6 +130,11 @@ static bool io_take(struct io_setup *setup, int id, const struct cli_args *a)
         disk->temporary = true;
         return true;
     default:
+        if (id == CLI_OPERAND && disk->file && cli_stands_in(a->cli)) {
+            cli_print_help(a->cli, a->cli->command);
+            a->cli->usage_told = true;
+            return false;
+        }
         return disk_take_option(disk, id, a) || disk_take_file(disk, a);
     }
 }
