@@ -37,11 +37,12 @@ enum convert_plan {
     CONVERT_PLAN_DATA,
 };
 
-/* A target that is no disk: it takes all data once, in ascending order. It is told first what will
- * come. Coroutine calls, of the job's context; 0, or -errno, which fails the job (with errp). */
+/* A target that is no disk: it takes all data once, in ascending order. Coroutine calls, of the
+ * job's context; 0, or -errno, which fails the job (with errp). */
 struct convert_sink {
     uint64_t
         unit_bytes; /* power of two; what is planned and written is whole units, but the last */
+    /* What will come; NULL: it need not be known, and the sources are looked at only once. */
     int (*plan)(void *opaque, uint64_t offset, uint64_t bytes, enum convert_plan plan);
     int (*begin_co)(void *opaque, Error **errp); /* all is planned */
     /* Called before the call for what is in front of it has returned, never before it began. */
@@ -54,6 +55,7 @@ struct convert_sink {
 struct convert_feed {
     /* The next bytes: how many, 0 at the end, or -errno. Coroutine. */
     int64_t (*read_co)(void *opaque, void *buf, size_t bytes);
+    uint64_t bytes; /* what it must give, no more and no less; 0: whatever comes */
     void *opaque;
 };
 
@@ -66,7 +68,8 @@ struct convert_options {
      * copy_offload; all data is written, zeroes in it too. */
     const struct convert_sink *sink;
     /* Instead of sources; borrowed likewise. The target, which must be allowed to change its size,
-     * gets that of what came, in whole sectors; there is no sink and no backing file. */
+     * gets that of what came, in whole sectors; there is no backing file. A sink gets all of it as
+     * data and plans nothing. */
     const struct convert_feed *feed;
     /* So many zero bytes are not written as data; 0: everything is, holes of the sources too. A
      * multiple of CONVERT_SECTOR_BYTES, at most CONVERT_SPARSE_BYTES_MAX. */

@@ -43,7 +43,7 @@ static int plan(struct convert *c, const struct convert_chunk *chunk)
     };
     int ret = 0;
 
-    if (c->o.sink != NULL) {
+    if (c->o.sink != NULL && c->o.sink->plan != NULL) {
         ret = c->o.sink->plan(c->o.sink->opaque, chunk->offset, chunk->bytes, plans[chunk->kind]);
     }
     if (ret < 0) {
@@ -166,18 +166,26 @@ static void copy_all_co(struct convert *c)
     (void)co_group_wait_co(&group);
 }
 
-static int from_disks_co(struct convert *c)
+int convert_sink_begin_co(struct convert *c)
 {
     const struct convert_sink *sink = c->o.sink;
+
+    if (sink != NULL) {
+        c->ret = sink->begin_co(sink->opaque, &c->err);
+    }
+    return c->ret;
+}
+
+static int from_disks_co(struct convert *c)
+{
     int ret = 0;
 
     job_progress_set_total(&c->job, c->o.count_first ? 0 : c->total - c->o.start);
     if (c->o.count_first) {
         ret = count_co(c);
     }
-    if (ret == 0 && sink != NULL) {
-        ret = sink->begin_co(sink->opaque, &c->err);
-        c->ret = ret;
+    if (ret == 0) {
+        ret = convert_sink_begin_co(c);
     }
     if (ret == 0) {
         copy_all_co(c);
@@ -399,7 +407,8 @@ static int check_options(const struct convert_options *o, Error **errp)
 
     assert(o->size >= sizeof(*o) && (o->sources_count > 0) != (o->feed != NULL));
     assert((o->target != NULL) != (o->sink != NULL));
-    assert(o->sink == NULL || (!o->compressed && !o->copy_offload && o->feed == NULL));
+    assert(o->sink == NULL || (!o->compressed && !o->copy_offload));
+    assert(o->sink == NULL || o->feed == NULL || o->sink->plan == NULL);
     assert((o->start == 0 && o->checkpoint_bytes == 0) || (o->sink == NULL && o->feed == NULL));
     assert(o->feed == NULL || (o->own_layers == 0 && !o->copy_offload));
     return ret < 0 || o->feed != NULL ? ret : check_room(o, errp);
@@ -432,7 +441,7 @@ Job *convert_start(Platter *pl, const char *id, const struct convert_options *op
     }
     if (options->sink != NULL) {
         c->zeroed = true; /* what it is not given it has as zeroes */
-        c->o.count_first = true;
+        c->o.count_first = c->o.count_first || c->o.sink->plan != NULL;
         c->o.out_of_order = false;
     }
     co_queue_init(&c->turns);

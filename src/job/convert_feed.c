@@ -1,9 +1,11 @@
 /* SPDX-License-Identifier: MIT */
 /*
  * A convert whose source gives its bytes once, and its size only with its end. The target grows in
- * large steps ahead of what is written and gets its right size at the end.
+ * large steps ahead of what is written and gets its right size at the end. A sink takes it as it
+ * comes.
  */
 #include <errno.h>
+#include <inttypes.h>
 #include <string.h>
 
 #include "job/convert_int.h"
@@ -30,9 +32,13 @@ static int resize_co(struct convert *c, uint64_t bytes)
 /* Room for bytes more, after those in flight, which a change of the size would meet. */
 static int grow_co(struct convert *c, struct co_group *group, uint64_t bytes)
 {
-    int64_t have = blk_getlength(c->target);
+    int64_t have;
     uint64_t wanted;
 
+    if (c->target == NULL) { /* a sink takes what comes */
+        return 0;
+    }
+    have = blk_getlength(c->target);
     if (have < 0) {
         convert_fail(c, (int)have, "asking for the size of the target at byte", c->total);
         return (int)have;
@@ -73,6 +79,23 @@ static int fill_co(struct convert *c, uint8_t *buf, uint64_t *ret_bytes)
     return 0;
 }
 
+/* Whether what came, before it is written, is no more and at the end no less than was promised. */
+static bool is_promised(struct convert *c, uint64_t came, bool ended)
+{
+    uint64_t promised = c->o.feed->bytes;
+
+    if (c->ret < 0 || promised == 0) {
+        return c->ret == 0;
+    }
+    if (came > promised) {
+        c->ret = error_set(&c->err, EFBIG, "the source goes on behind byte %" PRIu64, promised);
+    } else if (ended && came < promised) {
+        c->ret = error_set(&c->err, EIO, "the source ended at byte %" PRIu64 " of %" PRIu64, came,
+                           promised);
+    }
+    return c->ret == 0;
+}
+
 /* False: the end, or a failure. */
 static bool feed_piece_co(struct convert *c, struct co_group *group)
 {
@@ -82,7 +105,8 @@ static bool feed_piece_co(struct convert *c, struct co_group *group)
 
     piece->c = c;
     piece->chunk.offset = c->total;
-    if (!convert_piece_buffer(piece) || fill_co(c, piece->buf, &bytes) < 0 || bytes == 0) {
+    if (!convert_piece_buffer(piece) || fill_co(c, piece->buf, &bytes) < 0 ||
+        !is_promised(c, c->total + bytes, bytes < c->chunk_bytes) || bytes == 0) {
         return false;
     }
     chunk.bytes = align_up(bytes, CONVERT_SECTOR_BYTES);
@@ -105,11 +129,14 @@ void convert_feed_co(struct convert *c)
 {
     struct co_group group;
 
+    if (convert_sink_begin_co(c) < 0) {
+        return;
+    }
     co_group_init_max(&group, c->pieces, sizeof(c->pieces[0]), c->pieces_max);
     while (c->ret == 0 && !job_is_cancelled(&c->job) && feed_piece_co(c, &group)) {
     }
     (void)co_group_wait_co(&group);
-    if (c->ret == 0 && !job_is_cancelled(&c->job)) {
+    if (c->ret == 0 && c->target != NULL && !job_is_cancelled(&c->job)) {
         (void)resize_co(c, c->total);
     }
 }

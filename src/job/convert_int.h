@@ -85,6 +85,8 @@ void convert_wait_to_go_on_co(struct convert *c, struct co_group *group, uint64_
 /* Copy chunk in a child; piece is from co_group_piece_co. */
 void convert_piece_start_co(struct convert *c, struct co_group *group, struct convert_piece *piece,
                             const struct convert_chunk *chunk);
+/* Where there is a sink: all is planned. 0, or the failure, which is in c->ret. Coroutine. */
+int convert_sink_begin_co(struct convert *c);
 /* convert_feed.c: all that o.feed gives; failures are in c->ret. Coroutine, the job's. */
 void convert_feed_co(struct convert *c);
 

@@ -113,7 +113,9 @@ bool convert_piece_buffer(struct convert_piece *p)
     struct convert *c = p->c;
 
     if (p->buf == NULL) {
-        p->buf = blk_blockalign(c->target != NULL ? c->target : c->inputs[0].blk, c->chunk_bytes);
+        BlockBackend *blk = c->target == NULL && c->inputs_count > 0 ? c->inputs[0].blk : c->target;
+
+        p->buf = blk_blockalign(blk, c->chunk_bytes);
         if (p->buf == NULL) {
             convert_fail(c, -ENOMEM, "getting memory for what is at byte", p->chunk.offset);
         }

@@ -124,6 +124,82 @@ def test_own_stream_from_pipe(sources, tmp_path):
         same_disk(tmp_path, 'out', sources / file, 'qcow2', 'qcow2')
 
 
+@pytest.mark.parametrize('file', FILES)
+def test_pipe_to_pipe(sources, tmp_path, file):
+    """A qcow2 stream goes on as raw and as qcow2, and raw bytes as both."""
+    want = tmp_path / 'want'
+    assert qemu_img('convert', '-O', 'raw', sources / file, want, cwd=tmp_path).returncode == 0
+    raw = want.read_bytes()
+    body = piped('-f', 'qcow2', '-O', 'qcow2', sources / file, '-', cwd=tmp_path)
+    assert piped('-f', 'qcow2', '-O', 'raw', '-', '-', cwd=tmp_path, stdin=body) == raw
+    assert piped('-f', 'raw', '-O', 'raw', '-', '-', cwd=tmp_path, stdin=raw) == raw
+    streams = [piped('-f', 'qcow2', '-O', 'qcow2', *options, '-', '-', cwd=tmp_path, stdin=body)
+               for options in ([], ['-S', '0'], ['-o', 'cluster_size=4k'], ['-o', 'extended_l2=on'])]
+    assert streams[0] == body
+    if raw:
+        streams.append(piped('-f', 'raw', '-O', 'qcow2', '--source-size', str(len(raw)), '-', '-', cwd=tmp_path,
+                             stdin=raw))
+        assert streams[-1] == streams[1]  # nothing of either is known in advance
+    for stream in streams:
+        (tmp_path / 'out').write_bytes(stream)
+        same_disk(tmp_path, 'out', want, 'qcow2', 'raw')
+        clean(tmp_path, 'out')
+    assert sorted(p.name for p in tmp_path.iterdir()) == ['out', 'want']
+
+
+def test_sizes_from_pipe_to_pipe(tmp_path):
+    for size in (1, 511, 512, 1000, 70000, MIB + 1):
+        body = random.Random(size).randbytes(size)
+        assert piped('-f', 'raw', '-O', 'raw', '-', '-', cwd=tmp_path, stdin=body) == body + bytes(-size % 512)
+        (tmp_path / 'out').write_bytes(piped('-f', 'raw', '-O', 'qcow2', '--source-size', str(size), '-', '-',
+                                             cwd=tmp_path, stdin=body))
+        (tmp_path / 'want').write_bytes(body + bytes(-size % 512))
+        same_disk(tmp_path, 'out', 'want', 'qcow2', 'raw')
+        clean(tmp_path, 'out')
+        said = piped('-f', 'raw', '-O', 'qcow2', '--source-size', str(size), '-', '-', cwd=tmp_path,
+                     stdin=body + b'x', good=False)
+        assert f'the source goes on behind byte {size}' in said
+
+
+def test_raw_file_on_standard_input_to_pipe(tmp_path):
+    """Its size and holes are known."""
+    with open(tmp_path / 'a', 'w+b') as disk:
+        disk.truncate(64 * MIB)
+        disk.seek(20 * MIB)
+        disk.write(b'x' * MIB)
+        disk.flush()
+        disk.seek(0)
+        done = subprocess.run([os.environ['PLATTER_BIN'], 'convert', '-f', 'raw', '-O', 'qcow2', '-', '-'],
+                              cwd=tmp_path, stdin=disk, capture_output=True, check=True, timeout=TIMEOUT)
+    assert len(done.stdout) < 2 * MIB
+    (tmp_path / 'out').write_bytes(done.stdout)
+    same_disk(tmp_path, 'out', 'a', 'qcow2', 'raw')
+
+
+def test_what_cannot_go_on(tmp_path):
+    """Data that is not in the order of the disk, with memory for less than it."""
+    body = image(tmp_path)
+    options = ['--max-memory', '1M', '-f', 'qcow2', '-O', 'qcow2', '-', '-']
+    (tmp_path / 'out').write_bytes(piped(*options, cwd=tmp_path, stdin=body))
+    same_disk(tmp_path, 'out', 'a.qcow2', 'qcow2', 'qcow2')
+    body = image(tmp_path, order=[4, 3, 2, 1, 0])
+    said = piped(*options, cwd=tmp_path, stdin=body, good=False)
+    assert 'Illegal seek' in said and 'an image has its tables in front; -S 0 writes' in said
+    said = piped(*options, '-S', '0', cwd=tmp_path, stdin=body, good=False)
+    assert 'Illegal seek' in said and 'or its data in the order of the disk' in said
+
+
+def test_tables_between_the_data(tmp_path):
+    """A second L2 table behind the data of the first: the plan would need what is not there yet."""
+    make(tmp_path, 'b.qcow2', 1 << 30)
+    write(tmp_path, 'b.qcow2', 'write -P 1 0 8M', 'write -P 2 512M 70M')
+    body = (tmp_path / 'b.qcow2').read_bytes()
+    line = ['--max-memory', '1M', '-f', 'qcow2', '-O', 'qcow2', '-', '-']
+    assert '-S 0 writes' in piped(*line, cwd=tmp_path, stdin=body, good=False)
+    (tmp_path / 'out').write_bytes(piped('-p', '-S', '0', *line, cwd=tmp_path, stdin=body))
+    same_disk(tmp_path, 'out', 'b.qcow2', 'qcow2', 'qcow2')
+
+
 def test_image_that_ends_within_a_cluster(tmp_path):
     (tmp_path / 'a.raw').write_bytes(b'x' * (MIB + 4096) + bytes(61440))
     assert qemu_img('convert', '-f', 'raw', '-O', 'qcow2', 'a.raw', 'a.qcow2', cwd=tmp_path).returncode == 0
@@ -163,7 +239,13 @@ def test_other_formats_from_file_on_standard_input(sources, tmp_path):
     (['-f', 'nosuch', '-O', 'raw', '-', 'out'], "Unknown driver 'nosuch'"),
     (['-f', 'qcow2', '-O', 'raw', '-', 'out'], 'Could not read qcow2 header'),
     (['-O', 'raw', '-', 'out'], 'a pipe needs a format'),
-    (['-f', 'raw', '-', '-'], 'one of SOURCE and TARGET is no pipe'),
+    (['-f', 'raw', '-O', 'qcow2', '-', '-'], '--source-size is missing'),
+    (['-f', 'qcow2', '--source-size', '1M', '-', 'out'], '--source-size is of a raw SOURCE'),
+    (['-f', 'raw', '--source-size', '1M', 'FILE', '-'], '--source-size is of a raw SOURCE'),
+    (['-f', 'raw', '-O', 'raw', '--source-size', '1M', '-', '-'], 'the source ended at byte 0 of 1048576'),
+    (['-f', 'raw', '-O', 'raw', '--source-size', '1M', '-', 'out'], 'the source ended at byte 0 of 1048576'),
+    (['-f', 'raw', '-c', '-O', 'qcow2', '--source-size', '1M', '-', '-'], 'to a pipe there is no -c and -C'),
+    (['-f', 'qcow2', '-O', 'raw', '-', '-'], 'Could not read qcow2 header'),
     (['-f', 'raw', '-', '-', 'out'], 'a pipe is the only SOURCE'),
     (['-f', 'raw', '-n', '-', 'out'], 'from a pipe there is no -B, -n and --bitmaps'),
     (['-f', 'qcow2', '-c', '-O', 'qcow2', 'FILE', '-'], 'to a pipe there is no -c and -C'),

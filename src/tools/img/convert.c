@@ -36,6 +36,7 @@ enum convert_option {
     CONVERT_RATE,
     CONVERT_SALVAGE,
     CONVERT_SKIP_BROKEN,
+    CONVERT_SOURCE_SIZE,
     CONVERT_SPARSE,
     CONVERT_TARGET_CACHE,
     CONVERT_TARGET_IMAGE_OPTS,
@@ -63,6 +64,8 @@ static const struct cli_option convert_options[] = {
     {CONVERT_OFFLOAD, 'C', "copy-offload", NULL, "let the storage copy by itself where it can"},
     {CONVERT_RATE, 'r', "rate-limit", "RATE", "copy no more bytes than this in a second"},
     {CONVERT_MEMORY, 0, "max-memory", "SIZE", "use no more than this for what is copied"},
+    {CONVERT_SOURCE_SIZE, 0, "source-size", "SIZE",
+     "how much a raw SOURCE has that comes through a pipe"},
     {CONVERT_JOURNAL, 0, "journal", "FILE",
      "note there how far it is; the same command goes on from it after an interruption"},
     DISK_ROW_SRC_CACHE,
@@ -244,6 +247,8 @@ static int convert_take(void *opaque, int id, const struct cli_args *a)
         return progress_take(a, &args->progress);
     case CONVERT_RATE:
         return take_size(a, "rate limit", &args->engine.bytes_per_second);
+    case CONVERT_SOURCE_SIZE:
+        return take_size(a, "source-size", &args->source_bytes);
     case CONVERT_SPARSE:
         return take_sparse(args, a);
     case CONVERT_TARGET_CACHE:
@@ -363,7 +368,8 @@ static int convert_begin(struct cli *cli, struct convert_args *args)
     if (!args->target.cache) {
         args->target.cache = args->journal ? "writeback" : "unsafe";
     }
-    args->engine.count_first = args->progress && !args->quiet;
+    /* what comes through a pipe is not looked at in advance, unless a stream wants it */
+    args->engine.count_first = args->progress && !args->quiet && !args->from_pipe;
     return convert_files(cli, args);
 }
 
@@ -396,10 +402,13 @@ const struct cli_command command_convert = {
     .options = convert_options,
     .details =
         "Several SOURCEs become one disk, one behind the other. An existing TARGET is\n"
-        "replaced, but with -n. '-' is standard input (raw, or an image whose parts come\n"
-        "in order) or standard output (-O raw, -O qcow2 without -c, -B and -n). When it is "
-        "interrupted, TARGET is incomplete; SOURCE is\n"
-        "never changed.\n\n"
+        "replaced, but with -n. When it is interrupted, TARGET is\n"
+        "incomplete; SOURCE is never changed.\n\n"
+        "'-' is standard input (raw, or an image whose parts come in order) or standard\n"
+        "output (-O raw, -O qcow2 without -c, -B and -n), or both. What a qcow2 stream\n"
+        "holds must be known before its data: where SOURCE is a pipe too, it has its\n"
+        "tables in front, as such a stream has, or all is written as data, with -S 0. Of a\n"
+        "raw pipe all is written as data, and --source-size tells its size.\n\n"
         "Examples:\n"
         "  platter convert -f raw -O qcow2 disk.img disk.qcow2\n"
         "  platter convert -c -f raw -O qcow2 -o compression_type=zstd disk.img disk.qcow2\n"

@@ -22,6 +22,7 @@ struct convert_args {
     const char *backing;
     const char *backing_format;
     struct convert_options engine; /* what of it the command line says */
+    uint64_t source_bytes; /* what a raw SOURCE that comes through a pipe has; 0: not told */
     bool sparse_given;
     bool skip_create;
     bool target_is_zero;
@@ -29,7 +30,8 @@ struct convert_args {
     bool skip_broken_bitmaps;
     bool quiet;
     enum progress_form progress;
-    char pipe_options[256]; /* the SOURCE, where it is an image that comes through a pipe */
+    char pipe_options[256];   /* the SOURCE, where it is an image that comes through a pipe */
+    struct convert_feed feed; /* the SOURCE, where its raw bytes come through a pipe */
     bool from_pipe;
     bool to_pipe;
 };
@@ -75,8 +77,8 @@ const char *convert_pipe_misfit(struct cli *cli, const struct convert_args *args
 /* The source is standard input: fill the engine's options; where it is a file that can be looked at
  * *ret_file is its name instead. */
 int convert_pipe_source(struct convert_run *run, const char **ret_file);
-/* An image that comes through a pipe was opened: whether its end can be told from a pipe that was
- * cut short. */
+/* An image that comes through a pipe was opened: check that its end can be told from a pipe that
+ * was cut short, and have it read its tables as they come. */
 int convert_pipe_check(struct convert_run *run, BlockBackend *blk);
 /* Run the job with standard output as its target. */
 int convert_pipe_target(struct convert_run *run);

@@ -15,8 +15,14 @@ int convert_job_run(struct job_run *run, Platter *pl, struct convert_options *op
     job = convert_start(pl, "convert", options, JOB_MANUAL_DISMISS, &err);
     ret = job_run_to_end(run, job, &err);
     if (ret == -ESPIPE) {
-        error_set_hint(&err, "A pipe gives each byte once: an image that comes through one has its "
-                             "tables in front, or its data in the order of the disk");
+        bool plans = options->sink && options->sink->plan;
+
+        error_set_hint(&err,
+                       plans ? "A pipe gives each byte once: to go on into a stream that tells in "
+                               "front what is data, an image has its tables in front; -S 0 writes "
+                               "all as data, and needs only the order of the disk"
+                             : "A pipe gives each byte once: an image that comes through one has "
+                               "its tables in front, or its data in the order of the disk");
     }
     return ret < 0 ? cli_report(run->cli, err) : CLI_EXIT_OK;
 }

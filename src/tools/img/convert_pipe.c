@@ -5,6 +5,8 @@
 #include <string.h>
 #include <sys/stat.h>
 
+#include <platter/graph.h>
+
 #include "block/driver.h"
 #include "loop/io.h"
 #include "os/os.h"
@@ -23,15 +25,21 @@ bool convert_is_pipe(const struct cli *cli, const struct disk_args *args, const 
     return !cli_stands_in(cli) && !args->image_opts && strcmp(file, "-") == 0;
 }
 
+static bool is_raw_pipe(const struct convert_args *args)
+{
+    return args->from_pipe && args->disk.format && strcmp(args->disk.format, "raw") == 0;
+}
+
 const char *convert_pipe_misfit(struct cli *cli, const struct convert_args *args)
 {
     const struct {
         bool wrong;
         const char *text;
     } rules[] = {
-        {args->from_pipe && args->to_pipe, "one of SOURCE and TARGET is no pipe"},
         {args->from_pipe && args->files_count > 2, "a pipe is the only SOURCE"},
         {args->from_pipe && !args->disk.format, "a pipe needs a format: -f"},
+        {args->source_bytes > 0 && !is_raw_pipe(args),
+         "--source-size is of a raw SOURCE that comes through a pipe"},
         {args->from_pipe && (args->backing || args->bitmaps || args->skip_create),
          "from a pipe there is no -B, -n and --bitmaps"},
         {args->from_pipe && (args->disk.snapshot || args->engine.copy_offload),
@@ -106,33 +114,65 @@ static int source_over_pipe(struct convert_run *run, const char **ret_file)
 
 int convert_pipe_source(struct convert_run *run, const char **ret_file)
 {
-    static const struct convert_feed feed = {.read_co = read_co};
-    const char *format = run->args->disk.format;
+    struct convert_args *args = run->args;
+    bool raw = strcmp(args->disk.format, "raw") == 0;
+    bool packs = args->to_pipe && strcmp(convert_target_format(run), "raw") != 0;
     struct stat st;
+    bool is_file = os->fstat(STDIN_FD, &st) == 0 && (S_ISREG(st.st_mode) || S_ISBLK(st.st_mode));
 
-    if (strcmp(format, "raw") == 0) {
-        run->args->engine.feed = &feed;
+    if (raw && !(packs && is_file && args->source_bytes == 0)) {
+        if (packs && args->source_bytes == 0) {
+            return cli_error(run->cli,
+                             "How large a raw disk is shows only at the end of the pipe, and an "
+                             "image of format '%s' begins with it: --source-size is missing",
+                             convert_target_format(run));
+        }
+        args->feed = (struct convert_feed){.read_co = read_co, .bytes = args->source_bytes};
+        args->engine.feed = &args->feed;
+        run->total = align_up(args->source_bytes, CONVERT_SECTOR_BYTES);
         return CLI_EXIT_OK;
     }
-    if (os->fstat(STDIN_FD, &st) == 0 && (S_ISREG(st.st_mode) || S_ISBLK(st.st_mode))) {
+    if (is_file) {
         *ret_file = STDIN_PATH;
         return CLI_EXIT_OK;
     }
     return source_over_pipe(run, ret_file);
 }
 
+/* A table between the data is read when it comes, as a whole: its parts, read as they are needed,
+ * would have gone. */
+static int read_tables_whole(struct convert_run *run, BlockDriverState *bs, uint64_t cluster_bytes)
+{
+    static const char key[] = "l2-cache-entry-size";
+    const BlockDriver *drv = bdrv_find_driver(bdrv_get_format_name(bs));
+    BlockOptions *changes;
+    Error *err = NULL;
+
+    if (!drv || !option_list_has_key(drv->option_keys, key)) {
+        return CLI_EXIT_OK;
+    }
+    changes = block_options_new();
+    if (!changes || block_options_set_u64(changes, key, cluster_bytes) < 0) {
+        block_options_free(changes);
+        return cli_error(run->cli, "out of memory");
+    }
+    return bdrv_reopen_changed(bs, changes, &err) < 0 ? cli_report(run->cli, err) : CLI_EXIT_OK;
+}
+
 int convert_pipe_check(struct convert_run *run, BlockBackend *blk)
 {
     struct bdrv_info info = {0};
 
-    if (bdrv_get_info(blk_bs(blk), &info) == 0 && info.cluster_size_bytes > 0 &&
-        info.cluster_size_bytes < PIPE_CLUSTER_BYTES_MIN) {
+    if (bdrv_get_info(blk_bs(blk), &info) < 0 || info.cluster_size_bytes == 0) {
+        return CLI_EXIT_OK;
+    }
+    if (info.cluster_size_bytes < PIPE_CLUSTER_BYTES_MIN) {
         return cli_error(run->cli,
                          "an image with clusters of %" PRIu64 " bytes cannot come through a pipe: "
                          "whether it is whole shows only with %d or more",
                          info.cluster_size_bytes, PIPE_CLUSTER_BYTES_MIN);
     }
-    return CLI_EXIT_OK;
+    return read_tables_whole(run, blk_bs(blk), info.cluster_size_bytes);
 }
 
 /* ---- standard output ---- */
@@ -146,6 +186,7 @@ int convert_pipe_target(struct convert_run *run)
         .format = convert_target_format(run),
         .options = args->list.options,
         .disk_bytes = run->total,
+        .all = args->engine.feed || args->engine.sparse_bytes == 0,
     };
     Error *err = NULL;
     int code = convert_prepare_target(run);

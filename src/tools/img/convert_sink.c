@@ -1,7 +1,8 @@
 /* SPDX-License-Identifier: MIT */
 /*
  * Raw is written as the bytes of the disk. Other formats put their metadata in front, for which the
- * job tells what will be data; then come those units, whole. A source that changes meanwhile cannot
+ * job tells what will be data; then come those units, whole. Where that cannot be told all units
+ * are data. A source that changes meanwhile cannot
  * be right any more, which is an error.
  */
 #include "tools/img/convert_sink.h"
@@ -72,7 +73,8 @@ static enum bdrv_stream_unit unit_of(void *opaque, uint64_t index)
 {
     const struct sink_image *s = opaque;
 
-    return (enum bdrv_stream_unit)(s->units[index / 4] >> (index % 4 * 2) & 3);
+    return s->all ? BDRV_STREAM_DATA
+                  : (enum bdrv_stream_unit)(s->units[index / 4] >> (index % 4 * 2) & 3);
 }
 
 static int plan(void *opaque, uint64_t offset, uint64_t bytes, enum convert_plan what)
@@ -84,7 +86,7 @@ static int plan(void *opaque, uint64_t offset, uint64_t bytes, enum convert_plan
     };
     struct sink_image *s = opaque;
 
-    if (!s->packs || what == CONVERT_PLAN_NONE) {
+    if (what == CONVERT_PLAN_NONE) {
         return 0;
     }
     for (uint64_t at = offset; at < offset + bytes; at += s->unit_bytes) {
@@ -175,7 +177,7 @@ static int judge_format(struct sink_image *s, Error **errp)
                                &s->unit_bytes, errp);
     uint64_t bytes;
 
-    if (ret < 0) {
+    if (ret < 0 || s->all) {
         return ret;
     }
     bytes = s->disk_bytes / s->unit_bytes / 4 + 1;
@@ -203,7 +205,7 @@ int sink_image_init(struct sink_image *s, Error **errp)
     }
     s->calls = (struct convert_sink){
         .unit_bytes = s->unit_bytes,
-        .plan = plan,
+        .plan = s->packs && !s->all ? plan : NULL,
         .begin_co = head_co,
         .write_co = write_co,
         .end_co = end_co,

@@ -16,14 +16,15 @@ struct sink_image {
     const BlockOptions *options; /* borrowed; of the format */
     uint64_t disk_bytes;
     bool packs; /* metadata first, then the units that are data; else the bytes of the disk */
+    bool all;   /* where it packs: every unit is data, as nothing of them is known in advance */
     uint32_t unit_bytes;
-    uint8_t *units; /* owned; enum bdrv_stream_unit, two bits each; where it packs */
+    uint8_t *units; /* owned; enum bdrv_stream_unit, two bits each; where it packs, but not all */
     uint64_t next;  /* offset of the disk that comes next */
     CoMutex lock;   /* writes, in the order in which they were asked for */
 };
 
-/* pl, fd, format, options and disk_bytes are set. 0 or -errno with errp: ENOTSUP (the format cannot
- * be written so), EFBIG, ENOMEM. */
+/* pl, fd, format, options, disk_bytes and all are set (disk_bytes of raw may be 0: whatever comes).
+ * 0 or -errno with errp: ENOTSUP (the format cannot be written so), EFBIG, ENOMEM. */
 int sink_image_init(struct sink_image *s, Error **errp);
 void sink_image_fini(struct sink_image *s);
 

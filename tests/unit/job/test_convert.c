@@ -478,6 +478,47 @@ static void test_feed(void **state)
     assert_int_equal(blk_getlength(env->target), 0);
 }
 
+/* From bytes that come once to a sink: no disk on either side. */
+static void test_feed_to_sink(void **state)
+{
+    struct env *env = *state;
+    struct spout spout = {.left = 3 * MIB + 100};
+    struct convert_feed feed = {.read_co = spout_read_co, .opaque = &spout};
+    struct record r = {.calls = {.unit_bytes = 65536,
+                                 .begin_co = record_begin_co,
+                                 .write_co = record_write_co,
+                                 .end_co = record_end_co}};
+
+    r.calls.opaque = &r;
+    env->o.sources = NULL;
+    env->o.sources_count = 0;
+    env->o.target = NULL;
+    env->o.feed = &feed;
+    env->o.sink = &r.calls;
+    finish(env, start(env), 0, NULL);
+    assert_true(r.ended && !r.wrong);
+    assert_int_equal(r.given, 3 * MIB + 512);
+    r = (struct record){.calls = r.calls};
+    spout = (struct spout){.left = MIB};
+    feed.bytes = MIB;
+    finish(env, start(env), 0, NULL);
+    assert_true(r.ended && r.given == MIB);
+    spout = (struct spout){.left = MIB};
+    feed.bytes = MIB + 1;
+    r = (struct record){.calls = r.calls};
+    finish(env, start(env), -EIO, "the source ended at byte 1048576 of 1048577");
+    spout = (struct spout){.left = MIB};
+    feed.bytes = MIB - 1;
+    r = (struct record){.calls = r.calls};
+    finish(env, start(env), -EFBIG, "the source goes on behind byte 1048575");
+    assert_true(!r.ended && r.given < MIB);
+    spout = (struct spout){.left = 8 * MIB};
+    feed.bytes = 0;
+    r = (struct record){.calls = r.calls, .fail = -EPIPE};
+    finish(env, start(env), -EPIPE, "error while writing at byte 0: Broken pipe");
+    assert_false(r.ended);
+}
+
 /* Time is that of the simulation: 2 MiB + 64 KiB at 512 KiB a second. */
 static void test_speed(void **state)
 {
@@ -562,6 +603,7 @@ int main(void)
         cmocka_unit_test_setup_teardown(test_checkpoints, setup, teardown),
         cmocka_unit_test_setup_teardown(test_sink, setup, teardown),
         cmocka_unit_test_setup_teardown(test_feed, setup, teardown),
+        cmocka_unit_test_setup_teardown(test_feed_to_sink, setup, teardown),
     };
 
     return cmocka_run_group_tests(tests, NULL, NULL);
