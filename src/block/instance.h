@@ -24,7 +24,8 @@ enum instance_name_kind {
 /* Rooms of higher floors, ended by platter_free in descending order; a room is there until its fini
  * has returned, which frees data. */
 enum instance_room {
-    INSTANCE_ROOM_THROTTLE = 0,
+    INSTANCE_ROOM_TLS = 0,
+    INSTANCE_ROOM_THROTTLE,
     INSTANCE_ROOM_OBJECTS,
     INSTANCE_ROOM_BACKENDS,
     INSTANCE_ROOM_JOBS,

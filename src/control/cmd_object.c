@@ -10,9 +10,14 @@
 #include "util/json.h"
 
 static const char *const type_names[] = {
+    [QMP_OBJECT_TYPE_AUTHZ_LIST] = "authz-list",
+    [QMP_OBJECT_TYPE_AUTHZ_SIMPLE] = "authz-simple",
     [QMP_OBJECT_TYPE_IOTHREAD] = "iothread",
     [QMP_OBJECT_TYPE_SECRET] = "secret",
     [QMP_OBJECT_TYPE_THROTTLE_GROUP] = "throttle-group",
+    [QMP_OBJECT_TYPE_TLS_CREDS_ANON] = "tls-creds-anon",
+    [QMP_OBJECT_TYPE_TLS_CREDS_PSK] = "tls-creds-psk",
+    [QMP_OBJECT_TYPE_TLS_CREDS_X509] = "tls-creds-x509",
 };
 #define TYPE_COUNT (sizeof(type_names) / sizeof(type_names[0]))
 
@@ -28,6 +33,27 @@ static struct control_object *find_path(struct qmp_call *call, const char *path,
         error_set(errp, ENODEV, "Device '%s' not found", path);
     }
     return o;
+}
+
+/* Members of options as properties, for kinds that show what they were made of. */
+static void append_members(json_t *list, const char *type_name, int *ret)
+{
+    const struct qmp_variant *v = qmp_object_options_type->variants;
+
+    while (strcmp(v->value, type_name) != 0) {
+        v++;
+    }
+    for (const struct qmp_member *m = v->type->members; m->type; m++) {
+        const char *name = m->type == &qmp_builtin_str ? "string" : m->type->name;
+
+        json_append(list, json_pack("{s:s, s:s}", "name", m->key, "type", name), ret);
+    }
+}
+
+static bool is_tls_type(enum qmp_object_type type)
+{
+    return strncmp(type_names[type], "tls-creds-", 10) == 0 ||
+           strncmp(type_names[type], "authz-", 6) == 0;
 }
 
 /* What a kind of object has; secrets show nothing of theirs. */
@@ -48,6 +74,9 @@ static json_t *properties_of(enum qmp_object_type type)
                 json_pack("{s:s, s:s}", "name", iothread_setting_names[order[i]], "type", "int"),
                 &ret);
         }
+    }
+    if (is_tls_type(type)) {
+        append_members(list, type_names[type], &ret);
     }
     if (type == QMP_OBJECT_TYPE_THROTTLE_GROUP) {
         json_append(list, json_pack("{s:s, s:s}", "name", "limits", "type", "ThrottleLimits"),
@@ -130,6 +159,12 @@ int qmp_qom_get(struct qmp_call *call, const struct qmp_qom_get *args, json_t **
     if (which != IOTHREAD_SETTINGS) {
         return qmp_give(json_integer(o->settings[which]), ret_value, errp);
     }
+    if (o->shown) {
+        json_t *value = json_object_get(o->shown, args->property);
+
+        return value ? qmp_give(json_incref(value), ret_value, errp)
+                     : no_property(o, args->property, errp);
+    }
     if (o->group) {
         throttle_group_get_config(o->group, &config);
     }
@@ -180,9 +215,13 @@ int qmp_qom_list_types(struct qmp_call *call, const struct qmp_qom_list_types *a
     int ret = list ? 0 : -ENOMEM;
 
     for (size_t i = 0; i < TYPE_COUNT; i++) {
+        const char *parent = strncmp(type_names[i], "tls-creds-", 10) == 0 ? "tls-creds"
+                             : strncmp(type_names[i], "authz-", 6) == 0    ? "authz"
+                                                                           : "object";
+
         if (!args->has_implements || strcmp(args->implements, "object") == 0 ||
-            strcmp(args->implements, type_names[i]) == 0) {
-            json_append(list, json_pack("{s:s, s:s}", "name", type_names[i], "parent", "object"),
+            strcmp(args->implements, parent) == 0 || strcmp(args->implements, type_names[i]) == 0) {
+            json_append(list, json_pack("{s:s, s:s}", "name", type_names[i], "parent", parent),
                         &ret);
         }
     }

@@ -122,6 +122,9 @@ static void object_free(struct control_object *o)
 {
     iothread_free(o->thread);
     throttle_group_unref(o->group);
+    tls_creds_unref(o->creds);
+    tls_authz_unref(o->authz);
+    json_decref(o->shown);
     if (o->secret) {
         gnutls_memset(o->secret, 0, o->secret_bytes);
         free(o->secret);
@@ -335,12 +338,22 @@ static int object_init(struct control *c, struct control_object *o,
                        const struct qmp_object_options *args, Error **errp)
 {
     switch (o->type) {
+    case QMP_OBJECT_TYPE_AUTHZ_LIST:
+        return control_authz_list_init(c, o, &args->u.authz_list, errp);
+    case QMP_OBJECT_TYPE_AUTHZ_SIMPLE:
+        return control_authz_simple_init(c, o, &args->u.authz_simple, errp);
     case QMP_OBJECT_TYPE_IOTHREAD:
         return thread_init(o, &args->u.iothread, errp);
     case QMP_OBJECT_TYPE_SECRET:
         return secret_init(o, &args->u.secret, errp);
     case QMP_OBJECT_TYPE_THROTTLE_GROUP:
         return group_init(c, o, &args->u.throttle_group, errp);
+    case QMP_OBJECT_TYPE_TLS_CREDS_ANON:
+        return control_anon_init(c, o, &args->u.tls_creds_anon, errp);
+    case QMP_OBJECT_TYPE_TLS_CREDS_PSK:
+        return control_psk_init(c, o, &args->u.tls_creds_psk, errp);
+    case QMP_OBJECT_TYPE_TLS_CREDS_X509:
+        return control_x509_init(c, o, &args->u.tls_creds_x509, errp);
     }
     return -EINVAL;
 }
@@ -381,7 +394,9 @@ int qmp_object_del(struct qmp_call *call, const struct qmp_object_del *args, Err
     if (!o) {
         return error_set(errp, ENOENT, "object '%s' not found", args->id);
     }
-    if (o->users > 0 || (o->group && throttle_group_is_shared(o->group))) {
+    if (o->users > 0 || (o->group && throttle_group_is_shared(o->group)) ||
+        (o->creds && tls_creds_is_shared(o->creds)) ||
+        (o->authz && tls_authz_is_shared(o->authz))) {
         return error_set(errp, EBUSY, "object '%s' is in use, can not be deleted", args->id);
     }
     TAILQ_REMOVE(&call->control->objects, o, entry);

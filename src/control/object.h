@@ -1,7 +1,9 @@
 /* SPDX-License-Identifier: MIT */
-/* Objects that commands make: iothreads, throttle groups, secrets. */
+/* Objects that commands make: iothreads, throttle groups, secrets, credentials and rules of TLS. */
 #ifndef PLATTER_CONTROL_OBJECT_H
 #define PLATTER_CONTROL_OBJECT_H
+
+#include <platter/tls.h>
 
 #include "control/control.h"
 #include "schema/qmp.h"
@@ -26,6 +28,9 @@ struct control_object {
     ThrottleGroup *group; /* throttle-group: a reference */
     char *secret;         /* secret: owned, secret_bytes and a zero behind */
     size_t secret_bytes;
+    TlsCreds *creds; /* tls-creds-*: a reference */
+    TlsAuthz *authz; /* authz-*: a reference */
+    json_t *shown;   /* of the last two: owned; their properties, which do not change */
     TAILQ_ENTRY(control_object) entry;
 };
 
@@ -33,6 +38,20 @@ struct control_object {
 struct control_object *control_object_find(struct control *c, const char *id);
 /* An iothread by its id; NULL with errp. */
 struct control_object *control_iothread_find(struct control *c, const char *id, Error **errp);
+
+/* object_tls.c: make what an object is. 0 or -errno. */
+int control_x509_init(struct control *c, struct control_object *o,
+                      const struct qmp_tls_creds_x509_properties *props, Error **errp);
+int control_psk_init(struct control *c, struct control_object *o,
+                     const struct qmp_tls_creds_psk_properties *props, Error **errp);
+int control_anon_init(struct control *c, struct control_object *o,
+                      const struct qmp_tls_creds_anon_properties *props, Error **errp);
+int control_authz_simple_init(struct control *c, struct control_object *o,
+                              const struct qmp_auth_zsimple_properties *props, Error **errp);
+int control_authz_list_init(struct control *c, struct control_object *o,
+                            const struct qmp_auth_zlist_properties *props, Error **errp);
+/* Credentials of a server, with a reference; NULL with errp. */
+TlsCreds *control_tls_creds_find(struct control *c, const char *id, Error **errp);
 
 extern const char *const iothread_setting_names[IOTHREAD_SETTINGS];
 /* Change one, as it is shown from then on. 0 or -EINVAL. */

@@ -31,6 +31,9 @@ static void load(void)
 #define LIBNBD_FIND(name) all = all && find(library, "nbd_" #name, &functions.name);
     LIBNBD_FUNCTIONS(LIBNBD_FIND)
 #undef LIBNBD_FIND
+    if (all) {
+        (void)find(library, "nbd_set_tls_hostname", &functions.set_tls_hostname);
+    }
     loaded = all;
 }
 

@@ -55,12 +55,18 @@
     X(opt_list_meta_context)                                                                       \
     X(set_export_name)                                                                             \
     X(set_opt_mode)                                                                                \
-    X(set_tls)
+    X(set_tls)                                                                                     \
+    X(set_tls_certificates)                                                                        \
+    X(set_tls_psk_file)                                                                            \
+    X(set_tls_username)                                                                            \
+    X(set_tls_verify_peer)
 
 struct libnbd {
 #define LIBNBD_MEMBER(name) __typeof__(nbd_##name) *name;
     LIBNBD_FUNCTIONS(LIBNBD_MEMBER)
 #undef LIBNBD_MEMBER
+    /* What older ones lack: NULL then. */
+    int (*set_tls_hostname)(struct nbd_handle *h, const char *hostname);
 };
 
 /* NULL: the library is not there, or lacks a function. Who has a handle need not ask. [any]; the
