@@ -19,6 +19,7 @@
 #include <platter/accounting.h>
 #include <platter/backend.h>
 #include <platter/platter.h>
+#include <platter/tls.h>
 
 #ifdef __cplusplus
 extern "C" {
@@ -55,6 +56,12 @@ struct nbd_server_options {
     /* Whoever comes when max_connections are used, negotiating ones included, is not accepted
      * before one of them has gone, however long that takes: as a queue in front of a door. */
     bool queue_clients;
+    /* Clients must begin TLS before anything else, with these credentials (of a server);
+     * referenced. NULL: no TLS is offered. tls_authz: who may come besides; referenced; NULL: all
+     * whom the credentials let in. It needs an identity, so credentials that check certificates or
+     * keys. */
+    TlsCreds *tls_creds;
+    TlsAuthz *tls_authz;
 };
 
 /* A dirty bitmap that an export offers as the metadata context qemu:dirty-bitmap:NAME. While it is
@@ -110,7 +117,8 @@ struct nbd_server_stats {
 };
 
 /* A server without listeners or exports; opts may be NULL. platter_free ends it if nobody did.
- * Errors: ENOMEM, EINVAL. */
+ * Errors: ENOMEM, EINVAL (a negative timeout, credentials of a client, an authorization that could
+ * let nobody in). */
 NbdServer *nbd_server_new(Platter *pl, const struct nbd_server_options *opts, Error **errp);
 /* Stop listening, answer what is in flight, refuse what comes later (ESHUTDOWN), drop the clients
  * (those that do not read their replies after the shutdown timeout), remove the sockets, let the

@@ -103,6 +103,29 @@ static int server_listen(struct control *c, const struct qmp_socket_address *add
     return -EINVAL;
 }
 
+/* What clients must show. The references are the caller's to let go, also on failure. */
+static int take_tls(struct control *c, const struct qmp_nbd_server_options *args,
+                    struct nbd_server_options *options, Error **errp)
+{
+    if (args->has_tls_authz && !args->has_tls_creds) {
+        return error_set(errp, EINVAL,
+                         "'tls-authz' needs 'tls-creds': without TLS nobody's identity is known");
+    }
+    if (args->has_tls_creds) {
+        options->tls_creds = control_tls_creds_find(c, args->tls_creds, errp);
+        if (!options->tls_creds) {
+            return -ENOENT;
+        }
+    }
+    if (args->has_tls_authz) {
+        options->tls_authz = tls_authz_find(c->pl, args->tls_authz, errp);
+        if (!options->tls_authz) {
+            return -ENOENT;
+        }
+    }
+    return 0;
+}
+
 int control_nbd_start(struct control *c, const struct qmp_nbd_server_options *args, Error **errp)
 {
     struct nbd_server_options options = {.size = sizeof(options)};
@@ -111,14 +134,16 @@ int control_nbd_start(struct control *c, const struct qmp_nbd_server_options *ar
     if (c->nbd) {
         return error_set(errp, EBUSY, "NBD server already running");
     }
-    if (args->has_tls_creds || args->has_tls_authz) {
-        return error_set(errp, ENOTSUP, "TLS is not in this build: '%s' cannot be honoured",
-                         args->has_tls_creds ? "tls-creds" : "tls-authz");
-    }
     options.max_connections = args->has_max_connections ? args->max_connections : 0;
-    c->nbd = nbd_server_new(c->pl, &options, errp);
-    if (!c->nbd) {
-        return -ENOMEM;
+    ret = take_tls(c, args, &options, errp);
+    if (ret == 0) {
+        c->nbd = nbd_server_new(c->pl, &options, errp);
+        ret = c->nbd ? 0 : -EINVAL;
+    }
+    tls_creds_unref(options.tls_creds);
+    tls_authz_unref(options.tls_authz);
+    if (ret < 0) {
+        return ret;
     }
     ret = server_listen(c, &args->addr, errp);
     if (ret < 0) {
@@ -134,7 +159,9 @@ int qmp_nbd_server_start(struct qmp_call *call, const struct qmp_nbd_server_star
     struct qmp_nbd_server_options options = {
         .addr.type = args->addr.type,
         .has_tls_creds = args->has_tls_creds,
+        .tls_creds = args->tls_creds,
         .has_tls_authz = args->has_tls_authz,
+        .tls_authz = args->tls_authz,
         .has_max_connections = args->has_max_connections,
         .max_connections = args->max_connections,
     };

@@ -27,15 +27,16 @@
 #define TRACE_EVENTS(X)                                                                            \
     X(node_open, "node %s driver %s")                                                              \
     X(node_close, "node %s")                                                                       \
-    X(graph_change, "result %d")                                                        \
+    X(graph_change, "result %d")                                                                   \
     X(drain_begin, "node %s depth %d")                                                             \
     X(drain_end, "node %s depth %d")                                                               \
-    X(throttle_wait, "group %s turn %d ns %lld")                                                  \
+    X(throttle_wait, "group %s turn %d ns %lld")                                                   \
     X(medium_insert, "backend %s node %s")                                                         \
     X(medium_remove, "backend %s node %s")                                                         \
     X(io_error, "backend %s read %d errno %d action %d")                                           \
     X(job_status, "job %s status %s")                                                              \
     X(nbd_connect, "connection %p export %s")                                                      \
+    X(nbd_tls_refused, "connection %p %s")                                                         \
     X(nbd_request, "connection %p command %u offset %llu bytes %llu")                              \
     X(nbd_reply, "connection %p command %u result %d")                                             \
     X(nbd_disconnect, "connection %p requests %llu")                                               \

@@ -119,7 +119,7 @@ def test_list(srv):
 
 def test_starttls_is_refused(srv):
     with Client(srv.address).greet() as c:
-        refused(ERR_UNSUP, c.opt, OPT_STARTTLS)
+        refused(ERR_POLICY, c.opt, OPT_STARTTLS)
         refused(ERR_INVALID, c.opt, OPT_STARTTLS, b"x")
         c.go()
 

@@ -194,6 +194,7 @@ static void conn_fini(struct nbd_conn *conn)
         STAILQ_REMOVE_HEAD(&conn->free_reqs, link);
         free(req);
     }
+    nbd_tls_end(conn);
     nbd_chunk_unref(&conn->bufs, conn->chunk);
     nbd_bufs_trim(&conn->bufs);
     conn_move_out(conn);

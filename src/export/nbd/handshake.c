@@ -56,7 +56,10 @@ static int out_send_co(struct nbd_conn *conn)
     struct iovec iov = {conn->out, conn->out_bytes};
 
     conn->out_bytes = 0;
-    return iov.iov_len > 0 ? aio_send_co(conn->fd, &iov, 1, 0) : 0;
+    if (iov.iov_len == 0) {
+        return 0;
+    }
+    return conn->tls != NULL ? nbd_tls_send_co(conn, &iov, 1) : aio_send_co(conn->fd, &iov, 1, 0);
 }
 
 /* proto: "Newstyle negotiation": a client with flags we did not offer MUST be dropped. */
@@ -103,7 +106,27 @@ static int option_too_big_co(struct nbd_conn *conn, const struct nbd_option_head
     return nbd_recv_skip_co(conn, opt->length);
 }
 
-/* One option. 0: go on; 1: transmission; -errno. */
+/* proto: "NBD_OPT_STARTTLS": what was agreed on before is forgotten, and nothing that came along
+ * with the option in the clear may be taken for what comes protected. */
+static int start_tls_co(struct nbd_conn *conn)
+{
+    if (conn->tail != conn->head) {
+        return -EPROTO;
+    }
+    conn->mode = NBD_MODE_SIMPLE;
+    conn->contexts = 0;
+    if (conn->meta_export != NULL) {
+        struct nbd_export *export = conn->meta_export;
+
+        os_mutex_lock(&conn->server->lock);
+        conn->meta_export = NULL;
+        os_mutex_unlock(&conn->server->lock);
+        nbd_export_unuse(export);
+    }
+    return nbd_tls_begin_co(conn);
+}
+
+/* One option. 0: go on; NBD_OPTION_TRANSMIT; -errno. */
 static int option_co(struct nbd_conn *conn)
 {
     struct nbd_option_header opt;
@@ -135,6 +158,9 @@ static int option_co(struct nbd_conn *conn)
     result = nbd_option_run_co(conn, opt.option, nbd_conn_data(conn), opt.length);
     conn->head += opt.length;
     rc = out_send_co(conn);
+    if (rc == 0 && result == NBD_OPTION_TLS) {
+        return start_tls_co(conn);
+    }
     return rc < 0 ? rc : result;
 }
 

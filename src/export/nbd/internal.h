@@ -7,6 +7,7 @@
  *   conn.c      life of one connection: slots, stop, end
  *   handshake.c negotiation loop      options.c  one function per option      meta.c  contexts
  *   bitmaps.c   dirty bitmaps of exports
+ *   tls.c       TLS between a connection and its socket
  *   session.c   transmission: parses bursts of requests out of the receive buffer
  *   request.c   carries one request out                   read.c  reads and their holes
  *   status.c    block status
@@ -40,10 +41,13 @@
 #include <platter/coroutine.h>
 #include <platter/export.h>
 
+#include "loop/io.h"
 #include "os/listen.h"
 #include "os/os.h"
 #include "os/thread.h"
+#include "tls/tls.h"
 #include "util/budget.h"
+#include "util/mem.h"
 #include "wire/nbd/nbd.h"
 
 #define NBD_HANDSHAKES_MAX 64u              /* clients that negotiate at once */
@@ -164,6 +168,7 @@ struct nbd_counters {
 } __attribute__((aligned(64)));
 
 struct nbd_conn;
+struct nbd_tls;
 TAILQ_HEAD(nbd_conn_list, nbd_conn);
 
 struct NbdServer {
@@ -178,6 +183,8 @@ struct NbdServer {
     void (*idle_cb)(void *opaque);
     void *idle_opaque;
     bool queue_clients;
+    TlsCreds *tls_creds; /* counted, or NULL */
+    TlsAuthz *tls_authz; /* counted, or NULL */
 
     /* control thread */
     struct nbd_listener_list listeners;
@@ -222,6 +229,7 @@ struct nbd_conn {
     _Atomic bool cancelled;         /* the socket was shut down by us; any thread */
     _Atomic bool stop;              /* new requests answer ESHUTDOWN; any thread */
     Coroutine *co;                  /* the reader */
+    struct nbd_tls *tls;            /* owned; NULL: the socket's bytes are the stream's */
 
     /* negotiation */
     AioTimer *timer; /* owned: handshake limit, later idle memory */
@@ -323,6 +331,20 @@ static inline const uint8_t *nbd_conn_data(const struct nbd_conn *conn)
     return conn->chunk->data + conn->head;
 }
 
+/* tls.c. What goes between a connection and its socket when both sides have agreed on TLS; the
+ * calls for streams as aio_recvv_co and aio_send_co, iov being changed by both. */
+/* The client was told to begin. 0, or -errno: the connection ends. */
+int nbd_tls_begin_co(struct nbd_conn *conn);
+int64_t nbd_tls_recv_co(struct nbd_conn *conn, struct iovec *iov, int niov);
+int nbd_tls_send_co(struct nbd_conn *conn, struct iovec *iov, int niov);
+void nbd_tls_end(struct nbd_conn *conn); /* the farewell, if it can be sent at once */
+
+static inline int64_t nbd_stream_recv_co(struct nbd_conn *conn, struct iovec *iov, int niov)
+{
+    return UNLIKELY(conn->tls != NULL) ? nbd_tls_recv_co(conn, iov, niov)
+                                       : aio_recvv_co(conn->fd, iov, niov);
+}
+
 /* handshake.c: 0 when transmission begins, -errno when the connection ends. */
 int nbd_handshake_co(struct nbd_conn *conn);
 void *nbd_out_add(struct nbd_conn *conn, size_t bytes); /* NULL: no memory */
@@ -330,7 +352,9 @@ int nbd_out_reply(struct nbd_conn *conn, uint32_t option, uint32_t type, const v
                   uint32_t bytes);
 int nbd_out_error(struct nbd_conn *conn, uint32_t option, uint32_t type, const char *text);
 
-/* options.c: carry one option out. 0 go on; 1 transmission; -errno drop. */
+/* options.c: carry one option out. 0 go on; what the next two say; -errno drop. */
+#define NBD_OPTION_TRANSMIT 1
+#define NBD_OPTION_TLS 2 /* when the reply has been sent */
 int nbd_option_run_co(struct nbd_conn *conn, uint32_t option, const uint8_t *data, uint32_t bytes);
 /* meta.c */
 int nbd_option_meta(struct nbd_conn *conn, uint32_t option, const uint8_t *data, uint32_t bytes);

@@ -2,9 +2,10 @@
 /*
  * The options of the negotiation, a function each, in the words of the specification's section
  * "Option types". They answer into the connection's output; what they return: 0 the negotiation
- * goes on, 1 the transmission begins, -errno the client is dropped.
+ * goes on, NBD_OPTION_* what follows instead, -errno the client is dropped.
  */
 #include <errno.h>
+#include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 
@@ -40,7 +41,7 @@ static int begin_transmission(struct nbd_conn *conn, uint64_t size)
     if (conn->meta_export != conn->export) {
         conn->contexts = 0; /* proto: contexts hold for the export they were chosen for */
     }
-    return 1;
+    return NBD_OPTION_TRANSMIT;
 }
 
 static int opt_export_name_co(struct nbd_conn *conn, const uint8_t *data, uint32_t bytes)
@@ -121,12 +122,21 @@ static int opt_list(struct nbd_conn *conn, const uint8_t *data, uint32_t bytes)
 
 static int opt_starttls(struct nbd_conn *conn, const uint8_t *data, uint32_t bytes)
 {
-    /* proto: "NOTLS mode" */
+    int rc;
+
     if (bytes > 0) {
         return nbd_out_error(conn, NBD_OPT_STARTTLS, NBD_REP_ERR_INVALID,
                              "this option has no data");
     }
-    return nbd_out_error(conn, NBD_OPT_STARTTLS, NBD_REP_ERR_UNSUP, "TLS is not offered");
+    if (conn->server->tls_creds == NULL) {
+        /* proto: "NOTLS mode" */
+        return nbd_out_error(conn, NBD_OPT_STARTTLS, NBD_REP_ERR_POLICY, "TLS not configured");
+    }
+    if (conn->tls != NULL) {
+        return nbd_out_error(conn, NBD_OPT_STARTTLS, NBD_REP_ERR_INVALID, "TLS is in use already");
+    }
+    rc = nbd_out_reply(conn, NBD_OPT_STARTTLS, NBD_REP_ACK, NULL, 0);
+    return rc < 0 ? rc : NBD_OPTION_TLS;
 }
 
 static int info_text(struct nbd_conn *conn, uint32_t option, enum nbd_info info, const char *text)
@@ -223,8 +233,24 @@ static int opt_extended_headers(struct nbd_conn *conn, const uint8_t *data, uint
     return nbd_out_reply(conn, NBD_OPT_EXTENDED_HEADERS, NBD_REP_ACK, NULL, 0);
 }
 
+/* proto: "FORCEDTLS mode" */
+static bool must_begin_tls(const struct nbd_conn *conn, uint32_t option)
+{
+    return conn->server->tls_creds != NULL && conn->tls == NULL && option != NBD_OPT_STARTTLS &&
+           option != NBD_OPT_ABORT;
+}
+
 int nbd_option_run_co(struct nbd_conn *conn, uint32_t option, const uint8_t *data, uint32_t bytes)
 {
+    char text[64];
+
+    if (must_begin_tls(conn, option)) {
+        if (option == NBD_OPT_EXPORT_NAME) {
+            return -EPROTO; /* this option has no error reply */
+        }
+        snprintf(text, sizeof(text), "Option 0x%x not permitted before TLS", (unsigned)option);
+        return nbd_out_error(conn, option, NBD_REP_ERR_TLS_REQD, text);
+    }
     if (option == NBD_OPT_EXPORT_NAME) {
         return opt_export_name_co(conn, data, bytes);
     }

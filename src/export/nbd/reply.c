@@ -174,6 +174,9 @@ static int send_try(struct nbd_conn *conn, int niov)
 
 static int send_co(struct nbd_conn *conn, int niov)
 {
+    if (UNLIKELY(conn->tls != NULL)) {
+        return nbd_tls_send_co(conn, conn->send_iov, niov);
+    }
     niov = send_try(conn, niov);
     return niov > 0 ? aio_send_co(conn->fd, conn->send_iov, niov, 0) : niov;
 }

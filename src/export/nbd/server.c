@@ -98,9 +98,39 @@ static void server_release(NbdServer *server)
         aio_context_unref(server->contexts[i].ctx);
     }
     free(server->contexts);
+    tls_creds_unref(server->tls_creds);
+    tls_authz_unref(server->tls_authz);
     aio_context_unref(server->main_ctx);
     os_mutex_fini(&server->lock);
     free(server);
+}
+
+static int tls_check(const struct nbd_server_options *o, Error **errp)
+{
+    const TlsCreds *creds = o->tls_creds;
+
+    if (creds->endpoint != TLS_ENDPOINT_SERVER) {
+        return error_set(errp, EINVAL, "Expected TLS credentials for a server endpoint");
+    }
+    if (o->tls_authz != NULL &&
+        (creds->kind == TLS_CREDS_ANON || (creds->kind == TLS_CREDS_X509 && !creds->verify_peer))) {
+        return error_set(errp, EINVAL,
+                         "TLS credentials '%s' give a client no identity, so '%s' would refuse all",
+                         creds->id, o->tls_authz->id);
+    }
+    return 0;
+}
+
+static void tls_take(NbdServer *server, const struct nbd_server_options *o)
+{
+    if (o->tls_creds != NULL) {
+        tls_creds_ref(o->tls_creds);
+        server->tls_creds = o->tls_creds;
+        if (o->tls_authz != NULL) {
+            tls_authz_ref(o->tls_authz);
+            server->tls_authz = o->tls_authz;
+        }
+    }
 }
 
 NbdServer *nbd_server_new(Platter *pl, const struct nbd_server_options *opts, Error **errp)
@@ -115,6 +145,9 @@ NbdServer *nbd_server_new(Platter *pl, const struct nbd_server_options *opts, Er
     }
     if (o.handshake_timeout_ns < 0 || o.shutdown_timeout_ns < 0) {
         error_set(errp, EINVAL, "a timeout must not be negative");
+        return NULL;
+    }
+    if (o.tls_creds != NULL && tls_check(&o, errp) < 0) {
         return NULL;
     }
     /* The counters have cache lines of their own. */
@@ -141,6 +174,7 @@ NbdServer *nbd_server_new(Platter *pl, const struct nbd_server_options *opts, Er
     server->idle_cb = o.idle_cb;
     server->idle_opaque = o.idle_opaque;
     server->queue_clients = o.queue_clients;
+    tls_take(server, &o);
     server->ended_bh = aio_bh_new(server->main_ctx, ended_bh, server);
     server->accept_timer = aio_timer_new(server->main_ctx, nbd_accept_timer_cb, server);
     if (contexts_set(server, &o) < 0 || server->ended_bh == NULL || server->accept_timer == NULL) {

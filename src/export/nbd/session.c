@@ -74,7 +74,9 @@ int nbd_recv_need_co(struct nbd_conn *conn, size_t bytes)
         }
     }
     while (conn->tail - conn->head < bytes) {
-        n = aio_recv_co(conn->fd, conn->chunk->data + conn->tail, NBD_CHUNK_BYTES - conn->tail);
+        struct iovec iov = {conn->chunk->data + conn->tail, NBD_CHUNK_BYTES - conn->tail};
+
+        n = nbd_stream_recv_co(conn, &iov, 1);
         if (n <= 0) {
             return n < 0 ? (int)n : -ECONNRESET;
         }
@@ -128,7 +130,7 @@ static int recv_tail_co(struct nbd_conn *conn, uint8_t *to, size_t bytes)
     while (bytes > 0) {
         size_t room = NBD_CHUNK_BYTES - conn->tail;
         struct iovec iov[2] = {{to, bytes}, {conn->chunk->data + conn->tail, room}};
-        int64_t n = aio_recvv_co(conn->fd, iov, room >= CHUNK_ROOM_MIN ? 2 : 1);
+        int64_t n = nbd_stream_recv_co(conn, iov, room >= CHUNK_ROOM_MIN ? 2 : 1);
 
         if (n <= 0) {
             return n < 0 ? (int)n : -ECONNRESET;
