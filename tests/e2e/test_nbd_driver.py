@@ -168,7 +168,8 @@ def test_what_is_refused(disk, tmp_path):
     with server('qemu-nbd', disk, sock, '-r', '-x', 'e'):
         for options, text in [
                 (base, 'Requested export not available'),
-                (f'{base},export=e,tls-creds=t', 'NBD over TLS is not supported'),
+                (f'{base},export=e,tls-creds=t', "No TLS credentials with id 't'"),
+                (f'{base},export=e,tls-hostname=t', "'tls-hostname' needs 'tls-creds'"),
                 (f'{base},export=e,x-dirty-bitmap=qemu:dirty-bitmap:b',
                  "no metadata context 'qemu:dirty-bitmap:b'"),
                 (f'{base},export=e,connections=17', 'connections'),

@@ -17,6 +17,8 @@ static void target_fini(struct nbd_target *target)
     nbdc_address_fini(&target->address);
     free(target->shown);
     free(target->context_given);
+    free(target->tls_hostname);
+    tls_creds_unref(target->tls_creds);
 }
 
 static char *show_address(const struct nbdc_address *a)
@@ -29,15 +31,36 @@ static char *show_address(const struct nbdc_address *a)
     return asprintf(&shown, "%s:%s", a->host, a->port) < 0 ? NULL : shown;
 }
 
-static int target_init(struct nbd_target *target, struct opts_node_nbd *opts, Error **errp)
+/* Takes its string out of opts. */
+static int take_tls(Platter *pl, struct nbd_target *target, struct opts_node_nbd *opts,
+                    Error **errp)
 {
-    int rc;
-
-    if (opts->tls_creds != NULL || opts->tls_hostname != NULL) {
-        return error_set(errp, ENOTSUP, "'%s': NBD over TLS is not supported",
-                         opts->tls_creds != NULL ? "tls-creds" : "tls-hostname");
+    if (opts->tls_creds == NULL) {
+        return opts->tls_hostname == NULL
+                   ? 0
+                   : error_set(errp, EINVAL, "'tls-hostname' needs 'tls-creds'");
     }
-    rc = nbdc_address_from_options(opts, &target->address, errp);
+    target->tls_creds = tls_creds_find(pl, opts->tls_creds, TLS_ENDPOINT_CLIENT, errp);
+    if (target->tls_creds == NULL) {
+        return -EINVAL;
+    }
+    target->tls_hostname = opts->tls_hostname;
+    opts->tls_hostname = NULL;
+    return 0;
+}
+
+static int target_init(Platter *pl, struct nbd_target *target, struct opts_node_nbd *opts,
+                       Error **errp)
+{
+    int rc = take_tls(pl, target, opts, errp);
+
+    if (rc == 0) {
+        rc = nbdc_address_from_options(opts, &target->address, errp);
+        if (rc < 0) {
+            free(target->tls_hostname);
+            tls_creds_unref(target->tls_creds);
+        }
+    }
     if (rc < 0) {
         return rc;
     }
@@ -130,7 +153,7 @@ static int nbd_open(BlockDriverState *bs, BlockOptions *options, int flags, Erro
     if (rc < 0) {
         return rc;
     }
-    rc = target_init(&pool->target, &opts, errp);
+    rc = target_init(bdrv_platter(bs), &pool->target, &opts, errp);
     if (rc == 0) {
         pool->reconnect_delay_ns = (int64_t)opts.reconnect_delay * NBD_NS_PER_S;
         pool->open_timeout_ns = (int64_t)opts.open_timeout * NBD_NS_PER_S;

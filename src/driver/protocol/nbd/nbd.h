@@ -24,6 +24,7 @@
 #include "block/driver.h"
 #include "os/nbd_library.h"
 #include "os/thread.h"
+#include "tls/tls.h"
 
 #define NBD_PORT_DEFAULT "10809"
 /* Of an export's or a metadata context's name, by the protocol. */
@@ -72,6 +73,8 @@ struct nbd_target {
     char *shown;         /* "host:port" or the path, for messages; owned */
     const char *context; /* metadata context of block status; into context_given or constant */
     char *context_given; /* x-dirty-bitmap, owned, or NULL */
+    TlsCreds *tls_creds; /* counted, or NULL: no TLS */
+    char *tls_hostname;  /* owned, or NULL: that of the address */
 };
 
 /* ---- sleep.c ---- */

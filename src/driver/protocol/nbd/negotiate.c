@@ -116,9 +116,15 @@ static struct nbd_handle *make_handle(const struct nbd_target *target, Error **e
     /* nbd_set_pread_initialize stays on: a server may leave out what it was to send */
     if (libnbd()->set_export_name(h, target->address.export_name) < 0 ||
         libnbd()->add_meta_context(h, target->context) < 0 ||
-        libnbd()->set_tls(h, LIBNBD_TLS_DISABLE) < 0) {
+        (target->tls_creds == NULL && libnbd()->set_tls(h, LIBNBD_TLS_DISABLE) < 0)) {
         error_set(errp, EINVAL, "The NBD server '%s' cannot be asked: %s", target->shown,
                   libnbd()->get_error());
+        libnbd()->close(h);
+        return NULL;
+    }
+    if (target->tls_creds != NULL &&
+        tls_libnbd_set(h, target->tls_creds, target->address.path ? NULL : target->address.host,
+                       target->tls_hostname, errp) < 0) {
         libnbd()->close(h);
         return NULL;
     }
@@ -139,6 +145,19 @@ static bool is_network_error(int err)
     return err == ECONNREFUSED || err == ETIMEDOUT || err == EHOSTUNREACH || err == ENETUNREACH;
 }
 
+/* libnbd has no errno of its own for that. */
+static bool is_tls_wanted(const struct nbd_target *target)
+{
+    return target->tls_creds == NULL && strstr(libnbd()->get_error(), "requires TLS") != NULL;
+}
+
+static int tls_wanted(Error **errp)
+{
+    error_set(errp, EACCES, "TLS negotiation required before option 7 (go)");
+    error_set_hint(errp, "Did you forget a valid tls-creds?");
+    return -EACCES;
+}
+
 static int negotiation_failed(const struct nbd_target *target, Error **errp)
 {
     int err = libnbd()->get_errno();
@@ -152,6 +171,9 @@ static int negotiation_failed(const struct nbd_target *target, Error **errp)
                        target->address.export_name);
         return -ENOENT;
     }
+    if (is_tls_wanted(target)) {
+        return tls_wanted(errp);
+    }
     return error_set(errp, err > 0 ? err : EIO, "The NBD server '%s' cannot be used: %s",
                      target->shown, libnbd()->get_error());
 }
@@ -162,6 +184,9 @@ static int begin(struct nbd_handle *h, const struct nbd_target *target, Error **
     int rc = a->path != NULL ? libnbd()->aio_connect_unix(h, a->path)
                              : libnbd()->aio_connect_tcp(h, a->host, a->port);
 
+    if (rc < 0 && is_tls_wanted(target)) { /* it got that far at once */
+        return tls_wanted(errp);
+    }
     return rc < 0 ? connect_failed(target, libnbd()->get_errno(), errp) : 0;
 }
 
