@@ -233,8 +233,7 @@ def test_activation_is_for_one_process(link, images):
 
 
 @pytest.mark.parametrize('option', [
-    ['--tls-creds', 'tls0'], ['--tls-authz', 'a'], ['--tls-hostname', 'h'],
-    ['--object', 'tls-creds-x509,id=tls0,dir=/x,endpoint=server'], ['--selinux-label', 'l'],
+    ['--selinux-label', 'l'],
 ])
 def test_what_is_not_there_is_refused_by_name(option, link, images):
     done = run([link, *option, '-f', 'raw', 'plain.raw'], cwd=images)

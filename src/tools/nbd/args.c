@@ -67,9 +67,9 @@ const struct cli_option nbd_tool_options[] = {
     {NBD_OPTION_DISCARD, 0, "discard", "MODE", "unmap (trim gives space back) or ignore"},
     {NBD_OPTION_DETECT_ZEROES, 0, "detect-zeroes", "MODE", "off, on or unmap"},
     DISK_ROW_OBJECT,
-    {NBD_OPTION_TLS_CREDS, 0, "tls-creds", "ID", "refused: TLS is not in this build"},
-    {NBD_OPTION_TLS_HOSTNAME, 0, "tls-hostname", "NAME", "refused: the same"},
-    {NBD_OPTION_TLS_AUTHZ, 0, "tls-authz", "ID", "refused: the same"},
+    {NBD_OPTION_TLS_CREDS, 0, "tls-creds", "ID", "TLS only, with the credentials of that --object"},
+    {NBD_OPTION_TLS_HOSTNAME, 0, "tls-hostname", "NAME", "with -L: whose certificate to expect"},
+    {NBD_OPTION_TLS_AUTHZ, 0, "tls-authz", "ID", "the --object that says which clients may come"},
     TRACE_ROW(NBD_OPTION_TRACE),
     {NBD_OPTION_SELINUX, 0, "selinux-label", "LABEL", "refused: not in this build"},
     {NBD_OPTION_CONNECT, 'c', "connect", "DEV", "refused: attaching kernel devices"},
@@ -256,10 +256,11 @@ static bool take_text(struct nbd_args *args, int id, const char *value)
         int id;
         const char **to;
     } texts[] = {
-        {NBD_OPTION_BIND, &args->bind},         {NBD_OPTION_CONNECT, &args->device},
-        {NBD_OPTION_NAME, &args->name},         {NBD_OPTION_DESCRIPTION, &args->description},
-        {NBD_OPTION_PID_FILE, &args->pid_file}, {NBD_OPTION_PORT, &args->port},
-        {NBD_OPTION_SOCKET, &args->socket},
+        {NBD_OPTION_BIND, &args->bind},           {NBD_OPTION_CONNECT, &args->device},
+        {NBD_OPTION_NAME, &args->name},           {NBD_OPTION_DESCRIPTION, &args->description},
+        {NBD_OPTION_PID_FILE, &args->pid_file},   {NBD_OPTION_PORT, &args->port},
+        {NBD_OPTION_SOCKET, &args->socket},       {NBD_OPTION_TLS_AUTHZ, &args->tls_authz},
+        {NBD_OPTION_TLS_CREDS, &args->tls_creds}, {NBD_OPTION_TLS_HOSTNAME, &args->tls_hostname},
     };
 
     for (size_t i = 0; i < ARRAY_SIZE(texts); i++) {
@@ -291,16 +292,6 @@ static int take_rest(struct nbd_args *args, int id, const struct cli_args *a)
         return take_number(args, id, a);
     case DISK_OPTION_SNAPSHOT:
         return disk_take_snapshot(&args->disk, a, '`');
-    case DISK_OPTION_OBJECT:
-        if (strncmp(a->value, "tls-", 4) == 0 || strncmp(a->value, "authz-", 6) == 0) {
-            return refuse(a, "TLS is not");
-        }
-        (void)disk_take_option(&args->disk, id, a);
-        return CLI_EXIT_OK;
-    case NBD_OPTION_TLS_AUTHZ:
-    case NBD_OPTION_TLS_CREDS:
-    case NBD_OPTION_TLS_HOSTNAME:
-        return refuse(a, "TLS is not");
     case NBD_OPTION_SELINUX:
         return refuse(a, "SELinux labels are not");
     default:
@@ -395,6 +386,25 @@ static int check_activation(struct cli *cli, struct nbd_args *args)
     return CLI_EXIT_OK;
 }
 
+static int check_tls(struct cli *cli, const struct nbd_args *args)
+{
+    if (args->tls_hostname && !args->tls_creds) {
+        return cli_error(cli, "--tls-hostname is not permitted without --tls-creds");
+    }
+    if (args->tls_authz && !args->tls_creds) {
+        return cli_error(cli, "--tls-authz is not permitted without --tls-creds");
+    }
+    if (args->tls_creds && args->device) {
+        return cli_error(cli, "TLS is not supported with a host device");
+    }
+    if (args->tls_authz && args->list) {
+        return cli_error(cli, "TLS authorization is incompatible with export list");
+    }
+    return args->tls_hostname && !args->list
+               ? cli_error(cli, "TLS hostname is only supported with export list")
+               : CLI_EXIT_OK;
+}
+
 static int check_strings(struct cli *cli, const struct nbd_args *args)
 {
     if (args->name && strlen(args->name) > 4096) {
@@ -417,6 +427,9 @@ static int check_all(struct cli *cli, struct nbd_args *args, unsigned operands)
         code = check_list(cli, args, operands);
     } else {
         code = operands != 1 ? wrong_operands(cli) : CLI_EXIT_OK;
+    }
+    if (code == CLI_EXIT_OK) {
+        code = check_tls(cli, args);
     }
     if (code == CLI_EXIT_OK && (args->disconnect || args->device)) {
         code = check_device(cli, args);

@@ -6,6 +6,7 @@
 #include <string.h>
 
 #include "os/nbd_library.h"
+#include "tls/tls.h"
 #include "tools/nbd/nbd.h"
 #include "util/mem.h"
 
@@ -217,6 +218,30 @@ static int list(struct listing *l, const struct nbd_args *args)
     return CLI_EXIT_OK;
 }
 
+/* Credentials are objects of an instance, which nothing else here needs. */
+static int set_tls(struct listing *l, const struct nbd_args *args)
+{
+    Platter *pl = disk_platter_new(l->cli, &args->disk);
+    TlsCreds *creds;
+    Error *err = NULL;
+
+    if (!pl) {
+        return CLI_EXIT_FAILED;
+    }
+    creds = nbd_tls_creds(pl, args, TLS_ENDPOINT_CLIENT, &err);
+    if (creds) {
+        (void)tls_libnbd_set(l->nbd, creds, args->socket ? NULL : nbd_args_host(l->cli, args),
+                             args->tls_hostname, &err);
+    }
+    tls_creds_unref(creds);
+    platter_free(pl);
+    if (err) {
+        cli_report(l->cli, err);
+        return CLI_EXIT_FAILED;
+    }
+    return CLI_EXIT_OK;
+}
+
 int nbd_list(struct cli *cli, const struct nbd_args *args)
 {
     struct listing l = {.cli = cli};
@@ -226,8 +251,13 @@ int nbd_list(struct cli *cli, const struct nbd_args *args)
         return cli_error(cli, "listing exports needs libnbd, which is not installed");
     }
     l.nbd = libnbd()->create();
-    code = l.nbd ? list(&l, args) : cli_error(cli, "%s", libnbd()->get_error());
-
+    code = l.nbd ? CLI_EXIT_OK : cli_error(cli, "%s", libnbd()->get_error());
+    if (code == CLI_EXIT_OK && args->tls_creds) {
+        code = set_tls(&l, args);
+    }
+    if (code == CLI_EXIT_OK) {
+        code = list(&l, args);
+    }
     listing_fini(&l);
     return code;
 }

@@ -35,6 +35,17 @@ static void became_idle(void *opaque)
 
 /* ---- listening ---- */
 
+TlsCreds *nbd_tls_creds(Platter *pl, const struct nbd_args *args, enum tls_endpoint endpoint,
+                        Error **errp)
+{
+    TlsCreds *creds = tls_creds_find(pl, args->tls_creds, endpoint, errp);
+
+    if (!creds) {
+        error_prepend(errp, "Failed to get TLS creds: ");
+    }
+    return creds;
+}
+
 static int listen_activated(struct run *r)
 {
     for (unsigned i = 0; i < r->args->activated; i++) {
@@ -113,6 +124,24 @@ static int tell_uris(struct run *r)
 
 /* ---- life ---- */
 
+/* The references are the caller's to let go, also on failure. */
+static int take_tls(struct run *r, struct nbd_server_options *options, Error **errp)
+{
+    if (r->args->tls_creds) {
+        options->tls_creds = nbd_tls_creds(r->pl, r->args, TLS_ENDPOINT_SERVER, errp);
+        if (!options->tls_creds) {
+            return -1;
+        }
+    }
+    if (r->args->tls_authz) {
+        options->tls_authz = tls_authz_find(r->pl, r->args->tls_authz, errp);
+        if (!options->tls_authz) {
+            return -1;
+        }
+    }
+    return 0;
+}
+
 static int server_begin(struct run *r)
 {
     struct nbd_server_options options = {
@@ -124,7 +153,11 @@ static int server_begin(struct run *r)
     };
     Error *err = NULL;
 
-    r->server = nbd_server_new(r->pl, &options, &err);
+    if (take_tls(r, &options, &err) == 0) {
+        r->server = nbd_server_new(r->pl, &options, &err);
+    }
+    tls_creds_unref(options.tls_creds);
+    tls_authz_unref(options.tls_authz);
     if (!r->server) {
         cli_report(r->cli, err);
         return -1;

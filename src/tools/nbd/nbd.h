@@ -27,6 +27,9 @@ struct nbd_args {
     const char *description;
     const char *pid_file;
     const char *device; /* -c, -d */
+    const char *tls_creds;
+    const char *tls_hostname;
+    const char *tls_authz;
     struct nbd_export_bitmap bitmaps[NBD_MAX_EXPORT_BITMAPS];
     unsigned bitmap_count;
     uint64_t offset;
@@ -58,6 +61,10 @@ int nbd_report_resolution(struct cli *cli, const struct nbd_args *args, const ch
 
 /* overlay.c: the wrap of a struct disk_args; opaque is the struct nbd_args. */
 BlockDriverState *nbd_overlay(Platter *pl, BlockDriverState *bs, void *opaque, Error **errp);
+
+/* nbd.c: those of --tls-creds, with a reference; NULL with errp. */
+TlsCreds *nbd_tls_creds(Platter *pl, const struct nbd_args *args, enum tls_endpoint endpoint,
+                        Error **errp);
 
 /* list.c: print what the server offers; the exit code. */
 int nbd_list(struct cli *cli, const struct nbd_args *args);
