@@ -152,6 +152,19 @@ def test_stand_in_for_qemu_nbd(folder):
         os.kill(int((folder / 'nbd.pid').read_text()), signal.SIGTERM)
 
 
+def test_let_nobody_listen(folder):
+    if 'nbd' not in formats() or not shutil.which('psktool'):
+        pytest.skip('this build has no nbd, or psktool is not installed')
+    lines = [[w.replace('SOCKET', str(folder / 's')) for w in line] for line in recipe('Let nobody listen')]
+    for line in lines[:3]:
+        good(line, folder)
+    try:
+        assert 'virtual size: 2 MiB' in good(lines[3], folder)
+        assert 'with TLS' in good(lines[4], folder)
+    finally:
+        os.kill(int((folder / 'tls.pid').read_text()), signal.SIGTERM)
+
+
 def test_link_the_library(folder):
     """With the library and headers installed under a prefix from the build folder."""
     build = os.environ.get('PLATTER_BUILD')
