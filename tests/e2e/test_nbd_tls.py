@@ -94,6 +94,8 @@ def test_libnbd(served, keys):
         assert handle(served, certificates=str(folder)).returncode != 0
     done = run(['nbdinfo', '--size', served.uri(keys.client)])
     assert done.stdout == f'{4 * MIB}\n', done.stderr
+    done = run([PLATTER, 'nbd', '-L', '-b', '127.0.0.1', '-p', served.port])
+    assert done.returncode == 1 and 'Did you forget a valid tls-creds?' in done.stderr, done.stderr
     done = run(['nbdinfo', f'nbd://127.0.0.1:{served.port}'])
     assert done.returncode != 0 and 'without TLS' in done.stdout, done.stderr
 

@@ -2,7 +2,8 @@
 /*
  * TLS between a connection and its socket. The session (src/tls) works on buffers; here they are
  * filled from the socket and emptied into it, in coroutines, so that no client waits for another's
- * handshake. What a handshake computes is done by a worker thread.
+ * handshake. What a handshake computes is done by a worker thread,
+ * also because it needs more stack than a coroutine has.
  *
  * The reader and the sender both may have something to send (the reader: alerts, answers to key
  * updates): one of them at a time does, in the order in which it was encrypted. While one does, it
@@ -174,9 +175,35 @@ static int handshake_co(struct nbd_conn *conn)
     return rc < 0 ? (int)rc : flush_co(conn);
 }
 
+struct peer_check {
+    const struct nbd_conn *conn;
+    Error *err;
+};
+
+static int64_t peer_step(void *arg)
+{
+    struct peer_check *check = arg;
+
+    return tls_session_check_peer(check->conn->tls->session, check->conn->server->tls_authz,
+                                  &check->err);
+}
+
+/* A chain of certificates that somebody else made is as much work as a handshake. */
+static int check_peer_co(struct nbd_conn *conn)
+{
+    struct peer_check check = {conn, NULL};
+    int rc = (int)aio_worker_co(peer_step, &check);
+
+    if (check.err != NULL) {
+        TRACE(nbd_tls_refused, (void *)conn, error_get_pretty(check.err));
+        error_free(check.err);
+        (void)flush_co(conn); /* an alert */
+    }
+    return rc;
+}
+
 int nbd_tls_begin_co(struct nbd_conn *conn)
 {
-    Error *err = NULL;
     int rc;
 
     conn->tls = calloc(1, sizeof(*conn->tls));
@@ -189,12 +216,7 @@ int nbd_tls_begin_co(struct nbd_conn *conn)
         rc = handshake_co(conn);
     }
     if (rc == 0) {
-        rc = tls_session_check_peer(conn->tls->session, conn->server->tls_authz, &err);
-        if (rc < 0) {
-            TRACE(nbd_tls_refused, (void *)conn, error_get_pretty(err));
-            error_free(err);
-            (void)flush_co(conn);
-        }
+        rc = check_peer_co(conn);
     }
     conn->tls->up = rc == 0;
     return rc;

@@ -205,7 +205,13 @@ static int list(struct listing *l, const struct nbd_args *args)
     }
     if (libnbd()->opt_list(l->nbd, (nbd_list_callback){.callback = add_entry, .user_data = l}) <
         0) {
-        return cli_error(l->cli, "the server does not list its exports: %s", libnbd()->get_error());
+        int err = libnbd()->get_errno();
+
+        cli_error(l->cli, "the server does not list its exports: %s", libnbd()->get_error());
+        if (err == ENOTSUP && !args->tls_creds) {
+            fputs("Did you forget a valid tls-creds?\n", l->cli->err);
+        }
+        return CLI_EXIT_FAILED;
     }
     fprintf(l->cli->out, "exports available: %u\n", l->count);
     for (unsigned i = 0; i < l->count; i++) {

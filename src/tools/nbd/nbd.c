@@ -298,7 +298,7 @@ const struct cli_command command_nbd = {
         "  platter nbd --fork -t --pid-file disk.pid -k /run/disk.sock -f qcow2 disk.qcow2\n"
         "  platter nbd -r -A -B backup0 -k /run/disk.sock -f qcow2 disk.qcow2\n"
         "  platter nbd -L -k /run/disk.sock\n"
-        "  platter nbd -t -b 0.0.0.0 --object tls-creds-x509,id=t,dir=/etc/pki/disk,endpoint=server "
-        "--tls-creds t -f qcow2 disk.qcow2\n",
+        "  platter nbd -t -b 0.0.0.0 --tls-creds t -f qcow2 disk.qcow2 \\\n"
+        "      --object tls-creds-x509,id=t,dir=/etc/pki/disk,endpoint=server\n",
     .run = nbd_command,
 };
