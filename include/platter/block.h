@@ -54,6 +54,7 @@ enum bdrv_req_flags {
     BDRV_REQ_WRITE_UNCHANGED = 1 << 6,
     BDRV_REQ_SERIALISING = 1 << 7, /* wait for, and hold off, every overlapping request */
     BDRV_REQ_NO_WAIT = 1 << 8,
+    BDRV_REQ_IN_ORDER = 1 << 9, /* such writes get new room in the order of their calls */
 };
 
 /* Answers of block status. */
@@ -180,8 +181,8 @@ const char *bdrv_broken_reason(const BlockDriverState *bs);
 
 /* Size in bytes or -errno. [any] */
 int64_t bdrv_getlength(BlockDriverState *bs);
-/* Where the write (or write zeroes) that went furthest ended since the node was opened; 0: there was
- * none. [control] */
+/* Where the write (or write zeroes) that went furthest ended since the node was opened; 0: there
+ * was none. [control] */
 uint64_t bdrv_get_wr_highest_offset(BlockDriverState *bs);
 /* Bytes on the host, or -ENOTSUP. [control] */
 int64_t bdrv_get_allocated_file_size(BlockDriverState *bs);

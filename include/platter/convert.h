@@ -84,10 +84,12 @@ struct convert_options {
     bool target_is_zero; /* and need not be made so; with a backing file: behind its end */
     bool compressed;     /* write compressed clusters */
     bool copy_offload;   /* let the storage copy by itself where it can */
-    bool out_of_order;   /* a write may begin before those of lower offsets have */
-    bool salvage;        /* what cannot be read becomes zeroes */
-    bool count_first;    /* look at all extents before the first is copied, so that the progress
-                          * counts what is copied; else it counts the bytes of the disk */
+    /* A write may begin before those of lower offsets have, and get its room in the file before
+     * them; else the same sources make the same file. */
+    bool out_of_order;
+    bool salvage;     /* what cannot be read becomes zeroes */
+    bool count_first; /* look at all extents before the first is copied, so that the progress
+                       * counts what is copied; else it counts the bytes of the disk */
     /* To go on after an interruption: a convert of the same sources and options with checkpoints
      * got as far as start (0: it is the first), and the target is the same; target_is_zero is what
      * was told with start. After each checkpoint_bytes (0: no checkpoints) and at the beginning,

@@ -17,7 +17,7 @@
 /* Flags of the public calls; the rest is for nodes among themselves. */
 static const unsigned allowed_flags[] = {
     [BDRV_OP_READ] = 0,
-    [BDRV_OP_WRITE] = BDRV_REQ_FUA | BDRV_REQ_WRITE_COMPRESSED,
+    [BDRV_OP_WRITE] = BDRV_REQ_FUA | BDRV_REQ_WRITE_COMPRESSED | BDRV_REQ_IN_ORDER,
     [BDRV_OP_WRITE_ZEROES] = BDRV_REQ_FUA | BDRV_REQ_MAY_UNMAP | BDRV_REQ_NO_FALLBACK,
     [BDRV_OP_DISCARD] = 0,
     [BDRV_OP_FLUSH] = 0,

@@ -35,7 +35,8 @@ unsigned bdrv_op_flags(enum bdrv_op op)
     case BDRV_OP_READ:
         return waits;
     case BDRV_OP_WRITE:
-        return waits | BDRV_REQ_FUA | BDRV_REQ_WRITE_UNCHANGED | BDRV_REQ_WRITE_COMPRESSED;
+        return waits | BDRV_REQ_FUA | BDRV_REQ_WRITE_UNCHANGED | BDRV_REQ_WRITE_COMPRESSED |
+               BDRV_REQ_IN_ORDER;
     case BDRV_OP_WRITE_ZEROES:
         return waits | BDRV_REQ_FUA | BDRV_REQ_WRITE_UNCHANGED | BDRV_REQ_ZERO_WRITE |
                BDRV_REQ_MAY_UNMAP | BDRV_REQ_NO_FALLBACK;
@@ -155,7 +156,8 @@ static int read_slow(BlockDriverState *bs, const struct bdrv_req *req)
 unsigned bdrv_write_driver_flags(BlockDriverState *bs, unsigned flags, bool *ret_fua)
 {
     *ret_fua = false;
-    flags &= BDRV_REQ_FUA | BDRV_REQ_WRITE_UNCHANGED | BDRV_REQ_WRITE_COMPRESSED;
+    flags &=
+        BDRV_REQ_FUA | BDRV_REQ_WRITE_UNCHANGED | BDRV_REQ_WRITE_COMPRESSED | BDRV_REQ_IN_ORDER;
     if (flags & BDRV_REQ_FUA) {
         if (bs->open_flags & BDRV_O_NO_FLUSH) {
             flags &= ~BDRV_REQ_FUA;
@@ -231,7 +233,7 @@ static int write_detected(BdrvEdge *edge, BlockDriverState *bs, const struct bdr
 {
     struct bdrv_req zeroes = {
         .op = BDRV_OP_WRITE_ZEROES,
-        .flags = req->flags,
+        .flags = req->flags & ~(unsigned)BDRV_REQ_IN_ORDER,
         .offset = req->offset,
         .bytes = req->bytes,
     };

@@ -172,7 +172,8 @@ static int write_data_co(struct convert *c, uint64_t offset, uint8_t *buf, uint6
     if (ret == 0 && packed < bytes) {
         iov = (struct iovec){buf + packed, bytes - packed};
         view = iov_view_of(&iov, 1);
-        ret = blk_co_pwritev(c->target, (int64_t)(offset + packed), &view, 0);
+        ret = blk_co_pwritev(c->target, (int64_t)(offset + packed), &view,
+                             c->o.out_of_order ? 0 : BDRV_REQ_IN_ORDER);
     }
     return ret;
 }

@@ -239,6 +239,29 @@ def test_progress_on_signal_and_end_by_signal(sources, tmp_path):
     assert (sources / 'plain.raw').read_bytes() == before
 
 
+@pytest.mark.parametrize('options', [[], ['-o', 'cluster_size=4k'], ['-o', 'extended_l2=on'], ['-c'],
+                                     ['-c', '-o', 'compression_type=zstd'], ['-c', '-S', '0']], ids=' '.join)
+def test_same_file_each_time(tmp_path, options):
+    """Without -W room is given in the order of the disk, whatever is ready first."""
+    rng = random.Random(7)
+    with open(tmp_path / 'a.raw', 'wb') as f:
+        for i in range(160):  # clusters that shrink, that do not, and some zeroes
+            f.write((rng.randbytes(65536), rng.randbytes(4096) * 16, bytes(65536))[(i * i) % 7 % 3])
+    files = []
+    for name in 'bcd':
+        convert('-f', 'raw', '-O', 'qcow2', *options, 'a.raw', name, cwd=tmp_path)
+        files.append((tmp_path / name).read_bytes())
+    assert files[0] == files[1] == files[2]
+    same_disk(tmp_path, 'b', 'a.raw', 'qcow2', 'raw')
+    clean(tmp_path, 'b')
+    offsets = [row['offset'] for row in
+               json.loads(platter('map', '-f', 'qcow2', '--output=json', 'b', cwd=tmp_path).stdout)
+               if 'offset' in row]
+    assert offsets == sorted(offsets)
+    if '-c' not in options:
+        assert '0.00% fragmented' in qemu_img('check', '-f', 'qcow2', 'b', cwd=tmp_path).stdout
+
+
 def test_memory_limit(sources, tmp_path):
     line = ['-c', '-f', 'raw', '-O', 'qcow2', sources / 'plain.raw', 'a']
     done = platter('convert', '--max-memory', '65535', *line, cwd=tmp_path)

@@ -101,17 +101,21 @@ static int zlib_decompress(const void *in, size_t in_bytes, void *out, size_t ou
 
 #ifdef PLATTER_HAVE_LIBDEFLATE
 
-static int64_t deflate_compress(const void *in, size_t in_bytes, void *out, size_t out_bytes)
+static int64_t deflate_compress(struct q2_packer *packer, const void *in, size_t in_bytes,
+                                void *out, size_t out_bytes)
 {
-    struct libdeflate_compressor *c = libdeflate_alloc_compressor(LIBDEFLATE_LEVEL);
-    size_t used;
-
-    if (c == NULL) {
+    if (packer->deflate == NULL) {
+        packer->deflate = libdeflate_alloc_compressor(LIBDEFLATE_LEVEL);
+    }
+    if (packer->deflate == NULL) {
         return -ENOMEM;
     }
-    used = libdeflate_deflate_compress(c, in, in_bytes, out, out_bytes);
-    libdeflate_free_compressor(c);
-    return (int64_t)used;
+    return (int64_t)libdeflate_deflate_compress(packer->deflate, in, in_bytes, out, out_bytes);
+}
+
+static void deflate_fini(struct q2_packer *packer)
+{
+    libdeflate_free_compressor(packer->deflate);
 }
 
 static int deflate_decompress(const void *in, size_t in_bytes, void *out, size_t out_bytes)
@@ -135,9 +139,13 @@ static int deflate_decompress(const void *in, size_t in_bytes, void *out, size_t
 
 #else
 
-static int64_t deflate_compress(const void *in, size_t in_bytes, void *out, size_t out_bytes)
+static int64_t deflate_compress(struct q2_packer *packer, const void *in, size_t in_bytes,
+                                void *out, size_t out_bytes)
 {
     return zlib_compress(15, in, in_bytes, out, out_bytes);
+}
+static void deflate_fini(struct q2_packer *packer)
+{
 }
 static int deflate_decompress(const void *in, size_t in_bytes, void *out, size_t out_bytes)
 {
@@ -150,14 +158,27 @@ static int deflate_decompress(const void *in, size_t in_bytes, void *out, size_t
 
 #ifdef PLATTER_HAVE_ZSTD
 
-static int64_t zstd_compress(const void *in, size_t in_bytes, void *out, size_t out_bytes)
+static int64_t zstd_compress(struct q2_packer *packer, const void *in, size_t in_bytes, void *out,
+                             size_t out_bytes)
 {
-    size_t used = ZSTD_compress(out, out_bytes, in, in_bytes, ZSTD_LEVEL);
+    size_t used;
 
+    if (packer->zstd == NULL) {
+        packer->zstd = ZSTD_createCCtx();
+    }
+    if (packer->zstd == NULL) {
+        return -ENOMEM;
+    }
+    used = ZSTD_compressCCtx(packer->zstd, out, out_bytes, in, in_bytes, ZSTD_LEVEL);
     if (!ZSTD_isError(used)) {
         return (int64_t)used;
     }
     return ZSTD_getErrorCode(used) == ZSTD_error_memory_allocation ? -ENOMEM : 0;
+}
+
+static void zstd_fini(struct q2_packer *packer)
+{
+    ZSTD_freeCCtx(packer->zstd);
 }
 
 static int zstd_error(size_t rc)
@@ -210,9 +231,13 @@ static int zstd_decompress(const void *in, size_t in_bytes, void *out, size_t ou
 
 #else
 
-static int64_t zstd_compress(const void *in, size_t in_bytes, void *out, size_t out_bytes)
+static int64_t zstd_compress(struct q2_packer *packer, const void *in, size_t in_bytes, void *out,
+                             size_t out_bytes)
 {
     return -ENOTSUP;
+}
+static void zstd_fini(struct q2_packer *packer)
+{
 }
 static int zstd_decompress(const void *in, size_t in_bytes, void *out, size_t out_bytes)
 {
@@ -242,8 +267,15 @@ bool q2_compression_known(enum q2_compression type)
     return false;
 }
 
-int64_t q2_compress(enum q2_compression type, bool compat_window, const void *in, size_t in_bytes,
-                    void *out, size_t out_bytes)
+void q2_packer_fini(struct q2_packer *packer)
+{
+    deflate_fini(packer);
+    zstd_fini(packer);
+    *packer = (struct q2_packer){0};
+}
+
+int64_t q2_compress(struct q2_packer *packer, enum q2_compression type, bool compat_window,
+                    const void *in, size_t in_bytes, void *out, size_t out_bytes)
 {
     /* what does not shrink has no room */
     size_t room = out_bytes < in_bytes ? out_bytes : in_bytes - 1;
@@ -251,9 +283,9 @@ int64_t q2_compress(enum q2_compression type, bool compat_window, const void *in
     switch (type) {
     case Q2_COMPRESSION_ZLIB:
         return compat_window ? zlib_compress(COMPAT_WINDOW_BITS, in, in_bytes, out, room)
-                             : deflate_compress(in, in_bytes, out, room);
+                             : deflate_compress(packer, in, in_bytes, out, room);
     case Q2_COMPRESSION_ZSTD:
-        return zstd_compress(in, in_bytes, out, room);
+        return zstd_compress(packer, in, in_bytes, out, room);
     }
     return -ENOTSUP;
 }

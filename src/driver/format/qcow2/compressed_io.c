@@ -4,10 +4,13 @@
  * waits for it; several clusters of a request at once.
  *
  * A compressed write takes whole clusters; what does not shrink is written plain. Its data is
- * packed behind the last compressed cluster, so it may share a sector with its neighbours.
+ * packed behind the last compressed cluster, so it may share a sector with its neighbours. Clusters
+ * are compressed at the same time and get their room in turn, so that the same writes make the same
+ * file.
  */
 #include <errno.h>
 #include <inttypes.h>
+#include <stdlib.h>
 #include <string.h>
 
 #include "compress.h"
@@ -16,10 +19,29 @@
 #include "request.h"
 #include "util/iov.h"
 
+/* ---- packers ---- */
+
+void q2_packers_init(struct q2_packers *p)
+{
+    co_mutex_init(&p->lock);
+}
+
+void q2_packers_fini(struct q2_packers *p)
+{
+    while (p->idle != NULL) {
+        struct q2_packer *packer = p->idle;
+
+        p->idle = packer->next;
+        q2_packer_fini(packer);
+        free(packer);
+    }
+}
+
 /* ---- workers ---- */
 
 struct codec_job {
     const struct qcow2 *s;
+    struct q2_packer *packer; /* of one that compresses */
     const void *in;
     size_t in_bytes;
     void *out;
@@ -30,7 +52,7 @@ static int64_t compress_run(void *arg)
 {
     const struct codec_job *job = arg;
 
-    return q2_compress((enum q2_compression)job->s->header.compression_type,
+    return q2_compress(job->packer, (enum q2_compression)job->s->header.compression_type,
                        job->s->opt.compat_window, job->in, job->in_bytes, job->out, job->out_bytes);
 }
 
@@ -102,7 +124,19 @@ int q2_read_compressed_co(struct qcow2 *s, uint64_t l2_entry, void *out_cluster)
 struct compressed_piece {
     struct qcow2 *s;
     struct bdrv_req req; /* one cluster, or what the disk has of its last */
+    uint64_t turn;
+    bool passed; /* its turn */
 };
+
+static void piece_pass_co(void *opaque)
+{
+    struct compressed_piece *piece = opaque;
+
+    if (!piece->passed) {
+        q2_turns_pass_co(&piece->s->turns, piece->turn, 1);
+        piece->passed = true;
+    }
+}
 
 /* The mapping takes the data at offset. */
 static int link_co(struct qcow2 *s, uint64_t guest, uint64_t word)
@@ -135,15 +169,21 @@ static int link_co(struct qcow2 *s, uint64_t guest, uint64_t word)
 }
 
 /* 1: done; 0: it cannot be said in an entry. */
-static int store_co(struct qcow2 *s, uint64_t guest, const void *data, uint32_t bytes)
+static int store_co(struct compressed_piece *piece, const void *data, uint32_t bytes)
 {
+    struct qcow2 *s = piece->s;
+    uint64_t guest = piece->req.offset;
     uint64_t offset;
     uint64_t word;
-    int ret = q2_alloc_packed_co(s, bytes, &offset);
+    int ret = q2_table_own_co(s, guest);
 
+    if (ret == 0) {
+        ret = q2_alloc_packed_co(s, bytes, &offset);
+    }
     if (ret < 0) {
         return ret;
     }
+    piece_pass_co(piece);
     word = q2_compressed_word(&s->geo, offset, bytes);
     if (word != 0) {
         ret = q2_overlap_check_co(s, Q2_OL_NONE, offset, bytes);
@@ -160,6 +200,32 @@ static int store_co(struct qcow2 *s, uint64_t guest, const void *data, uint32_t 
     }
     q2_unalloc_co(s, offset, bytes);
     return ret;
+}
+
+/* As many packers as work at a time are kept. */
+static int64_t pack_co(struct qcow2 *s, struct codec_job *job)
+{
+    struct q2_packers *p = &s->packers;
+    int64_t bytes;
+
+    co_mutex_lock(&p->lock);
+    job->packer = p->idle;
+    if (job->packer != NULL) {
+        p->idle = job->packer->next;
+    }
+    co_mutex_unlock(&p->lock);
+    if (job->packer == NULL) {
+        job->packer = calloc(1, sizeof(*job->packer));
+    }
+    if (job->packer == NULL) {
+        return -ENOMEM;
+    }
+    bytes = aio_worker_co(compress_run, job);
+    co_mutex_lock(&p->lock);
+    job->packer->next = p->idle;
+    p->idle = job->packer;
+    co_mutex_unlock(&p->lock);
+    return bytes;
 }
 
 /* The cluster to compress: where it stands when it is one piece of memory, else copied to buf. */
@@ -179,9 +245,8 @@ static const void *cluster_data(const struct compressed_piece *piece, uint8_t *b
     return buf;
 }
 
-static int piece_compress_co(void *opaque)
+static int piece_pack_co(struct compressed_piece *piece)
 {
-    const struct compressed_piece *piece = opaque;
     struct qcow2 *s = piece->s;
     uint32_t cluster = s->geo.cluster_bytes;
     uint8_t *buf = bdrv_buffer_alloc(s->bs, 2 * (size_t)cluster);
@@ -194,17 +259,27 @@ static int piece_compress_co(void *opaque)
     }
     job.in = cluster_data(piece, buf);
     job.out = buf + cluster;
-    bytes = aio_worker_co(compress_run, &job);
+    bytes = pack_co(s, &job);
+    q2_turn_wait_co(&s->turns, piece->turn);
     if (bytes > 0) {
-        ret = store_co(s, piece->req.offset, job.out, (uint32_t)bytes);
+        ret = store_co(piece, job.out, (uint32_t)bytes);
     } else {
         ret = (int)bytes;
     }
     bdrv_buffer_free(s->bs, buf, 2 * (size_t)cluster);
     if (ret == 0) { /* it does not shrink */
-        ret = q2_write_co(s, &piece->req);
+        ret = q2_write_placed_co(s, &piece->req, piece_pass_co, piece);
     }
     return ret < 0 ? ret : 0;
+}
+
+static int piece_compress_co(void *opaque)
+{
+    struct compressed_piece *piece = opaque;
+    int ret = piece_pack_co(piece);
+
+    piece_pass_co(piece); /* of one that failed */
+    return ret;
 }
 
 int q2_write_compressed_co(struct qcow2 *s, const struct bdrv_req *req)
@@ -212,7 +287,9 @@ int q2_write_compressed_co(struct qcow2 *s, const struct bdrv_req *req)
     struct compressed_piece pieces[CO_GROUP_MAX];
     uint32_t cluster = s->geo.cluster_bytes;
     uint64_t end = req->offset + req->bytes;
+    uint64_t turn, turns;
     struct co_group group;
+    int ret;
 
     if (s->geo.external_data) {
         return -ENOTSUP;
@@ -221,14 +298,23 @@ int q2_write_compressed_co(struct qcow2 *s, const struct bdrv_req *req)
         (!is_aligned(end, cluster) && end != q2_disk_bytes(s))) {
         return -EINVAL;
     }
+    turns = align_up(req->bytes, cluster) / cluster;
+    turn = q2_turns_take(&s->turns, turns);
     co_group_init(&group, pieces, sizeof(pieces[0]));
     for (uint64_t done = 0; done < req->bytes && !co_group_failed(&group);) {
         struct compressed_piece *piece = co_group_piece_co(&group);
 
         piece->s = s;
         piece->req = q2_req_part(req, done, min_u64(cluster, req->bytes - done));
+        piece->turn = turn++;
+        piece->passed = false;
+        turns--;
         done += piece->req.bytes;
         co_group_start_co(&group, piece, piece_compress_co);
     }
-    return co_group_wait_co(&group);
+    ret = co_group_wait_co(&group);
+    if (turns > 0) { /* of pieces that never began */
+        q2_turns_pass_co(&s->turns, turn, turns);
+    }
+    return ret;
 }

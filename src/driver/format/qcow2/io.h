@@ -36,6 +36,10 @@ int q2_map_co(struct qcow2 *s, uint64_t offset, uint64_t bytes, struct q2_extent
 
 /* [offset, offset + bytes) of the disk, or past it (VM state), in place or with allocation. */
 int q2_write_co(struct qcow2 *s, const struct bdrv_req *req);
+/* The same; placed is called (coroutine) when all of it has its room in the file, not where it
+ * fails before. */
+int q2_write_placed_co(struct qcow2 *s, const struct bdrv_req *req, void (*placed)(void *opaque),
+                       void *opaque);
 int q2_read_co(struct qcow2 *s, const struct bdrv_req *req);
 
 #endif

@@ -52,6 +52,8 @@ static void state_init(struct qcow2 *s, BlockDriverState *bs)
     q2_reach_init(s);
     q2_free_init(s);
     q2_commit_init(s);
+    q2_turns_init(&s->turns);
+    q2_packers_init(&s->packers);
 }
 
 /* All of it, however far it was built. No I/O. */
@@ -69,6 +71,7 @@ static void state_fini(struct qcow2 *s)
     q2_free_fini(s);
     q2_reach_fini(s);
     q2_ranges_fini(&s->ranges);
+    q2_packers_fini(&s->packers);
     q2_header_fini(&s->header);
 }
 

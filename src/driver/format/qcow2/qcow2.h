@@ -51,6 +51,7 @@
 #include "util/mem.h"
 
 #include "commit.h"
+#include "compress.h"
 #include "format.h"
 #include "free.h"
 #include "header.h"
@@ -60,6 +61,7 @@
 #include "ranges.h"
 #include "reach.h"
 #include "refcount.h"
+#include "turns.h"
 
 struct q2_bitmaps;
 struct q2_reopen;
@@ -86,6 +88,8 @@ struct qcow2 {
     struct q2_refcounts refs;
     struct q2_free_queue freed;
     struct q2_commit commit;
+    struct q2_turns turns; /* of compressed clusters, and of writes in order */
+    struct q2_packers packers;
     struct q2_overlap_set *overlap; /* overlap.c */
     struct q2_snapshot *snapshots;
     uint32_t snapshot_count;

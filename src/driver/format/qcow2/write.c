@@ -354,7 +354,8 @@ static int piece_next_co(struct write_piece *piece, const struct bdrv_req *req, 
     }
 }
 
-int q2_write_co(struct qcow2 *s, const struct bdrv_req *req)
+int q2_write_placed_co(struct qcow2 *s, const struct bdrv_req *req, void (*placed)(void *opaque),
+                       void *opaque)
 {
     struct write_piece pieces[CO_GROUP_MAX];
     struct co_group group;
@@ -372,11 +373,14 @@ int q2_write_co(struct qcow2 *s, const struct bdrv_req *req)
         if (ret < 0) {
             break;
         }
+        done += piece->req.bytes;
+        near = piece->host + piece->req.bytes;
+        if (done == req->bytes && placed != NULL) {
+            placed(opaque);
+        }
         if (piece->req.bytes == req->bytes) {
             return run(piece);
         }
-        done += piece->req.bytes;
-        near = piece->host + piece->req.bytes;
         co_group_start_co(&group, piece, run);
     }
     if (ret < 0) {
@@ -386,16 +390,55 @@ int q2_write_co(struct qcow2 *s, const struct bdrv_req *req)
     return co_group_wait_co(&group);
 }
 
+int q2_write_co(struct qcow2 *s, const struct bdrv_req *req)
+{
+    return q2_write_placed_co(s, req, NULL, NULL);
+}
+
+/* ---- in order ---- */
+
+struct ordered {
+    struct q2_turns *turns;
+    uint64_t turn;
+    bool passed;
+};
+
+static void ordered_pass_co(void *opaque)
+{
+    struct ordered *o = opaque;
+
+    if (!o->passed) {
+        q2_turns_pass_co(o->turns, o->turn, 1);
+        o->passed = true;
+    }
+}
+
+static int write_in_order_co(struct qcow2 *s, const struct bdrv_req *req)
+{
+    struct ordered o = {.turns = &s->turns, .turn = q2_turns_take(&s->turns, 1)};
+    int ret;
+
+    q2_turn_wait_co(o.turns, o.turn);
+    ret = q2_write_placed_co(s, req, ordered_pass_co, &o);
+    ordered_pass_co(&o);
+    return ret;
+}
+
 /* ---- the driver's call ---- */
 
 static int __attribute__((noinline))
 write_slow_co(struct qcow2 *s, const struct bdrv_req *req, q2_token token)
 {
-    int ret = -EIO;
+    int ret;
 
-    if (s->data != NULL) {
-        ret = (req->flags & BDRV_REQ_WRITE_COMPRESSED) != 0 ? q2_write_compressed_co(s, req)
-                                                            : q2_write_co(s, req);
+    if (s->data == NULL) {
+        ret = -EIO;
+    } else if ((req->flags & BDRV_REQ_WRITE_COMPRESSED) != 0) {
+        ret = q2_write_compressed_co(s, req);
+    } else if ((req->flags & BDRV_REQ_IN_ORDER) != 0) {
+        ret = write_in_order_co(s, req);
+    } else {
+        ret = q2_write_co(s, req);
     }
     return q2_leave_ret_co(s, token, ret);
 }

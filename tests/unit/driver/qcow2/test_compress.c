@@ -10,6 +10,8 @@
 #include "driver/format/qcow2/compress.h"
 #include "driver/format/qcow2/qcow2.h"
 
+static struct q2_packer packer; /* one for all, as an image keeps it between clusters */
+
 static unsigned long seed;
 
 static uint32_t next_random(void)
@@ -59,7 +61,7 @@ static void there_and_back(void **state)
             int64_t used;
 
             fill(in, bytes, bytes / 4);
-            used = q2_compress(kinds[k].type, kinds[k].compat, in, bytes, out, bytes);
+            used = q2_compress(&packer, kinds[k].type, kinds[k].compat, in, bytes, out, bytes);
             assert_true(used > 0 && used < (int64_t)bytes);
             /* what follows in the last sector is ignored */
             memset(out + used, 0xa5, bytes + 511 - (size_t)used);
@@ -93,11 +95,12 @@ static void longer_and_shorter(void **state)
         if (!q2_compression_known(kinds[k].type)) {
             continue;
         }
-        used = q2_compress(kinds[k].type, kinds[k].compat, in, sizeof(in), out, sizeof(out));
+        used =
+            q2_compress(&packer, kinds[k].type, kinds[k].compat, in, sizeof(in), out, sizeof(out));
         assert_true(used > 0);
         assert_int_equal(q2_decompress(kinds[k].type, out, (size_t)used, back, 4096), 0);
         assert_memory_equal(in, back, 4096);
-        used = q2_compress(kinds[k].type, kinds[k].compat, in, 4096, out, sizeof(out));
+        used = q2_compress(&packer, kinds[k].type, kinds[k].compat, in, 4096, out, sizeof(out));
         assert_true(used > 0);
         assert_int_equal(q2_decompress(kinds[k].type, out, (size_t)used, back, sizeof(back)), -EIO);
     }
@@ -114,8 +117,9 @@ static void does_not_shrink(void **state)
     }
     for (size_t k = 0; k < KINDS; k++) {
         if (q2_compression_known(kinds[k].type)) {
-            assert_int_equal(
-                q2_compress(kinds[k].type, kinds[k].compat, in, sizeof(in), out, sizeof(out)), 0);
+            assert_int_equal(q2_compress(&packer, kinds[k].type, kinds[k].compat, in, sizeof(in),
+                                         out, sizeof(out)),
+                             0);
         }
     }
 }
@@ -137,7 +141,8 @@ static void hostile(void **state)
         }
         if (round % 4 != 0) { /* a good one with a few bytes changed */
             fill(in, sizeof(in), 256);
-            used = q2_compress(kinds[k].type, kinds[k].compat, in, sizeof(in), out, sizeof(out));
+            used = q2_compress(&packer, kinds[k].type, kinds[k].compat, in, sizeof(in), out,
+                               sizeof(out));
             assert_true(used > 0);
         }
         for (int i = round % 4 != 0 ? 3 : (int)used; i > 0; i--) {
@@ -195,6 +200,7 @@ static void of_the_reference(void **state)
 int main(void)
 {
     const char *text = getenv("PLATTER_SEED");
+    int failed;
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(there_and_back),   cmocka_unit_test(longer_and_shorter),
         cmocka_unit_test(does_not_shrink),  cmocka_unit_test(hostile),
@@ -203,5 +209,8 @@ int main(void)
 
     seed = text != NULL ? strtoul(text, NULL, 10) : 1;
     printf("PLATTER_SEED=%lu\n", seed);
-    return cmocka_run_group_tests(tests, NULL, NULL);
+    failed = cmocka_run_group_tests(tests, NULL, NULL);
+
+    q2_packer_fini(&packer);
+    return failed;
 }
