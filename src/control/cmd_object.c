@@ -196,6 +196,10 @@ int qmp_qom_set(struct qmp_call *call, const struct qmp_qom_set *args, Error **e
     if (which != IOTHREAD_SETTINGS) {
         return set_setting(o, which, args->value, errp);
     }
+    if (o->shown && json_object_get(o->shown, args->property)) {
+        return error_set(errp, EPERM, "Property '%s' of object '%s' cannot be changed",
+                         args->property, o->id);
+    }
     if (!o->group || strcmp(args->property, "limits") != 0) {
         return no_property(o, args->property, errp);
     }

@@ -3,6 +3,7 @@
 that are no TLS."""
 import os
 import random
+import shutil
 import socket
 import ssl
 import struct
@@ -16,7 +17,7 @@ from nbd_client import (CMD_READ, ERR_INVALID, ERR_TLS_REQD, EXTENDED, OPT_ABORT
                         Disconnected, Refused)
 from nbd_tool import background
 from qmp import Daemon
-from tls_common import Keys, client_context, listening, psk, raw_connection, starttls, x509
+from tls_common import Keys, certtool, client_context, listening, psk, raw_connection, starttls, x509
 from tools_common import TIMEOUT, run
 
 MIB = 1 << 20
@@ -403,6 +404,7 @@ def test_daemon(tmp_path, keys, disk):
             assert qmp.call('qom-get', path='/objects/t', property='endpoint') == 'server'
             assert qmp.call('qom-get', path='/objects/t', property='verify-peer') is True
             assert qmp.call('qom-get', path='/objects/a', property='policy') == 'deny'
+            fails("Property 'dir' of object 't' cannot be changed", 'qom-set', path='t', property='dir', value='/')
             qmp.call('nbd-server-start', addr=where, **{'tls-creds': 't', 'tls-authz': 'a'})
             qmp.call('block-export-add', type='nbd', id='e', **{'node-name': 'd'}, name='')
             assert run([PLATTER, 'info', *x509('c', keys.client, more=off), *node]).returncode == 0
@@ -490,6 +492,36 @@ def test_what_libnbd_cannot_do_is_refused(served, keys):
                         (['--object', 'tls-creds-anon,id=c'], 'not anonymously')):
         done = run([PLATTER, 'info', *image(served, creds)])
         assert done.returncode == 1 and text in done.stderr, done.stderr
+
+
+def test_an_encrypted_key(tmp_path, program, keys, disk):
+    folder = tmp_path / 'encrypted'
+    shutil.copytree(keys.server, folder)
+    certtool('--to-p8', '--password', 'geheim', '--load-privkey', keys.server / 'server-key.pem', '--outfile',
+             folder / 'server-key.pem')
+    secret = ['--object', 'secret,id=p,data=geheim', '--object', 'secret,id=q,data=other']
+    with serve(program, disk, [*secret, *x509('t', folder, 'server', ',passwordid=p')]) as served:
+        assert run([PLATTER, 'info', *image(served, x509('c', keys.client))]).returncode == 0
+        done = run([PLATTER, 'info', *secret, *image(served, x509('c', keys.client, more=',passwordid=p'))])
+        assert done.returncode == 1 and 'libnbd reads no encrypted key' in done.stderr, done.stderr
+    for more in ('', ',passwordid=q', ',passwordid=none', ',passwordid=d'):
+        words = ['-k', tmp_path / 's', '-f', 'raw', *secret, *psk('d', keys.psk, 'server'),
+                 *x509('t', folder, 'server', more), '--tls-creds', 't', disk]
+        ours, theirs = run([program, *words]), run(['qemu-nbd', *words])
+        assert (ours.returncode, ours.stderr) == (theirs.returncode, theirs.stderr) and ours.returncode == 1
+
+
+def test_a_revoked_certificate(tmp_path, program, keys, disk):
+    folder, template = tmp_path / 'revoking', tmp_path / 'crl.template'
+    shutil.copytree(keys.server, folder)
+    template.write_text('crl_next_update = 30\ncrl_number = 1\n', encoding='ascii')
+    certtool('--generate-crl', '--load-ca-privkey', keys.ca.key, '--load-ca-certificate', keys.ca.cert,
+             '--load-certificate', keys.client / 'client-cert.pem', '--template', template,
+             '--outfile', folder / 'ca-crl.pem')
+    other = keys.ca.issue(tmp_path / 'other', 'client', 'cn = bob\ntls_www_client')
+    with serve(program, disk, x509('t', folder, 'server')) as served:
+        assert run([PLATTER, 'info', *image(served, x509('c', other))]).returncode == 0
+        assert run([PLATTER, 'info', *image(served, x509('c', keys.client))]).returncode == 1
 
 
 def test_an_authorization_without_identities_is_refused(tmp_path, program, disk):

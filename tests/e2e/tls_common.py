@@ -107,6 +107,7 @@ def listening(*command):
                 assert server.poll() is None, 'the server has ended'
             finally:
                 server.terminate()
+        assert server.returncode == 0, 'the server did not end well'
 
 
 def raw_connection(address):
