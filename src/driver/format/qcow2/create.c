@@ -22,6 +22,7 @@
 #include "l1.h"
 #include "refbits.h"
 #include "resize.h"
+#include "tree.h"
 
 /* Clusters of an image without a disk. */
 enum { HEADER_AT, REFTABLE_AT, REFBLOCK_AT, CLUSTERS };
@@ -382,7 +383,14 @@ static int grow_co(void *opaque)
         error_prepend(g->errp, "Could not resize image: ");
         return rc;
     }
+    /* all of it now, lazy refcounts too: nobody would hear that closing the image failed to */
     rc = bdrv_edge_flush_co(g->edge);
+    if (rc == 0) {
+        rc = q2_settle_co(s, NULL);
+    }
+    if (rc == 0) {
+        rc = q2_commit_clean_co(s);
+    }
     if (rc == 0) {
         rc = trim_co(s);
     }
