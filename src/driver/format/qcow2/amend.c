@@ -15,6 +15,7 @@
 #include "util/options.h"
 
 #include "amend.h"
+#include "check.h"
 #include "resize.h"
 #include "tree.h"
 
@@ -243,21 +244,33 @@ static int upgrade(struct qcow2 *s, const struct amend *a, Error **errp)
     return write_fields(s, &f, errp);
 }
 
+/* Refcounts that were postponed, and the dirty bit, which warned of that, goes. */
+static int write_refcounts(struct qcow2 *s, Error **errp)
+{
+    int rc = q2_commit_clean_co(s);
+
+    return rc < 0 ? error_set_errno(errp, -rc, "cannot write the refcounts") : 0;
+}
+
 /* Refcounts that were postponed are written before the image says that they never are. */
 static int set_lazy_refcounts(struct qcow2 *s, const struct amend *a, Error **errp)
 {
     bool is = (s->header.compatible & Q2_COMPAT_LAZY_REFCOUNTS) != 0;
-    struct fields f = fields_get(&s->header);
+    struct fields f;
+    int rc;
 
     if (is == a->lazy_refcounts) {
         return 0;
     }
-    f.compatible ^= Q2_COMPAT_LAZY_REFCOUNTS;
-    if (is) {
-        f.incompatible &= ~(uint64_t)Q2_INCOMPAT_DIRTY;
-        s->opt.lazy_refcounts = false;
+    rc = is ? write_refcounts(s, errp) : 0;
+    if (rc < 0) {
+        return rc;
     }
-    return write_fields(s, &f, errp);
+    f = fields_get(&s->header);
+    f.compatible ^= Q2_COMPAT_LAZY_REFCOUNTS;
+    rc = write_fields(s, &f, errp);
+    s->opt.lazy_refcounts = s->opt.lazy_refcounts && (rc < 0 || !is);
+    return rc;
 }
 
 static int set_data_file(struct qcow2 *s, struct amend *a, Error **errp)
@@ -298,14 +311,16 @@ static int downgrade(struct qcow2 *s, const struct amend *a, const struct bdrv_p
     }
     rc = q2_amend_expand_zeroes_co(s, progress, errp);
     rc = rc == 0 ? q2_settle_co(s, errp) : rc;
+    rc = rc == 0 ? write_refcounts(s, errp) : rc;
     if (rc < 0) {
         return rc;
     }
     f = fields_get(&s->header);
     f.version = a->version;
     f.incompatible = f.compatible = f.autoclear = 0;
-    s->opt.lazy_refcounts = false;
-    return write_fields(s, &f, errp);
+    rc = write_fields(s, &f, errp);
+    s->opt.lazy_refcounts = s->opt.lazy_refcounts && rc < 0;
+    return rc;
 }
 
 static int amend(struct qcow2 *s, struct amend *a, const struct bdrv_progress *progress,
@@ -331,7 +346,12 @@ int q2_amend_co(BlockDriverState *bs, BlockOptions *options, bool force,
     int rc = parse(s, options, &a, errp);
 
     rc = rc == 0 ? judge(s, &a, errp) : rc;
-    rc = rc == 0 ? amend(s, &a, progress, errp) : rc;
+    (void)q2_mend_co(s, NULL);
+    if (rc == 0) {
+        rc = amend(s, &a, progress, errp);
+        q2_stays_stale(s, rc);
+        (void)q2_mend_co(s, NULL);
+    }
     free(a.data_file);
     return rc;
 }

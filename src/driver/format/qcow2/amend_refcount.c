@@ -276,10 +276,10 @@ static void old_free(struct qcow2 *s, const struct old *old)
 {
     for (uint64_t i = 0; i < old->entries; i++) {
         if (old->table[i] != 0) {
-            (void)q2_refcount_add_co(s, old->table[i], s->geo.cluster_bytes, -1);
+            q2_stays_stale(s, q2_refcount_add_co(s, old->table[i], s->geo.cluster_bytes, -1));
         }
     }
-    (void)q2_refcount_add_co(s, old->offset, old->bytes, -1);
+    q2_stays_stale(s, q2_refcount_add_co(s, old->offset, old->bytes, -1));
 }
 
 /* Blocks in memory are of the old width, and all of them are in the file. */

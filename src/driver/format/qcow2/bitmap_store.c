@@ -19,6 +19,7 @@
 #include "bitmap.h"
 #include "bitmap_int.h"
 #include "overlap.h"
+#include "tree.h"
 #include "util/error.h"
 
 struct run {
@@ -333,13 +334,14 @@ static int free_cluster(void *opaque, uint32_t index, uint64_t offset)
     return 0;
 }
 
-/* As far as its table can be believed; the rest leaks until a check. */
+/* As far as its table can be believed; the rest leaks until a check, or a
+ * repair by the next operation. */
 static void free_bitmap_co(struct freeing *f, const struct q2_bitmap_entry *e)
 {
     uint64_t bytes = (uint64_t)e->table_entries * 8;
 
     if (!e->damaged && q2_bitmap_range_ok(f->s, e->table_offset, bytes, f->file_bytes)) {
-        (void)q2_bitmap_each_cluster(f->s, e, free_cluster, f);
+        q2_stays_stale(f->s, q2_bitmap_each_cluster(f->s, e, free_cluster, f));
         q2_free_later(f->s, e->table_offset, align_up(bytes, f->s->geo.cluster_bytes),
                       Q2_DISCARD_OTHER);
     }
@@ -352,6 +354,7 @@ static void free_old_co(struct store *st, uint64_t old_offset, uint64_t old_byte
     struct freeing f = {.s = s, .file_bytes = file_bytes > 0 ? (uint64_t)file_bytes : 0};
     uint32_t count = s->bitmaps != NULL ? s->bitmaps->dir.count : 0;
 
+    q2_stays_stale(s, file_bytes < 0 ? -1 : 0);
     for (uint32_t i = 0; i < count; i++) {
         if (st->replaced[i]) {
             free_bitmap_co(&f, &s->bitmaps->dir.entries[i]);
@@ -473,6 +476,7 @@ int q2_bitmaps_write_co(struct qcow2 *s, const BdrvDirtyBitmap *without, bool *r
     if (ret == 0) {
         ret = write_co(&st, errp);
     }
+    q2_stays_stale(s, ret); /* the new ones, where the header may name them, and what is unread */
     *ret_done = ret == 0 && st.changed;
     store_end(&st);
     return ret;

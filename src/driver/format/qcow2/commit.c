@@ -5,6 +5,8 @@
  *   0  fix what is written: the runs that wait to be freed, then the dirty sectors of the L1 table
  *      (copied), then the dirty slices. Each was queued after what it depends on had changed, so in
  *      this order all that a part needs is in the set or durable.
+ *   0b the header, where a write of it failed: a file that names another size, table or version
+ *      than memory, or has the dirty bit no more, would lose what is written from now on
  *   1  refcount blocks; flush data file and file: data of new clusters and their refcounts are
  *      durable (W1)
  *   1b the refcount table, if it is dirty; flush (W2)
@@ -57,6 +59,19 @@ static bool dirty_bit_is_set_co(struct qcow2 *s)
     set = (s->header.incompatible & Q2_INCOMPAT_DIRTY) != 0;
     co_mutex_unlock(&s->header_lock);
     return set;
+}
+
+/* Step 0b. The refcounts' lock: nobody is about to switch their table. */
+static int header_co(struct qcow2 *s)
+{
+    int ret = 0;
+
+    if (UNLIKELY(s->header_unsure)) {
+        co_mutex_lock(&s->refs.lock);
+        ret = q2_header_write_co(s, NULL);
+        co_mutex_unlock(&s->refs.lock);
+    }
+    return ret;
 }
 
 /* Step 1 without its flush. */
@@ -114,9 +129,9 @@ static int write_set_co(struct qcow2 *s, const struct q2_l1_due *l1, bool slices
 {
     bool tables = slices || l1->count > 0;
     bool refcounts = q2_refcounts_dirty(s);
-    int ret = 0;
+    int ret = header_co(s);
 
-    if (tables || refcounts) {
+    if (ret == 0 && (tables || refcounts)) {
         ret = refcounts_co(s, lazy);
     }
     if (ret == 0 && (tables || flush || (refcounts && !lazy))) {

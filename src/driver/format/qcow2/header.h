@@ -106,9 +106,10 @@ int q2_header_build(struct q2_header *h, uint8_t *buf, size_t cluster_bytes, siz
 /* ---- header_write.c ---- */
 
 /* Write s->header to the file (W6), durable on return. Takes header_lock. A cut of power leaves the
- * old or the new one. Coroutine. */
+ * old or the new one; so does a failure, and then s->header_unsure says that it is not known which.
+ * Coroutine. */
 int q2_header_write_co(struct qcow2 *s, Error **errp);
-/* Set and clear incompatible or autoclear bits, durable on return. */
+/* Set and clear incompatible or autoclear bits, durable on return; a failure is as above. */
 int q2_header_bits_co(struct qcow2 *s, uint64_t incompatible_set, uint64_t incompatible_clear,
                       uint64_t autoclear_clear);
 

@@ -397,6 +397,7 @@ int q2_header_write_co(struct qcow2 *s, Error **errp)
     }
     co_mutex_lock(&s->header_lock);
     rc = header_write_co(s, &c, errp);
+    s->header_unsure = rc < 0;
     co_mutex_unlock(&s->header_lock);
     change_fini(&c);
     return rc;
@@ -441,8 +442,10 @@ int q2_header_bits_co(struct qcow2 *s, uint64_t incompatible_set, uint64_t incom
     co_mutex_lock(&s->header_lock);
     incompatible = (s->header.incompatible | incompatible_set) & ~incompatible_clear;
     autoclear = s->header.autoclear & ~autoclear_clear;
-    if (incompatible != s->header.incompatible || autoclear != s->header.autoclear) {
+    if (incompatible != s->header.incompatible || autoclear != s->header.autoclear ||
+        s->header_unsure) {
         rc = bits_write_co(s, incompatible, autoclear, (incompatible_clear | autoclear_clear) != 0);
+        s->header_unsure = rc < 0;
     }
     if (rc == 0) {
         /* q2_header_incompatible looks without the lock */

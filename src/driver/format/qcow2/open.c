@@ -398,7 +398,10 @@ static int settle_co(void *opaque)
     const struct prepare_args *args = opaque;
     struct qcow2 *s = args->s;
     int rc = q2_bitmaps_store_co(s, args->errp);
-    int commit = commit_co(s);
+    int commit;
+
+    (void)q2_mend_co(s, NULL); /* what stays wrong, the dirty bit tells */
+    commit = commit_co(s);
 
     if (commit == 0) {
         commit = q2_free_all_co(s);

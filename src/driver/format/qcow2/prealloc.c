@@ -174,10 +174,15 @@ static int reserve(struct prealloc *p, uint64_t host, uint64_t bytes, enum bdrv_
                    Error **errp)
 {
     struct qcow2 *s = p->s;
-    uint64_t old_end = min_u64(p->file_bytes, host + bytes);
+    int64_t file_bytes = bdrv_edge_getlength(s->file); /* the refcounts may have made it longer */
+    uint64_t old_end;
     int rc = 0;
 
-    if (host + bytes > p->file_bytes) {
+    if (file_bytes < 0) {
+        return error_set_errno(errp, (int)-file_bytes, "cannot tell the size of the file");
+    }
+    old_end = min_u64((uint64_t)file_bytes, host + bytes);
+    if (host + bytes > (uint64_t)file_bytes) {
         rc = bdrv_edge_truncate_co(s->file, host + bytes, false, mode, 0, errp);
     }
     if (rc == 0 && host < old_end) {

@@ -79,6 +79,8 @@ struct qcow2 {
     struct q2_options opt;
     struct q2_header header; /* what is in the file; drained, exclusive section or header_lock */
     CoMutex header_lock;
+    _Atomic bool header_unsure; /* written under header_lock: a write of it failed, so what the file
+                                 * says is not known; the next commit makes it sure */
     _Atomic uint64_t disk_bytes; /* size of the disk that is shown */
     _Atomic(struct q2_l1 *) l1;  /* owned; readers through q2_l1_get */
     struct q2_inflight inflight;
@@ -95,7 +97,7 @@ struct qcow2 {
     uint32_t snapshot_count;
     uint64_t snapshot_table_bytes; /* of the table in the file */
     struct q2_bitmaps *bitmaps;
-    bool stale;          /* q2_stays_stale; changed while drained */
+    _Atomic bool stale;  /* q2_stays_stale */
     bool snapshot_shown; /* load_tmp: read-only for good */
     _Atomic bool corrupt_told;
     AioTimer *clean_timer;    /* of the L2 cache; NULL: none */

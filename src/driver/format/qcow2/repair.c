@@ -17,6 +17,7 @@
 #include "overlap.h"
 #include "refcount_int.h"
 #include "reftable_switch.h"
+#include "tree.h"
 
 struct rebuild {
     struct q2_check *c;
@@ -218,6 +219,22 @@ int q2_rebuild_co(struct q2_check *c, Error **errp)
 
     free(r.blocks);
     return ret < 0 ? error_set_errno(errp, -ret, "cannot build the refcount structures anew") : 0;
+}
+
+int q2_mend_co(struct qcow2 *s, Error **errp)
+{
+    int ret;
+
+    if (!s->stale) {
+        return 0;
+    }
+    ret = q2_settle_co(s, errp);
+    if (ret == 0) {
+        q2_overlap_renew(s);
+        ret = q2_repair_dirty_co(s, errp);
+    }
+    s->stale = ret < 0;
+    return ret;
 }
 
 int q2_repair_dirty_co(struct qcow2 *s, Error **errp)

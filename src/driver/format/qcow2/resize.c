@@ -15,6 +15,7 @@
 
 #include "util/error.h"
 
+#include "check.h"
 #include "driver.h"
 #include "entry.h"
 #include "io.h"
@@ -319,14 +320,17 @@ int q2_resize_co(struct qcow2 *s, uint64_t size_bytes, enum bdrv_prealloc mode, 
         return rc;
     }
     q2_exclusive_begin_co(s);
+    (void)q2_mend_co(s, NULL);
     r.old = s->header.size_bytes;
     if (r.now > r.old) {
         rc = grow(&r, errp);
+        q2_stays_stale(s, rc); /* what was allocated, and nothing refers to */
     } else if (r.now < r.old && mode != BDRV_PREALLOC_OFF) {
         rc = error_set(errp, EINVAL, "Preallocation can't be used for shrinking an image");
     } else if (r.now < r.old) {
         rc = shrink(&r, errp);
     }
+    (void)q2_mend_co(s, NULL);
     q2_exclusive_end(s);
     return rc;
 }

@@ -14,7 +14,9 @@
  * and, in the active tree, COPIED that does not agree with the refcount (set where the refcount is
  * already 2 but nobody else refers to the cluster yet, or still clear where it is 1). Version 3
  * images say so by the dirty bit, and the next writable open mends it; of version 2 images only
- * `check` does.
+ * `check` does. After an operation that failed the open node mends it itself, as soon as the
+ * storage lets it: at the end of that operation, else when the next one begins, at the latest at
+ * the close (q2_mend_co).
  */
 #include <errno.h>
 #include <inttypes.h>
@@ -24,6 +26,7 @@
 
 #include "util/error.h"
 
+#include "check.h"
 #include "l1.h"
 #include "qcow2.h"
 #include "snapshot.h"
@@ -224,9 +227,10 @@ static int create_tree(struct qcow2 *s, uint64_t *l1, uint32_t entries, struct q
 
 /* l1: a copy of the active table. sn is given away. */
 static int create_tables(struct qcow2 *s, uint64_t *l1, uint32_t entries, struct q2_snapshot *sn,
-                         bool *ret_unsure, Error **errp)
+                         Error **errp)
 {
     struct q2_snapshot added = *sn;
+    bool unsure = false;
     int rc = create_tree(s, l1, entries, &added, errp);
 
     if (rc < 0) {
@@ -238,7 +242,7 @@ static int create_tables(struct qcow2 *s, uint64_t *l1, uint32_t entries, struct
     if (rc < 0) {
         error_set(errp, ENOMEM, "out of memory");
     } else {
-        rc = q2_snapshots_store_co(s, ret_unsure, errp);
+        rc = q2_snapshots_store_co(s, &unsure, errp);
         s->snapshot_count -= rc < 0;
     }
     if (rc == 0) {
@@ -247,8 +251,11 @@ static int create_tables(struct qcow2 *s, uint64_t *l1, uint32_t entries, struct
         }
         return 0;
     }
-    /* Where the file may name the snapshot all the same, its references stay counted. */
-    if (!*ret_unsure) {
+    /* Where the file may name the snapshot all the same, its references stay counted until it is
+     * known that it does not. */
+    if (unsure) {
+        q2_stays_stale(s, rc);
+    } else {
         q2_stays_stale(s, q2_tree_unref_co(s, l1, entries, Q2_DISCARD_NEVER, NULL));
         q2_unalloc_co(s, added.l1_offset, (uint64_t)entries * sizeof(uint64_t));
         q2_stays_stale(s, q2_tree_set_copied_co(s, NULL));
@@ -263,10 +270,10 @@ static int create_co(BlockDriverState *bs, const struct bdrv_snapshot_info *info
     uint32_t entries = q2_l1_get(s)->entries;
     struct q2_snapshot sn;
     uint64_t *l1;
-    bool unsure = false;
     bool was;
     int rc = create_check(s, info, errp);
 
+    (void)q2_mend_co(s, NULL);
     rc = rc == 0 ? q2_settle_co(s, errp) : rc;
     rc = rc == 0 ? q2_l1_copy_active(s, &l1, errp) : rc;
     if (rc < 0) {
@@ -276,8 +283,8 @@ static int create_co(BlockDriverState *bs, const struct bdrv_snapshot_info *info
     if (rc == 0) {
         rc = q2_stale_begin_co(s, &was, errp);
         if (rc == 0) {
-            rc = create_tables(s, l1, entries, &sn, &unsure, errp);
-            (void)q2_stale_end_co(s, was || unsure, rc, NULL);
+            rc = create_tables(s, l1, entries, &sn, errp);
+            (void)q2_stale_end_co(s, was, rc, NULL);
         } else {
             q2_snapshot_fini(&sn);
         }
@@ -314,6 +321,7 @@ static int delete_tables(struct qcow2 *s, uint32_t index, const uint64_t *l1, Er
     rc = q2_snapshots_store_co(s, &unsure, errp);
     if (rc < 0) {
         list_insert(s, index, &sn);
+        q2_stays_stale(s, unsure ? rc : 0); /* the new table stays counted */
         return rc;
     }
     if (sn.l1_entries > 0) {
@@ -343,6 +351,7 @@ static int delete_co(BlockDriverState *bs, const char *id, const char *name, Err
     if (rc < 0) {
         return rc;
     }
+    (void)q2_mend_co(s, NULL);
     sn = &s->snapshots[index];
     entries = sn->l1_entries;
     rc = q2_snapshot_l1_check(s, sn, errp);

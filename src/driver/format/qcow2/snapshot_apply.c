@@ -11,6 +11,7 @@
 
 #include "util/error.h"
 
+#include "check.h"
 #include "l1.h"
 #include "overlap.h"
 #include "qcow2.h"
@@ -183,6 +184,7 @@ int q2_snapshot_apply_co(BlockDriverState *bs, const char *id_or_name, Error **e
     bool was;
     int rc = apply_find(s, id_or_name, &sn, errp);
 
+    (void)q2_mend_co(s, NULL);
     rc = rc == 0 ? q2_settle_co(s, errp) : rc;
     rc = rc == 0 ? apply_read(s, sn, &t, errp) : rc;
     if (rc < 0) {

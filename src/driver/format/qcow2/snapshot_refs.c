@@ -17,6 +17,7 @@
 
 #include "util/error.h"
 
+#include "check.h"
 #include "l1.h"
 #include "overlap.h"
 #include "qcow2.h"
@@ -60,7 +61,10 @@ static int stale_end(struct qcow2 *s, bool was, Error **errp)
 {
     int rc = q2_settle_co(s, errp);
 
-    if (rc < 0 || was || s->stale) {
+    if (rc == 0) {
+        rc = q2_mend_co(s, errp); /* mostly nothing is stale */
+    }
+    if (rc < 0 || was) {
         return rc;
     }
     rc = q2_commit_clean_co(s); /* lazy refcounts are in memory only until then */
@@ -69,7 +73,9 @@ static int stale_end(struct qcow2 *s, bool was, Error **errp)
 
 void q2_stays_stale(struct qcow2 *s, int rc)
 {
-    s->stale = s->stale || rc < 0;
+    if (rc < 0) {
+        s->stale = true;
+    }
 }
 
 int q2_stale_end_co(struct qcow2 *s, bool was, int rc, Error **errp)

@@ -24,7 +24,8 @@ int q2_stale_begin_co(struct qcow2 *s, bool *ret_was, Error **errp);
 /* Commits first. rc: of the work in between, returned where it is a failure (errp is set then). */
 int q2_stale_end_co(struct qcow2 *s, bool was, int rc, Error **errp);
 /* rc: of putting refcounts or COPIED flags right. A failure leaves them wrong where it does no harm
- * (too high; copying where that is not needed): the dirty bit then stays until a repair. */
+ * (too high; copying where that is not needed): the dirty bit, if it is set, then stays until a
+ * repair, and q2_mend_co (check.h) tries one at the next occasion. Any thread. */
 void q2_stays_stale(struct qcow2 *s, int rc);
 /* Copies end with q2_l1_copy_free. q2_l1_copy_new: not filled, NULL: no memory. The offset given to
  * read was checked. */
