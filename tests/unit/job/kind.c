@@ -274,6 +274,11 @@ void kind_expect(struct kind_env *env, const char *path, const char *driver, con
     }
 }
 
+uint64_t kind_calls(struct kind_env *env)
+{
+    return sim_faults_count(sim_world_faults(env->world), SIM_CALLS_FILE);
+}
+
 /* ---- the job ---- */
 
 void kind_start(struct kind_env *env, unsigned flags)

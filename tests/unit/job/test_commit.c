@@ -336,7 +336,7 @@ static void test_medium_goes(void **state)
     struct kind_env env;
     bool goes_on = true;
 
-    for (unsigned turns = 0; goes_on; turns++) {
+    for (unsigned turns = 0; goes_on; turns += KIND_STEP) {
         for (unsigned what = 0; what < 6; what++) {
             BlockOptions *options = block_options_parse("driver=mem,size=262144", NULL, NULL);
             BlockBackend **blk = &env.blk[what % 2];
@@ -345,8 +345,8 @@ static void test_medium_goes(void **state)
             kind_begin(&env, *state, NULL);
             mem = bdrv_open(env.pl, NULL, NULL, options, BDRV_O_RDWR, NULL);
             kind_start(&env, 0);
-            for (unsigned i = 0; i < turns; i++) {
-                aio_poll(env.ctx, false);
+            for (unsigned i = 0; i < turns && kind_status(&env) != JOB_STATUS_CONCLUDED; i++) {
+                aio_poll(env.ctx, true);
             }
             goes_on = kind_status(&env) != JOB_STATUS_CONCLUDED;
             if (what < 2) {

@@ -299,8 +299,7 @@ static void end_all(struct test *t)
 {
     Job *job;
 
-    for (unsigned turns = 0; (job = job_next(t->env.pl, NULL)) != NULL; turns++) {
-        assert_true(turns < 100000);
+    while ((job = job_next(t->env.pl, NULL)) != NULL) {
         for (; job != NULL; job = job_next(t->env.pl, job)) {
             struct job_info info;
 
