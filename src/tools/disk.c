@@ -6,10 +6,13 @@
 #include <platter/coroutine.h>
 #include <platter/image.h>
 
+#include "os/os.h"
 #include "tools/disk.h"
 #include "util/error.h"
 #include "util/mem.h"
 #include "util/options.h"
+
+#define LOCK_RETRY_NS INT64_C(100000000)
 
 struct cache_mode {
     const char *name;
@@ -449,6 +452,16 @@ static void report_open(struct cli *cli, const struct disk_args *args, bool open
     cli_report(cli, err);
 }
 
+bool disk_lock_again(unsigned *tries)
+{
+    if (*tries == 0) {
+        return false;
+    }
+    --*tries;
+    os->sleep_ns(LOCK_RETRY_NS);
+    return true;
+}
+
 BlockBackend *disk_open(struct cli *cli, Platter *pl, const struct disk_args *args)
 {
     const struct cache_mode *cache = find_cache_mode(args->cache);
@@ -502,6 +515,14 @@ BlockBackend *disk_open(struct cli *cli, Platter *pl, const struct disk_args *ar
     }
     above.writable = bs && !bdrv_is_read_only(bs);
     blk = bs ? backend_new(pl, bs, args->wrap ? &above : args, &err) : NULL;
+    if (!blk && error_get_errno(err) == EAGAIN) {
+        struct disk_args again = *args;
+
+        if (disk_lock_again(&again.lock_tries)) {
+            error_free(err);
+            return disk_open(cli, pl, &again);
+        }
+    }
     if (!blk) {
         report_open(cli, args, no_snapshot, err);
         return NULL;

@@ -30,11 +30,12 @@ struct disk_args {
     bool temporary;    /* what is written goes to a file that ends with the disk */
     bool copy_on_read; /* what is read from backing files is written into the disk */
     bool force_share;
-    bool look_only;  /* no guest data is read */
-    bool steady;     /* nobody may change it meanwhile, unless force_share */
-    bool exclusive;  /* nobody else may write meanwhile, in this or another process */
-    bool no_backing; /* what this layer itself holds is looked at, its backing file is not */
-    bool check;      /* damage does not stop the open where it can be */
+    bool look_only;      /* no guest data is read */
+    bool steady;         /* nobody may change it meanwhile, unless force_share */
+    bool exclusive;      /* nobody else may write meanwhile, in this or another process */
+    unsigned lock_tries; /* how often a lock that somebody else has is asked for again */
+    bool no_backing;     /* what this layer itself holds is looked at, its backing file is not */
+    bool check;          /* damage does not stop the open where it can be */
     /* what images may open by naming it */
     const char *image_refs; /* none, listed, follow; NULL: listed */
     const char *allow_refs[DISK_ALLOW_REFS_MAX];
@@ -46,6 +47,10 @@ struct disk_args {
     BlockDriverState *(*wrap)(Platter *pl, BlockDriverState *bs, void *opaque, Error **errp);
     void *wrap_opaque;
 };
+
+#define DISK_LOCK_TRIES 50 /* until what a dead process left has gone: seconds */
+/* Before a lock is asked for again; false where *tries are used up. */
+bool disk_lock_again(unsigned *tries);
 
 /* Options that many commands have. A command puts the rows that it knows into its table;
  * disk_take_option takes them all. */

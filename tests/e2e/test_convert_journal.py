@@ -1,10 +1,12 @@
 # SPDX-License-Identifier: MIT
 """platter convert --journal: interrupted by SIGKILL anywhere, the same command ends with the same
 disk."""
+import fcntl
 import json
 import os
 import random
 import signal
+import struct
 import subprocess
 
 import pytest
@@ -54,11 +56,9 @@ def killed(arguments, folder, journal, wanted):
 
 def gone_on(line, folder):
     """The same command again. A killed process's ring lets go of its files, and so of their locks, a
-    little after the process is gone: until then the target is in use."""
-    for _ in range(500):
-        done = platter('convert', *line, cwd=folder)
-        if 'lock' not in done.stderr:
-            break
+    little after the process is gone: the command waits for that."""
+    done = platter('convert', *line, cwd=folder)
+    assert 'lock' not in done.stderr
     return done
 
 
@@ -172,3 +172,23 @@ def test_refused(tmp_path, line, said):
     done = platter('convert', '--journal', 'journal', *line, cwd=tmp_path)
     assert done.returncode != 0 and said in done.stderr
     assert os.listdir(tmp_path) == []
+
+
+def locked(path, start, length):
+    """The file with a lock, as another program has it that lives."""
+    file = open(path, 'r+b')  # pylint: disable=consider-using-with
+    fcntl.fcntl(file, fcntl.F_OFD_SETLK, struct.pack('hhqqi4x', fcntl.F_WRLCK, 0, start, length, 0))
+    return file
+
+
+def test_in_use(folder, tmp_path):
+    """Of a journal that another has, and of a target that another keeps, it is told."""
+    journal, target = tmp_path / 'journal', tmp_path / 'out'
+    line = ['--journal', journal, '-r', '100M', '-f', 'qcow2', '-O', 'raw', 'top.qcow2', target]
+    assert killed(line, folder, journal, 3)
+    with locked(journal, 0, 0):
+        assert f"the journal '{journal}' is in use by another convert" in platter('convert', *line, cwd=folder).stderr
+    with locked(target, 100, 200):
+        done = platter('convert', *line, cwd=folder)
+        assert done.returncode == 1 and 'lock' in done.stderr
+    assert gone_on(line, folder).returncode == 0

@@ -42,6 +42,7 @@ struct convert_journal {
     int fd;         /* < 0: not open */
     uint64_t end;   /* where the next record goes */
     uint64_t key;   /* of the command line and what the sources are */
+    bool found;     /* there was one: an earlier process may be about to let go of the target */
     bool resumes;   /* the three below were read */
     bool is_zero;   /* the target was zero where nothing was written */
     uint64_t start; /* what is in front of it was written */
@@ -97,9 +98,9 @@ void convert_close(struct convert_run *run);
 int convert_check_target(struct cli *cli, Platter *pl, const char *file);
 
 /* Make the image file of format from options (owned). doing: "converting FORMAT", of the message.
- */
+ * lock_tries: as of struct disk_args. */
 int convert_create(struct cli *cli, Platter *pl, const char *file, const char *format,
-                   BlockOptions *options, uint64_t bytes, const char *doing);
+                   BlockOptions *options, uint64_t bytes, const char *doing, unsigned lock_tries);
 
 /* convert_bitmaps.c: before anything is made, and after the content was copied. */
 int convert_bitmaps_check(struct convert_run *run);

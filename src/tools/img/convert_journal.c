@@ -5,6 +5,10 @@
  * The file is lines of JSON: the first says which convert it is of and which target, each further
  * one how far it is. A line is added, durably, only after the target was flushed. The last whole
  * line counts: one that was cut short by the interruption is overwritten.
+ *
+ * The file is locked as long as the convert lives. The lock on the target may outlive it: the ring
+ * of a process that was killed lets go of its files a little after the process is gone. So whoever
+ * has the journal waits for the target.
  */
 #include <errno.h>
 #include <fcntl.h>
@@ -23,6 +27,7 @@
 #define STEP_BYTES (UINT64_C(16) << 20)        /* that are copied between two records */
 #define JOURNAL_BYTES_MAX (UINT64_C(64) << 20) /* a larger file is none of ours */
 #define LINE_BYTES_MAX 512
+#define LOCK_TRIES 10 /* while a process that was killed ends */
 
 static int failed(const struct convert_run *run, const char *doing, int ret)
 {
@@ -159,6 +164,23 @@ static int64_t read_all(int fd, char *buf, size_t bytes)
     return (int64_t)have;
 }
 
+/* CLI_EXIT_*, after printing. */
+static int lock_journal(const struct convert_run *run)
+{
+    struct flock lock = {.l_type = F_WRLCK, .l_whence = SEEK_SET};
+    unsigned tries = LOCK_TRIES;
+    int ret;
+
+    do {
+        ret = os->lock(run->journal.fd, F_OFD_SETLK, &lock);
+    } while ((ret == -EAGAIN || ret == -EACCES) && disk_lock_again(&tries));
+    if (ret == -EAGAIN || ret == -EACCES) {
+        return cli_error(run->cli, "the journal '%s' is in use by another convert",
+                         run->journal.name);
+    }
+    return ret < 0 && ret != -EINVAL && ret != -ENOLCK ? failed(run, "Locking", ret) : CLI_EXIT_OK;
+}
+
 int convert_journal_open(struct convert_run *run)
 {
     struct convert_journal *j = &run->journal;
@@ -169,9 +191,16 @@ int convert_journal_open(struct convert_run *run)
 
     j->key = key_of(run);
     j->fd = os->open(j->name, O_RDWR | O_CREAT, 0644);
-    if (j->fd < 0 || os->fstat(j->fd, &st) < 0) {
-        return failed(run, "Opening", j->fd < 0 ? j->fd : -EIO);
+    if (j->fd < 0) {
+        return failed(run, "Opening", j->fd);
     }
+    if (lock_journal(run) != CLI_EXIT_OK) {
+        return CLI_EXIT_FAILED;
+    }
+    if (os->fstat(j->fd, &st) < 0) {
+        return failed(run, "Opening", -EIO);
+    }
+    j->found = st.st_size > 0;
     if (!S_ISREG(st.st_mode) || (uint64_t)st.st_size > JOURNAL_BYTES_MAX) {
         return cli_error(run->cli, "'%s' is no journal of a convert", j->name);
     }

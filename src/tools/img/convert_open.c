@@ -82,7 +82,7 @@ int convert_check_target(struct cli *cli, Platter *pl, const char *file)
 }
 
 int convert_create(struct cli *cli, Platter *pl, const char *file, const char *format,
-                   BlockOptions *options, uint64_t bytes, const char *doing)
+                   BlockOptions *options, uint64_t bytes, const char *doing, unsigned lock_tries)
 {
     Error *err = NULL;
     int ret;
@@ -92,7 +92,14 @@ int convert_create(struct cli *cli, Platter *pl, const char *file, const char *f
         block_options_free(options);
         return cli_error(cli, "out of memory");
     }
-    ret = bdrv_create(pl, file, options, &err);
+    do {
+        BlockOptions *copy = block_options_copy(options);
+
+        error_free(err);
+        err = NULL;
+        ret = copy ? bdrv_create(pl, file, copy, &err) : error_set(&err, ENOMEM, "out of memory");
+    } while (ret == -EAGAIN && disk_lock_again(&lock_tries));
+    block_options_free(options);
     if (ret < 0) {
         error_prepend(&err, "%s: error while %s: ", file, doing);
         return cli_report(cli, err);
@@ -218,7 +225,8 @@ static int target_create(struct convert_run *run)
         allow_backing(run);
     }
     snprintf(doing, sizeof(doing), "converting %s", format);
-    code = convert_create(run->cli, run->pl, args->target.file, format, options, run->total, doing);
+    code = convert_create(run->cli, run->pl, args->target.file, format, options, run->total, doing,
+                          run->journal.found ? DISK_LOCK_TRIES : 0);
     args->engine.target_is_zero =
         code == CLI_EXIT_OK && (drv->caps & BDRV_CAP_TRUNCATE_ZEROES) != 0;
     return code;
@@ -261,6 +269,7 @@ static int target_open(struct convert_run *run)
     if (!args->target.image_opts) {
         args->target.format = convert_target_format(run);
     }
+    args->target.lock_tries = run->journal.found ? DISK_LOCK_TRIES : 0;
     run->target = disk_open(run->cli, run->pl, &args->target);
     if (!run->target) {
         return CLI_EXIT_FAILED;

@@ -110,7 +110,7 @@ static int dd_run_on(struct job_run *run, Platter *pl, struct dd_args *args, Blo
         return code;
     }
     code = convert_create(cli, pl, args->out.file, args->format, options,
-                          align_up(s.bytes, CONVERT_SECTOR_BYTES), "creating output image");
+                          align_up(s.bytes, CONVERT_SECTOR_BYTES), "creating output image", 0);
     return code == CLI_EXIT_OK ? copy(run, pl, args, &s) : code;
 }
 
