@@ -75,8 +75,11 @@ struct convert_options {
      * multiple of CONVERT_SECTOR_BYTES, at most CONVERT_SPARSE_BYTES_MAX. */
     uint64_t sparse_bytes;
     uint64_t bytes_per_second; /* 0: no limit; job_set_speed changes it */
-    uint64_t memory_max_bytes; /* of buffers at a time; 0: what suits */
-    unsigned coroutines;       /* pieces at a time, 1 .. CONVERT_COROUTINES_MAX; 0: the usual */
+    /* Of buffers and compressors at a time, and of the tables that the disks keep; 0: what suits.
+     */
+    uint64_t memory_max_bytes;
+    uint64_t memory_disks_bytes; /* what of it those tables may take, as the disks were told */
+    unsigned coroutines;         /* pieces at a time, 1 .. CONVERT_COROUTINES_MAX; 0: the usual */
     /* The target has a backing file of backing_bytes that holds what the source has below its first
      * own_layers layers: only what those hold is copied. 0: no backing file. One source then. */
     unsigned own_layers;

@@ -21,6 +21,13 @@
 /* With the pieces that are in flight this makes one for each worker thread; each has more buffers.
  */
 #define COMPRESS_UNITS 2
+/* A piece of what the source has compressed, where a cluster is no larger: each of its clusters
+ * takes the memory of two while it is read. */
+#define PACKED_BYTES (UINT64_C(128) << 10)
+/* What one compressor works with; the second where units are larger than COMPRESSOR_UNIT. */
+#define COMPRESSOR_UNIT (UINT64_C(256) << 10)
+#define COMPRESSOR_BYTES (UINT64_C(704) << 10)
+#define COMPRESSOR_BYTES_LARGE (UINT64_C(1) << 20)
 /* A piece that only tells the storage what to copy. */
 #define OFFLOAD_BYTES (UINT64_C(16) << 20)
 
@@ -335,30 +342,70 @@ static int settle_unit(struct convert *c, Error **errp)
     return 0;
 }
 
+/* The largest cluster that a source may have compressed; 0: none has. */
+static uint64_t packed_cluster(const struct convert *c)
+{
+    uint64_t bytes = 0;
+    Platter *pl = c->job.pl;
+
+    for (BlockDriverState *bs = bdrv_next_node(pl, NULL); bs != NULL; bs = bdrv_next_node(pl, bs)) {
+        const BlockDriver *drv = bdrv_find_driver(bdrv_get_format_name(bs));
+        struct bdrv_info info = {0};
+
+        if (drv != NULL && (drv->caps & BDRV_CAP_COMPRESSED) &&
+            (c->target == NULL || bs != blk_bs(c->target)) && bdrv_get_info(bs, &info) == 0) {
+            bytes = max_u64(bytes, info.cluster_size_bytes);
+        }
+    }
+    return bytes;
+}
+
+/* What a piece takes at the most that has bytes of the target. */
+static uint64_t piece_memory(const struct convert *c, uint64_t bytes, uint64_t cluster)
+{
+    uint64_t read = cluster > 0 ? max_u64(min_u64(bytes, PACKED_BYTES), 2 * cluster) : 0;
+    uint64_t units = c->o.compressed ? min_u64(bytes / c->unit_bytes, CO_GROUP_MAX) : 0;
+    uint64_t compressor =
+        c->unit_bytes > COMPRESSOR_UNIT ? COMPRESSOR_BYTES_LARGE : COMPRESSOR_BYTES;
+
+    return bytes + max_u64(read, 2 * units * c->unit_bytes) + units * compressor;
+}
+
 /* Fewer bytes at a time, then fewer pieces, until they fit. */
 static int settle_memory(struct convert *c, Error **errp)
 {
     uint64_t sparse = c->o.sparse_bytes > 0 ? 2 * pow2_floor(c->o.sparse_bytes - 1) : 1;
     uint64_t least = max_u64(c->unit_bytes, sparse);
-    uint64_t max = c->o.memory_max_bytes > 0 ? c->o.memory_max_bytes : UINT64_MAX;
+    uint64_t disks = min_u64(c->o.memory_disks_bytes, c->o.memory_max_bytes);
+    uint64_t max = c->o.memory_max_bytes > 0 ? c->o.memory_max_bytes - disks : UINT64_MAX;
+    uint64_t cluster = packed_cluster(c);
+    uint64_t each;
 
     c->pieces_max = c->o.coroutines > 0 ? c->o.coroutines : CONVERT_COROUTINES;
     c->chunk_bytes = max_u64(c->offload        ? OFFLOAD_BYTES
                              : c->o.compressed ? COMPRESS_UNITS * c->unit_bytes
                                                : CHUNK_BYTES,
                              least);
-    while (c->chunk_bytes > least && c->chunk_bytes > max / c->pieces_max) {
+    while (c->chunk_bytes > least &&
+           piece_memory(c, c->chunk_bytes, cluster) > max / c->pieces_max) {
         c->chunk_bytes /= 2;
     }
-    if (c->chunk_bytes > max / c->pieces_max) {
-        c->pieces_max = (unsigned)(max / c->chunk_bytes);
+    each = piece_memory(c, c->chunk_bytes, cluster);
+    if (each > max / c->pieces_max) {
+        c->pieces_max = (unsigned)(max / each);
     }
-    if (c->pieces_max == 0) {
-        return error_set(errp, ENOMEM,
-                         "%" PRIu64 " bytes of memory are too few: one coroutine needs %" PRIu64,
-                         max, least);
+    c->packed_bytes = min_u64(c->chunk_bytes, max_u64(max_u64(PACKED_BYTES, cluster), least));
+    if (c->pieces_max > 0) {
+        return 0;
     }
-    return 0;
+    return disks == 0
+               ? error_set(errp, ENOMEM,
+                           "%" PRIu64 " bytes of memory are too few: one coroutine needs %" PRIu64,
+                           c->o.memory_max_bytes, each)
+               : error_set(errp, ENOMEM,
+                           "%" PRIu64 " bytes of memory are too few: %" PRIu64
+                           " are needed, for one coroutine and the tables of the disks",
+                           c->o.memory_max_bytes, each + c->o.memory_disks_bytes);
 }
 
 static int check_numbers(const struct convert_options *o, Error **errp)

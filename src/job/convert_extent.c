@@ -58,6 +58,7 @@ static int extent_look_co(struct convert *c, uint64_t offset)
     int flags;
 
     e->offset = offset;
+    e->packed = false;
     if (at >= in->bytes) {
         e->bytes = in->span - at;
         e->kind = CONVERT_ZERO;
@@ -81,6 +82,7 @@ static int extent_look_co(struct convert *c, uint64_t offset)
     }
     e->bytes = (uint64_t)bytes;
     e->kind = kind_of(c, offset, flags, depth);
+    e->packed = (flags & BDRV_BLOCK_COMPRESSED) != 0;
     return 0;
 }
 
@@ -103,6 +105,7 @@ int convert_next_chunk_co(struct convert *c, uint64_t offset, struct convert_chu
     int ret = extent_at_co(c, offset);
     uint64_t end = offset + c->extent.bytes;
     enum convert_kind kind = c->extent.kind;
+    uint64_t most = c->extent.packed ? c->packed_bytes : c->chunk_bytes;
     uint64_t whole_end = end >= c->total ? c->total : align_down(end, c->unit_bytes);
 
     assert(is_aligned(offset, c->unit_bytes));
@@ -115,7 +118,7 @@ int convert_next_chunk_co(struct convert *c, uint64_t offset, struct convert_chu
     if (kind == CONVERT_DATA || whole_end <= offset) {
         kind = CONVERT_DATA;
         end = min_u64(align_up(end, c->unit_bytes), c->total);
-        end = min_u64(end, align_down(offset, c->chunk_bytes) + c->chunk_bytes);
+        end = min_u64(end, align_down(offset, most) + most);
     } else if (kind == CONVERT_ZERO && c->zeroed && !over_backing(c, offset)) {
         kind = CONVERT_LEAVE;
         end = whole_end;

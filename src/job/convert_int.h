@@ -33,6 +33,7 @@ struct convert_chunk {
     uint64_t offset;
     uint64_t bytes;
     enum convert_kind kind;
+    bool packed; /* data that the source has compressed */
 };
 
 struct convert;
@@ -50,10 +51,11 @@ struct convert {
     struct convert_options o;     /* without sources */
     struct convert_input *inputs; /* owned */
     size_t inputs_count;
-    BlockBackend *target; /* counted; NULL: there is a sink */
-    uint64_t total;       /* bytes */
-    uint64_t unit_bytes;  /* power of two */
-    uint64_t chunk_bytes; /* multiple of unit_bytes; what a piece's buffer holds */
+    BlockBackend *target;  /* counted; NULL: there is a sink */
+    uint64_t total;        /* bytes */
+    uint64_t unit_bytes;   /* power of two */
+    uint64_t chunk_bytes;  /* multiple of unit_bytes; what a piece's buffer holds */
+    uint64_t packed_bytes; /* the same, of what the source has compressed */
     unsigned pieces_max;
     bool zeroed; /* where nothing was written the target reads as zeroes (behind its backing) */
     bool offload;

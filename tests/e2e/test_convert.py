@@ -264,10 +264,10 @@ def test_same_file_each_time(tmp_path, options):
 
 def test_memory_limit(sources, tmp_path):
     line = ['-c', '-f', 'raw', '-O', 'qcow2', sources / 'plain.raw', 'a']
-    done = platter('convert', '--max-memory', '65535', *line, cwd=tmp_path)
+    done = platter('convert', '--max-memory', '64k', *line, cwd=tmp_path)
     assert done.returncode == 1
-    assert '65535 bytes of memory are too few: one coroutine needs 65536' in done.stderr
-    convert('--max-memory', '64k', *line, cwd=tmp_path)
+    assert '65536 bytes of memory are too few: ' in done.stderr
+    convert('--max-memory', '1M', *line, cwd=tmp_path)
     same_disk(tmp_path, 'a', sources / 'plain.raw', 'qcow2', 'raw')
 
 

@@ -63,7 +63,8 @@ static const struct cli_option convert_options[] = {
     {CONVERT_OUT_OF_ORDER, 'W', "out-of-order", NULL, "write in any order"},
     {CONVERT_OFFLOAD, 'C', "copy-offload", NULL, "let the storage copy by itself where it can"},
     {CONVERT_RATE, 'r', "rate-limit", "RATE", "copy no more bytes than this in a second"},
-    {CONVERT_MEMORY, 0, "max-memory", "SIZE", "use no more than this for what is copied"},
+    {CONVERT_MEMORY, 0, "max-memory", "SIZE",
+     "use no more for buffers, compressors and tables, beside program and open images"},
     {CONVERT_SOURCE_SIZE, 0, "source-size", "SIZE",
      "how much a raw SOURCE has that comes through a pipe"},
     {CONVERT_JOURNAL, 0, "journal", "FILE",
@@ -111,6 +112,9 @@ static int convert_run_all(struct convert_run *run)
     }
     if (code == CLI_EXIT_OK && args->journal) {
         code = convert_journal_begin(run);
+    }
+    if (code == CLI_EXIT_OK) {
+        code = convert_memory_divide(run);
     }
     if (code == CLI_EXIT_OK) {
         code = convert_job_run(&run->job, run->pl, &args->engine);

@@ -102,6 +102,10 @@ int convert_check_target(struct cli *cli, Platter *pl, const char *file);
 int convert_create(struct cli *cli, Platter *pl, const char *file, const char *format,
                    BlockOptions *options, uint64_t bytes, const char *doing, unsigned lock_tries);
 
+/* convert_memory.c: the disks are open: the part of --max-memory for what they keep. CLI_EXIT_*,
+ * after printing. */
+int convert_memory_divide(struct convert_run *run);
+
 /* convert_bitmaps.c: before anything is made, and after the content was copied. */
 int convert_bitmaps_check(struct convert_run *run);
 int convert_bitmaps_copy(struct convert_run *run);

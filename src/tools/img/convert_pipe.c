@@ -195,6 +195,9 @@ int convert_pipe_target(struct convert_run *run)
         code = cli_report(run->cli, err);
     }
     if (code == CLI_EXIT_OK) {
+        code = convert_memory_divide(run);
+    }
+    if (code == CLI_EXIT_OK) {
         args->engine.sources = run->sources;
         args->engine.sources_count = run->sources_count;
         args->engine.sink = &sink.calls;
