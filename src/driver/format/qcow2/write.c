@@ -375,6 +375,10 @@ int q2_write_placed_co(struct qcow2 *s, const struct bdrv_req *req, void (*place
         }
         done += piece->req.bytes;
         near = piece->host + piece->req.bytes;
+        if (!is_aligned(near, s->geo.cluster_bytes)) {
+            near =
+                0; /* part of a cluster, whose rest somebody may discard before it is looked at */
+        }
         if (done == req->bytes && placed != NULL) {
             placed(opaque);
         }
