@@ -35,7 +35,9 @@ enum daemon_fault {
     FAULT_DOUBLE_ANSWER, /* one comes twice */
     FAULT_FLIP_BYTE,     /* in what was read */
     FAULT_LOSE_REPLY,    /* of QMP */
+    FAULT_LOSE_OOB,      /* of a command out of band */
     FAULT_LOSE_FLUSHED,  /* a sector after the cut */
+    FAULT_LOSE_LATER,    /* one after another cut */
     FAULT_EMPTY_FLUSH,   /* the disk says that it flushed */
     FAULT_CORRUPT_IMAGE, /* a reference count after the cut */
     FAULT_LEAK_FD,       /* a descriptor stays open */
@@ -100,6 +102,7 @@ struct qmp_ask {
     uint64_t id;
     bool has_id;      /* its reply carries it */
     bool refused;     /* it must be an error */
+    bool oob;         /* its reply need not wait for those of others */
     unsigned overlay; /* that it makes; 0: none */
 };
 
@@ -113,6 +116,7 @@ struct qmp_client {
     unsigned id;
     int fd;
     bool greeted, negotiated;
+    bool oob;     /* asked for commands out of band */
     bool garbled; /* said nonsense: what comes back has no number */
     char *in, *out;
     size_t in_bytes, out_bytes, in_room, out_room;

@@ -163,8 +163,10 @@ static void spoil(struct daemon_run *run)
     uint8_t be[8];
     uint64_t at = 0;
 
-    for (unsigned i = 0; run->fault == FAULT_LOSE_FLUSHED && i < MODEL_SECTORS; i++) {
-        if (!(run->disks[0].after[i] & 1) && daemon_strikes(run, FAULT_LOSE_FLUSHED)) {
+    enum daemon_fault loses = run->life == 0 ? FAULT_LOSE_FLUSHED : FAULT_LOSE_LATER;
+
+    for (unsigned i = 0; run->fault == loses && i < MODEL_SECTORS; i++) {
+        if (!(run->disks[0].after[i] & 1) && daemon_strikes(run, loses)) {
             sim_disk_write(run->kept[FILE_RAW], (uint64_t)i * MODEL_SECTOR, zeroes, MODEL_SECTOR,
                            true);
         }

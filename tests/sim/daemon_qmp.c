@@ -89,6 +89,21 @@ static void garble(struct qmp_client *c)
     c->garbled = true;
 }
 
+/* No command of this daemon may be run so: it is refused, before those that still run or wait where
+ * that was negotiated. */
+static char *out_of_band(char *text)
+{
+    static const char execute[] = "{\"execute\"";
+    char *made = NULL;
+
+    assert(strncmp(text, execute, sizeof(execute) - 1) == 0);
+    if (asprintf(&made, "{\"exec-oob\"%s", text + sizeof(execute) - 1) < 0) {
+        abort();
+    }
+    free(text);
+    return made;
+}
+
 static void ask_something(struct qmp_client *c)
 {
     struct qmp_ask what = {.id = ++c->next_id, .has_id = true};
@@ -101,6 +116,10 @@ static void ask_something(struct qmp_client *c)
     } else {
         char *text = qmp_command_make(c->run, what.id, &what);
 
+        if (kind < (c->oob ? 150 : 50)) {
+            text = out_of_band(text);
+            what = (struct qmp_ask){.id = what.id, .has_id = true, .refused = true, .oob = c->oob};
+        }
         ask(c, text, &what);
     }
 }
@@ -118,11 +137,12 @@ static void wind_up(struct qmp_client *c)
 
 static void negotiate(struct qmp_client *c)
 {
-    char text[100];
+    char text[120];
     struct qmp_ask what = {.id = ++c->next_id, .has_id = true};
 
-    snprintf(text, sizeof(text), "{\"execute\": \"qmp_capabilities\", \"id\": %llu}\n",
-             (unsigned long long)what.id);
+    c->oob = daemon_chance(c->run, 40);
+    snprintf(text, sizeof(text), "{\"execute\": \"qmp_capabilities\", \"id\": %llu%s}\n",
+             (unsigned long long)what.id, c->oob ? ", \"arguments\": {\"enable\": [\"oob\"]}" : "");
     ask(c, strdup(text), &what);
     c->negotiated = true;
 }

@@ -106,14 +106,32 @@ static void hear_event(struct qmp_client *c, json_t *line, const char *name)
     }
 }
 
+/* What id answers: something out of band, else the oldest that is not. */
+static unsigned answered(const struct qmp_client *c, const json_t *id)
+{
+    unsigned i = 0;
+
+    for (unsigned k = 0; id && k < c->asking; k++) {
+        if (c->asks[k].oob && json_integer_value(id) == (json_int_t)c->asks[k].id) {
+            return k;
+        }
+    }
+    while (i + 1 < c->asking && c->asks[i].oob) {
+        i++;
+    }
+    return i;
+}
+
 static void hear_reply(struct qmp_client *c, json_t *line)
 {
     json_t *error = json_object_get(line, "error");
     json_t *value = json_object_get(line, "return");
     json_t *id = json_object_get(line, "id");
-    struct qmp_ask ask = c->asks[0];
+    unsigned at = answered(c, id);
+    struct qmp_ask ask = c->asks[at];
 
-    if (daemon_strikes(c->run, FAULT_LOSE_REPLY)) {
+    if (daemon_strikes(c->run, FAULT_LOSE_REPLY) ||
+        (c->asking > 0 && ask.oob && daemon_strikes(c->run, FAULT_LOSE_OOB))) {
         return;
     }
     if ((error != NULL) == (value != NULL) ||
@@ -129,7 +147,7 @@ static void hear_reply(struct qmp_client *c, json_t *line)
         }
         return;
     }
-    memmove(c->asks, c->asks + 1, --c->asking * sizeof(c->asks[0]));
+    memmove(c->asks + at, c->asks + at + 1, (--c->asking - at) * sizeof(c->asks[0]));
     if ((id != NULL) != ask.has_id || (id && json_integer_value(id) != (json_int_t)ask.id)) {
         daemon_wrong(c->run, "qmp %u: a reply to %lld instead of %llu", c->id,
                      id ? (long long)json_integer_value(id) : -1LL, (unsigned long long)ask.id);

@@ -1,5 +1,5 @@
 /* SPDX-License-Identifier: MIT */
-/* A run: the daemon lives once or twice, the second time over what a power cut left. */
+/* A run: the daemon lives up to LIVES_MAX times, each but the first over what a power cut left. */
 #include <errno.h>
 #include <stdarg.h>
 #include <stdio.h>
@@ -13,6 +13,7 @@
 #include "daemon.h"
 #include "util/mem.h"
 
+#define LIVES_MAX 5
 #define TURNS_MAX 2000000
 #define ANSWER_NS (120 * SEC)   /* of the machine's time, after which there is no answer */
 #define PATIENCE_NS (900 * SEC) /* and no end */
@@ -115,11 +116,13 @@ static void inject(void *opaque)
     }
     if (daemon_chance(run, 60) &&
         (kinds[kind].calls != SIM_CALLS(SIM_CALL_SYNC) || run->seed % 5 == 0)) {
+        /* some last until the injector comes again */
+        bool lasts = (kinds[kind].calls & SIM_CALLS_FILE) != 0 && daemon_chance(run, 20);
         const struct sim_rule rule = {
             .calls = kinds[kind].calls,
             .error = kinds[kind].error,
-            .percent = 5 + (unsigned)daemon_below(run, 60),
-            .times = 1 + daemon_below(run, 5),
+            .percent = lasts ? 0 : 5 + (unsigned)daemon_below(run, 60),
+            .times = lasts ? 0 : 1 + daemon_below(run, 5),
         };
         sim_faults_add(faults, &rule);
         daemon_trace(run, "fault", (unsigned)kind, NULL, 0);
@@ -394,9 +397,9 @@ void daemon_run(struct daemon_run *run, uint64_t seed, enum daemon_fault fault)
     }
     run->cut = daemon_chance(run, 60);
     live(run);
-    if (run->cut && run->wrong[0] == '\0') {
-        run->life = 1;
-        run->cut = false;
+    while (run->cut && run->wrong[0] == '\0') {
+        run->life++;
+        run->cut = run->life + 1 < LIVES_MAX && daemon_chance(run, 40);
         live(run);
     }
     if (run->wrong[0]) {

@@ -77,10 +77,16 @@ static void test_faults_are_seen(void **state)
         enum daemon_fault fault;
         const char *name;
     } faults[] = {
-        {FAULT_DROP_ANSWER, "a lost answer"},    {FAULT_DOUBLE_ANSWER, "a second answer"},
-        {FAULT_FLIP_BYTE, "a wrong byte"},       {FAULT_LOSE_REPLY, "a lost reply"},
-        {FAULT_LOSE_FLUSHED, "a lost sector"},   {FAULT_EMPTY_FLUSH, "a flush that does nothing"},
-        {FAULT_CORRUPT_IMAGE, "a broken image"}, {FAULT_LEAK_FD, "a descriptor left open"},
+        {FAULT_DROP_ANSWER, "a lost answer"},
+        {FAULT_DOUBLE_ANSWER, "a second answer"},
+        {FAULT_FLIP_BYTE, "a wrong byte"},
+        {FAULT_LOSE_REPLY, "a lost reply"},
+        {FAULT_LOSE_OOB, "a lost reply out of band"},
+        {FAULT_LOSE_FLUSHED, "a lost sector"},
+        {FAULT_LOSE_LATER, "a sector lost later"},
+        {FAULT_EMPTY_FLUSH, "a flush that does nothing"},
+        {FAULT_CORRUPT_IMAGE, "a broken image"},
+        {FAULT_LEAK_FD, "a descriptor left open"},
     };
 
     for (unsigned i = 0; i < ARRAY_SIZE(faults); i++) {
