@@ -31,6 +31,8 @@ static const struct cli_option dd_options[] = {
     {0},
 };
 
+#define COROUTINES 3 /* pieces at a time: more are hardly faster here, and take memory */
+
 struct dd_args {
     struct disk_args in;
     struct disk_args out;
@@ -64,7 +66,12 @@ static bool find_range(const struct dd_args *args, uint64_t bytes, struct conver
 static int copy(struct job_run *run, Platter *pl, struct dd_args *args, struct convert_source *s)
 {
     struct convert_options options = {
-        .size = sizeof(options), .sources = s, .sources_count = 1, .target_is_zero = true};
+        .size = sizeof(options),
+        .sources = s,
+        .sources_count = 1,
+        .target_is_zero = true,
+        .coroutines = COROUTINES,
+    };
     int code = CLI_EXIT_OK;
 
     args->out.format = args->format;
