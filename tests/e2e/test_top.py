@@ -56,6 +56,13 @@ def test_rates(daemon, tmp_path):
     assert float(row[3]) > 0 and '/' in row[-3] and row[-1] == 'nbd', row
 
 
+def test_a_monitor_that_another_client_holds(daemon):
+    with daemon.client():
+        done = platter('top', '--batch', '1', daemon.sockets[0])
+    assert (done.returncode, done.stdout) == (1, '')
+    assert 'may have another' in done.stderr
+
+
 def test_bad_lines(tmp_path):
     for words in ([], ['a', 'b'], ['-s', 'zz', 'x'], ['-t', 'zz', 'x'], ['-d', '0', 'x'], ['-b', '0', 'x']):
         assert platter('top', *words).returncode == 2, words

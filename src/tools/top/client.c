@@ -4,11 +4,14 @@
 #include <stdlib.h>
 #include <string.h>
 #include <sys/socket.h>
+#include <sys/time.h>
 
 #include "os/listen.h"
 #include "os/os.h"
 #include "tools/top/client.h"
 #include "util/error.h"
+
+#define GREETING_S 5 /* so long the first word of a monitor may take */
 
 /* The next value that the daemon sends. */
 static json_t *receive(struct top_client *client, Error **errp)
@@ -31,6 +34,14 @@ static json_t *receive(struct top_client *client, Error **errp)
         n = os->read(client->fd, client->data, sizeof(client->data));
         if (n == -EINTR) {
             continue;
+        }
+        if (n == -EAGAIN) {
+            error_set(
+                errp, ETIMEDOUT,
+                "the monitor says nothing for %d seconds: it serves one client at a time, and "
+                "may have another",
+                GREETING_S);
+            return NULL;
         }
         if (n <= 0) {
             error_set(errp, n < 0 ? (int)-n : EPIPE, "the daemon has closed the monitor");
@@ -82,6 +93,14 @@ json_t *top_client_ask(struct top_client *client, const char *command, Error **e
     }
 }
 
+/* 0: for ever. */
+static void wait_at_most(const struct top_client *client, int seconds)
+{
+    struct timeval limit = {.tv_sec = seconds};
+
+    (void)os->setsockopt(client->fd, SOL_SOCKET, SO_RCVTIMEO, &limit, sizeof(limit));
+}
+
 int top_client_begin(struct top_client *client, const char *path, Error **errp)
 {
     json_t *value;
@@ -92,7 +111,9 @@ int top_client_begin(struct top_client *client, const char *path, Error **errp)
     if (fd < 0) {
         return fd;
     }
+    wait_at_most(client, GREETING_S);
     value = receive(client, errp); /* the greeting */
+    wait_at_most(client, 0);
     if (value) {
         json_decref(value);
         value = top_client_ask(client, "qmp_capabilities", errp);

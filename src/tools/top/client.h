@@ -16,7 +16,8 @@ struct top_client {
     size_t at, bytes; /* received and not yet looked at */
 };
 
-/* Connect and negotiate. 0 or -errno with errp. */
+/* Connect and negotiate. 0 or -errno with errp; one that is not greeted within seconds is told why.
+ */
 int top_client_begin(struct top_client *client, const char *path, Error **errp);
 void top_client_end(struct top_client *client);
 /* What a command without arguments returns, the caller's; NULL with errp. */
