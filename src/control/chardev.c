@@ -251,7 +251,7 @@ static int server_init(struct chardev *chr, int fd, Error **errp)
     } else if (chr->path) {
         count = os_listen_unix(chr->path, socks, errp);
     } else {
-        count = os_listen_tcp(chr->host, chr->port, socks, errp);
+        count = os_listen_tcp(chr->host, chr->port, false, socks, errp);
     }
     if (count < 0) {
         return count;

@@ -251,18 +251,12 @@ static void accept_client(void *opaque)
 
 /* ---- addresses ---- */
 
-static bool is_loopback(const struct os_listener *sock)
-{
-    return strncmp(sock->host_port, "127.", 4) == 0 || strncmp(sock->host_port, "[::1]:", 6) == 0;
-}
-
 static int listen_tcp(struct metrics_server *s, const char *address, Error **errp)
 {
     struct os_listener socks[OS_LISTENERS_MAX];
     const char *colon = strrchr(address, ':');
     size_t bracket = address[0] == '[' && colon && colon > address + 1 && colon[-1] == ']';
     char *host;
-    bool loopback = true;
     int n;
 
     if (!colon || colon == address || colon[1] == '\0') {
@@ -270,18 +264,13 @@ static int listen_tcp(struct metrics_server *s, const char *address, Error **err
                          "'%s' is no address of metrics: it is unix:PATH or HOST:PORT", address);
     }
     host = strndup(address + bracket, (size_t)(colon - address) - 2 * bracket);
-    n = host ? os_listen_tcp(host, colon + 1, socks, errp)
+    n = host ? os_listen_tcp(host, colon + 1, true, socks, errp)
              : error_set(errp, ENOMEM, "out of memory");
     free(host);
     for (int i = 0; i < n; i++) {
-        loopback = loopback && is_loopback(&socks[i]);
         s->listeners[s->listener_count++].sock = socks[i];
     }
-    return n < 0      ? n
-           : loopback ? 0
-                      : error_set(errp, EINVAL,
-                                  "metrics are for this machine alone: '%s' is no loopback address",
-                                  address);
+    return n < 0 ? n : 0;
 }
 
 static int listen_at(struct metrics_server *s, const char *address, Error **errp)

@@ -2,6 +2,7 @@
 #include <errno.h>
 #include <fcntl.h>
 #include <netdb.h>
+#include <netinet/in.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
@@ -262,8 +263,31 @@ static int tcp_listen_all(const struct addrinfo *list, const char *what,
     return rc;
 }
 
-int os_listen_tcp(const char *host, const char *port, struct os_listener *ret_listeners,
-                  Error **errp)
+static bool is_loopback(const struct sockaddr *address)
+{
+    const struct sockaddr_in *v4 = (const struct sockaddr_in *)address;
+    const struct sockaddr_in6 *v6 = (const struct sockaddr_in6 *)address;
+
+    switch (address->sa_family) {
+    case AF_INET:
+        return ntohl(v4->sin_addr.s_addr) >> 24 == IN_LOOPBACKNET;
+    case AF_INET6:
+        return IN6_IS_ADDR_LOOPBACK(&v6->sin6_addr);
+    default:
+        return false;
+    }
+}
+
+static bool all_loopback(const struct addrinfo *list)
+{
+    while (list != NULL && is_loopback(list->ai_addr)) {
+        list = list->ai_next;
+    }
+    return list == NULL;
+}
+
+int os_listen_tcp(const char *host, const char *port, bool loopback_only,
+                  struct os_listener *ret_listeners, Error **errp)
 {
     static const struct addrinfo hints = {
         .ai_family = AF_UNSPEC, .ai_socktype = SOCK_STREAM, .ai_flags = AI_PASSIVE};
@@ -276,7 +300,12 @@ int os_listen_tcp(const char *host, const char *port, struct os_listener *ret_li
     if (rc != 0) {
         return error_set(errp, EINVAL, "cannot listen on %s: %s", what, gai_strerror(rc));
     }
-    rc = tcp_listen_all(list, what, ret_listeners, errp);
+    rc = loopback_only && !all_loopback(list)
+             ? error_set(errp, EINVAL,
+                         "cannot listen on %s: only this machine may connect, and that is no "
+                         "loopback address",
+                         what)
+             : tcp_listen_all(list, what, ret_listeners, errp);
     freeaddrinfo(list);
     return rc;
 }

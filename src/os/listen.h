@@ -10,6 +10,7 @@
 #ifndef PLATTER_OS_LISTEN_H
 #define PLATTER_OS_LISTEN_H
 
+#include <stdbool.h>
 #include <stdint.h>
 
 #include <platter/error.h>
@@ -27,9 +28,11 @@ struct os_listener {
 int os_listen_unix(const char *path, struct os_listener *ret_listener, Error **errp);
 /* Each address of the host (NULL or empty: of the machine) is tried; it is enough that one can be
  * listened on, since a machine may have no IPv6. Port "0": one that is free, the same for all.
- * ret_listeners has room for OS_LISTENERS_MAX. The number of them, or -errno with errp. */
-int os_listen_tcp(const char *host, const char *port, struct os_listener *ret_listeners,
-                  Error **errp);
+ * loopback_only: -EINVAL, and nothing listens, when one of the addresses can be reached from
+ * another machine. ret_listeners has room for OS_LISTENERS_MAX. The number of them, or -errno with
+ * errp. */
+int os_listen_tcp(const char *host, const char *port, bool loopback_only,
+                  struct os_listener *ret_listeners, Error **errp);
 /* One that somebody else made (socket activation); fd is owned from now on, also on failure. The
  * file of a unix socket stays when it is closed. -EINVAL: it does not listen, or is neither unix
  * nor TCP; -ENOTSOCK, -EBADF, -ENOMEM. */

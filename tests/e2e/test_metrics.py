@@ -164,7 +164,8 @@ def test_readme(folder):
 @pytest.mark.parametrize('address, message', [
     ('nowhere', "'nowhere' is no address of metrics"),
     (':1', "':1' is no address of metrics"),
-    ('0.0.0.0:0', 'metrics are for this machine alone'),
+    ('0.0.0.0:0', 'no loopback address'),
+    ('203.0.113.1:99', 'no loopback address'),
     ('unix:no/where', 'No such file or directory'),
 ])
 def test_addresses(folder, address, message):

@@ -168,7 +168,8 @@ static int tcp_listen(NbdServer *server, const struct nbd_address *address, Erro
     Error *err = NULL;
     bool started = false;
     int rc = 0;
-    int n = os_listen_tcp(address->host, address->port ? address->port : "10809", socks, errp);
+    int n =
+        os_listen_tcp(address->host, address->port ? address->port : "10809", false, socks, errp);
     int i;
 
     if (n < 0) {
