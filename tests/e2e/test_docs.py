@@ -110,7 +110,8 @@ def test_complete_values(complete):
     assert complete('info', '--output', '=', 'j') == ['json']
     assert complete('info', '--output', '=') == ['human', 'json']
     assert complete('info', 'disk') == []   # left to file names
-    assert complete('convert', '-m', '4', '--so') == []
+    assert complete('convert', '-m', '4', '--source-s') == ['--source-size']
+    assert complete('convert', '-m', '4', '--nothing') == []
     assert complete('info', '--out') == ['--output']
 
 
