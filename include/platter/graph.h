@@ -32,10 +32,10 @@ struct bdrv_link {
 };
 
 /* Put a filter on a live node: options (owned, also on failure) open a new node as bdrv_open does,
- * but for their child "file", which is bs, and for what they do not say, which is as bs has it
- * (read-only, cache.*, discard). Then those who use bs use the filter: all of them (links NULL), or
- * those n_links; a filter below a node P is one on the link {P, "file"}. Returns the filter, whose
- * reference is the caller's; NULL with errp. */
+ * but for their child "file" ("image" of blkdebug, "raw" of blkverify), which is bs, and for what
+ * they do not say, which is as bs has it (read-only, cache.*, discard). Then those who use bs use
+ * the filter: all of them (links NULL), or those n_links; a filter below a node P is one on the
+ * link {P, "file"}. Returns the filter, whose reference is the caller's; NULL with errp. */
 BlockDriverState *bdrv_insert_filter(BlockDriverState *bs, BlockOptions *options,
                                      const struct bdrv_link *links, size_t n_links, Error **errp);
 /* The same with a filter that is open and has bs as its child. */

@@ -207,6 +207,7 @@ struct BlockDriver {
     const char *format_name;             /* required: "raw", "file" */
     const char *protocol_name;           /* prefix of file names ("nbd" in nbd:...), or NULL */
     const char *const *protocol_aliases; /* further ones ("nbd+unix"); NULL ends, NULL: none */
+    const char *primary_name;            /* of a filter's primary child; NULL: "file" */
     size_t instance_size;                /* node->opaque, zeroed */
     unsigned caps;
 

@@ -377,16 +377,21 @@ int bdrv_unappend(BlockDriverState *overlay, Error **errp)
 /* options with bs as their child; then they are req's. */
 static int filter_options(BlockOptions *options, const BlockDriverState *bs, Error **errp)
 {
-    if (block_options_has(options, "file") || block_options_has_prefix(options, "file.")) {
-        return error_set(errp, EINVAL,
-                         "A filter that is put on node '%s' cannot have another 'file'",
-                         bs->node_name);
-    }
-    if (block_options_get_str(options, "driver") == NULL) {
+    const char *name = block_options_get_str(options, "driver");
+    const BlockDriver *drv = name != NULL ? bdrv_find_driver(name) : NULL;
+    const char *child = drv != NULL && drv->primary_name != NULL ? drv->primary_name : "file";
+    char prefix[16]; /* "image." */
+
+    snprintf(prefix, sizeof(prefix), "%s.", child);
+    if (name == NULL) {
         return error_set(errp, EINVAL, "No driver is given for a filter on node '%s'",
                          bs->node_name);
     }
-    return block_options_set_str(options, "file", bs->node_name) < 0 ? open_no_memory(errp) : 0;
+    if (block_options_has(options, child) || block_options_has_prefix(options, prefix)) {
+        return error_set(errp, EINVAL, "A filter that is put on node '%s' cannot have another '%s'",
+                         bs->node_name, child);
+    }
+    return block_options_set_str(options, child, bs->node_name) < 0 ? open_no_memory(errp) : 0;
 }
 
 BlockDriverState *bdrv_insert_filter(BlockDriverState *bs, BlockOptions *options,

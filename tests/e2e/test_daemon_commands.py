@@ -127,6 +127,13 @@ def test_nodes_that_change_in_use(qmp, tmp_path):
     assert event['data']['write-threshold'] == MIB and node(qmp, 'disk')['write_threshold'] == 0
     qmp.call('blockdev-remove-filter', node_name='limit')
     qmp.fails('blockdev-remove-filter', "'limit'", node_name='limit')
+    fault = {'driver': 'blkdebug', 'node-name': 'fault',
+             'inject-error': [{'event': 'none', 'errno': 5, 'iotype': 'read', 'sector': 2048}]}
+    qmp.fails('blockdev-insert-filter', "another 'image'", node_name='disk', options={**fault, 'image': 'disk-file'})
+    qmp.call('blockdev-insert-filter', node_name='disk', options=fault)
+    failed = platter('io', '-f', 'raw', uri, '-c', 'read 1M 64k')
+    assert failed.returncode == 1 and 'Input/output error' in failed.stdout + failed.stderr, failed
+    qmp.call('blockdev-remove-filter', node_name='fault')
     done = platter('io', '-f', 'raw', uri, '-c', 'read -P 6 1M 64k')
     assert done.returncode == 0, done
 

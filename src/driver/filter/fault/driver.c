@@ -324,6 +324,7 @@ static const char *const fault_strong_options[] = {
 const BlockDriver bdrv_blkdebug = {
     .format_name = "blkdebug",
     .protocol_name = "blkdebug",
+    .primary_name = "image",
     .option_keys = opts_node_blkdebug_keys,
     .instance_size = sizeof(struct fault_node),
     .caps = FAULT_CAPS,

@@ -341,6 +341,7 @@ static int64_t verify_allocated(BlockDriverState *bs)
 const BlockDriver bdrv_blkverify = {
     .format_name = "blkverify",
     .protocol_name = "blkverify",
+    .primary_name = "raw",
     .option_keys = opts_node_blkverify_keys,
     .instance_size = sizeof(struct verify_state),
     .caps = VERIFY_CAPS,
