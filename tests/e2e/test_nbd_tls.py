@@ -18,8 +18,9 @@ from nbd_client import (CMD_READ, ERR_INVALID, ERR_TLS_REQD, EXTENDED, OPT_ABORT
 from nbd_tool import background
 from qmp import Daemon
 from tls_common import Keys, certtool, client_context, listening, psk, raw_connection, starttls, x509
-from tools_common import TIMEOUT, run
+from tools_common import TIMEOUT, formats, run
 
+pytestmark = pytest.mark.skipif('nbd' not in formats(), reason='this build has no nbd')
 MIB = 1 << 20
 PLATTER = os.environ.get('PLATTER_BIN', 'platter')
 
