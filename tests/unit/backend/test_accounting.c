@@ -131,12 +131,131 @@ static void test_older_turn(void **state)
     blk_unref(blk);
 }
 
+/* ---- on a clock of our own; in a thread without a context, so that it is read each time ---- */
+
+#define SECOND INT64_C(1000000000)
+
+static int64_t fake_ns;
+
+static int64_t fake_clock(void)
+{
+    return fake_ns;
+}
+
+static int clock_setup(void **state)
+{
+    static struct os_table table;
+
+    table = os_linux;
+    table.clock_monotonic_ns = fake_clock;
+    fake_ns = 1000 * SECOND;
+    os_replace(&table);
+    *state = block_acct_new();
+    return *state != NULL ? 0 : -1;
+}
+
+static int clock_teardown(void **state)
+{
+    block_acct_free(*state);
+    os_replace(NULL);
+    return 0;
+}
+
+static void one(BlockAcctStats *stats, enum BlockAcctType type, int64_t ns, bool fails)
+{
+    BlockAcctCookie cookie;
+
+    block_acct_start(stats, &cookie, BYTES, type);
+    fake_ns += ns;
+    if (fails) {
+        block_acct_failed(stats, &cookie);
+    } else {
+        block_acct_done(stats, &cookie);
+    }
+}
+
+/* What is older than the interval is told no more, whether others came in between or none. */
+static void test_intervals_expire(void **state)
+{
+    BlockAcctStats *stats = *state;
+    struct block_acct_interval in;
+
+    assert_int_equal(block_acct_add_interval(stats, 10, NULL), 0);
+    one(stats, BLOCK_ACCT_READ, 1000, false);
+    one(stats, BLOCK_ACCT_READ, 9000, false);
+    fake_ns += 4 * SECOND; /* less than half of it: surely told */
+    assert_true(block_acct_get_interval(stats, 0, &in));
+    assert_int_equal(in.of[BLOCK_ACCT_READ].min_ns, 1000);
+    assert_int_equal(in.of[BLOCK_ACCT_READ].max_ns, 9000);
+    assert_int_equal(in.of[BLOCK_ACCT_READ].avg_ns, 5000);
+    for (int i = 0; i < 10; i++) { /* others, a second apart */
+        fake_ns += SECOND;
+        one(stats, BLOCK_ACCT_READ, 3000, false);
+    }
+    assert_true(block_acct_get_interval(stats, 0, &in));
+    assert_int_equal(in.of[BLOCK_ACCT_READ].min_ns, 3000);
+    assert_int_equal(in.of[BLOCK_ACCT_READ].max_ns, 3000);
+    assert_int_equal(in.of[BLOCK_ACCT_READ].avg_ns, 3000);
+    assert_true(in.of[BLOCK_ACCT_READ].avg_queue_depth > 0);
+    fake_ns += 11 * SECOND; /* nothing came */
+    assert_true(block_acct_get_interval(stats, 0, &in));
+    assert_int_equal(in.of[BLOCK_ACCT_READ].min_ns, 0);
+    assert_int_equal(in.of[BLOCK_ACCT_READ].max_ns, 0);
+    assert_int_equal(in.of[BLOCK_ACCT_READ].avg_ns, 0);
+    assert_true(in.of[BLOCK_ACCT_READ].avg_queue_depth == 0);
+}
+
+/* Failed and invalid ones are counted in any case; in times and as activity only as set up. */
+static void test_failed_and_invalid(void **state)
+{
+    BlockAcctStats *stats = *state;
+    struct block_acct_totals t;
+
+    for (int setup = 0; setup < 4; setup++) {
+        bool invalid = setup & 1, failed = setup & 2;
+        uint64_t before;
+
+        block_acct_setup(stats, invalid, failed);
+        one(stats, BLOCK_ACCT_WRITE, 100, false);
+        block_acct_read(stats, &t);
+        assert_int_equal(t.idle_time_ns, 0);
+        assert_int_equal(t.account_invalid, invalid);
+        assert_int_equal(t.account_failed, failed);
+        before = t.total_time_ns[BLOCK_ACCT_WRITE];
+
+        fake_ns += 5 * SECOND;
+        one(stats, BLOCK_ACCT_WRITE, 7000, true);
+        block_acct_read(stats, &t);
+        assert_int_equal(t.idle_time_ns, failed ? 0 : 5 * SECOND + 7000);
+        assert_int_equal(t.total_time_ns[BLOCK_ACCT_WRITE] - before, failed ? 7000 : 0);
+        assert_int_equal(t.failed_ops[BLOCK_ACCT_WRITE], 1);
+        assert_int_equal(t.ops[BLOCK_ACCT_WRITE], 1);
+        assert_int_equal(t.bytes[BLOCK_ACCT_WRITE], BYTES);
+        assert_int_equal(t.in_flight[BLOCK_ACCT_WRITE], 0);
+
+        one(stats, BLOCK_ACCT_WRITE, 100, false);
+        fake_ns += 3 * SECOND;
+        block_acct_invalid(stats, BLOCK_ACCT_FLUSH);
+        block_acct_read(stats, &t);
+        assert_int_equal(t.idle_time_ns, invalid ? 0 : 3 * SECOND);
+        assert_int_equal(t.invalid_ops[BLOCK_ACCT_FLUSH], 1);
+        assert_int_equal(t.failed_ops[BLOCK_ACCT_FLUSH], 0);
+        assert_int_equal(t.total_time_ns[BLOCK_ACCT_FLUSH], 0);
+        assert_int_equal(t.in_flight[BLOCK_ACCT_FLUSH], 0);
+        block_acct_free(stats); /* each round begins at nothing */
+        stats = *state = block_acct_new();
+        assert_non_null(stats);
+    }
+}
+
 int main(void)
 {
     const struct CMUnitTest tests[] = {
         cmocka_unit_test_setup_teardown(test_threads, env_setup, env_teardown),
         cmocka_unit_test_setup_teardown(test_slot_again, env_setup, env_teardown),
         cmocka_unit_test_setup_teardown(test_older_turn, env_setup, env_teardown),
+        cmocka_unit_test_setup_teardown(test_intervals_expire, clock_setup, clock_teardown),
+        cmocka_unit_test_setup_teardown(test_failed_and_invalid, clock_setup, clock_teardown),
     };
 
     return cmocka_run_group_tests(tests, NULL, NULL);

@@ -118,16 +118,40 @@ static void test_blk_delete(void **state)
     assert_null(blk_by_name(env->pl, "hd0"));
 }
 
+/* What is given back to the allocator; the linker puts this in front of free(). */
+static const void *free_watched[3];
+static int free_seen;
+
+void __real_free(void *p);
+void __wrap_free(void *p);
+void __wrap_free(void *p)
+{
+    for (size_t i = 0; i < 3; i++) {
+        free_seen += p != NULL && p == free_watched[i];
+    }
+    __real_free(p);
+}
+
 static void test_drive_info_del(void **state)
 {
     struct env *env = *state;
     BlockBackend *blk = blk_new(env->pl, "hd0", NULL);
-    DriveInfo *dinfo = drive_info_new("serial 1", block_options_new());
+    BlockOptions *options = block_options_new();
+    DriveInfo *dinfo = drive_info_new("serial 1", options);
 
     assert_non_null(dinfo);
     assert_string_equal(drive_info_serial(dinfo), "serial 1");
     blk_set_legacy_dinfo(blk, dinfo);
-    blk_unref(blk); /* and with it record, serial and options */
+    free_watched[0] = dinfo;
+    free_watched[1] = options;
+    free_watched[2] = drive_info_serial(dinfo);
+    free_seen = 0;
+    blk_ref(blk);
+    blk_unref(blk);
+    assert_int_equal(free_seen, 0); /* the backend lives, so does the record */
+    blk_unref(blk);                 /* and with it record, serial and options */
+    memset(free_watched, 0, sizeof(free_watched));
+    assert_int_equal(free_seen, 3);
 }
 
 static void test_blk_ref(void **state)
@@ -202,10 +226,19 @@ static void test_blk_by_name(void **state)
 static void test_blk_legacy_dinfo(void **state)
 {
     struct env *env = *state;
-    BlockBackend *blk = blk_new(env->pl, "hd0", NULL);
+    BlockBackend *with = blk_new(env->pl, "hd0", NULL);
+    BlockBackend *without = blk_new(env->pl, "hd1", NULL);
+    DriveInfo *dinfo = drive_info_new("a", NULL);
 
-    assert_null(blk_legacy_dinfo(blk));
-    blk_unref(blk);
+    assert_null(blk_legacy_dinfo(with));
+    blk_set_legacy_dinfo(with, dinfo);
+    assert_ptr_equal(blk_legacy_dinfo(with), dinfo);
+    assert_string_equal(drive_info_serial(blk_legacy_dinfo(with)), "a");
+    assert_null(blk_legacy_dinfo(without));
+    blk_hide_on_behalf_of_hmp_drive_del(with); /* a hidden one keeps its record */
+    assert_ptr_equal(blk_legacy_dinfo(with), dinfo);
+    blk_unref(with);
+    blk_unref(without);
 }
 
 static void test_blk_set_legacy_dinfo(void **state)

@@ -6,6 +6,7 @@
 #include <stdio.h>
 
 #include "block/throttle.h"
+#include "loop/task.h"
 
 /* ---- 2.15 ---- */
 
@@ -108,10 +109,14 @@ static void test_blk_io_plug(void **state)
     struct iov_view view = {.iov = &iov, .niov = 1, .bytes = sizeof(buf)};
 
     blk_io_plug(blk);
+    assert_int_equal(env->ctx->plugged, 1);
     blk_io_plug(blk); /* nests */
+    assert_int_equal(env->ctx->plugged, 2);
     assert_non_null(blk_aio_preadv(blk, 0, &view, 0, done_cb, &done));
     blk_io_unplug(blk);
+    assert_int_equal(env->ctx->plugged, 1);
     blk_io_unplug(blk);
+    assert_int_equal(env->ctx->plugged, 0);
     done_wait(&done);
     assert_int_equal(done.ret, 0);
     blk_unref(blk);
@@ -126,7 +131,9 @@ static void test_blk_io_unplug(void **state)
 
     blk_io_plug(blk);
     blk_remove_bs(blk);
+    assert_int_equal(env->ctx->plugged, 1);
     blk_io_unplug(blk);
+    assert_int_equal(env->ctx->plugged, 0);
     assert_non_null(blk_aio_flush(blk, done_cb, &done));
     done_wait(&done);
     assert_int_equal(done.ret, -ENOMEDIUM);
@@ -421,6 +428,41 @@ static void test_throttled_requests(void **state)
     blk_unref(blk);
 }
 
+/* Write zeroes count with all their bytes and wait; a discard and a flush neither count nor wait.
+ */
+static void test_throttled_kinds(void **state)
+{
+    struct env *env = *state;
+    BlockBackend *blk = fake_blk(env->pl, "hd");
+    struct fake *fake = fake_of(blk_bs(blk));
+    struct done zeroes[2] = {0}, discard = {0}, flush = {0};
+    struct writes w;
+
+    assert_int_equal(blk_io_limits_enable(blk, "g", NULL), 0);
+    assert_int_equal(limit_to(blk, 1), 0);
+    assert_non_null(blk_aio_pdiscard(blk, 0, 4096, done_cb, &discard));
+    done_wait(&discard);
+    for (int i = 0; i < 2; i++) {
+        assert_non_null(blk_aio_pwrite_zeroes(blk, 4096 * i, 4096, 0, done_cb, &zeroes[i]));
+    }
+    env_poll(env);
+    assert_int_equal(atomic_load(&fake->zeroes), 1); /* the first goes, and takes what there is */
+    assert_int_equal(zeroes[0].calls, 1);
+    assert_int_equal(zeroes[1].calls, 0);
+    writes_start(&w, blk, 1);
+    assert_non_null(blk_aio_pdiscard(blk, 0, 4096, done_cb, &discard));
+    assert_non_null(blk_aio_flush(blk, done_cb, &flush));
+    env_poll(env);
+    assert_int_equal(atomic_load(&fake->writes), 0);
+    assert_int_equal(discard.calls, 2);
+    assert_int_equal(flush.calls, 1);
+    blk_drain(blk);
+    assert_int_equal(zeroes[1].calls, 1);
+    assert_int_equal(zeroes[1].ret, 0);
+    assert_int_equal(w.done[0].calls, 1);
+    blk_unref(blk);
+}
+
 /* Two backends in one group; the group and its limits stay while a member is empty. */
 static void test_throttle_group_shared(void **state)
 {
@@ -507,6 +549,7 @@ int main(void)
         cmocka_unit_test_setup_teardown(test_blk_update_root_state, env_setup, env_teardown),
         cmocka_unit_test_setup_teardown(test_blk_get_root_state, env_setup, env_teardown),
         cmocka_unit_test_setup_teardown(test_throttled_requests, env_setup, env_teardown),
+        cmocka_unit_test_setup_teardown(test_throttled_kinds, env_setup, env_teardown),
         cmocka_unit_test_setup_teardown(test_throttle_group_shared, env_setup, env_teardown),
         cmocka_unit_test_setup_teardown(test_tray_events, env_setup, env_teardown),
     };

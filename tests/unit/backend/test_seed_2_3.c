@@ -106,8 +106,21 @@ static void test_blk_get_attached_dev(void **state)
 {
     struct env *env = *state;
     BlockBackend *blk = blk_new(env->pl, "hd0", NULL);
+    BlockBackend *other = blk_new(env->pl, "hd1", NULL);
+    struct dev a = {0}, b = {0};
 
     assert_null(blk_get_attached_dev(blk));
+    assert_int_equal(blk_attach_dev(blk, &a), 0);
+    assert_ptr_equal(blk_get_attached_dev(blk), &a);
+    assert_null(blk_get_attached_dev(other));
+    assert_int_equal(blk_attach_dev(blk, &b), -EBUSY); /* the first one stays */
+    assert_ptr_equal(blk_get_attached_dev(blk), &a);
+    blk_detach_dev(blk, &a);
+    assert_null(blk_get_attached_dev(blk));
+    assert_int_equal(blk_attach_dev(blk, &b), 0);
+    assert_ptr_equal(blk_get_attached_dev(blk), &b);
+    blk_detach_dev(blk, &b);
+    blk_unref(other);
     blk_unref(blk);
 }
 

@@ -68,6 +68,34 @@ static void test_blk_iostatus_disable(void **state)
     blk_unref(blk);
 }
 
+/* A user of a node that is told of resets, as a job is. */
+static void reset_told(BdrvEdge *edge)
+{
+    ++*(int *)edge->parent;
+}
+
+static const struct bdrv_parent_class reset_class = {.iostatus_reset = reset_told};
+
+static void test_iostatus_reset_is_told(void **state)
+{
+    struct env *env = *state;
+    BlockBackend *blk = fake_blk(env->pl, "hd");
+    int told = 0;
+    BdrvEdge *edge =
+        bdrv_root_attach(blk_bs(blk), "job", &reset_class, &told, 0, BDRV_PERM_ALL, NULL);
+
+    assert_non_null(edge);
+    blk_iostatus_reset(blk); /* not enabled */
+    assert_int_equal(told, 0);
+    blk_set_on_error(blk, BLOCKDEV_ON_ERROR_STOP, BLOCKDEV_ON_ERROR_STOP);
+    blk_iostatus_enable(blk);
+    told = 0;
+    blk_iostatus_reset(blk);
+    assert_int_equal(told, 1);
+    bdrv_root_detach(edge);
+    blk_unref(blk);
+}
+
 static void test_blk_iostatus_reset(void **state)
 {
     struct env *env = *state;
@@ -388,6 +416,7 @@ int main(void)
         cmocka_unit_test_setup_teardown(test_blk_iostatus, env_setup, env_teardown),
         cmocka_unit_test_setup_teardown(test_blk_iostatus_disable, env_setup, env_teardown),
         cmocka_unit_test_setup_teardown(test_blk_iostatus_reset, env_setup, env_teardown),
+        cmocka_unit_test_setup_teardown(test_iostatus_reset_is_told, env_setup, env_teardown),
         cmocka_unit_test_setup_teardown(test_blk_iostatus_set_err, env_setup, env_teardown),
         cmocka_unit_test_setup_teardown(test_blk_set_on_error, env_setup, env_teardown),
         cmocka_unit_test_setup_teardown(test_blk_get_on_error, env_setup, env_teardown),
