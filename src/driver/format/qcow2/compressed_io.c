@@ -228,17 +228,23 @@ static int64_t pack_co(struct qcow2 *s, struct codec_job *job)
     return bytes;
 }
 
-/* The cluster to compress: where it stands when it is one piece of memory, else copied to buf. */
-static const void *cluster_data(const struct compressed_piece *piece, uint8_t *buf)
+/* The cluster to compress: where it stands when it is one piece of memory, else copied to *ret_buf,
+ * which is the caller's. NULL: no memory. */
+static const void *cluster_data(const struct compressed_piece *piece, uint8_t **ret_buf)
 {
     const struct bdrv_req *req = &piece->req;
     uint32_t cluster = piece->s->geo.cluster_bytes;
     struct iovec iov;
     uint64_t bytes;
+    uint8_t *buf;
 
     iov_slice(req->iov, req->niov, req->iov_offset, req->bytes, &iov, 1, &bytes);
     if (bytes == cluster) {
         return iov.iov_base;
+    }
+    *ret_buf = buf = bdrv_buffer_alloc(piece->s->bs, cluster);
+    if (buf == NULL) {
+        return NULL;
     }
     iov_to_buf(req->iov, req->niov, req->iov_offset, buf, req->bytes);
     memset(buf + req->bytes, 0, cluster - req->bytes);
@@ -249,24 +255,28 @@ static int piece_pack_co(struct compressed_piece *piece)
 {
     struct qcow2 *s = piece->s;
     uint32_t cluster = s->geo.cluster_bytes;
-    uint8_t *buf = bdrv_buffer_alloc(s->bs, 2 * (size_t)cluster);
+    uint8_t *buf = NULL;
+    uint8_t *out = bdrv_buffer_alloc(s->bs, cluster);
     struct codec_job job = {.s = s, .in_bytes = cluster, .out_bytes = cluster};
     int64_t bytes;
     int ret = 0;
 
-    if (buf == NULL) {
+    if (out == NULL) {
         return -ENOMEM;
     }
-    job.in = cluster_data(piece, buf);
-    job.out = buf + cluster;
-    bytes = pack_co(s, &job);
+    job.in = cluster_data(piece, &buf);
+    job.out = out;
+    bytes = job.in != NULL ? pack_co(s, &job) : -ENOMEM;
     q2_turn_wait_co(&s->turns, piece->turn);
     if (bytes > 0) {
         ret = store_co(piece, job.out, (uint32_t)bytes);
     } else {
         ret = (int)bytes;
     }
-    bdrv_buffer_free(s->bs, buf, 2 * (size_t)cluster);
+    bdrv_buffer_free(s->bs, out, cluster);
+    if (buf != NULL) {
+        bdrv_buffer_free(s->bs, buf, cluster);
+    }
     if (ret == 0) { /* it does not shrink */
         ret = q2_write_placed_co(s, &piece->req, piece_pass_co, piece);
     }
