@@ -158,16 +158,21 @@ static struct monitor *next_to_run(struct monitors *all)
 void monitors_schedule(struct monitors *all)
 {
     if (!all->running) { /* else it goes on by itself */
-        aio_bh_schedule(all->dispatch_bh);
+        aio_bh_schedule(all->wake_bh);
     }
 }
 
-static void dispatch_cb(void *opaque)
+static void wake_cb(void *opaque)
 {
-    struct monitors *all = opaque;
-    struct monitor *mon = all->running || all->ended ? NULL : next_to_run(all);
+    /* the loop's turn ends, and monitors_turn follows */
+}
+
+void monitors_turn(struct monitors *all)
+{
+    struct monitor *mon = all->ended ? NULL : next_to_run(all);
     struct qmp_request *req;
 
+    assert(!all->running);
     if (mon == NULL) {
         return;
     }
@@ -211,9 +216,9 @@ struct monitors *monitors_new(AioContext *ctx, struct control *control, QmpFindF
     TAILQ_INIT(&all->dying);
     STAILQ_INIT(&all->events);
     os_mutex_init(&all->lock);
-    all->dispatch_bh = aio_bh_new(ctx, dispatch_cb, all);
+    all->wake_bh = aio_bh_new(ctx, wake_cb, all);
     all->event_bh = aio_bh_new(ctx, event_cb, all);
-    if (all->dispatch_bh == NULL || all->event_bh == NULL) {
+    if (all->wake_bh == NULL || all->event_bh == NULL) {
         monitors_free(all);
         return NULL;
     }
@@ -245,7 +250,7 @@ void monitors_free(struct monitors *all)
            (mon = TAILQ_FIRST(&all->dying)) != NULL) {
         monitor_close(mon);
     }
-    aio_bh_delete(all->dispatch_bh);
+    aio_bh_delete(all->wake_bh);
     aio_bh_delete(all->event_bh);
     monitors_events_free(all);
     os_mutex_fini(&all->lock);

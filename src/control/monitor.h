@@ -52,6 +52,11 @@ struct monitors *monitors_new(AioContext *ctx, struct control *control, QmpFindF
  * events any more. NULL allowed. */
 void monitors_free(struct monitors *all);
 
+/* Run the next command, if one waits; after each turn of the loop. Not from within a callback of
+ * the loop: whoever polls there waits for something, and a command that waits for what that one
+ * holds (a drain, an export) would not end, nor would it. */
+void monitors_turn(struct monitors *all);
+
 /* No further command is read or run, those that wait included: what they work on is about to end.
  * Events and replies are still sent. Not from within a command. */
 void monitors_end_commands(struct monitors *all);

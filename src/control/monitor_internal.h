@@ -90,7 +90,7 @@ struct monitors {
     QmpFindFunc *find;
     TAILQ_HEAD(monitor_list, monitor) sessions; /* who was served last is at the end */
     struct monitor_list dying;
-    QEMUBH *dispatch_bh; /* owned */
+    QEMUBH *wake_bh; /* owned */
     bool running;        /* a command in band */
     bool ended;          /* no further command is read or run */
 

@@ -189,6 +189,7 @@ struct chardev *service_waiting(const struct service *s)
 void service_turn(struct service *s)
 {
     aio_poll(s->ctx, true);
+    monitors_turn(s->monitors);
     metrics_server_turn(s->metrics);
 }
 

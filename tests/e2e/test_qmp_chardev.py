@@ -86,10 +86,17 @@ def test_client(tmp_path):
             assert d.process.wait(WAIT_S) == 0
 
 
+def said(out):
+    """Without the last event, which a session hears that has not met its end of file before."""
+    lines = out.split(b'\r\n')
+    assert lines.pop() == b''
+    return lines[:-1] if b'"SHUTDOWN"' in lines[-1] else lines
+
+
 def test_stdio():
     with Running('stdio,id=c') as d:
         out, err = d.process.communicate(CAPS + QUIT, timeout=WAIT_S)
-        assert out.endswith(b'}}\r\n{"return": {}}\r\n{"return": {}}\r\n') and err == b''
+        assert said(out)[1:] == [b'{"return": {}}'] * 2 and err == b''
         assert d.process.returncode == 0
 
 
@@ -99,7 +106,7 @@ def test_stdio_of_files(tmp_path):
     with open(tmp_path / 'in', 'rb') as source, open(tmp_path / 'out', 'wb') as to:
         subprocess.run([PLATTER, 'daemon', '--chardev', 'stdio,id=c', '--monitor', 'c'],
                        stdin=source, stdout=to, timeout=WAIT_S, check=True)
-    assert (tmp_path / 'out').read_bytes().count(b'\r\n') == 4
+    assert len(said((tmp_path / 'out').read_bytes())) == 4
 
 
 def test_descriptors(tmp_path):

@@ -181,6 +181,9 @@ static void run(void)
 
     while (progress) {
         progress = aio_poll(world.ctx, false);
+        if (world.all != NULL) {
+            monitors_turn(world.all);
+        }
         for (int i = 0; i < CLIENTS; i++) {
             client_read(&world.clients[i]);
         }
@@ -348,6 +351,7 @@ static void world_end(void)
     (void)control_free(world.control);
     run();
     monitors_free(world.all);
+    world.all = NULL;
     run();
     aio_context_set_current(NULL);
     aio_context_unref(world.ctx);

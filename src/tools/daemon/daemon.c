@@ -78,7 +78,7 @@ static void wait_for_client(struct daemon *d)
         cli_put_line(d->cli->err, "waiting for a client on %s", chardev_filename(chr));
     }
     while (service_waiting(&d->service) && !d->signals.arrived && !d->service.control->quit) {
-        aio_poll(d->service.ctx, true);
+        service_turn(&d->service);
     }
 }
 

@@ -138,6 +138,7 @@ void session_world_new(struct control *control)
 void session_world_free(struct control *control)
 {
     monitors_free(control->all);
+    control->all = NULL;
     session_run(control);
     aio_context_set_current(NULL);
     aio_context_unref(control->ctx);
@@ -146,6 +147,9 @@ void session_world_free(struct control *control)
 void session_run(struct control *control)
 {
     while (aio_poll(control->ctx, false)) {
+        if (control->all != NULL) {
+            monitors_turn(control->all);
+        }
     }
 }
 

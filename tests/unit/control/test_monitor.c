@@ -144,6 +144,7 @@ static void test_ended_with_requests(void **state)
     close(b.fd);
     monitors_event(control.all, "MORE", NULL);
     monitors_free(control.all);
+    control.all = NULL;
     session_run(&control);
     assert_int_equal(a.overs, 0);
     close(a.fd);

@@ -29,6 +29,30 @@ static void test_one_at_a_time(void **state)
     monitor_end(&b);
 }
 
+static void poll_in_callback(void *opaque)
+{
+    unsigned *runs = opaque;
+
+    while (aio_poll(control.ctx, false)) {
+    }
+    *runs = control.runs;
+}
+
+/* Nor does a callback of the loop that polls: what it waits for may be what the command waits for.
+ */
+static void test_not_within_a_callback(void **state)
+{
+    unsigned runs = 1;
+
+    monitor_open_a(false);
+    client_write(&a, "{\"execute\":\"note\",\"arguments\":{\"who\":\"a\"}}");
+    assert_int_equal(aio_bh_schedule_oneshot(control.ctx, poll_in_callback, &runs), 0);
+    client_expect(&a, OK);
+    assert_int_equal(runs, 0);
+    assert_int_equal(control.runs, 1);
+    monitor_end(&a);
+}
+
 static void test_oob(void **state)
 {
     monitor_open_a(true);
@@ -105,9 +129,8 @@ static void test_turns(void **state)
 int main(void)
 {
     const struct CMUnitTest tests[] = {
-        TEST(test_one_at_a_time),
-        TEST(test_oob),
-        TEST(test_oob_queue_is_bounded),
+        TEST(test_one_at_a_time), TEST(test_not_within_a_callback),
+        TEST(test_oob),           TEST(test_oob_queue_is_bounded),
         TEST(test_turns),
     };
 
