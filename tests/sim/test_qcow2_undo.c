@@ -23,19 +23,11 @@
 
 #include <cmocka.h>
 
-#include <platter/bitmap.h>
 #include <platter/image.h>
 #include <platter/options.h>
 
+#include "qcow2_undo.h"
 #include "qcow2_verify.h"
-#include "sim_harness.h"
-
-#define KIB 1024u
-#define DISK_BYTES (64 * KIB)
-#define DISK_MAX (160 * KIB)
-#define IMAGE                                                                                      \
-    "driver=qcow2,discard=unmap,file.driver=file,file.discard=unmap,file.cache.direct=on,"         \
-    "file.filename=" SIM_DISK_PATH
 
 #if defined(__SANITIZE_THREAD__)
 #define STRIDE 67
@@ -45,265 +37,8 @@
 #define STRIDE 5
 #endif
 
-struct undo;
-
-struct operation {
-    const char *name;
-    int (*run)(struct undo *t, Error **errp);
-    void (*prepare)(struct undo *t); /* may be NULL */
-    void (*after)(uint8_t *disk, uint64_t *bytes);
-    bool version_3; /* only there */
-    bool lasting;   /* to do it again is refused, or does nothing */
-    bool once; /* nor is it done again after a failure: a file that direct I/O padded to a block,
-                * and that could not be cut again, is longer than its node knows, and then
-                * refuses to preallocate up to its end */
-};
-
 enum ending { GO_ON, CLOSE_AT_ONCE, CLOSE_BROKEN, ENDINGS };
 static const char *const ending_names[] = {"goes on", "closes", "closes, still broken"};
-
-struct undo {
-    struct harness h;
-    const struct operation *op;
-    const char *image; /* options of create */
-    bool old;          /* version 2 */
-    uint8_t before[DISK_MAX], after[DISK_MAX];
-    uint64_t before_bytes, after_bytes;
-    char wrong[500];
-};
-
-static void wrong(struct undo *t, const char *fmt, ...) __attribute__((format(printf, 2, 3)));
-static void wrong(struct undo *t, const char *fmt, ...)
-{
-    va_list ap;
-
-    va_start(ap, fmt);
-    if (t->wrong[0] == '\0') {
-        vsnprintf(t->wrong, sizeof(t->wrong), fmt, ap);
-    }
-    va_end(ap);
-}
-
-static BlockDriverState *node(struct undo *t)
-{
-    return blk_bs(t->h.blk);
-}
-
-/* rc, with the Error's text when that is not zero. */
-static int need(struct undo *t, const char *what, int rc, Error **err)
-{
-    if (rc < 0) {
-        wrong(t, "%s: %s", what, *err != NULL ? error_get_pretty(*err) : strerror(-rc));
-    }
-    error_free(*err);
-    *err = NULL;
-    return rc;
-}
-
-static void fill(uint8_t *disk, uint64_t offset, uint64_t bytes, unsigned version)
-{
-    for (uint64_t i = offset; i < offset + bytes; i++) {
-        disk[i] = (uint8_t)(i / 512 * 7 + version * 31 + i % 251 + 1);
-    }
-}
-
-/* On the node and in the model. */
-static void put(struct undo *t, uint64_t offset, uint64_t bytes, unsigned version)
-{
-    int rc;
-
-    fill(t->before, offset, bytes, version);
-    rc = blk_pwrite(t->h.blk, (int64_t)offset, t->before + offset, (int)bytes);
-    if (rc < 0) {
-        wrong(t, "write: %s", strerror(-rc));
-    }
-}
-
-/* ---- the operations ---- */
-
-static int create_snapshot(struct undo *t, const char *name, uint64_t vm_bytes, Error **errp)
-{
-    struct bdrv_snapshot_info info = {.name = name, .vm_state_bytes = vm_bytes, .date_sec = 1};
-
-    return bdrv_snapshot_create(node(t), &info, errp);
-}
-
-static void content(struct undo *t)
-{
-    put(t, 0, 20 * KIB, 1);
-    put(t, 40 * KIB, 6 * KIB, 2);
-}
-
-static void one_snapshot(struct undo *t)
-{
-    Error *err = NULL;
-
-    content(t);
-    (void)need(t, "snapshot", create_snapshot(t, "one", 0, &err), &err);
-    put(t, 4 * KIB, 8 * KIB, 3);
-    put(t, 50 * KIB, 2 * KIB, 3);
-}
-
-static void snapshot_content(uint8_t *disk, uint64_t *bytes)
-{
-    *bytes = DISK_BYTES;
-    memset(disk, 0, DISK_BYTES);
-    fill(disk, 0, 20 * KIB, 1);
-    fill(disk, 40 * KIB, 6 * KIB, 2);
-}
-
-static void vm_state(struct undo *t)
-{
-    uint8_t buf[4096];
-
-    one_snapshot(t);
-    memset(buf, 5, sizeof(buf));
-    if (blk_save_vmstate(t->h.blk, buf, 0, sizeof(buf)) < 0) {
-        wrong(t, "VM state");
-    }
-}
-
-static int op_create(struct undo *t, Error **errp)
-{
-    return create_snapshot(t, "new", 0, errp);
-}
-
-static int op_create_vm(struct undo *t, Error **errp)
-{
-    return create_snapshot(t, "new", 4096, errp);
-}
-
-static int op_apply(struct undo *t, Error **errp)
-{
-    return bdrv_snapshot_apply(node(t), "one", errp);
-}
-
-static int op_delete(struct undo *t, Error **errp)
-{
-    return bdrv_snapshot_delete(node(t), NULL, "one", errp);
-}
-
-static int op_grow(struct undo *t, Error **errp)
-{
-    return blk_resize(t->h.blk, DISK_MAX, true, BDRV_PREALLOC_OFF, errp);
-}
-
-static int op_grow_metadata(struct undo *t, Error **errp)
-{
-    return blk_resize(t->h.blk, DISK_MAX, true, BDRV_PREALLOC_METADATA, errp);
-}
-
-static int op_grow_full(struct undo *t, Error **errp)
-{
-    return blk_resize(t->h.blk, DISK_MAX, true, BDRV_PREALLOC_FULL, errp);
-}
-
-static void grown(uint8_t *disk, uint64_t *bytes)
-{
-    memset(disk + *bytes, 0, DISK_MAX - *bytes);
-    *bytes = DISK_MAX;
-}
-
-static int op_shrink(struct undo *t, Error **errp)
-{
-    return blk_resize(t->h.blk, 10 * KIB, true, BDRV_PREALLOC_OFF, errp);
-}
-
-static void shrunk(uint8_t *disk, uint64_t *bytes)
-{
-    *bytes = 10 * KIB;
-}
-
-static int amend(struct undo *t, const char *text, Error **errp)
-{
-    BlockOptions *options = block_options_parse(text, NULL, NULL);
-
-    assert_non_null(options);
-    return bdrv_amend(node(t), options, false, NULL, errp);
-}
-
-static int op_refcounts(struct undo *t, Error **errp)
-{
-    return amend(t, "refcount_bits=64", errp);
-}
-
-static int op_lazy(struct undo *t, Error **errp)
-{
-    return amend(t, "lazy_refcounts=on", errp);
-}
-
-static int op_eager(struct undo *t, Error **errp)
-{
-    return amend(t, "lazy_refcounts=off", errp);
-}
-
-static int op_version(struct undo *t, Error **errp)
-{
-    return amend(t, t->old ? "compat=1.1" : "compat=0.10", errp);
-}
-
-static int op_backing(struct undo *t, Error **errp)
-{
-    return bdrv_change_backing_file(node(t), "elsewhere", "raw", errp);
-}
-
-static BdrvDirtyBitmap *bitmap_new(struct undo *t, Error **errp)
-{
-    return bdrv_bitmap_create(node(t), "bm", 4096, BDRV_BITMAP_PERSISTENT, errp);
-}
-
-static void one_bitmap(struct undo *t)
-{
-    Error *err = NULL;
-
-    content(t);
-    if (bitmap_new(t, &err) == NULL) {
-        (void)need(t, "bitmap", -error_get_errno(err), &err);
-        return;
-    }
-    put(t, 8 * KIB, 2 * KIB, 4);
-    (void)need(t, "store", bdrv_bitmaps_store(node(t), &err), &err);
-    put(t, 30 * KIB, 2 * KIB, 4);
-}
-
-static int op_bitmap(struct undo *t, Error **errp)
-{
-    return bitmap_new(t, errp) != NULL ? 0 : -EINVAL;
-}
-
-static int op_store(struct undo *t, Error **errp)
-{
-    return bdrv_bitmaps_store(node(t), errp);
-}
-
-static int op_remove(struct undo *t, Error **errp)
-{
-    return bdrv_bitmap_remove(bdrv_bitmap_find(node(t), "bm"), errp);
-}
-
-static const struct operation operations[] = {
-    {.name = "snapshot create", .run = op_create, .prepare = one_snapshot},
-    {.name = "first snapshot", .run = op_create, .prepare = content},
-    {.name = "snapshot with VM state", .run = op_create_vm, .prepare = vm_state},
-    {.name = "snapshot apply", .run = op_apply, .prepare = one_snapshot, .after = snapshot_content},
-    {.name = "snapshot delete", .run = op_delete, .prepare = one_snapshot, .lasting = true},
-    {.name = "grow", .run = op_grow, .prepare = content, .after = grown},
-    {.name = "grow, metadata", .run = op_grow_metadata, .prepare = content, .after = grown},
-    {.name = "grow, full", .run = op_grow_full, .prepare = content, .after = grown, .once = true},
-    {.name = "shrink", .run = op_shrink, .prepare = content, .after = shrunk},
-    {.name = "refcount bits", .run = op_refcounts, .prepare = one_snapshot, .version_3 = true},
-    {.name = "lazy refcounts", .run = op_lazy, .prepare = content, .version_3 = true},
-    {.name = "no lazy refcounts", .run = op_eager, .prepare = content, .version_3 = true},
-    {.name = "version", .run = op_version, .prepare = content},
-    {.name = "backing file's name", .run = op_backing, .prepare = content},
-    {.name = "bitmap", .run = op_bitmap, .prepare = content, .version_3 = true, .lasting = true},
-    {.name = "store bitmap", .run = op_store, .prepare = one_bitmap, .version_3 = true},
-    {.name = "remove bitmap",
-     .run = op_remove,
-     .prepare = one_bitmap,
-     .version_3 = true,
-     .lasting = true},
-};
 
 /* ---- judging ---- */
 
@@ -316,15 +51,15 @@ static void judge_disk(struct undo *t, const char *when, bool done)
     int rc;
 
     if (blk_getlength(t->h.blk) != (int64_t)bytes) {
-        wrong(t, "%s: a disk of %lld bytes instead of %llu", when,
-              (long long)blk_getlength(t->h.blk), (unsigned long long)bytes);
+        undo_wrong(t, "%s: a disk of %lld bytes instead of %llu", when,
+                   (long long)blk_getlength(t->h.blk), (unsigned long long)bytes);
         return;
     }
     rc = blk_pread(t->h.blk, 0, disk, (int)bytes);
     if (rc < 0) {
-        wrong(t, "%s: read: %s", when, strerror(-rc));
+        undo_wrong(t, "%s: read: %s", when, strerror(-rc));
     } else if (memcmp(disk, want, bytes) != 0) {
-        wrong(t, "%s: the disk holds other bytes", when);
+        undo_wrong(t, "%s: the disk holds other bytes", when);
     }
 }
 
@@ -344,11 +79,11 @@ static void judge_check(struct undo *t, const char *when, unsigned fix, bool lea
     struct bdrv_check_result result = {0};
     Error *err = NULL;
 
-    if (need(t, when, bdrv_check(node(t), &options, &result, &err), &err) == 0 &&
+    if (undo_need(t, when, bdrv_check(undo_node(t), &options, &result, &err), &err) == 0 &&
         (result.corruptions > 0 || (result.leaks > 0 && !leaks) || result.check_errors > 0)) {
-        wrong(t, "%s: check finds %lld corruptions, %lld leaks, %lld errors", when,
-              (long long)result.corruptions, (long long)result.leaks,
-              (long long)result.check_errors);
+        undo_wrong(t, "%s: check finds %lld corruptions, %lld leaks, %lld errors", when,
+                   (long long)result.corruptions, (long long)result.leaks,
+                   (long long)result.check_errors);
     }
 }
 
@@ -363,15 +98,15 @@ static void judge_file(struct undo *t, const char *when, bool clean)
     assert_non_null(buf);
     sim_disk_read(disk, 0, buf, bytes);
     if (!qv_parse(&im, (struct qv_bytes){buf, bytes}, (struct qv_bytes){0}, (struct qv_bytes){0})) {
-        wrong(t, "%s: no image any more: %s", when, im.text);
+        undo_wrong(t, "%s: no image any more: %s", when, im.text);
     } else {
         qv_verify(&im);
         if (!qv_sound(&im) || (im.mismatched > 0 && !qv_dirty(&im) && im.h.version >= 3) ||
             (clean && (im.mismatched > 0 || im.leaks > 0 || qv_dirty(&im)))) {
-            wrong(t, "%s: dirty %d, %llu leaks, %llu mismatched, %llu stale, %llu corrupt: %s",
-                  when, qv_dirty(&im), (unsigned long long)im.leaks,
-                  (unsigned long long)im.mismatched, (unsigned long long)im.stale,
-                  (unsigned long long)im.corruptions, im.text);
+            undo_wrong(t, "%s: dirty %d, %llu leaks, %llu mismatched, %llu stale, %llu corrupt: %s",
+                       when, qv_dirty(&im), (unsigned long long)im.leaks,
+                       (unsigned long long)im.mismatched, (unsigned long long)im.stale,
+                       (unsigned long long)im.corruptions, im.text);
         }
     }
     qv_fini(&im);
@@ -384,7 +119,7 @@ static void judge_file(struct undo *t, const char *when, bool clean)
 static void open_disk(struct undo *t)
 {
     if (harness_open(&t->h, IMAGE, BDRV_O_RDWR | BDRV_O_UNMAP | BDRV_O_NO_BACKING) < 0) {
-        wrong(t, "open: %s", t->h.error);
+        undo_wrong(t, "open: %s", t->h.error);
     }
 }
 
@@ -435,21 +170,21 @@ static void go_on(struct undo *t, bool done)
 
     judge_disk(t, "after the error", done);
     judge_check(t, "check after the error", 0, false);
-    fill(t->before, offset, 3 * KIB, 6);
-    fill(t->after, offset, 3 * KIB, 6);
+    undo_fill(t->before, offset, 3 * KIB, 6);
+    undo_fill(t->after, offset, 3 * KIB, 6);
     rc = blk_pwrite(t->h.blk, (int64_t)offset, t->before + offset, 3 * KIB);
     rc = rc < 0 ? rc : blk_flush(t->h.blk);
     if (rc < 0) {
-        wrong(t, "write and flush after the error: %s", strerror(-rc));
+        undo_wrong(t, "write and flush after the error: %s", strerror(-rc));
     }
     judge_disk(t, "written after the error", done);
     if (t->wrong[0] != '\0' || (done && t->op->lasting) || t->op->once) {
         return;
     }
-    if (t->op->after == snapshot_content) {
+    if (t->op->after == undo_snapshot_content) {
         t->op->after(t->after, &t->after_bytes);
     }
-    if (need(t, "again", t->op->run(t, &err), &err) == 0) {
+    if (undo_need(t, "again", t->op->run(t, &err), &err) == 0) {
         judge_disk(t, "done again", true);
         judge_check(t, "check after it was done again", 0, false);
     }
@@ -473,13 +208,13 @@ static uint64_t run(struct undo *t, uint64_t calls, uint64_t nth, bool forever, 
     rc = t->op->run(t, &err);
     hits = sim_faults_hits(faults);
     if ((rc < 0) != (err != NULL)) {
-        wrong(t, "result %d and Error do not agree", rc);
+        undo_wrong(t, "result %d and Error do not agree", rc);
     }
     if (rc < 0 && hits == 0) {
-        wrong(t, "nothing failed, but: %s", error_get_pretty(err));
+        undo_wrong(t, "nothing failed, but: %s", error_get_pretty(err));
     }
     error_free(err);
-    was_left = ending == CLOSE_BROKEN || bdrv_broken_reason(node(t)) != NULL;
+    was_left = ending == CLOSE_BROKEN || bdrv_broken_reason(undo_node(t)) != NULL;
     if (ending != CLOSE_BROKEN) {
         sim_faults_clear(faults);
     }
@@ -556,7 +291,7 @@ static void test_each_call(const struct operation *op, const char *image)
     if (op->version_3 && strstr(image, "compat=0.10") != NULL) {
         return;
     }
-    if (op->run == op_version && strstr(image, "extended_l2") != NULL) {
+    if (op->downgrades && strstr(image, "extended_l2") != NULL) {
         return; /* there is no such image of version 2 */
     }
     run_one(op, image, 0, 0, false, 0, GO_ON);
@@ -584,9 +319,9 @@ static void test_operations(void **state)
 
     (void)state;
     for (size_t i = 0; i < sizeof(images) / sizeof(images[0]); i++) {
-        for (size_t o = 0; o < sizeof(operations) / sizeof(operations[0]); o++) {
-            if (only == NULL || strcmp(only, operations[o].name) == 0) {
-                test_each_call(&operations[o], images[i]);
+        for (size_t o = 0; o < undo_operation_count; o++) {
+            if (only == NULL || strcmp(only, undo_operations[o].name) == 0) {
+                test_each_call(&undo_operations[o], images[i]);
             }
         }
     }
@@ -622,7 +357,7 @@ static uint64_t create_one(const char *image, uint64_t calls, uint64_t nth, bool
     int rc;
 
     memset(&t, 0, sizeof(t));
-    t.op = &operations[0];
+    t.op = &undo_operations[0];
     t.before_bytes = DISK_BYTES;
     harness_begin(&t.h, 1, 0, NULL);
     assert_int_equal(harness_platter(&t.h), 0);
@@ -647,7 +382,7 @@ static uint64_t create_one(const char *image, uint64_t calls, uint64_t nth, bool
         }
         close_disk(&t);
     } else if (hits == 0) {
-        wrong(&t, "nothing failed, but: %s", error_get_pretty(err));
+        undo_wrong(&t, "nothing failed, but: %s", error_get_pretty(err));
     }
     error_free(err);
     assert_int_equal(harness_end(&t.h), 0);
