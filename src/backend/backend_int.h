@@ -116,6 +116,8 @@ struct BlockBackend {
     uint64_t perm;
     uint64_t shared;
     enum blk_lent lent;
+    void (*on_iostatus_reset)(void *opaque); /* of another backend of the medium; or NULL */
+    void *iostatus_reset_opaque;
     bool wce;
     bool read_only_set;
     bool read_only;

@@ -15,5 +15,8 @@ enum blk_lent {
 };
 /* Holds for each medium in turn. May poll. 0 or as blk_set_perm. [control] */
 int blk_lend(BlockBackend *blk, enum blk_lent lent, Error **errp);
+/* For the backend of him who works there: reset(opaque) is called when the iostatus of a backend of
+ * the same medium is reset. [control] */
+void blk_on_iostatus_reset(BlockBackend *blk, void (*reset)(void *opaque), void *opaque);
 
 #endif

@@ -53,6 +53,15 @@ static struct bdrv_op_blocker **root_op_blockers(BdrvEdge *edge)
     return &blk->op_blockers;
 }
 
+static void root_iostatus_reset(BdrvEdge *edge)
+{
+    const BlockBackend *blk = edge->parent;
+
+    if (blk->on_iostatus_reset != NULL) {
+        blk->on_iostatus_reset(blk->iostatus_reset_opaque);
+    }
+}
+
 static const struct bdrv_parent_class blk_root_class = {
     .describe = root_describe,
     .name = root_name,
@@ -61,6 +70,7 @@ static const struct bdrv_parent_class blk_root_class = {
     .drained_poll = root_drained_poll,
     .resized = root_resized,
     .op_blockers = root_op_blockers,
+    .iostatus_reset = root_iostatus_reset,
 };
 
 BlockDriverState *blk_bs(BlockBackend *blk)
@@ -251,6 +261,13 @@ int blk_lend(BlockBackend *blk, enum blk_lent lent, Error **errp)
         blk->lent = old;
     }
     return ret;
+}
+
+void blk_on_iostatus_reset(BlockBackend *blk, void (*reset)(void *opaque), void *opaque)
+{
+    BLK_ASSERT_CONTROL(blk->pl);
+    blk->on_iostatus_reset = reset;
+    blk->iostatus_reset_opaque = opaque;
 }
 
 void blk_get_perm(const BlockBackend *blk, uint64_t *ret_perm, uint64_t *ret_shared_perm)

@@ -169,6 +169,11 @@ static void node_give_back(struct job_node *node)
     blk_unref(node->lender);
 }
 
+static void disk_iostatus_reset(void *opaque)
+{
+    job_iostatus_reset(opaque);
+}
+
 BlockBackend *job_take_disk(Job *job, BlockBackend *blk, enum job_use use, BlockOpType op,
                             Error **errp)
 {
@@ -188,6 +193,7 @@ BlockBackend *job_take_disk(Job *job, BlockBackend *blk, enum job_use use, Block
     if (node->blk == NULL) {
         return NULL;
     }
+    blk_on_iostatus_reset(node->blk, disk_iostatus_reset, job);
     blk_ref(blk);
     node->lender = blk;
     blk_set_enable_write_cache(node->blk, blk_enable_write_cache(blk) != 0);
