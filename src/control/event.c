@@ -282,6 +282,9 @@ void monitors_platter_event(void *opaque, const struct platter_event *event)
     if (is_told_lately(all, event)) {
         return;
     }
+    if (event->type == PLATTER_EVENT_RESUME && all->ended) {
+        return; /* what is held goes on so that it ends; the machine does not */
+    }
     data = json_object();
     name = convert(event, &data);
 

@@ -90,9 +90,9 @@ struct monitors {
     QmpFindFunc *find;
     TAILQ_HEAD(monitor_list, monitor) sessions; /* who was served last is at the end */
     struct monitor_list dying;
-    QEMUBH *wake_bh; /* owned */
-    bool running;        /* a command in band */
-    bool ended;          /* no further command is read or run */
+    QEMUBH *wake_bh;    /* owned */
+    bool running;       /* a command in band */
+    _Atomic bool ended; /* no further command is read or run */
 
     uint64_t events_lost_told;
 

@@ -145,6 +145,9 @@ def test_a_held_request_ends(tmp_path, how):
             elif how == 'quit':
                 disk.broken.unlink()
                 qmp.call('quit')
+                qmp.event('SHUTDOWN')
+                with pytest.raises(EOFError):   # and no RESUME: nothing goes on
+                    qmp.event('RESUME')
             else:
                 disk.broken.unlink()
                 qmp.call('cont')
