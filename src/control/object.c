@@ -250,6 +250,9 @@ static int secret_init(struct control_object *o, const struct qmp_secret_propert
     if (ret == 0 && props->has_format && props->format == QMP_QCRYPTO_SECRET_FORMAT_BASE64) {
         ret = secret_decode(o, errp);
     }
+    if (ret == 0) {
+        o->secret[o->secret_bytes] = '\0'; /* for those who want a text */
+    }
     return ret;
 }
 

@@ -7,7 +7,7 @@ import subprocess
 import pytest
 
 from qemu_image import make, qemu_img, same_disk, write
-from tools_common import TIMEOUT, guessing, needs, platter
+from tools_common import TIMEOUT, guessing, needs, platter, sanitizers
 
 pytestmark = needs('qcow2')
 MIB = 1 << 20
@@ -55,7 +55,7 @@ def test_cap(folder, tmp_path, source, options):
         taken = peak('convert', '--max-memory', str(cap), '-f', 'qcow2', '-O', 'qcow2', *options, source,
                      tmp_path / 'out', cwd=folder)
         print(source, options, opened >> 10, cap >> 10, taken >> 10, (taken - opened - cap) >> 10)
-        assert taken < opened + cap + BESIDE
+        assert sanitizers() != 'none' or taken < opened + cap + BESIDE   # they keep what was freed
         same_disk(tmp_path, 'out', folder / source, 'qcow2', 'qcow2')
 
 
