@@ -50,10 +50,11 @@ static void append_members(json_t *list, const char *type_name, int *ret)
     }
 }
 
-static bool is_tls_type(enum qmp_object_type type)
+static const char *parent_of(const char *type_name)
 {
-    return strncmp(type_names[type], "tls-creds-", 10) == 0 ||
-           strncmp(type_names[type], "authz-", 6) == 0;
+    return strncmp(type_name, "tls-creds-", 10) == 0 ? "tls-creds"
+           : strncmp(type_name, "authz-", 6) == 0    ? "authz"
+                                                     : "object";
 }
 
 /* What a kind of object has; secrets show nothing of theirs. */
@@ -75,7 +76,7 @@ static json_t *properties_of(enum qmp_object_type type)
                 &ret);
         }
     }
-    if (is_tls_type(type)) {
+    if (strcmp(parent_of(type_names[type]), "object") != 0) {
         append_members(list, type_names[type], &ret);
     }
     if (type == QMP_OBJECT_TYPE_THROTTLE_GROUP) {
@@ -219,9 +220,7 @@ int qmp_qom_list_types(struct qmp_call *call, const struct qmp_qom_list_types *a
     int ret = list ? 0 : -ENOMEM;
 
     for (size_t i = 0; i < TYPE_COUNT; i++) {
-        const char *parent = strncmp(type_names[i], "tls-creds-", 10) == 0 ? "tls-creds"
-                             : strncmp(type_names[i], "authz-", 6) == 0    ? "authz"
-                                                                           : "object";
+        const char *parent = parent_of(type_names[i]);
 
         if (!args->has_implements || strcmp(args->implements, "object") == 0 ||
             strcmp(args->implements, parent) == 0 || strcmp(args->implements, type_names[i]) == 0) {

@@ -102,6 +102,11 @@ int convert_check_target(struct cli *cli, Platter *pl, const char *file);
 int convert_create(struct cli *cli, Platter *pl, const char *file, const char *format,
                    BlockOptions *options, uint64_t bytes, const char *doing, unsigned lock_tries);
 
+/* Whether the driver of an open node has that option, and a change of it. CLI_EXIT_*, after
+ * printing. */
+bool convert_knows_option(BlockDriverState *bs, const char *key);
+int convert_reopen_with(struct cli *cli, BlockDriverState *bs, const char *key, uint64_t value);
+
 /* convert_memory.c: the disks are open: the part of --max-memory for what they keep. CLI_EXIT_*,
  * after printing. */
 int convert_memory_divide(struct convert_run *run);

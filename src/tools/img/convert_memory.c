@@ -9,7 +9,6 @@
 #include "block/driver.h"
 #include "tools/img/convert_int.h"
 #include "util/checked.h"
-#include "util/options.h"
 
 #define CACHE_KEY "l2-cache-size"
 #define CACHE_BYTES_MIN 8192 /* two parts of a table: enough to go through a disk once */
@@ -17,21 +16,7 @@
 
 static bool has_tables(BlockDriverState *bs)
 {
-    const BlockDriver *drv = bdrv_find_driver(bdrv_get_format_name(bs));
-
-    return drv && option_list_has_key(drv->option_keys, CACHE_KEY);
-}
-
-static int cap_tables(struct convert_run *run, BlockDriverState *bs, uint64_t bytes)
-{
-    BlockOptions *changes = block_options_new();
-    Error *err = NULL;
-
-    if (!changes || block_options_set_u64(changes, CACHE_KEY, bytes) < 0) {
-        block_options_free(changes);
-        return cli_error(run->cli, "out of memory");
-    }
-    return bdrv_reopen_changed(bs, changes, &err) < 0 ? cli_report(run->cli, err) : CLI_EXIT_OK;
+    return convert_knows_option(bs, CACHE_KEY);
 }
 
 int convert_memory_divide(struct convert_run *run)
@@ -55,7 +40,7 @@ int convert_memory_divide(struct convert_run *run)
     for (BlockDriverState *bs = bdrv_next_node(run->pl, NULL); bs && code == CLI_EXIT_OK;
          bs = bdrv_next_node(run->pl, bs)) {
         if (has_tables(bs)) {
-            code = cap_tables(run, bs, each);
+            code = convert_reopen_with(run->cli, bs, CACHE_KEY, each);
         }
     }
     run->args->engine.memory_disks_bytes = images * each;

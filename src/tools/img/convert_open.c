@@ -4,6 +4,8 @@
 #include <stdlib.h>
 #include <string.h>
 
+#include <platter/graph.h>
+
 #include "block/driver.h"
 #include "schema/opts.h"
 #include "tools/img/chain.h"
@@ -79,6 +81,25 @@ int convert_check_target(struct cli *cli, Platter *pl, const char *file)
         }
     }
     return CLI_EXIT_OK;
+}
+
+bool convert_knows_option(BlockDriverState *bs, const char *key)
+{
+    const BlockDriver *drv = bdrv_find_driver(bdrv_get_format_name(bs));
+
+    return drv && option_list_has_key(drv->option_keys, key);
+}
+
+int convert_reopen_with(struct cli *cli, BlockDriverState *bs, const char *key, uint64_t value)
+{
+    BlockOptions *changes = block_options_new();
+    Error *err = NULL;
+
+    if (!changes || block_options_set_u64(changes, key, value) < 0) {
+        block_options_free(changes);
+        return cli_error(cli, "out of memory");
+    }
+    return bdrv_reopen_changed(bs, changes, &err) < 0 ? cli_report(cli, err) : CLI_EXIT_OK;
 }
 
 int convert_create(struct cli *cli, Platter *pl, const char *file, const char *format,

@@ -144,19 +144,9 @@ int convert_pipe_source(struct convert_run *run, const char **ret_file)
 static int read_tables_whole(struct convert_run *run, BlockDriverState *bs, uint64_t cluster_bytes)
 {
     static const char key[] = "l2-cache-entry-size";
-    const BlockDriver *drv = bdrv_find_driver(bdrv_get_format_name(bs));
-    BlockOptions *changes;
-    Error *err = NULL;
 
-    if (!drv || !option_list_has_key(drv->option_keys, key)) {
-        return CLI_EXIT_OK;
-    }
-    changes = block_options_new();
-    if (!changes || block_options_set_u64(changes, key, cluster_bytes) < 0) {
-        block_options_free(changes);
-        return cli_error(run->cli, "out of memory");
-    }
-    return bdrv_reopen_changed(bs, changes, &err) < 0 ? cli_report(run->cli, err) : CLI_EXIT_OK;
+    return convert_knows_option(bs, key) ? convert_reopen_with(run->cli, bs, key, cluster_bytes)
+                                         : CLI_EXIT_OK;
 }
 
 int convert_pipe_check(struct convert_run *run, BlockBackend *blk)

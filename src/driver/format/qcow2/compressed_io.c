@@ -124,19 +124,8 @@ int q2_read_compressed_co(struct qcow2 *s, uint64_t l2_entry, void *out_cluster)
 struct compressed_piece {
     struct qcow2 *s;
     struct bdrv_req req; /* one cluster, or what the disk has of its last */
-    uint64_t turn;
-    bool passed; /* its turn */
+    struct q2_turn turn;
 };
-
-static void piece_pass_co(void *opaque)
-{
-    struct compressed_piece *piece = opaque;
-
-    if (!piece->passed) {
-        q2_turns_pass_co(&piece->s->turns, piece->turn, 1);
-        piece->passed = true;
-    }
-}
 
 /* The mapping takes the data at offset. */
 static int link_co(struct qcow2 *s, uint64_t guest, uint64_t word)
@@ -183,7 +172,7 @@ static int store_co(struct compressed_piece *piece, const void *data, uint32_t b
     if (ret < 0) {
         return ret;
     }
-    piece_pass_co(piece);
+    q2_turn_pass_co(&piece->turn);
     word = q2_compressed_word(&s->geo, offset, bytes);
     if (word != 0) {
         ret = q2_overlap_check_co(s, Q2_OL_NONE, offset, bytes);
@@ -267,7 +256,7 @@ static int piece_pack_co(struct compressed_piece *piece)
     job.in = cluster_data(piece, &buf);
     job.out = out;
     bytes = job.in != NULL ? pack_co(s, &job) : -ENOMEM;
-    q2_turn_wait_co(&s->turns, piece->turn);
+    q2_turn_wait_co(&piece->turn);
     if (bytes > 0) {
         ret = store_co(piece, job.out, (uint32_t)bytes);
     } else {
@@ -278,7 +267,7 @@ static int piece_pack_co(struct compressed_piece *piece)
         bdrv_buffer_free(s->bs, buf, cluster);
     }
     if (ret == 0) { /* it does not shrink */
-        ret = q2_write_placed_co(s, &piece->req, piece_pass_co, piece);
+        ret = q2_write_placed_co(s, &piece->req, q2_turn_pass_co, &piece->turn);
     }
     return ret < 0 ? ret : 0;
 }
@@ -288,7 +277,7 @@ static int piece_compress_co(void *opaque)
     struct compressed_piece *piece = opaque;
     int ret = piece_pack_co(piece);
 
-    piece_pass_co(piece); /* of one that failed */
+    q2_turn_pass_co(&piece->turn); /* of one that failed */
     return ret;
 }
 
@@ -316,8 +305,7 @@ int q2_write_compressed_co(struct qcow2 *s, const struct bdrv_req *req)
 
         piece->s = s;
         piece->req = q2_req_part(req, done, min_u64(cluster, req->bytes - done));
-        piece->turn = turn++;
-        piece->passed = false;
+        piece->turn = (struct q2_turn){&s->turns, turn++, false};
         turns--;
         done += piece->req.bytes;
         co_group_start_co(&group, piece, piece_compress_co);

@@ -22,11 +22,11 @@ static void wait_locked_co(struct q2_turns *t, uint64_t turn)
     assert(t->now == turn); /* each is passed once */
 }
 
-void q2_turn_wait_co(struct q2_turns *t, uint64_t turn)
+void q2_turn_wait_co(const struct q2_turn *turn)
 {
-    co_mutex_lock(&t->lock);
-    wait_locked_co(t, turn);
-    co_mutex_unlock(&t->lock);
+    co_mutex_lock(&turn->turns->lock);
+    wait_locked_co(turn->turns, turn->number);
+    co_mutex_unlock(&turn->turns->lock);
 }
 
 void q2_turns_pass_co(struct q2_turns *t, uint64_t turn, uint64_t n)
@@ -36,4 +36,14 @@ void q2_turns_pass_co(struct q2_turns *t, uint64_t turn, uint64_t n)
     t->now = turn + n;
     co_queue_wake_all(&t->queue);
     co_mutex_unlock(&t->lock);
+}
+
+void q2_turn_pass_co(void *opaque)
+{
+    struct q2_turn *turn = opaque;
+
+    if (!turn->passed) {
+        q2_turns_pass_co(turn->turns, turn->number, 1);
+        turn->passed = true;
+    }
 }

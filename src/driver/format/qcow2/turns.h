@@ -4,6 +4,7 @@
 #define PLATTER_QCOW2_TURNS_H
 
 #include <stdatomic.h>
+#include <stdbool.h>
 #include <stdint.h>
 
 #include <platter/coroutine.h>
@@ -15,12 +16,21 @@ struct q2_turns {
     CoQueue queue;
 };
 
+/* One of them, of a request or a part of it. */
+struct q2_turn {
+    struct q2_turns *turns;
+    uint64_t number;
+    bool passed;
+};
+
 void q2_turns_init(struct q2_turns *t);
 /* The first of n turns that belong to the caller from now on, each of which must be passed. Whoever
  * waits for a turn may hold nothing that an earlier one needs. Any thread. */
 uint64_t q2_turns_take(struct q2_turns *t, uint64_t n);
 /* Until it is this turn. Coroutine. */
-void q2_turn_wait_co(struct q2_turns *t, uint64_t turn);
+void q2_turn_wait_co(const struct q2_turn *turn);
+/* A struct q2_turn is over, if it was not already; waits until it is its turn. Coroutine. */
+void q2_turn_pass_co(void *opaque);
 /* The next n turns are over, from turn on; waits until it is turn. Coroutine. */
 void q2_turns_pass_co(struct q2_turns *t, uint64_t turn, uint64_t n);
 

@@ -376,8 +376,8 @@ int q2_write_placed_co(struct qcow2 *s, const struct bdrv_req *req, void (*place
         done += piece->req.bytes;
         near = piece->host + piece->req.bytes;
         if (!is_aligned(near, s->geo.cluster_bytes)) {
-            near =
-                0; /* part of a cluster, whose rest somebody may discard before it is looked at */
+            /* part of a cluster, which somebody may discard before its rest is looked at */
+            near = 0;
         }
         if (done == req->bytes && placed != NULL) {
             placed(opaque);
@@ -401,30 +401,14 @@ int q2_write_co(struct qcow2 *s, const struct bdrv_req *req)
 
 /* ---- in order ---- */
 
-struct ordered {
-    struct q2_turns *turns;
-    uint64_t turn;
-    bool passed;
-};
-
-static void ordered_pass_co(void *opaque)
-{
-    struct ordered *o = opaque;
-
-    if (!o->passed) {
-        q2_turns_pass_co(o->turns, o->turn, 1);
-        o->passed = true;
-    }
-}
-
 static int write_in_order_co(struct qcow2 *s, const struct bdrv_req *req)
 {
-    struct ordered o = {.turns = &s->turns, .turn = q2_turns_take(&s->turns, 1)};
+    struct q2_turn turn = {.turns = &s->turns, .number = q2_turns_take(&s->turns, 1)};
     int ret;
 
-    q2_turn_wait_co(o.turns, o.turn);
-    ret = q2_write_placed_co(s, req, ordered_pass_co, &o);
-    ordered_pass_co(&o);
+    q2_turn_wait_co(&turn);
+    ret = q2_write_placed_co(s, req, q2_turn_pass_co, &turn);
+    q2_turn_pass_co(&turn);
     return ret;
 }
 

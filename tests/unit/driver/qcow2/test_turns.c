@@ -39,7 +39,7 @@ static int writer_run(void *opaque)
     w->co = coroutine_self();
     coroutine_yield(); /* until it is ready */
     if (w->waits) {
-        q2_turn_wait_co(&turns, w->turn);
+        q2_turn_wait_co(&(struct q2_turn){.turns = &turns, .number = w->turn});
         assert_int_equal(passed, w->turn);
     }
     q2_turns_pass_co(&turns, w->turn, w->count);
