@@ -22,6 +22,11 @@ const char *error_get_pretty(const Error *err);
 /* A second line that says what to try, or NULL when there is nothing to say. Borrowed. */
 const char *error_get_hint(const Error *err);
 
+/* What the tools of QEMU print below the same error, in their words: line 0, 1, ..., or NULL where
+ * there are no more. A program that stands in for one of them prints these instead of the hint.
+ * Borrowed. */
+const char *error_get_compat_hint(const Error *err, unsigned line);
+
 /* The positive errno that describes the failure (EINVAL when nothing fits better); never 0. */
 int error_get_errno(const Error *err);
 

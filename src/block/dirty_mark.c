@@ -126,6 +126,7 @@ int bitmap_refuse_inconsistent(const BdrvDirtyBitmap *bitmap, Error **errp)
     }
     error_set(errp, EINVAL, "Bitmap '%s' is inconsistent and cannot be used", bitmap->name);
     error_set_hint(errp, "All that can be done with it is to remove it");
+    error_add_compat_hint(errp, "Try block-dirty-bitmap-remove to delete this bitmap from disk");
     return -EINVAL;
 }
 

@@ -198,10 +198,7 @@ int job_wait(Job *job, Error **errp)
     aio_wait_while(job->pl->main_ctx, is_finalizing, job);
     ret = job->ret;
     if (ret < 0) {
-        error_set(errp, -ret, "%s", error_get_pretty(job->err));
-        if (errp != NULL && error_get_hint(job->err) != NULL) {
-            error_set_hint(errp, "%s", error_get_hint(job->err));
-        }
+        error_copy(errp, job->err);
     }
     job_unref(job);
     return ret;

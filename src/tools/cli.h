@@ -124,15 +124,19 @@ void cli_hint(struct cli *cli, const char *fmt, ...) __attribute__((format(print
 /* On any stream: the text, or a line of it, with control characters shown as \n, \x1b, ... */
 void cli_put_text(FILE *to, const char *text);
 void cli_put_line(FILE *to, const char *fmt, ...) __attribute__((format(printf, 2, 3)));
-/* Print err (owned) and its hint. */
+/* What err has to say below its message: its hint or, under another name, that of the reference. */
+void cli_put_hints(struct cli *cli, const Error *err);
+/* Print err (owned) and its hints. */
 int cli_report(struct cli *cli, Error *err);
 
 /* The size that text says, up to max; "image size" and "size" are what it is called by a stand-in
  * and natively. False after printing: end with CLI_EXIT_USAGE. */
 bool cli_parse_size(struct cli *cli, const char *text, const char *what, const char *native_what,
                     uint64_t max, uint64_t *ret);
-/* Value of the current option as a size or number; false after printing why not. */
-bool cli_size_value(const struct cli_args *args, uint64_t min, uint64_t max, uint64_t *ret);
+/* Value of the current option as a size (which a stand-in calls what) or number; false after
+ * printing why not. */
+bool cli_size_value(const struct cli_args *args, const char *what, uint64_t min, uint64_t max,
+                    uint64_t *ret);
 bool cli_number_value(const struct cli_args *args, uint64_t min, uint64_t max, uint64_t *ret);
 
 /* Processors that this machine runs, 1 .. max. */

@@ -386,18 +386,14 @@ bool cli_parse_size(struct cli *cli, const char *text, const char *what, const c
     return false;
 }
 
-bool cli_size_value(const struct cli_args *args, uint64_t min, uint64_t max, uint64_t *ret)
+bool cli_size_value(const struct cli_args *args, const char *what, uint64_t min, uint64_t max,
+                    uint64_t *ret)
 {
-    char shown[64], what[64];
+    char shown[64];
     uint64_t value = 0;
 
     option_shown(args, shown, sizeof(shown));
-    snprintf(what, sizeof(what), "%s", args->option->name ? args->option->name : shown);
-    for (char *p = what; *p; p++) {
-        *p = *p == '-' ? ' ' : *p;
-    }
-    if (!cli_parse_size(args->cli, args->value, strcmp(what, "step size") == 0 ? "step_size" : what,
-                        shown, max, &value) ||
+    if (!cli_parse_size(args->cli, args->value, what, shown, max, &value) ||
         !value_fits(args, 0, value, min, max, NULL)) {
         return false;
     }

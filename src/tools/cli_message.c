@@ -9,7 +9,6 @@
 
 #include "tools/cli.h"
 #include "tools/cli_message.h"
-#include "util/size.h"
 
 /* ---- messages ---- */
 
@@ -129,33 +128,22 @@ void cli_hint(struct cli *cli, const char *fmt, ...)
     va_end(ap);
 }
 
-/* The reference gives a few hints too, and does not tell which process uses an image. */
-static void put_hint(struct cli *cli, const char *hint)
+void cli_put_hints(struct cli *cli, const Error *err)
 {
-    static const char in_use[] = "Is another process using the image [";
-    static const char held[] = "The image [", by[] = "] is in use by process ";
-    const char *end = strstr(hint, by);
-    const char *suffixes = strstr(hint, size_suffixes);
+    const char *hint = error_get_hint(err);
 
-    if (suffixes && cli_spelling(cli)->hints) {
-        cli_put_line(cli->err, "%.*s", (int)(suffixes - hint) - 1, hint);
+    if (hint) {
+        cli_hint(cli, "%s", hint);
     }
-    if (suffixes) {
-        fprintf(cli->err, "%s\n", size_suffixes); /* two lines */
-    } else if (cli_spelling(cli)->hints || strncmp(hint, in_use, strlen(in_use)) == 0) {
+    for (unsigned i = 0; !cli_spelling(cli)->hints && (hint = error_get_compat_hint(err, i)); i++) {
         cli_put_line(cli->err, "%s", hint);
-    } else if (strncmp(hint, held, strlen(held)) == 0 && end) {
-        cli_put_line(cli->err, "%s%.*s]?", in_use, (int)(end - hint - (long)strlen(held)),
-                     hint + strlen(held));
     }
 }
 
 int cli_report(struct cli *cli, Error *err)
 {
     cli_error(cli, "%s", error_get_pretty(err));
-    if (error_get_hint(err)) {
-        put_hint(cli, error_get_hint(err));
-    }
+    cli_put_hints(cli, err);
     error_free(err);
     return CLI_EXIT_FAILED;
 }

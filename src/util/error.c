@@ -6,6 +6,7 @@
 #include <assert.h>
 #include <errno.h>
 #include <stdarg.h>
+#include <stdbool.h>
 #include <stdint.h>
 #include <stdio.h>
 #include <stdlib.h>
@@ -15,8 +16,9 @@
 
 struct Error {
     int err_no;
-    char *msg;  /* owned */
-    char *hint; /* owned, may be NULL */
+    char *msg;                            /* owned */
+    char *hint;                           /* owned, may be NULL */
+    char *compat[ERROR_COMPAT_LINES_MAX]; /* owned; NULL from the first that is not used */
 };
 
 static const char no_memory_text[] = "out of memory";
@@ -113,12 +115,18 @@ int error_set_errno(Error **errp, int err_no, const char *fmt, ...)
     return -err_no;
 }
 
+/* Whether there is an Error that takes more texts. */
+static bool is_open(Error **errp)
+{
+    return errp && *errp && *errp != no_memory();
+}
+
 void error_prepend(Error **errp, const char *fmt, ...)
 {
     va_list ap;
     char *msg;
 
-    if (!errp || !*errp || *errp == no_memory()) {
+    if (!is_open(errp)) {
         return;
     }
     va_start(ap, fmt);
@@ -135,7 +143,7 @@ void error_set_hint(Error **errp, const char *fmt, ...)
     va_list ap;
     char *hint;
 
-    if (!errp || !*errp || *errp == no_memory()) {
+    if (!is_open(errp)) {
         return;
     }
     va_start(ap, fmt);
@@ -145,6 +153,36 @@ void error_set_hint(Error **errp, const char *fmt, ...)
         free((*errp)->hint);
         (*errp)->hint = hint;
     }
+}
+
+void error_add_compat_hint(Error **errp, const char *fmt, ...)
+{
+    unsigned line = 0;
+    va_list ap;
+
+    if (!is_open(errp)) {
+        return;
+    }
+    while (line < ERROR_COMPAT_LINES_MAX && (*errp)->compat[line]) {
+        line++;
+    }
+    if (line < ERROR_COMPAT_LINES_MAX) {
+        va_start(ap, fmt);
+        (*errp)->compat[line] = format_text(fmt, ap);
+        va_end(ap);
+    }
+}
+
+int error_copy(Error **errp, const Error *err)
+{
+    error_set(errp, err->err_no, "%s", err->msg);
+    if (err->hint) {
+        error_set_hint(errp, "%s", err->hint);
+    }
+    for (unsigned i = 0; error_get_compat_hint(err, i); i++) {
+        error_add_compat_hint(errp, "%s", err->compat[i]);
+    }
+    return -err->err_no;
 }
 
 void error_propagate(Error **errp, Error *err)
@@ -169,6 +207,11 @@ const char *error_get_hint(const Error *err)
     return err->hint;
 }
 
+const char *error_get_compat_hint(const Error *err, unsigned line)
+{
+    return line < ERROR_COMPAT_LINES_MAX ? err->compat[line] : NULL;
+}
+
 int error_get_errno(const Error *err)
 {
     return err->err_no;
@@ -181,5 +224,8 @@ void error_free(Error *err)
     }
     free(err->msg);
     free(err->hint);
+    for (unsigned i = 0; i < ERROR_COMPAT_LINES_MAX; i++) {
+        free(err->compat[i]);
+    }
     free(err);
 }

@@ -13,8 +13,15 @@ int error_set_errno(Error **errp, int err_no, const char *fmt, ...)
     __attribute__((format(printf, 3, 4)));
 /* Put context in front of *errp; nothing when errp or *errp is NULL. */
 void error_prepend(Error **errp, const char *fmt, ...) __attribute__((format(printf, 2, 3)));
-/* Add the line that says what to try. */
+/* Set the line that says what to try, in place of one that was set before. */
 void error_set_hint(Error **errp, const char *fmt, ...) __attribute__((format(printf, 2, 3)));
+/* Add one line, without its newline, to what the reference prints below this error; at the most
+ * ERROR_COMPAT_LINES_MAX, of which further ones are dropped. */
+#define ERROR_COMPAT_LINES_MAX 2
+void error_add_compat_hint(Error **errp, const char *fmt, ...)
+    __attribute__((format(printf, 2, 3)));
+/* Set *errp to what err says, hints included. -errno of err. */
+int error_copy(Error **errp, const Error *err);
 /* Give err (owned; NULL: nothing) to *errp, or end it when errp is NULL or *errp is already set. */
 void error_propagate(Error **errp, Error *err);
 

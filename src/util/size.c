@@ -12,9 +12,10 @@
 #include "util/error.h"
 #include "util/size.h"
 
-#define SIZE_SUFFIXES "bkMGTPE"
 /* Longest piece of a bad text that a message repeats. */
 #define SHOWN_MAX 64
+
+static const char suffixes[] = "b, k, M, G, T, P, E";
 
 static bool is_digit(char c)
 {
@@ -153,9 +154,6 @@ static int size_parse_raw(const char *text, char default_suffix, uint64_t *ret_b
     return 0;
 }
 
-const char size_suffixes[] = "Optional suffix k, M, G, T, P or E means kilo-, mega-, giga-, tera-, "
-                             "peta-\nand exabytes, respectively.";
-
 int size_parse(const char *text, char default_suffix, const char *what, uint64_t *ret_bytes,
                Error **errp)
 {
@@ -167,7 +165,7 @@ int size_parse(const char *text, char default_suffix, const char *what, uint64_t
     } else if (ret < 0) {
         error_set(errp, EINVAL, "%s '%.*s' is not a size", what, SHOWN_MAX, text);
         error_set_hint(errp, "Write a number and perhaps a suffix of %s, like 512, 64k or 10G",
-                       "b, k, M, G, T, P, E");
+                       suffixes);
     }
     return ret;
 }
@@ -187,7 +185,10 @@ int size_of_parameter(const char *text, const char *name, uint64_t *ret_bytes, E
                   text, name);
     } else if (ret < 0) {
         error_set(errp, EINVAL, "Parameter '%.64s' expects a non-negative number below 2^64", name);
-        error_set_hint(errp, "'%.*s' is none\n%s", SHOWN_MAX, text, size_suffixes);
+        error_set_hint(errp, "'%.*s' is none; a suffix is one of %s", SHOWN_MAX, text, suffixes);
+        error_add_compat_hint(
+            errp, "Optional suffix k, M, G, T, P or E means kilo-, mega-, giga-, tera-, peta-");
+        error_add_compat_hint(errp, "and exabytes, respectively.");
     }
     return ret;
 }

@@ -13,15 +13,12 @@
  * fraction only with a suffix. default_suffix: 'b', 'k', 'M', ... for a bare number. Whole text
  * must be the size, no sign, no blanks. 0, -EINVAL (errp names what and the text), -ERANGE above
  * INT64_MAX. what: "size", for the message. */
-/* What the reference says below a text that is no size, in two lines. */
-extern const char size_suffixes[];
-/* Behind blanks and a plus sign, which the reference lets stand before a number. */
-const char *size_skip_sign(const char *text);
-/* The same with suffix 'b', for a value of the option name, in the words of the reference;
- * size_suffixes ends the hint of EINVAL. */
-int size_of_parameter(const char *text, const char *name, uint64_t *ret_bytes, Error **errp);
 int size_parse(const char *text, char default_suffix, const char *what, uint64_t *ret_bytes,
                Error **errp);
+/* The same with suffix 'b', for a value of the option name, in the words of the reference. */
+int size_of_parameter(const char *text, const char *name, uint64_t *ret_bytes, Error **errp);
+/* Behind blanks and a plus sign, which the reference lets stand before a number. */
+const char *size_skip_sign(const char *text);
 /* A whole decimal or 0x number in [min, max]. */
 int number_parse(const char *text, const char *what, uint64_t min, uint64_t max, uint64_t *ret,
                  Error **errp);

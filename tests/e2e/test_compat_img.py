@@ -6,9 +6,11 @@ import hashlib
 import os
 import re
 import shutil
+import struct
 
 import pytest
 
+from img_lines import patch
 from tools_common import called, needs, run
 
 pytestmark = needs('qcow2')
@@ -331,6 +333,45 @@ def test_same(line, images, link, tmp_path):
     shutil.rmtree(tmp_path / 'work')
     theirs = outcome(PROGRAM, line, images, tmp_path / 'work')
     assert ours == theirs
+
+
+HINTED = [
+    'check many.qcow2', 'check -q many.qcow2', 'check -r leaks many.qcow2', 'check --output=json extra.qcow2',
+    'info many.qcow2', 'info extra.qcow2', 'check extra.qcow2', 'check -r all extra.qcow2', 'snapshot -l extra.qcow2',
+    'bitmap --enable stale.qcow2 b', 'bitmap --add --merge b stale.qcow2 c', 'resize stale.qcow2 2M',
+    'amend -o backing_file=x over.qcow2', 'amend -o backing_fmt=raw over.qcow2', 'resize over.qcow2 4q',
+    'create -f qcow2 -o cluster_size=512 new.qcow2 1P', 'create -f qcow2 -o cluster_size=4q new.qcow2 1M',
+    'measure -O qcow2 -o cluster_size=512 --size 1P', 'measure -O qcow2 -o cluster_size=4q --size 1M',
+    'check --image-opts driver=qcow2,file.driver=blkdebug,file.image.driver=file,file.image.filename=over.qcow2,'
+    'file.inject-error.0.event=none,file.inject-error.0.iotype=read,file.inject-error.0.sector=256',
+]
+# Of clusters whose refcount cannot be read the first is told, the number of all is counted.
+AGAIN = re.compile("Can't get refcount for cluster [1-9].*\n")
+
+
+@pytest.fixture(scope='module')
+def faulty(images, tmp_path_factory):
+    """Images with faults that the reference has a word of advice for."""
+    folder = tmp_path_factory.mktemp('faulty')
+    for name in ('many', 'extra', 'stale', 'over'):
+        shutil.copy(images / 'base.qcow2', folder / f'{name}.qcow2')
+    run([PROGRAM, 'bitmap', '--add', 'stale.qcow2', 'b'], cwd=folder)
+    run([PROGRAM, 'rebase', '-u', '-b', 'extra.qcow2', '-F', 'qcow2', 'over.qcow2'], cwd=folder)
+    data = (folder / 'extra.qcow2').read_bytes()
+    patch(folder, 'many.qcow2', 60, struct.pack('>I', 70000))
+    patch(folder, 'extra.qcow2', struct.unpack_from('>Q', data, 64)[0] + 36, struct.pack('>I', 1032))
+    data = (folder / 'stale.qcow2').read_bytes()
+    directory = struct.unpack_from('>Q', data, data.index(b'\x23\x85\x28\x75') + 24)[0]
+    patch(folder, 'stale.qcow2', directory + 15, b'\x03')
+    return folder
+
+
+@pytest.mark.parametrize('line', HINTED)
+def test_hints_below_an_error(line, faulty, link, tmp_path):
+    ours, theirs = (outcome(program, line, faulty, tmp_path / str(program)[-12:].replace('/', '_'))[:3]
+                    for program in (link, PROGRAM))
+    assert theirs[2] == 0 or theirs[1]
+    assert ours[::2] == theirs[::2] and ours[1] == AGAIN.sub('', theirs[1])
 
 
 @pytest.mark.parametrize('option', ['encryption=on', 'encrypt.format=luks', 'encrypt.key-secret=s'])

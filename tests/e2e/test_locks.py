@@ -11,7 +11,7 @@ from contextlib import contextmanager
 
 import pytest
 
-from tools_common import platter, qemu, serving
+from tools_common import called, platter, qemu, run, serving
 
 PERMISSIONS = ['consistent read', 'write', 'write unchanged', 'resize']
 MODES = {'rw': [], 'ro': ['-r'], 'shared': ['-r', '-U']}
@@ -152,3 +152,21 @@ def test_force_share_is_for_readers(image):
     ours = platter('io', '-f', 'raw', '-U', '-c', 'read 0 512', image)
     assert ours.returncode != 0
     assert 'read-only' in ours.stderr
+
+
+@pytest.mark.parametrize('line', ['info disk', 'resize disk 2M', 'compare disk disk', 'snapshot -c x disk',
+                                  'convert disk new', 'convert -f raw -O qcow2 new.raw disk'])
+def test_what_is_told_of_an_image_in_use(line, tmp_path):
+    """By qemu-img's name the reference's line; the native program knows who holds it."""
+    link = called(tmp_path, 'qemu-img')
+    disk = tmp_path / 'disk'
+    (tmp_path / 'new.raw').write_bytes(bytes(512))
+    assert run(['qemu-img', 'create', '-q', '-f', 'qcow2', disk, '1M']).returncode == 0
+    with holding(['qemu-nbd', '-t', '-f', 'qcow2', '-k', tmp_path / 's', disk], disk) as holder:
+        while not (tmp_path / 's').exists():  # while it opens, locks come and go
+            time.sleep(0.01)
+        ours, theirs, native = (run([program, *line.split()], cwd=tmp_path)
+                                for program in (link, 'qemu-img', os.environ['PLATTER_BIN']))
+    assert '\nIs another process using the image [disk]?\n' in theirs.stderr
+    assert (ours.returncode, ours.stdout, ours.stderr) == (theirs.returncode, theirs.stdout, theirs.stderr)
+    assert native.stderr.endswith(f'\nThe image [disk] is in use by process {holder.pid} (qemu-nbd)\n')

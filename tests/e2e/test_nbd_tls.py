@@ -18,7 +18,7 @@ from nbd_client import (CMD_READ, ERR_INVALID, ERR_TLS_REQD, EXTENDED, OPT_ABORT
 from nbd_tool import background
 from qmp import Daemon
 from tls_common import Keys, certtool, client_context, listening, psk, raw_connection, starttls, x509
-from tools_common import TIMEOUT, formats, run
+from tools_common import TIMEOUT, called, formats, run
 
 pytestmark = pytest.mark.skipif('nbd' not in formats(), reason='this build has no nbd')
 MIB = 1 << 20
@@ -84,9 +84,10 @@ def test_certificates(served, tmp_path, keys, client, disk):
         done = run([client, 'info', *image(served, x509('c', folder))])
         assert done.returncode == 1 and 'virtual size' not in done.stdout, folder
         assert 'Our own' not in done.stderr, done.stderr
-    done = run([client, 'info', '--image-opts', f'driver=nbd,host=127.0.0.1,port={served.port}'])
-    assert done.returncode == 1
-    assert 'TLS negotiation required before option 7 (go)\nDid you forget a valid tls-creds?' in done.stderr
+    for program in (client, called(tmp_path, 'qemu-img')):
+        done = run([program, 'info', '--image-opts', f'driver=nbd,host=127.0.0.1,port={served.port}'])
+        assert done.returncode == 1
+        assert 'TLS negotiation required before option 7 (go)\nDid you forget a valid tls-creds?' in done.stderr
 
 
 def test_libnbd(served, keys):

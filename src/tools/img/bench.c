@@ -289,16 +289,16 @@ static bool bench_option(struct bench_args *args, int id, const struct cli_args 
         args->no_drain = true;
         return true;
     case BENCH_OFFSET:
-        return cli_size_value(a, 0, INT64_MAX, &args->offset);
+        return cli_size_value(a, "offset", 0, INT64_MAX, &args->offset);
     case BENCH_PATTERN:
         return cli_number_value(a, 0, 255, &args->pattern);
     case BENCH_QUIET:
         args->quiet = true;
         return true;
     case BENCH_SIZE:
-        return cli_size_value(a, 0, INT32_MAX, &args->size_bytes);
+        return cli_size_value(a, "buffer size", 0, INT32_MAX, &args->size_bytes);
     case BENCH_STEP:
-        return cli_size_value(a, 0, INT32_MAX, &args->step_bytes);
+        return cli_size_value(a, "step_size", 0, INT32_MAX, &args->step_bytes);
     case BENCH_WRITE:
         args->disk.writable = true;
         return true;

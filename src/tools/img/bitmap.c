@@ -191,7 +191,7 @@ static bool bitmap_take(struct bitmap_args *args, int id, const struct cli_args 
     case BITMAP_REMOVE:
         return take_action(args, id, a);
     case BITMAP_GRANULARITY:
-        return cli_size_value(a, 0, INT64_MAX, &args->granularity_bytes);
+        return cli_size_value(a, "granularity", 0, INT64_MAX, &args->granularity_bytes);
     case BITMAP_SOURCE_FILE:
         args->source.file = a->value;
         return true;

@@ -168,9 +168,18 @@ static int check_twice(struct cli *cli, BlockDriverState *bs, const struct check
     return ret;
 }
 
-static int check_code(const struct bdrv_check_result *r)
+/* That it could not look at all, as the reference repeats it below the findings. */
+static int check_failed(struct cli *cli, const char *why)
 {
-    return r->check_errors > 0  ? CHECK_EXIT_FAILED
+    if (cli_stands_in(cli)) {
+        cli_error(cli, "Check failed%s", why);
+    }
+    return CHECK_EXIT_FAILED;
+}
+
+static int check_code(struct cli *cli, const struct bdrv_check_result *r)
+{
+    return r->check_errors > 0  ? check_failed(cli, "")
            : r->corruptions > 0 ? CHECK_EXIT_CORRUPT
            : r->leaks > 0       ? CHECK_EXIT_LEAKS
                                 : CHECK_EXIT_CLEAN;
@@ -200,11 +209,14 @@ static int check_run(struct cli *cli, BlockBackend *blk, void *opaque)
         return CHECK_EXIT_UNSUPPORTED;
     }
     if (ret < 0) {
+        char why[64];
+
         cli_report(cli, err);
-        return CHECK_EXIT_FAILED;
+        snprintf(why, sizeof(why), ": %s", strerror(-ret));
+        return check_failed(cli, why);
     }
     if (args->quiet && cli_stands_in(cli)) {
-        return check_code(&result);
+        return check_code(cli, &result);
     }
     if (args->json) {
         if (print_json(cli, blk_bs(blk), args->disk.file, &result) != CLI_EXIT_OK) {
@@ -213,7 +225,7 @@ static int check_run(struct cli *cli, BlockBackend *blk, void *opaque)
     } else if (!args->quiet) {
         print_human(cli->out, &result);
     }
-    return check_code(&result);
+    return check_code(cli, &result);
 }
 
 /* ---- arguments ---- */

@@ -297,7 +297,7 @@ static bool map_take(struct map_args *args, int id, const struct cli_args *a)
 {
     switch (id) {
     case MAP_LENGTH:
-        return cli_size_value(a, 0, INT64_MAX, &args->length);
+        return cli_size_value(a, "max length", 0, INT64_MAX, &args->length);
     case MAP_OUTPUT:
         return disk_take_output(a, &args->json);
     case MAP_OUT_FILE:
@@ -308,7 +308,7 @@ static bool map_take(struct map_args *args, int id, const struct cli_args *a)
         args->picture = true;
         return true;
     case MAP_START:
-        return cli_size_value(a, 0, INT64_MAX, &args->start);
+        return cli_size_value(a, "start offset", 0, INT64_MAX, &args->start);
     default:
         return disk_take_option(&args->disk, id, a) || disk_take_file(&args->disk, a);
     }

@@ -97,9 +97,7 @@ static int failed(struct cli *cli, const char *what, const char *name, Error *er
 
     cli_error(cli, "Could not %s snapshot '%s': %s", what, name,
               reason(cli, what, err, buf, sizeof(buf)));
-    if (error_get_hint(err)) {
-        cli_hint(cli, "%s", error_get_hint(err));
-    }
+    cli_put_hints(cli, err);
     error_free(err);
     return CLI_EXIT_FAILED;
 }

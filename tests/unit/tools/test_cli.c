@@ -1,11 +1,13 @@
 /* SPDX-License-Identifier: MIT */
 /* tools/cli.h: parsing by table, help, suggestions, exit codes. */
+#include <errno.h>
 #include <stdlib.h>
 #include <string.h>
 
 #include "../cmocka_all.h"
 
 #include "tools/cli.h"
+#include "util/error.h"
 
 enum { OPT_ALL = 1, OPT_COUNT, OPT_DRAIN, OPT_ONLY_SHORT };
 
@@ -190,18 +192,42 @@ static void values(void **state)
     cli_next(&a);
     assert_false(cli_number_value(&a, 0, 7, &v));
     cli_next(&a);
-    assert_true(cli_size_value(&a, 0, 8192, &v));
+    assert_true(cli_size_value(&a, "size", 0, 8192, &v));
     assert_int_equal(v, 4096);
     cli_next(&a);
-    assert_false(cli_size_value(&a, 0, 8192, &v));
+    assert_false(cli_size_value(&a, "size", 0, 8192, &v));
     cli_next(&a);
-    assert_false(cli_size_value(&a, 0, 8192, &v));
+    assert_false(cli_size_value(&a, "size", 0, 8192, &v));
     assert_int_equal(v, 4096);
     flush(f);
     assert_non_null(strstr(f->err, "--count '8' is out of range: it must be 0 to 7\n"));
     assert_non_null(strstr(f->err, "--count 'x' is not a number\n"));
     assert_non_null(strstr(f->err, "-z '4q' is not a size\n"));
     assert_non_null(strstr(f->err, "-z '9k' is out of range: it must be 0 to 8192\n"));
+    end(f);
+}
+
+/* The same error under both names: its own hint, or the lines of the reference. */
+static void hints_of_an_error(void **state)
+{
+    struct cli_program other = program;
+    struct fixture *f = begin();
+    Error *err = NULL;
+
+    other.spelling = &spelling_qemu_img;
+    error_set(&err, EBUSY, "busy");
+    error_set_hint(&err, "process\n7 has it");
+    error_add_compat_hint(&err, "Is another process using it?");
+    error_add_compat_hint(&err, "Is\nit?");
+    cli_put_hints(&f->cli, err);
+    f->cli.program = &other;
+    cli_put_hints(&f->cli, err);
+    assert_int_equal(cli_report(&f->cli, err), CLI_EXIT_FAILED);
+    flush(f);
+    assert_string_equal(f->err, "process\\n7 has it\n"
+                                "Is another process using it?\nIs\\nit?\n"
+                                "prog: busy\n"
+                                "Is another process using it?\nIs\\nit?\n");
     end(f);
 }
 
@@ -344,6 +370,7 @@ int main(void)
         cmocka_unit_test(help_comes_from_the_table),
         cmocka_unit_test(values),
         cmocka_unit_test(dispatch),
+        cmocka_unit_test(hints_of_an_error),
         cmocka_unit_test(nearest_words),
         cmocka_unit_test(text_is_shown_on_one_line),
         cmocka_unit_test(output_that_fails_is_told),

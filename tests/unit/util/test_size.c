@@ -125,6 +125,23 @@ static void malformed_sizes(void **state)
     }
 }
 
+static void parameter_that_is_no_size(void **state)
+{
+    uint64_t bytes;
+    Error *err = NULL;
+
+    assert_int_equal(size_of_parameter("4q", "size", &bytes, &err), -EINVAL);
+    assert_string_equal(error_get_pretty(err),
+                        "Parameter 'size' expects a non-negative number below 2^64");
+    assert_string_equal(error_get_hint(err),
+                        "'4q' is none; a suffix is one of b, k, M, G, T, P, E");
+    assert_string_equal(
+        error_get_compat_hint(err, 0),
+        "Optional suffix k, M, G, T, P or E means kilo-, mega-, giga-, tera-, peta-");
+    assert_string_equal(error_get_compat_hint(err, 1), "and exabytes, respectively.");
+    error_free(err);
+}
+
 static void sizes_too_large(void **state)
 {
     static const char *const cases[] = {
@@ -222,9 +239,13 @@ static void ids(void **state)
 int main(void)
 {
     const struct CMUnitTest tests[] = {
-        cmocka_unit_test(good_sizes),      cmocka_unit_test(malformed_sizes),
-        cmocka_unit_test(sizes_too_large), cmocka_unit_test(numbers),
-        cmocka_unit_test(formats),         cmocka_unit_test(ids),
+        cmocka_unit_test(good_sizes),
+        cmocka_unit_test(malformed_sizes),
+        cmocka_unit_test(parameter_that_is_no_size),
+        cmocka_unit_test(sizes_too_large),
+        cmocka_unit_test(numbers),
+        cmocka_unit_test(formats),
+        cmocka_unit_test(ids),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }

@@ -87,7 +87,8 @@ static int check_same(BlockOptions *o, const char *key, const char *is, Error **
         return rc < 0 ? rc : 0;
     }
     rc = error_set(errp, EINVAL, "Cannot amend the backing file");
-    error_set_hint(errp, "You can use 'rebase' instead.");
+    error_set_hint(errp, "You can use 'rebase' instead");
+    error_add_compat_hint(errp, "You can use 'qemu-img rebase' instead.");
     return rc;
 }
 

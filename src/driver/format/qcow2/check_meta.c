@@ -50,11 +50,12 @@ static int read_entry_co(struct q2_check *c, uint64_t offset, struct q2_snapshot
         rc = q2_check_read_co(c, offset + Q2_SNAPSHOT_FIXED_BYTES + *ret_extra,
                               buf + Q2_SNAPSHOT_FIXED_BYTES + keep, names);
     }
+    if (rc == 0) {
+        rc = q2_snapshot_parse(buf, Q2_SNAPSHOT_FIXED_BYTES + keep + names, c->s->header.size_bytes,
+                               ret, &used);
+    }
     if (rc < 0) {
         error_set_errno(errp, -rc, "ERROR failed to read the snapshot table");
-    } else {
-        rc = q2_snapshot_parse(buf, Q2_SNAPSHOT_FIXED_BYTES + keep + names, c->s->header.size_bytes,
-                               ret, &used, errp);
     }
     *ret_used = Q2_SNAPSHOT_FIXED_BYTES + (uint64_t)*ret_extra + names;
     free(buf);
@@ -98,11 +99,8 @@ static int read_entries_co(struct q2_check *c, uint32_t count, Error **errp)
         }
         rc = 0;
         if (extra > Q2_SNAPSHOT_EXTRA_BYTES_MAX && !mend) {
-            rc = error_set(errp, EFBIG,
-                           "ERROR failed to read the snapshot table: Too much extra metadata in "
-                           "snapshot table entry %" PRIu32,
-                           i);
-            error_set_hint(errp, "You can force-remove this extra metadata with check -r all");
+            rc = q2_snapshot_refuse(-EFBIG, i, errp);
+            error_prepend(errp, "ERROR failed to read the snapshot table: ");
         } else if (at + used - start > Q2_SNAPSHOT_TABLE_BYTES_MAX && !mend) {
             rc = error_set(errp, EFBIG, "ERROR snapshot table too large");
         }
@@ -148,6 +146,10 @@ static int read_table_co(struct q2_check *c, Error **errp)
         error_set_hint(
             errp, "You can force-remove all %" PRIu32 " overhanging snapshots with check -r all",
             count - Q2_SNAPSHOTS_MAX);
+        error_add_compat_hint(errp,
+                              "You can force-remove all %" PRIu32
+                              " overhanging snapshots with qemu-img check -r all",
+                              count - Q2_SNAPSHOTS_MAX);
         return -EFBIG;
     }
     if (count > Q2_SNAPSHOTS_MAX) {

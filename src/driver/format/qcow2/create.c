@@ -178,16 +178,13 @@ void q2_create_fill_header(const struct opts_create_qcow2 *o, struct q2_header *
     TAILQ_INIT(&h->extensions);
 }
 
-int q2_create_judge_size(const struct opts_create_qcow2 *o, uint64_t size, uint64_t *ret_bytes,
-                         Error **errp)
+int q2_create_judge_size(const struct opts_create_qcow2 *o, uint64_t size, uint64_t *ret_bytes)
 {
     unsigned cluster_bits = (unsigned)__builtin_ctzll(o->cluster_size);
     uint64_t covers = UINT64_C(1) << (2 * cluster_bits - (o->extended_l2 ? 4 : 3));
     uint64_t bytes = size <= INT64_MAX ? align_up(size, Q2_SECTOR) : UINT64_MAX;
 
     if (bytes > INT64_MAX || (bytes - (bytes > 0)) / covers >= Q2_L1_BYTES_MAX / sizeof(uint64_t)) {
-        error_set(errp, EFBIG, "The image size is too large for file format 'qcow2'");
-        error_set_hint(errp, "Try using a larger cluster size");
         return -EFBIG;
     }
     *ret_bytes = bytes;
@@ -207,8 +204,10 @@ int q2_create_judge(struct opts_create_qcow2 *o, uint64_t *ret_disk_bytes, Error
     if (rc == 0) {
         rc = judge_backing(o, errp);
     }
-    if (rc == 0) {
-        rc = q2_create_judge_size(o, o->size, ret_disk_bytes, errp);
+    if (rc == 0 && q2_create_judge_size(o, o->size, ret_disk_bytes) < 0) {
+        rc = error_set(errp, EFBIG,
+                       "The image size is too large for file format 'qcow2' (try using a larger "
+                       "cluster size)");
     }
     if (rc == 0 && o->data_file_raw && o->preallocation == OPTS_PREALLOC_OFF) {
         o->preallocation = OPTS_PREALLOC_METADATA; /* offsets there are those of the disk */

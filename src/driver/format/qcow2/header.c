@@ -411,8 +411,10 @@ static int check_tables(const struct q2_header *h, uint64_t file_bytes, Error **
         return 0; /* a check looks at the snapshot table itself */
     }
     if (h->snapshot_count > Q2_SNAPSHOTS_MAX) {
-        return error_set(errp, EFBIG, "Snapshot table too large (%" PRIu32 " snapshots)",
-                         h->snapshot_count);
+        error_set(errp, EFBIG, "Snapshot table too large");
+        error_set_hint(errp, "It has %" PRIu32 " snapshots, of which %d are taken",
+                       h->snapshot_count, Q2_SNAPSHOTS_MAX);
+        return -EFBIG;
     }
     return check_place(h, "Snapshot table", h->snapshots_offset, snapshots_min, file_bytes, errp);
 }

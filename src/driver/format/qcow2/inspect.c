@@ -194,7 +194,7 @@ static void list_snapshots(struct look *k, struct q2_json *list)
         size_t used;
 
         if (at >= bytes ||
-            q2_snapshot_parse(buf + at, bytes - at, k->h.size_bytes, &sn, &used, NULL) < 0) {
+            q2_snapshot_parse(buf + at, bytes - at, k->h.size_bytes, &sn, &used) < 0) {
             break;
         }
         q2_json_append(list, snapshot_value(&sn));

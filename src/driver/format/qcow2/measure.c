@@ -99,7 +99,11 @@ static int disk_size(struct measure *m, Error **errp)
     } else if (!m->o->has_size) {
         return error_set(errp, EINVAL, "Measuring needs a size or a source");
     }
-    return q2_create_judge_size(m->o, size, &m->disk_bytes, errp);
+    if (q2_create_judge_size(m->o, size, &m->disk_bytes) < 0) {
+        return error_set(errp, EFBIG,
+                         "The image size is too large (try using a larger cluster size)");
+    }
+    return 0;
 }
 
 static int measure(struct measure *m, struct bdrv_measure_result *ret, Error **errp)

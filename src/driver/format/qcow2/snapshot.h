@@ -30,9 +30,11 @@ struct q2_snapshot {
     char *name; /* owned */
 };
 /* One entry at buf, of which bytes are there; disk_bytes: for entries that do not say. *ret_used:
- * its length without padding. 0, -EINVAL, -ENOMEM with errp. Pure. */
+ * its length without padding. 0, -EINVAL (cut short), -EFBIG (too much extra metadata), -ENOMEM.
+ * Pure. */
 int q2_snapshot_parse(const uint8_t *buf, size_t bytes, uint64_t disk_bytes,
-                      struct q2_snapshot *ret, size_t *ret_used, Error **errp);
+                      struct q2_snapshot *ret, size_t *ret_used);
+int q2_snapshot_refuse(int rc, uint32_t index, Error **errp); /* tells that, and returns it */
 size_t q2_snapshot_bytes(const struct q2_snapshot *sn); /* that build writes, without padding */
 size_t q2_snapshot_build(const struct q2_snapshot *sn, uint8_t *buf);
 uint64_t q2_snapshots_bytes(const struct q2_snapshot *list, uint32_t count); /* of their table */

@@ -48,14 +48,14 @@ static void parse_extra(const uint8_t *extra, uint32_t bytes, uint64_t disk_byte
 }
 
 int q2_snapshot_parse(const uint8_t *buf, size_t bytes, uint64_t disk_bytes,
-                      struct q2_snapshot *ret, size_t *ret_used, Error **errp)
+                      struct q2_snapshot *ret, size_t *ret_used)
 {
     struct q2_snapshot sn = {0};
     const uint8_t *p = buf + Q2_SNAPSHOT_FIXED_BYTES;
     uint64_t used;
 
     if (bytes < Q2_SNAPSHOT_FIXED_BYTES) {
-        return error_set(errp, EINVAL, "the snapshot table is cut short");
+        return -EINVAL;
     }
     sn.l1_offset = load_be64(buf);
     sn.l1_entries = load_be32(buf + 8);
@@ -67,14 +67,11 @@ int q2_snapshot_parse(const uint8_t *buf, size_t bytes, uint64_t disk_bytes,
     sn.vm_state_bytes = load_be32(buf + 32);
     sn.extra_bytes = load_be32(buf + 36);
     if (sn.extra_bytes > Q2_SNAPSHOT_EXTRA_BYTES_MAX) {
-        return error_set(errp, EINVAL,
-                         "too much extra data in the snapshot table: %" PRIu32
-                         " bytes, at most %d are taken",
-                         sn.extra_bytes, Q2_SNAPSHOT_EXTRA_BYTES_MAX);
+        return -EFBIG;
     }
     used = Q2_SNAPSHOT_FIXED_BYTES + (uint64_t)sn.extra_bytes + sn.id_bytes + sn.name_bytes;
     if (used > bytes) {
-        return error_set(errp, EINVAL, "the snapshot table is cut short");
+        return -EINVAL;
     }
     parse_extra(p, sn.extra_bytes, disk_bytes, &sn);
     if (sn.extra_bytes > EXTRA_NOW) {
@@ -87,11 +84,26 @@ int q2_snapshot_parse(const uint8_t *buf, size_t bytes, uint64_t disk_bytes,
     if (sn.id == NULL || sn.name == NULL ||
         (sn.unknown_extra_bytes > 0 && sn.unknown_extra == NULL)) {
         q2_snapshot_fini(&sn);
-        return error_set(errp, ENOMEM, "out of memory");
+        return -ENOMEM;
     }
     *ret = sn;
     *ret_used = (size_t)used;
     return 0;
+}
+
+int q2_snapshot_refuse(int rc, uint32_t index, Error **errp)
+{
+    if (rc == -ENOMEM) {
+        return error_set(errp, ENOMEM, "out of memory");
+    }
+    if (rc != -EFBIG) {
+        return error_set(errp, -rc, "Snapshot table entry %" PRIu32 " is cut short", index);
+    }
+    error_set(errp, EFBIG, "Too much extra metadata in snapshot table entry %" PRIu32, index);
+    error_set_hint(errp, "You can force-remove this extra metadata with check -r all");
+    error_add_compat_hint(errp,
+                          "You can force-remove this extra metadata with qemu-img check -r all");
+    return rc;
 }
 
 size_t q2_snapshot_bytes(const struct q2_snapshot *sn)

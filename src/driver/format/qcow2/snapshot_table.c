@@ -99,10 +99,9 @@ static int load_entries(struct qcow2 *s, struct window *w, struct q2_snapshot **
             return error_set(errp, ENOMEM, "out of memory");
         }
         rc = q2_snapshot_parse(w->buf + (at - w->offset), w->bytes - (size_t)(at - w->offset),
-                               s->header.size_bytes, &(*list)[*count], &used, errp);
+                               s->header.size_bytes, &(*list)[*count], &used);
         if (rc < 0) {
-            error_prepend(errp, "snapshot %" PRIu32 ": ", *count);
-            return rc;
+            return q2_snapshot_refuse(rc, *count, errp);
         }
         *count += 1;
         at += used;

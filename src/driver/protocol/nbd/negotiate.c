@@ -153,8 +153,11 @@ static bool is_tls_wanted(const struct nbd_target *target)
 
 static int tls_wanted(Error **errp)
 {
+    static const char hint[] = "Did you forget a valid tls-creds?";
+
     error_set(errp, EACCES, "TLS negotiation required before option 7 (go)");
-    error_set_hint(errp, "Did you forget a valid tls-creds?");
+    error_set_hint(errp, hint);
+    error_add_compat_hint(errp, hint);
     return -EACCES;
 }
 

@@ -99,6 +99,7 @@ static int test_mask(int fd, uint64_t base, uint64_t mask, unsigned *ret_bit)
 
 static void hint_holder(Error **errp, int fd, uint64_t byte, const char *filename)
 {
+    static const char in_use[] = "Is another process using the image [%s]?";
     char holder[64];
 
     if (errp == NULL) {
@@ -107,8 +108,9 @@ static void hint_holder(Error **errp, int fd, uint64_t byte, const char *filenam
     if (posix_lock_holder(fd, byte, holder, sizeof(holder))) {
         error_set_hint(errp, "The image [%s] is in use by process %s", filename, holder);
     } else {
-        error_set_hint(errp, "Is another process using the image [%s]?", filename);
+        error_set_hint(errp, in_use, filename);
     }
+    error_add_compat_hint(errp, in_use, filename);
 }
 
 static int refuse(Error **errp, int rc, int fd, uint64_t byte, const char *shared, unsigned bit,
