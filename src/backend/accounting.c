@@ -5,10 +5,14 @@
  * histograms) is behind one flag and a lock.
  *
  * Invariants
- *  A1  A slot below OS_SLOT_SHARED is written only by the thread that runs its context, so its
- *      counters are moved by a load and a store. The others, of contexts that found none of their
- *      own and of threads without one, are moved by atomic additions.
+ *  A1  own[] is written, and what it points to, only by the thread that runs the context of that
+ *      slot, so its counters are moved by a load and a store. The shared slot, of contexts that
+ *      found none of their own, of threads without one and of those for which there was no memory,
+ *      is moved by atomic additions.
  *  A2  A reader in any thread sees each counter whole, though not all of them of one moment.
+ *  A3  What own[] points to stays until the end, though its context goes and another takes it.
+ *  A4  While something is watched quick[] is empty, so that whoever ends a request comes by
+ *      watch_some; the shortest way need not ask.
  *
  * Times are those of the turn of the loop in which a request was started and ended
  * (aio_turn), so that the clock is read once a turn and not twice a request.
@@ -39,16 +43,24 @@ static inline void count(_Atomic uint64_t *counter, uint64_t n, bool own)
     }
 }
 
+static struct acct_slot *slot_new(void)
+{
+    struct acct_slot *slot = aligned_alloc(_Alignof(struct acct_slot), sizeof(*slot));
+
+    if (slot != NULL) {
+        memset(slot, 0, sizeof(*slot));
+    }
+    return slot;
+}
+
 int acct_init(BlockAcctStats *stats)
 {
-    *stats = (BlockAcctStats){.account_invalid = true, .account_failed = true};
+    memset(stats, 0, sizeof(*stats));
+    atomic_init(&stats->account_invalid, true);
+    atomic_init(&stats->account_failed, true);
     os_mutex_init(&stats->lock);
-    stats->slots = aligned_alloc(64, (OS_SLOTS + 1) * sizeof(*stats->slots));
-    if (stats->slots == NULL) {
-        return -ENOMEM;
-    }
-    memset(stats->slots, 0, (OS_SLOTS + 1) * sizeof(*stats->slots));
-    return 0;
+    stats->shared = slot_new();
+    return stats->shared != NULL ? 0 : -ENOMEM;
 }
 
 void acct_fini(BlockAcctStats *stats)
@@ -58,7 +70,10 @@ void acct_fini(BlockAcctStats *stats)
         free(stats->histograms[type].bins);
     }
     block_acct_clear_intervals(stats);
-    free(stats->slots);
+    for (unsigned i = 0; i < OS_SLOT_SHARED; i++) {
+        free(atomic_load(&stats->own[i]));
+    }
+    free(stats->shared);
     os_mutex_fini(&stats->lock);
 }
 
@@ -135,11 +150,13 @@ static void histogram_add(struct acct_histogram *h, uint64_t ns)
     h->bins[low]++;
 }
 
-static NOINLINE void watch(BlockAcctStats *stats, enum BlockAcctType type, uint64_t ns,
-                           int64_t now_ns)
+static void watch_some(BlockAcctStats *stats, enum BlockAcctType type, uint64_t ns, int64_t now_ns)
 {
     struct acct_interval *in;
 
+    if (LIKELY(!atomic_load_explicit(&stats->watched, memory_order_relaxed))) {
+        return;
+    }
     os_mutex_lock(&stats->lock);
     SLIST_FOREACH (in, &stats->intervals, next) {
         interval_advance(in, now_ns);
@@ -158,87 +175,140 @@ static void watched_update(BlockAcctStats *stats)
         watched |= stats->histograms[type].count > 0;
     }
     atomic_store_explicit(&stats->watched, watched, memory_order_relaxed);
+    for (unsigned i = 0; watched && i < OS_SLOT_SHARED; i++) {
+        atomic_store_explicit(&stats->quick[i], NULL, memory_order_relaxed);
+    }
 }
 
 /* ---- counting ---- */
 
-static inline bool slot_is_own(struct aio_turn turn)
+/* Where a thread counts. */
+struct place {
+    struct acct_slot *slot;
+    bool own; /* A1 */
+    int64_t now_ns;
+};
+
+/* False: the clock is to be read, or there is more to do; place_slow is to be asked. */
+static inline bool place_is_known(BlockAcctStats *stats, struct place *ret)
 {
-    return LIKELY(turn.slot < OS_SLOT_SHARED);
+    struct aio_turn turn;
+
+    if (UNLIKELY(!aio_turn_is_known(&turn))) {
+        return false;
+    }
+    ret->slot = atomic_load_explicit(&stats->quick[turn.slot], memory_order_relaxed);
+    ret->own = true;
+    ret->now_ns = turn.now_ns;
+    return LIKELY(ret->slot != NULL);
 }
 
-static inline struct acct_counts *counts_of(BlockAcctStats *stats, struct aio_turn turn,
-                                            enum BlockAcctType type)
+/* From now on by the shortest way, if nothing is watched. */
+static void make_quick(BlockAcctStats *stats, unsigned i, struct acct_slot *slot)
 {
-    return &stats->slots[turn.slot].of[type];
+    if (atomic_load_explicit(&stats->watched, memory_order_relaxed) ||
+        atomic_load_explicit(&stats->quick[i], memory_order_relaxed) == slot) {
+        return;
+    }
+    os_mutex_lock(&stats->lock);
+    if (!atomic_load_explicit(&stats->watched, memory_order_relaxed)) {
+        atomic_store_explicit(&stats->quick[i], slot, memory_order_relaxed);
+    }
+    os_mutex_unlock(&stats->lock);
 }
 
-static inline void start_at(BlockAcctStats *stats, BlockAcctCookie *cookie, uint64_t bytes,
-                            enum BlockAcctType type, struct aio_turn turn, bool own)
+static NOINLINE struct place place_slow(BlockAcctStats *stats)
+{
+    struct aio_turn turn = aio_turn();
+    struct acct_slot *slot = NULL;
+
+    if (turn.slot < OS_SLOT_SHARED) {
+        slot = atomic_load_explicit(&stats->own[turn.slot], memory_order_relaxed);
+        if (slot == NULL) {
+            slot = slot_new();
+            atomic_store_explicit(&stats->own[turn.slot], slot, memory_order_release);
+        }
+        make_quick(stats, turn.slot, slot);
+    }
+    return (struct place){
+        .slot = slot != NULL ? slot : stats->shared,
+        .own = slot != NULL,
+        .now_ns = turn.now_ns,
+    };
+}
+
+static inline struct place place_of(BlockAcctStats *stats)
+{
+    struct place place;
+
+    return place_is_known(stats, &place) ? place : place_slow(stats);
+}
+
+static inline void start_at(struct place place, BlockAcctCookie *cookie, uint64_t bytes,
+                            enum BlockAcctType type)
 {
     cookie->bytes = bytes;
-    cookie->start_time_ns = turn.now_ns;
+    cookie->start_time_ns = place.now_ns;
     cookie->type = type;
-    count(&counts_of(stats, turn, type)->started, 1, own);
+    count(&place.slot->of[type].started, 1, place.own);
 }
 
 static NOINLINE void start_slow(BlockAcctStats *stats, BlockAcctCookie *cookie, uint64_t bytes,
                                 enum BlockAcctType type)
 {
-    struct aio_turn turn = aio_turn_slow();
-
-    start_at(stats, cookie, bytes, type, turn, slot_is_own(turn));
+    start_at(place_slow(stats), cookie, bytes, type);
 }
 
 void block_acct_start(BlockAcctStats *stats, BlockAcctCookie *cookie, uint64_t bytes,
                       enum BlockAcctType type)
 {
-    struct aio_turn turn;
+    struct place place;
 
-    if (LIKELY(aio_turn_is_known(&turn) && slot_is_own(turn))) {
-        start_at(stats, cookie, bytes, type, turn, true);
+    if (LIKELY(place_is_known(stats, &place))) {
+        start_at(place, cookie, bytes, type);
     } else {
         start_slow(stats, cookie, bytes, type);
     }
 }
 
-/* One ended that counts as activity. */
-static inline void ended(BlockAcctStats *stats, struct acct_counts *c, int64_t now_ns,
-                         const BlockAcctCookie *cookie, bool own)
+/* One ended that counts as activity. Returns the time it took. */
+static inline uint64_t ended(struct acct_counts *c, struct place place, int64_t start_time_ns)
 {
-    int64_t ns = now_ns - cookie->start_time_ns;
+    int64_t ns = place.now_ns - start_time_ns;
 
-    ns = ns > 0 ? ns : 0; /* it may have begun in a context that looked at the clock later */
-    count(&c->total_ns, (uint64_t)ns, own);
-    atomic_store_explicit(&c->last_ns, now_ns, memory_order_relaxed);
-    if (UNLIKELY(atomic_load_explicit(&stats->watched, memory_order_relaxed))) {
-        watch(stats, cookie->type, (uint64_t)ns, now_ns);
+    if (UNLIKELY(ns < 0)) { /* it began in a context that looked at the clock later */
+        ns = 0;
     }
+    count(&c->total_ns, (uint64_t)ns, place.own);
+    count(&c->bins[latency_bin((uint64_t)ns)], 1, place.own);
+    atomic_store_explicit(&c->last_ns, place.now_ns, memory_order_relaxed);
+    return (uint64_t)ns;
 }
 
-static inline void done_at(BlockAcctStats *stats, const BlockAcctCookie *cookie,
-                           struct aio_turn turn, bool own)
+static inline uint64_t done_at(struct place place, const BlockAcctCookie *cookie)
 {
-    struct acct_counts *c = counts_of(stats, turn, cookie->type);
+    BlockAcctCookie k = *cookie; /* read once, whatever the counters may alias */
+    struct acct_counts *c = &place.slot->of[k.type];
 
-    count(&c->ops, 1, own);
-    count(&c->bytes, cookie->bytes, own);
-    ended(stats, c, turn.now_ns, cookie, own);
+    __asm__("" : "+r"(c)); /* worked out once, not for each counter */
+    count(&c->ops, 1, place.own);
+    count(&c->bytes, k.bytes, place.own);
+    return ended(c, place, k.start_time_ns);
 }
 
 static NOINLINE void done_slow(BlockAcctStats *stats, const BlockAcctCookie *cookie)
 {
-    struct aio_turn turn = aio_turn_slow();
+    struct place place = place_slow(stats);
 
-    done_at(stats, cookie, turn, slot_is_own(turn));
+    watch_some(stats, cookie->type, done_at(place, cookie), place.now_ns);
 }
 
 void block_acct_done(BlockAcctStats *stats, BlockAcctCookie *cookie)
 {
-    struct aio_turn turn;
+    struct place place;
 
-    if (LIKELY(aio_turn_is_known(&turn) && slot_is_own(turn))) {
-        done_at(stats, cookie, turn, true);
+    if (LIKELY(place_is_known(stats, &place))) {
+        (void)done_at(place, cookie);
     } else {
         done_slow(stats, cookie);
     }
@@ -246,31 +316,31 @@ void block_acct_done(BlockAcctStats *stats, BlockAcctCookie *cookie)
 
 void block_acct_failed(BlockAcctStats *stats, BlockAcctCookie *cookie)
 {
-    struct aio_turn turn = aio_turn();
-    struct acct_counts *c = counts_of(stats, turn, cookie->type);
+    struct place place = place_of(stats);
+    struct acct_counts *c = &place.slot->of[cookie->type];
 
-    count(&c->failed, 1, slot_is_own(turn));
+    count(&c->failed, 1, place.own);
     if (atomic_load_explicit(&stats->account_failed, memory_order_relaxed)) {
-        ended(stats, c, turn.now_ns, cookie, slot_is_own(turn));
+        watch_some(stats, cookie->type, ended(c, place, cookie->start_time_ns), place.now_ns);
     }
 }
 
 void block_acct_invalid(BlockAcctStats *stats, enum BlockAcctType type)
 {
-    struct aio_turn turn = aio_turn();
-    struct acct_counts *c = counts_of(stats, turn, type);
+    struct place place = place_of(stats);
+    struct acct_counts *c = &place.slot->of[type];
 
-    count(&c->invalid, 1, slot_is_own(turn));
+    count(&c->invalid, 1, place.own);
     if (atomic_load_explicit(&stats->account_invalid, memory_order_relaxed)) {
-        atomic_store_explicit(&c->last_ns, turn.now_ns, memory_order_relaxed);
+        atomic_store_explicit(&c->last_ns, place.now_ns, memory_order_relaxed);
     }
 }
 
 void block_acct_merge_done(BlockAcctStats *stats, enum BlockAcctType type, unsigned num_requests)
 {
-    struct aio_turn turn = aio_turn();
+    struct place place = place_of(stats);
 
-    count(&counts_of(stats, turn, type)->merged, num_requests, slot_is_own(turn));
+    count(&place.slot->of[type].merged, num_requests, place.own);
 }
 
 void block_acct_setup(BlockAcctStats *stats, bool account_invalid, bool account_failed)
@@ -284,15 +354,24 @@ static uint64_t get(const _Atomic uint64_t *counter)
     return atomic_load_explicit(counter, memory_order_relaxed);
 }
 
+/* The n-th slot, of which the shared one is the first; NULL: it was not made. */
+#define SLOT_COUNT (OS_SLOT_SHARED + 1)
+static const struct acct_slot *nth_slot(BlockAcctStats *stats, unsigned n)
+{
+    return n == 0 ? stats->shared : atomic_load_explicit(&stats->own[n - 1], memory_order_acquire);
+}
+
 void block_acct_read(BlockAcctStats *stats, struct block_acct_totals *ret_totals)
 {
     struct block_acct_totals t = {.account_invalid = atomic_load(&stats->account_invalid),
                                   .account_failed = atomic_load(&stats->account_failed)};
     int64_t last = 0;
 
-    for (unsigned i = 0; i <= OS_SLOTS; i++) {
-        for (int type = 0; type < BLOCK_MAX_IOTYPE; type++) {
-            const struct acct_counts *c = &stats->slots[i].of[type];
+    for (unsigned i = 0; i < SLOT_COUNT; i++) {
+        const struct acct_slot *slot = nth_slot(stats, i);
+
+        for (int type = 0; slot != NULL && type < BLOCK_MAX_IOTYPE; type++) {
+            const struct acct_counts *c = &slot->of[type];
             int64_t c_last = atomic_load_explicit(&c->last_ns, memory_order_relaxed);
 
             last = c_last > last ? c_last : last;
@@ -315,6 +394,25 @@ void block_acct_read(BlockAcctStats *stats, struct block_acct_totals *ret_totals
         t.idle_time_ns = 0;
     }
     *ret_totals = t;
+}
+
+void block_acct_read_latency(BlockAcctStats *stats, enum BlockAcctType type,
+                             struct block_acct_latency *ret_latency)
+{
+    struct block_acct_latency l = {0};
+
+    for (unsigned i = 0; i < SLOT_COUNT; i++) {
+        const struct acct_slot *slot = nth_slot(stats, i);
+
+        for (size_t bin = 0; slot != NULL && bin < BLOCK_ACCT_LATENCY_BINS; bin++) {
+            uint64_t n = get(&slot->of[type].bins[bin]);
+
+            l.bins[bin] += n;
+            l.count += n;
+        }
+        l.total_ns += slot != NULL ? get(&slot->of[type].total_ns) : 0;
+    }
+    *ret_latency = l;
 }
 
 /* ---- intervals ---- */

@@ -8,10 +8,11 @@
 
 #include <platter/accounting.h>
 
+#include "backend/latency.h"
 #include "os/os.h"
 #include "os/thread.h"
 
-/* Of one kind of request in one context: a cache line. */
+/* Of one kind of request in one context. A power of two long, as its place is worked out often. */
 struct acct_counts {
     _Atomic uint64_t started;
     _Atomic uint64_t ops;
@@ -21,11 +22,13 @@ struct acct_counts {
     _Atomic uint64_t invalid;
     _Atomic uint64_t merged;
     _Atomic int64_t last_ns; /* when one ended; 0: never */
+    _Atomic uint64_t bins[BLOCK_ACCT_LATENCY_BINS];
 } __attribute__((aligned(64)));
 
 struct acct_slot {
     struct acct_counts of[BLOCK_MAX_IOTYPE];
 };
+_Static_assert(sizeof(struct acct_counts) == 1024, "a power of two");
 
 struct acct_window {
     int64_t start_ns;
@@ -49,11 +52,15 @@ struct acct_histogram {
 };
 
 struct BlockAcctStats {
-    struct acct_slot *slots; /* owned; OS_SLOTS, and one for threads without a context */
+    /* What each context counts in by the shortest way: its own slot, if there is one and nothing is
+     * watched, else NULL (so always from OS_SLOT_SHARED on). */
+    struct acct_slot *_Atomic quick[OS_SLOTS + 1];
+    struct acct_slot *_Atomic own[OS_SLOT_SHARED]; /* owned; made when its context first counts */
+    struct acct_slot *shared;                      /* owned; of all that have none */
     _Atomic bool account_invalid;
     _Atomic bool account_failed;
+    struct os_mutex lock; /* guards the rest; and who changes quick[] or watched holds it */
     _Atomic bool watched; /* there are intervals or histograms */
-    struct os_mutex lock; /* guards the rest */
     SLIST_HEAD(, acct_interval) intervals;
     struct acct_histogram histograms[BLOCK_MAX_IOTYPE];
 };

@@ -40,8 +40,16 @@ static void *counter_run(void *opaque)
     return NULL;
 }
 
-static void check_totals(const struct block_acct_totals *t, uint64_t rounds)
+static void check_totals(BlockAcctStats *stats, uint64_t rounds)
 {
+    struct block_acct_totals totals;
+    const struct block_acct_totals *t = &totals;
+    struct block_acct_latency latency;
+
+    block_acct_read(stats, &totals);
+    block_acct_read_latency(stats, BLOCK_ACCT_WRITE, &latency);
+    assert_int_equal(latency.count, rounds); /* failed ones take time too */
+    assert_true(latency.total_ns == t->total_time_ns[BLOCK_ACCT_WRITE]);
     assert_int_equal(t->ops[BLOCK_ACCT_WRITE], rounds * 3 / 4);
     assert_int_equal(t->bytes[BLOCK_ACCT_WRITE], rounds * 3 / 4 * BYTES);
     assert_int_equal(t->failed_ops[BLOCK_ACCT_WRITE], rounds / 4);
@@ -80,8 +88,7 @@ static void test_threads(void **state)
     for (int i = 0; i < THREADS; i++) {
         os->thread_join(counters[i].thread);
     }
-    block_acct_read(blk_get_stats(blk), &t);
-    check_totals(&t, (uint64_t)THREADS * ROUNDS);
+    check_totals(blk_get_stats(blk), (uint64_t)THREADS * ROUNDS);
     for (int i = 0; i < CONTEXTS; i++) {
         aio_context_unref(contexts[i]);
     }
@@ -93,7 +100,6 @@ static void test_slot_again(void **state)
 {
     struct env *env = *state;
     BlockBackend *blk = blk_new(env->pl, "hd", NULL);
-    struct block_acct_totals t;
     unsigned slot = 0;
 
     for (int i = 0; i < 3; i++) {
@@ -106,8 +112,79 @@ static void test_slot_again(void **state)
         os->thread_join(c.thread);
         aio_context_unref(c.ctx);
     }
-    block_acct_read(blk_get_stats(blk), &t);
-    check_totals(&t, 3 * ROUNDS);
+    check_totals(blk_get_stats(blk), 3 * ROUNDS);
+    blk_unref(blk);
+}
+
+static uint64_t watched_so_far(BlockAcctStats *stats)
+{
+    uint64_t *boundaries, *bins;
+    uint64_t sum;
+    size_t n;
+
+    assert_int_equal(block_latency_histogram_get(stats, BLOCK_ACCT_WRITE, &boundaries, &bins, &n),
+                     0);
+    sum = n > 0 ? bins[0] + bins[1] : 0;
+    free(boundaries);
+    free(bins);
+    return sum;
+}
+
+/* What is watched sees all that ends while it is there, and nothing else, whether the thread has a
+ * way of its own to count or not; the other figures go on. */
+static void test_watched_in_between(void **state)
+{
+    struct env *env = *state;
+    AioContext *const contexts[] = {aio_context_new(NULL, NULL), NULL};
+    static const uint64_t boundary = 1000;
+
+    for (size_t i = 0; i < 2; i++) {
+        BlockBackend *blk = blk_new(env->pl, "hd", NULL);
+        BlockAcctStats *stats = blk_get_stats(blk);
+        struct counter c = {.stats = stats, .ctx = contexts[i]};
+
+        for (uint64_t phase = 1; phase <= 6; phase++) {
+            bool watch = phase % 2 == 0;
+
+            assert_int_equal(block_latency_histogram_set(stats, BLOCK_ACCT_WRITE,
+                                                         watch ? &boundary : NULL, watch, NULL),
+                             0);
+            assert_int_equal(os->thread_create("count", counter_run, &c, &c.thread), 0);
+            os->thread_join(c.thread);
+            assert_int_equal(watched_so_far(stats), watch ? ROUNDS : 0);
+            check_totals(stats, phase * ROUNDS);
+        }
+        blk_unref(blk);
+    }
+    aio_context_unref(contexts[0]);
+}
+
+/* It comes and goes while others count. */
+static void test_watched_meanwhile(void **state)
+{
+    struct env *env = *state;
+    BlockBackend *blk = blk_new(env->pl, "hd", NULL);
+    struct counter counters[2] = {0};
+    static const uint64_t boundary = 1000;
+
+    for (int i = 0; i < 2; i++) {
+        counters[i].stats = blk_get_stats(blk);
+        counters[i].ctx = aio_context_new(NULL, NULL);
+        assert_non_null(counters[i].ctx);
+        assert_int_equal(os->thread_create("count", counter_run, &counters[i], &counters[i].thread),
+                         0);
+    }
+    for (int i = 0; i < 200; i++) {
+        assert_int_equal(block_latency_histogram_set(blk_get_stats(blk), BLOCK_ACCT_WRITE,
+                                                     i % 2 ? NULL : &boundary, !(i % 2), NULL),
+                         0);
+        assert_true(watched_so_far(blk_get_stats(blk)) <= 2 * ROUNDS);
+    }
+    for (int i = 0; i < 2; i++) {
+        os->thread_join(counters[i].thread);
+        aio_context_unref(counters[i].ctx);
+    }
+    check_totals(blk_get_stats(blk), 2 * ROUNDS);
     blk_unref(blk);
 }
 
@@ -253,6 +330,8 @@ int main(void)
     const struct CMUnitTest tests[] = {
         cmocka_unit_test_setup_teardown(test_threads, env_setup, env_teardown),
         cmocka_unit_test_setup_teardown(test_slot_again, env_setup, env_teardown),
+        cmocka_unit_test_setup_teardown(test_watched_in_between, env_setup, env_teardown),
+        cmocka_unit_test_setup_teardown(test_watched_meanwhile, env_setup, env_teardown),
         cmocka_unit_test_setup_teardown(test_older_turn, env_setup, env_teardown),
         cmocka_unit_test_setup_teardown(test_intervals_expire, clock_setup, clock_teardown),
         cmocka_unit_test_setup_teardown(test_failed_and_invalid, clock_setup, clock_teardown),
