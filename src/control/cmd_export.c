@@ -463,11 +463,12 @@ int qmp_query_block_export_stats(struct qmp_call *call, json_t **ret_value, Erro
     int ret = list ? 0 : -ENOMEM;
 
     TAILQ_FOREACH (e, &c->exports, entry) {
+        BlockAcctStats *stats = control_export_stats(c, e->id);
         json_t *object = json_object();
 
         json_add(object, "id", json_text(e->id), &ret);
-        json_add(object, "stats",
-                 control_stats_json(control_export_stats(c, e->id), blk_bs(e->blk)), &ret);
+        json_add(object, "stats", control_stats_json(stats, blk_bs(e->blk)), &ret);
+        json_add(object, "latency", control_latency_json(stats), &ret);
         json_append(list, object, &ret);
     }
     return qmp_give(json_whole(list, ret), ret_value, errp);

@@ -217,6 +217,80 @@ int qmp_query_blockstats(struct qmp_call *call, const struct qmp_query_blockstat
     return qmp_give(json_whole(list, ret), ret_value, errp);
 }
 
+/* ---- times ---- */
+
+static json_t *bins_json(const struct block_acct_latency *latency)
+{
+    json_t *list = json_array();
+    int ret = list ? 0 : -ENOMEM;
+
+    for (size_t bin = 0; bin < BLOCK_ACCT_LATENCY_BINS; bin++) {
+        json_t *object;
+
+        if (latency->bins[bin] == 0) {
+            continue;
+        }
+        object = json_object();
+        if (bin + 1 < BLOCK_ACCT_LATENCY_BINS) {
+            json_add(object, "below-ns", json_u64(block_acct_latency_bound(bin)), &ret);
+        }
+        json_add(object, "count", json_u64(latency->bins[bin]), &ret);
+        json_append(list, object, &ret);
+    }
+    return json_whole(list, ret);
+}
+
+static json_t *times_json(const struct block_acct_latency *latency)
+{
+    json_t *object = json_object();
+    int ret = object ? 0 : -ENOMEM;
+
+    json_add(object, "count", json_u64(latency->count), &ret);
+    json_add(object, "total-ns", json_u64(latency->total_ns), &ret);
+    json_add(object, "p50-ns", json_u64(block_acct_latency_quantile(latency, 500)), &ret);
+    json_add(object, "p99-ns", json_u64(block_acct_latency_quantile(latency, 990)), &ret);
+    json_add(object, "bins", bins_json(latency), &ret);
+    return json_whole(object, ret);
+}
+
+json_t *control_latency_json(BlockAcctStats *stats)
+{
+    static const char *const words[BLOCK_MAX_IOTYPE] = {
+        [BLOCK_ACCT_READ] = "read",
+        [BLOCK_ACCT_WRITE] = "write",
+        [BLOCK_ACCT_FLUSH] = "flush",
+        [BLOCK_ACCT_UNMAP] = "unmap",
+    };
+    json_t *object = json_object();
+    int ret = object ? 0 : -ENOMEM;
+
+    for (int type = 0; type < BLOCK_MAX_IOTYPE; type++) {
+        struct block_acct_latency latency = {0};
+
+        if (stats) {
+            block_acct_read_latency(stats, type, &latency);
+        }
+        json_add(object, words[type], times_json(&latency), &ret);
+    }
+    return json_whole(object, ret);
+}
+
+int qmp_query_block_latency(struct qmp_call *call, json_t **ret_value, Error **errp)
+{
+    json_t *list = json_array();
+    BlockBackend *blk = NULL;
+    int ret = list ? 0 : -ENOMEM;
+
+    while ((blk = blk_next(call->control->pl, blk)) != NULL) {
+        json_t *object = json_object();
+
+        json_add(object, "device", json_text(blk_name(blk)), &ret);
+        json_add(object, "latency", control_latency_json(blk_get_stats(blk)), &ret);
+        json_append(list, object, &ret);
+    }
+    return qmp_give(json_whole(list, ret), ret_value, errp);
+}
+
 /* ---- what is counted ---- */
 
 /* Of a backend, or of an export. */

@@ -151,6 +151,49 @@ static void put_totals(struct text *t, const struct counted_metric *m, const str
     }
 }
 
+/* The bounds of bins that are told: 2^n and 1.5 * 2^n from 1024 ns to 2^34 ns (17 s). */
+#define DURATION_FIRST 3
+#define DURATION_LAST 99
+#define DURATION_STEP 2
+
+static void put_duration(struct text *t, const struct counted *c, int type,
+                         const struct block_acct_latency *latency)
+{
+    const char *bucket = "request_duration_seconds_bucket";
+    uint64_t sum = 0;
+
+    for (size_t bin = 0; bin <= DURATION_LAST; bin++) {
+        sum += latency->bins[bin];
+        if (bin >= DURATION_FIRST && (bin - DURATION_FIRST) % DURATION_STEP == 0) {
+            put_counted(t, c, bucket, type);
+            text_printf(t, ",le=\"");
+            put_seconds(t, block_acct_latency_bound(bin));
+            text_printf(t, "\"} %" PRIu64 "\n", sum);
+        }
+    }
+    put_counted(t, c, bucket, type);
+    text_printf(t, ",le=\"+Inf\"} %" PRIu64 "\n", latency->count);
+    put_counted(t, c, "request_duration_seconds_sum", type);
+    text_printf(t, "} ");
+    put_seconds(t, latency->total_ns);
+    text_printf(t, "\n");
+    put_counted(t, c, "request_duration_seconds_count", type);
+    text_printf(t, "} %" PRIu64 "\n", latency->count);
+}
+
+/* Of the types that had a request: an idle disk costs no lines. */
+static void put_durations(struct text *t, const struct counted *c)
+{
+    struct block_acct_latency latency;
+
+    for (int type = 0; type < BLOCK_MAX_IOTYPE; type++) {
+        block_acct_read_latency(c->stats, type, &latency);
+        if (latency.count > 0) {
+            put_duration(t, c, type, &latency);
+        }
+    }
+}
+
 static void put_histogram(struct text *t, const struct counted *c, int type)
 {
     uint64_t *boundaries = NULL;
@@ -234,9 +277,11 @@ static void put_kind(struct text *t, const struct metrics_source *source, const 
         const char *type;
         const char *help;
         void (*put)(struct text *t, const struct counted *c);
-    } watched[] = {
-        {"latency_seconds", "histogram", "Times of requests, where a histogram was asked for.",
-         put_histograms},
+    } further[] = {
+        {"request_duration_seconds", "histogram", "Times of requests, of types that had any.",
+         put_durations},
+        {"latency_seconds", "histogram",
+         "The same in bins of the user's, where such a histogram was asked for.", put_histograms},
         {"interval_latency_seconds", "gauge",
          "Times of requests in the last interval, where one is watched.", put_interval_latency},
         {"interval_queue_depth", "gauge",
@@ -254,12 +299,12 @@ static void put_kind(struct text *t, const struct metrics_source *source, const 
             put_totals(t, m, &c);
         }
     }
-    for (size_t i = 0; i < sizeof(watched) / sizeof(watched[0]); i++) {
+    for (size_t i = 0; i < sizeof(further) / sizeof(further[0]); i++) {
         struct counted c = {.kind = kind};
 
-        put_head(t, metric_name(name, kind, watched[i].name), watched[i].type, watched[i].help);
+        put_head(t, metric_name(name, kind, further[i].name), further[i].type, further[i].help);
         while (counted_next(source, &c)) {
-            watched[i].put(t, &c);
+            further[i].put(t, &c);
         }
     }
 }

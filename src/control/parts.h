@@ -13,6 +13,8 @@ BlockAcctStats *control_export_stats(struct control *c, const char *id);
 /* As BlockDeviceStats; stats NULL: of a node, which counts nothing by itself but how far it was
  * written (bs; NULL: none). NULL: no memory. */
 json_t *control_stats_json(BlockAcctStats *stats, BlockDriverState *bs);
+/* As BlockLatency; stats NULL: all is 0. NULL: no memory. */
+json_t *control_latency_json(BlockAcctStats *stats);
 bool control_exports_use(struct control *c, BlockBackend *blk); /* whether one serves it */
 void control_exports_end(struct control *c);                    /* and the server; polls */
 void control_backends_end(struct control *c);                   /* those that commands made */

@@ -205,6 +205,15 @@ def test_figures_of_exports(qmp, tmp_path):
     drive = qmp.call('query-blockstats')[0]['stats']
     assert (drive['wr_operations'], drive['wr_bytes']) == (4, 4 * 4096)
     assert 'wr_latency_histogram' not in drive
+    latency = {s['id']: s['latency'] for s in qmp.call('query-block-export-stats')}
+    latency.update((b['device'], b['latency']) for b in qmp.call('query-block-latency'))
+    for name, stats in (('one', stats['one']), ('two', stats['two']), ('drive', drive)):
+        times = latency[name]['write']
+        assert times['count'] == stats['wr_operations'] == sum(b['count'] for b in times['bins'])
+        assert times['total-ns'] == stats['wr_total_time_ns']
+        bounds = [b['below-ns'] for b in times['bins']]
+        assert bounds == sorted(bounds) and {times['p50-ns'], times['p99-ns']} <= set(bounds)
+        assert latency[name]['unmap'] == {'count': 0, 'total-ns': 0, 'p50-ns': 0, 'p99-ns': 0, 'bins': []}
     qmp.fails('block-latency-histogram-set', 'not found', 'DeviceNotFound', id='three', boundaries=[1])
     qmp.call('nbd-server-stop')
     qmp.fails('block-latency-histogram-set', 'not found', 'DeviceNotFound', id='one', boundaries=[1])

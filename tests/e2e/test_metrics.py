@@ -89,6 +89,14 @@ def test_serve(folder):
         assert after['platter_export_operations_total', of_export] == '1'
         assert after['platter_export_bytes_total', of_export] == '65536'
         assert after['platter_export_in_flight', of_export] == '0'
+        times = [(float(re.search('le="(.*)"', labels).group(1)), int(value))
+                 for (name, labels), value in after.items()
+                 if name == 'platter_export_request_duration_seconds_bucket' and of_export in labels]
+        assert times == sorted(times) and times[-1] == (float('inf'), 1) and len(times) == 50
+        assert after['platter_export_request_duration_seconds_count', of_export] == '1'
+        assert (after['platter_export_request_duration_seconds_sum', of_export] ==
+                after['platter_export_time_seconds_total', of_export])
+        assert not any('_duration_' in name for name, _ in before)
         assert os.stat('m').st_mode & 0o777 == 0o600
     assert not os.path.exists('m')
 

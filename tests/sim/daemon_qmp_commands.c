@@ -23,6 +23,8 @@ static const struct template templates[] = {
     {4, 0, "query-block", ""},
     {3, 0, "query-blockstats", ""},
     {2, 0, "query-blockstats", "'query-nodes': true"},
+    {2, 0, "query-block-latency", ""},
+    {1, 0, "query-block-export-stats", ""},
     {4, 0, "query-named-block-nodes", ""},
     {3, 0, "query-jobs", ""},
     {1, 0, "query-block-jobs", ""},

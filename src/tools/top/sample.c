@@ -4,14 +4,25 @@
 #include <stdlib.h>
 #include <string.h>
 
+#include "backend/latency.h"
 #include "os/os.h"
 #include "tools/top/sample.h"
+#include "util/checked.h"
 #include "util/error.h"
+#include "util/json.h"
 
 const char *const top_sort_names[TOP_SORTS + 1] = {"name",    "ops",   "bytes",
                                                    "latency", "depth", NULL};
 
 static const char *const kinds[2] = {"rd", "wr"};
+
+/* Empty of a daemon that is not ours, or gone, which the next look tells. */
+static json_t *ask_ours(struct top_client *client, const char *command)
+{
+    json_t *list = top_client_ask(client, command, NULL);
+
+    return list ? list : json_array();
+}
 
 int top_sample_take(struct top_client *client, struct top_sample *ret, Error **errp)
 {
@@ -34,10 +45,8 @@ int top_sample_take(struct top_client *client, struct top_sample *ret, Error **e
             return -EIO;
         }
     }
-    s.export_stats = top_client_ask(client, "query-block-export-stats", NULL);
-    if (!s.export_stats) { /* a daemon that is not ours, or gone, which the next look tells */
-        s.export_stats = json_array();
-    }
+    s.latency = ask_ours(client, "query-block-latency");
+    s.export_stats = ask_ours(client, "query-block-export-stats");
     s.time_ns = os->clock_monotonic_ns();
     *ret = s;
     return 0;
@@ -49,6 +58,7 @@ void top_sample_fini(struct top_sample *s)
     json_decref(s->stats);
     json_decref(s->nodes);
     json_decref(s->exports);
+    json_decref(s->latency);
     json_decref(s->export_stats);
     json_decref(s->jobs);
     *s = (struct top_sample){0};
@@ -86,41 +96,46 @@ static double growth(json_t *before, json_t *now, const char *front, const char 
     return figure(now, front, kind, behind) - figure(before, front, kind, behind);
 }
 
-/* Requests of a bin of both histograms since the look before. */
-static double bin_growth(json_t *before, json_t *now, size_t bin)
+/* Add the requests of a BlockLatencyTimes to l, or take them out. */
+static void add_times(struct block_acct_latency *l, json_t *times, bool add)
 {
-    double count = 0;
-    char key[64];
+    size_t i;
+    json_t *bin;
 
-    for (int k = 0; k < 2; k++) {
-        snprintf(key, sizeof(key), "%s_latency_histogram", kinds[k]);
-        count += json_number_value(
-                     json_array_get(json_object_get(json_object_get(now, key), "bins"), bin)) -
-                 json_number_value(
-                     json_array_get(json_object_get(json_object_get(before, key), "bins"), bin));
+    json_array_foreach(json_object_get(times, "bins"), i, bin)
+    {
+        uint64_t below = 0;
+        uint64_t count = 0;
+        uint64_t *to;
+
+        if (!json_get_u64(json_object_get(bin, "count"), &count)) {
+            continue;
+        }
+        if (json_get_u64(json_object_get(bin, "below-ns"), &below) && below > 0) {
+            to = &l->bins[latency_bin(below - 1)];
+        } else {
+            to = &l->bins[BLOCK_ACCT_LATENCY_BINS - 1];
+        }
+        count = add ? count : min_u64(count, *to);
+        *to += add ? count : 0 - count;
+        l->count += add ? count : 0 - count;
     }
-    return count;
 }
 
-/* The upper bound of the bin in which the part of all requests ends, in ms; the last bin has none:
- * its lower one. < 0: nothing was counted. */
-static double percentile(json_t *before, json_t *now, double part)
+/* Quantiles of what ended between two looks at the same BlockLatency. */
+static void get_quantiles(json_t *before, json_t *now, struct top_rates *r)
 {
-    json_t *bounds = json_object_get(json_object_get(now, "rd_latency_histogram"), "boundaries");
-    size_t count = json_array_size(bounds);
-    double all = 0;
-    double seen = 0;
+    static const char *const words[2] = {"read", "write"};
+    struct block_acct_latency l = {0};
 
-    for (size_t i = 0; count > 0 && i <= count; i++) {
-        all += bin_growth(before, now, i);
+    for (int k = 0; k < 2; k++) {
+        add_times(&l, json_object_get(now, words[k]), true);
     }
-    for (size_t i = 0; all > 0 && i <= count; i++) {
-        seen += bin_growth(before, now, i);
-        if (seen >= all * part) {
-            return json_number_value(json_array_get(bounds, i < count ? i : count - 1)) / 1e6;
-        }
+    for (int k = 0; k < 2; k++) {
+        add_times(&l, json_object_get(before, words[k]), false);
     }
-    return -1;
+    r->p50_ms = l.count > 0 ? (double)block_acct_latency_quantile(&l, 500) / 1e6 : -1;
+    r->p99_ms = l.count > 0 ? (double)block_acct_latency_quantile(&l, 990) / 1e6 : -1;
 }
 
 static const char *status_of(json_t *backend)
@@ -152,8 +167,6 @@ static void get_numbers(json_t *before, json_t *now, double seconds, struct top_
         time_ns += ns;
     }
     r->depth = time_ns / (seconds * 1e9);
-    r->p50_ms = percentile(before, now, 0.50);
-    r->p99_ms = percentile(before, now, 0.99);
 }
 
 static double seconds_between(const struct top_sample *before, const struct top_sample *now)
@@ -187,6 +200,8 @@ int top_rates_get(const struct top_sample *before, const struct top_sample *now,
         rates[i].status = status_of(backend);
         get_numbers(json_object_get(find(before->stats, "device", name), "stats"),
                     json_object_get(find(now->stats, "device", name), "stats"), seconds, &rates[i]);
+        get_quantiles(json_object_get(find(before->latency, "device", name), "latency"),
+                      json_object_get(find(now->latency, "device", name), "latency"), &rates[i]);
     }
     *ret = rates;
     return (int)count;
@@ -207,15 +222,18 @@ int top_export_rates_get(const struct top_sample *before, const struct top_sampl
     json_array_foreach(now->exports, i, export)
     {
         const char *id = json_string_value(json_object_get(export, "id"));
+        json_t *stats_before = find(before->export_stats, "id", id);
+        json_t *stats = find(now->export_stats, "id", id);
 
         rates[i].name = id;
         rates[i].node = json_string_value(json_object_get(export, "node-name"));
         rates[i].status =
             json_is_true(json_object_get(export, "shutting-down")) ? "ending" : "serves";
         rates[i].type = json_string_value(json_object_get(export, "type"));
-        get_numbers(json_object_get(find(before->export_stats, "id", id), "stats"),
-                    json_object_get(find(now->export_stats, "id", id), "stats"), seconds,
-                    &rates[i]);
+        get_numbers(json_object_get(stats_before, "stats"), json_object_get(stats, "stats"),
+                    seconds, &rates[i]);
+        get_quantiles(json_object_get(stats_before, "latency"), json_object_get(stats, "latency"),
+                      &rates[i]);
     }
     *ret = rates;
     return (int)count;

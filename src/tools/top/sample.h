@@ -16,7 +16,8 @@ struct top_sample {
     json_t *stats;        /* owned: query-blockstats */
     json_t *nodes;        /* owned: query-named-block-nodes */
     json_t *exports;      /* owned: query-block-exports */
-    json_t *export_stats; /* owned: query-block-export-stats; empty where a daemon has no such */
+    json_t *latency;      /* owned: query-block-latency; empty where a daemon has no such */
+    json_t *export_stats; /* owned: query-block-export-stats; as well */
     json_t *jobs;         /* owned: query-jobs */
 };
 int top_sample_take(struct top_client *client, struct top_sample *ret, Error **errp);
@@ -33,7 +34,7 @@ struct top_rates {
     double bytes[2];
     double latency_ms[2];  /* average */
     double depth;          /* average number of requests in flight */
-    double p50_ms, p99_ms; /* of the histograms; < 0: there are none */
+    double p50_ms, p99_ms; /* of reads and writes; < 0: there were none */
     double failed;
 };
 /* Rates of all backends, or exports, in *ret (malloc'd); the number of them, or -ENOMEM. */

@@ -182,7 +182,9 @@ const struct cli_command command_top = {
         "SOCKET is that of a monitor (--chardev socket,...). Keys: tab shows the next table, s "
         "sorts\n"
         "by something else, the arrows and enter choose one row, backspace goes back, q ends.\n"
-        "Percentiles are shown of backends and exports that have latency histograms\n"
-        "(block-latency-histogram-set).\n",
+        "Percentiles are those of the reads and writes since the last look, rounded up by a "
+        "quarter "
+        "at\n"
+        "the most.\n",
     .run = top_command,
 };

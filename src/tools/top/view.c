@@ -35,12 +35,19 @@ static const char *bytes_text(double bytes, char *buf, size_t size)
     return size_format(bytes > 0 ? (uint64_t)bytes : 0, buf, size);
 }
 
+/* Four digits or so. */
+static int decimals(double ms)
+{
+    return ms < 10 ? 3 : ms < 100 ? 2 : ms < 1000 ? 1 : 0;
+}
+
 static const char *percentiles(const struct top_rates *r, char *buf, size_t size)
 {
     if (r->p50_ms < 0) {
         return "-";
     }
-    snprintf(buf, size, "%.2f/%.2f", r->p50_ms, r->p99_ms);
+    snprintf(buf, size, "%.*f/%.*f", decimals(r->p50_ms), r->p50_ms, decimals(r->p99_ms),
+             r->p99_ms);
     return buf;
 }
 

@@ -109,6 +109,36 @@ static void test_histogram_adds_up(void **state)
     assert_null(strstr(w->text, "_bucket" LABELS "type=\"write\""));
 }
 
+#define DURATION "platter_backend_request_duration_seconds"
+
+/* Of types that had a request, with the same bounds for all: those that add up. */
+static void test_durations(void **state)
+{
+    struct world *w = *state;
+    static const int64_t times[] = {0, 1023, 1024, 20000000000};
+    BlockAcctCookie cookie;
+    size_t lines = 0;
+
+    for (size_t i = 0; i < sizeof(times) / sizeof(times[0]); i++) {
+        block_acct_start(blk_get_stats(w->blk), &cookie, 512, BLOCK_ACCT_READ);
+        cookie.start_time_ns -= times[i]; /* the clock of the turn stands still */
+        block_acct_done(blk_get_stats(w->blk), &cookie);
+    }
+    render(w);
+    has(w, "# TYPE " DURATION " histogram\n");
+    has(w, DURATION "_bucket" LABELS "type=\"read\",le=\"0.000001024\"} 2\n");
+    has(w, DURATION "_bucket" LABELS "type=\"read\",le=\"0.000001536\"} 3\n");
+    has(w, DURATION "_bucket" LABELS "type=\"read\",le=\"0.001048576\"} 3\n");
+    has(w, DURATION "_bucket" LABELS "type=\"read\",le=\"17.179869184\"} 3\n");
+    has(w, DURATION "_bucket" LABELS "type=\"read\",le=\"+Inf\"} 4\n");
+    has(w, DURATION "_sum" LABELS "type=\"read\"} 20.000002047\n");
+    has(w, DURATION "_count" LABELS "type=\"read\"} 4\n");
+    for (const char *at = w->text; (at = strstr(at, DURATION "_bucket")) != NULL; at++) {
+        lines++;
+    }
+    assert_int_equal(lines, 50); /* and so none of other types */
+}
+
 static void test_intervals(void **state)
 {
     struct world *w = *state;
@@ -150,6 +180,7 @@ int main(void)
     const struct CMUnitTest tests[] = {
         cmocka_unit_test_setup_teardown(test_counts, setup, teardown),
         cmocka_unit_test_setup_teardown(test_histogram_adds_up, setup, teardown),
+        cmocka_unit_test_setup_teardown(test_durations, setup, teardown),
         cmocka_unit_test_setup_teardown(test_intervals, setup, teardown),
         cmocka_unit_test_setup_teardown(test_shape, setup, teardown),
     };
