@@ -18,9 +18,6 @@
  * little beside its bytes, small enough that they are still in a processor's cache when they are
  * written. */
 #define CHUNK_BYTES (UINT64_C(512) << 10)
-/* With the pieces that are in flight this makes one for each worker thread; each has more buffers.
- */
-#define COMPRESS_UNITS 2
 /* A piece of what the source has compressed, where a cluster is no larger: each of its clusters
  * takes the memory of two while it is read. */
 #define PACKED_BYTES (UINT64_C(128) << 10)
@@ -382,8 +379,9 @@ static int settle_memory(struct convert *c, Error **errp)
     uint64_t each;
 
     c->pieces_max = c->o.coroutines > 0 ? c->o.coroutines : CONVERT_COROUTINES;
+    /* what is compressed is much work for each byte: pieces of one unit keep all workers at it */
     c->chunk_bytes = max_u64(c->offload        ? OFFLOAD_BYTES
-                             : c->o.compressed ? COMPRESS_UNITS * c->unit_bytes
+                             : c->o.compressed ? c->unit_bytes
                                                : CHUNK_BYTES,
                              least);
     while (c->chunk_bytes > least &&

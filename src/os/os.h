@@ -94,8 +94,9 @@ struct os_table {
     /* threads; locks and conditions are pthreads' own (os/thread.h) */
     int (*thread_create)(const char *name, void *(*run)(void *), void *arg, os_thread **ret_thread);
     void (*thread_join)(os_thread *thread);
-    int64_t (*thread_id)(void); /* of the caller, as the system counts them */
-    void (*thread_yield)(void); /* let another thread run */
+    int64_t (*thread_id)(void);   /* of the caller, as the system counts them */
+    void (*thread_yield)(void);   /* let another thread run */
+    unsigned (*processors)(void); /* that threads can run on at a time; at least 1 */
     /* NULL: work that may block is given to threads. A table that has one thread only calls
      * run(arg) later instead, from epoll_wait. 0 or -errno. */
     int (*run_later)(void (*run)(void *arg), void *arg);

@@ -191,6 +191,13 @@ static void linux_thread_yield(void)
     sched_yield();
 }
 
+static unsigned linux_processors(void)
+{
+    long processors = sysconf(_SC_NPROCESSORS_ONLN);
+
+    return processors < 1 ? 1 : (unsigned)processors;
+}
+
 static void linux_sleep_ns(int64_t ns)
 {
     struct timespec ts = {.tv_sec = (time_t)(ns / NS_PER_SEC), .tv_nsec = (long)(ns % NS_PER_SEC)};
@@ -256,5 +263,6 @@ const struct os_table os_linux = {
     .thread_join = linux_thread_join,
     .thread_id = linux_thread_id,
     .thread_yield = linux_thread_yield,
+    .processors = linux_processors,
     .io_uring_allowed = linux_io_uring_allowed,
 };

@@ -8,6 +8,7 @@
 
 #include <platter/platter.h>
 
+#include "os/os.h"
 #include "tools/cli.h"
 #include "tools/cli_message.h"
 #include "tools/trace_option.h"
@@ -217,7 +218,7 @@ int cli_run(struct cli *cli, int argc, char **argv)
 
 unsigned cli_processors(unsigned max)
 {
-    long processors = sysconf(_SC_NPROCESSORS_ONLN);
+    unsigned processors = os->processors();
 
-    return processors < 1 ? 1 : processors > (long)max ? max : (unsigned)processors;
+    return processors > max ? max : processors;
 }

@@ -146,6 +146,12 @@ static void no_yield(void)
 {
 }
 
+/* The same on each machine that replays a seed. */
+static unsigned sim_processors(void)
+{
+    return 2;
+}
+
 const struct os_table *sim_machine_table(struct sim_machine *machine)
 {
     static struct os_table table;
@@ -155,6 +161,7 @@ const struct os_table *sim_machine_table(struct sim_machine *machine)
     table = machine->base;
     table.thread_create = no_thread;
     table.thread_yield = no_yield;
+    table.processors = sim_processors;
     table.dir_each = no_dir;
     table.signalfd = no_signalfd;
     sim_machine_fd_members(&table);

@@ -345,8 +345,8 @@ static int convert_begin(struct cli *cli, struct convert_args *args)
         return print_options(cli, args);
     }
     if (args->engine.compressed && args->engine.coroutines == 0) {
-        /* each has its compressors and buffers: no more than can work */
-        args->engine.coroutines = cli_processors(CONVERT_COROUTINES_MAX);
+        /* each has its compressor and buffers: what can work, and one that is read or written */
+        args->engine.coroutines = cli_processors(CONVERT_COROUTINES_MAX - 1) + 1;
     }
     code = check_files(cli, args);
     if (code != CLI_EXIT_OK) {

@@ -37,10 +37,12 @@ int q2_decompress(enum q2_compression type, const void *in, size_t in_bytes, voi
 
 /* ---- compressed_io.c: clusters ---- */
 
-/* The packers of an image: as many as ever were at work at a time. */
+/* The packers of an image: as many as ever were at work at a time, no more than can work. */
 struct q2_packers {
     CoMutex lock;
     struct q2_packer *idle; /* owned; the one that worked last first */
+    unsigned made, max;
+    CoQueue wanted; /* who waits for one */
 };
 void q2_packers_init(struct q2_packers *p);
 void q2_packers_fini(struct q2_packers *p);

@@ -15,6 +15,7 @@
 
 #include "compress.h"
 #include "loop/co_group.h"
+#include "os/os.h"
 #include "overlap.h"
 #include "request.h"
 #include "util/iov.h"
@@ -24,6 +25,37 @@
 void q2_packers_init(struct q2_packers *p)
 {
     co_mutex_init(&p->lock);
+    co_queue_init(&p->wanted);
+    p->max = os->processors();
+}
+
+/* Each takes most of a MiB, and keeps a processor at work. NULL: no memory. */
+static struct q2_packer *packer_take_co(struct q2_packers *p)
+{
+    struct q2_packer *packer;
+
+    co_mutex_lock(&p->lock);
+    while (p->idle == NULL && p->made == p->max) {
+        co_queue_wait(&p->wanted, &p->lock);
+    }
+    packer = p->idle;
+    if (packer != NULL) {
+        p->idle = packer->next;
+    } else {
+        packer = calloc(1, sizeof(*packer));
+        p->made += packer != NULL;
+    }
+    co_mutex_unlock(&p->lock);
+    return packer;
+}
+
+static void packer_give_co(struct q2_packers *p, struct q2_packer *packer)
+{
+    co_mutex_lock(&p->lock);
+    packer->next = p->idle;
+    p->idle = packer;
+    co_queue_next(&p->wanted);
+    co_mutex_unlock(&p->lock);
 }
 
 void q2_packers_fini(struct q2_packers *p)
@@ -191,29 +223,16 @@ static int store_co(struct compressed_piece *piece, const void *data, uint32_t b
     return ret;
 }
 
-/* As many packers as work at a time are kept. */
 static int64_t pack_co(struct qcow2 *s, struct codec_job *job)
 {
-    struct q2_packers *p = &s->packers;
     int64_t bytes;
 
-    co_mutex_lock(&p->lock);
-    job->packer = p->idle;
-    if (job->packer != NULL) {
-        p->idle = job->packer->next;
-    }
-    co_mutex_unlock(&p->lock);
-    if (job->packer == NULL) {
-        job->packer = calloc(1, sizeof(*job->packer));
-    }
+    job->packer = packer_take_co(&s->packers);
     if (job->packer == NULL) {
         return -ENOMEM;
     }
     bytes = aio_worker_co(compress_run, job);
-    co_mutex_lock(&p->lock);
-    job->packer->next = p->idle;
-    p->idle = job->packer;
-    co_mutex_unlock(&p->lock);
+    packer_give_co(&s->packers, job->packer);
     return bytes;
 }
 
