@@ -477,7 +477,8 @@ int bdrv_run_co(int (*run_co)(void *opaque), void *opaque);
 BdrvEdge *bdrv_create_open(Platter *pl, const char *filename, BlockOptions *options, Error **errp);
 void bdrv_create_close(BdrvEdge *edge); /* flush first where it matters: errors are lost here */
 
-/* A buffer aligned for I/O on bs and charged to the budget; NULL: no memory. Any thread. */
+/* A buffer aligned as I/O on bs needs it (mem_alignment) and charged to the budget; NULL: no
+ * memory. Any thread. */
 void *bdrv_buffer_alloc(BlockDriverState *bs, size_t bytes);
 void bdrv_buffer_free(BlockDriverState *bs, void *buf, size_t bytes);
 
