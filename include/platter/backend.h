@@ -164,7 +164,8 @@ void blk_error_action(BlockBackend *blk, BlockErrorAction action, bool is_read, 
 int blk_co_handle_error(BlockBackend *blk, bool is_read, int ret);
 
 /* ---- 64-bit byte calls, the primary ones; 0 or -errno ----
- * flags: reads none; writes BDRV_REQ_FUA; zeroes also MAY_UNMAP, NO_FALLBACK. */
+ * flags: reads none; writes BDRV_REQ_FUA, WRITE_COMPRESSED, IN_ORDER; zeroes FUA, IN_ORDER,
+ * MAY_UNMAP, NO_FALLBACK. */
 int blk_preadv(BlockBackend *blk, int64_t offset, const struct iov_view *iov, int flags);
 int blk_pwritev(BlockBackend *blk, int64_t offset, const struct iov_view *iov, int flags);
 int blk_pwrite_zeroes(BlockBackend *blk, int64_t offset, int64_t bytes, int flags);

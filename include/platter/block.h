@@ -54,7 +54,8 @@ enum bdrv_req_flags {
     BDRV_REQ_WRITE_UNCHANGED = 1 << 6,
     BDRV_REQ_SERIALISING = 1 << 7, /* wait for, and hold off, every overlapping request */
     BDRV_REQ_NO_WAIT = 1 << 8,
-    BDRV_REQ_IN_ORDER = 1 << 9, /* such writes get new room in the order of their calls */
+    /* such writes, of data or zeroes, get new room in the order of their calls */
+    BDRV_REQ_IN_ORDER = 1 << 9,
 };
 
 /* Answers of block status. */

@@ -39,7 +39,7 @@ unsigned bdrv_op_flags(enum bdrv_op op)
                BDRV_REQ_IN_ORDER;
     case BDRV_OP_WRITE_ZEROES:
         return waits | BDRV_REQ_FUA | BDRV_REQ_WRITE_UNCHANGED | BDRV_REQ_ZERO_WRITE |
-               BDRV_REQ_MAY_UNMAP | BDRV_REQ_NO_FALLBACK;
+               BDRV_REQ_MAY_UNMAP | BDRV_REQ_NO_FALLBACK | BDRV_REQ_IN_ORDER;
     case BDRV_OP_DISCARD:
         return waits;
     case BDRV_OP_FLUSH:
@@ -233,7 +233,7 @@ static int write_detected(BdrvEdge *edge, BlockDriverState *bs, const struct bdr
 {
     struct bdrv_req zeroes = {
         .op = BDRV_OP_WRITE_ZEROES,
-        .flags = req->flags & ~(unsigned)BDRV_REQ_IN_ORDER,
+        .flags = req->flags,
         .offset = req->offset,
         .bytes = req->bytes,
     };

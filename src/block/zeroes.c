@@ -193,7 +193,7 @@ static void zeroes_init(struct zeroes *z, BlockDriverState *bs, uint64_t size, u
                 (!(flags & BDRV_REQ_NO_FALLBACK) || (bs->caps & BDRV_CAP_ZERO_NO_FALLBACK));
     z->want_fua = (flags & BDRV_REQ_FUA) && !(bs->open_flags & BDRV_O_NO_FLUSH);
     z->rw.flags = bdrv_write_driver_flags(bs, flags, &fua);
-    z->flags = flags & BDRV_REQ_WRITE_UNCHANGED;
+    z->flags = flags & (BDRV_REQ_WRITE_UNCHANGED | BDRV_REQ_IN_ORDER);
     if (z->want_fua && (bs->caps & BDRV_CAP_ZERO_FUA)) {
         z->flags |= BDRV_REQ_FUA;
     }

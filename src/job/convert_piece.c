@@ -151,9 +151,15 @@ static int piece_read_co(struct convert_piece *p)
 
 /* ---- writing ---- */
 
+static int order_flag(const struct convert *c)
+{
+    return c->o.out_of_order ? 0 : BDRV_REQ_IN_ORDER;
+}
+
 static int write_zeroes_co(struct convert *c, uint64_t offset, uint64_t bytes)
 {
-    return blk_co_pwrite_zeroes(c->target, (int64_t)offset, (int64_t)bytes, BDRV_REQ_MAY_UNMAP);
+    return blk_co_pwrite_zeroes(c->target, (int64_t)offset, (int64_t)bytes,
+                                BDRV_REQ_MAY_UNMAP | order_flag(c));
 }
 
 static int write_data_co(struct convert *c, uint64_t offset, uint8_t *buf, uint64_t bytes)
@@ -172,8 +178,7 @@ static int write_data_co(struct convert *c, uint64_t offset, uint8_t *buf, uint6
     if (ret == 0 && packed < bytes) {
         iov = (struct iovec){buf + packed, bytes - packed};
         view = iov_view_of(&iov, 1);
-        ret = blk_co_pwritev(c->target, (int64_t)(offset + packed), &view,
-                             c->o.out_of_order ? 0 : BDRV_REQ_IN_ORDER);
+        ret = blk_co_pwritev(c->target, (int64_t)(offset + packed), &view, order_flag(c));
     }
     return ret;
 }

@@ -232,6 +232,18 @@ static int range_zero_co(const struct zero_job *job, uint64_t offset, uint64_t e
     return ret;
 }
 
+static int range_zero_in_order_co(const struct zero_job *job, uint64_t offset, uint64_t end)
+{
+    struct q2_turns *turns = &job->s->turns;
+    struct q2_turn turn = {.turns = turns, .number = q2_turns_take(turns, 1)};
+    int ret;
+
+    q2_turn_wait_co(&turn);
+    ret = range_zero_co(job, offset, end);
+    q2_turn_pass_co(&turn);
+    return ret;
+}
+
 /* The last cluster is whole where the disk ends in it. */
 static uint64_t whole_end(struct qcow2 *s, uint64_t end)
 {
@@ -257,7 +269,8 @@ int q2_driver_write_zeroes_co(BlockDriverState *bs, uint64_t offset, uint64_t by
         ret = -EIO;
     } else if (is_aligned(offset | end, s->geo.subcluster_bytes) &&
                (s->geo.version >= 3 || s->backing == NULL)) {
-        ret = range_zero_co(&job, offset, end);
+        ret = (flags & BDRV_REQ_IN_ORDER) != 0 ? range_zero_in_order_co(&job, offset, end)
+                                               : range_zero_co(&job, offset, end);
     }
     return q2_leave_ret_co(s, token, ret);
 }
