@@ -245,6 +245,7 @@ def test_other_formats_from_file_on_standard_input(sources, tmp_path):
     (['-f', 'raw', '--source-size', '1M', 'FILE', '-'], '--source-size is of a raw SOURCE'),
     (['-f', 'raw', '-O', 'raw', '--source-size', '1M', '-', '-'], 'the source ended at byte 0 of 1048576'),
     (['-f', 'raw', '-O', 'raw', '--source-size', '1M', '-', 'out'], 'the source ended at byte 0 of 1048576'),
+    (['-f', 'raw', '-O', 'qcow2', '--source-size', '0', '-', '-'], 'it must be more than 0'),
     (['-f', 'raw', '-c', '-O', 'qcow2', '--source-size', '1M', '-', '-'], 'to a pipe there is no -c and -C'),
     (['-f', 'qcow2', '-O', 'raw', '-', '-'], 'Could not read qcow2 header'),
     (['-f', 'raw', '-', '-', 'out'], 'a pipe is the only SOURCE'),

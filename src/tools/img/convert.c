@@ -165,6 +165,15 @@ static int take_size(const struct cli_args *a, const char *what, uint64_t *ret)
                                                                         : CLI_EXIT_USAGE;
 }
 
+static int take_source_size(struct convert_args *args, const struct cli_args *a)
+{
+    int code = take_size(a, "source-size", &args->source_bytes);
+
+    return code == CLI_EXIT_OK && args->source_bytes == 0
+               ? cli_error(a->cli, "Invalid source-size specified: it must be more than 0")
+               : code;
+}
+
 static int take_sparse(struct convert_args *args, const struct cli_args *a)
 {
     int code = take_size(a, "buffer size for sparse output", &args->engine.sparse_bytes);
@@ -252,7 +261,7 @@ static int convert_take(void *opaque, int id, const struct cli_args *a)
     case CONVERT_RATE:
         return take_size(a, "rate limit", &args->engine.bytes_per_second);
     case CONVERT_SOURCE_SIZE:
-        return take_size(a, "source-size", &args->source_bytes);
+        return take_source_size(args, a);
     case CONVERT_SPARSE:
         return take_sparse(args, a);
     case CONVERT_TARGET_CACHE:
