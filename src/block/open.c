@@ -175,17 +175,14 @@ static int place_filename(struct open_request *req, const BlockDriver *drv,
     return 0;
 }
 
-/* A writable node over a read-only file is what auto-read-only is for. */
-static int check_read_only(BlockDriverState *bs, Error **errp)
+/* A writable node over a read-only file is what auto-read-only is for. Without it whoever wants to
+ * write hears of it: the node itself at once, or a parent of a node that has nothing to write. */
+static void follow_read_only(BlockDriverState *bs)
 {
-    char why[2 * BDRV_NODE_NAME_BYTES_MAX + 64];
-
-    if (bs->read_only || bs->file == NULL || !bs->file->bs->read_only) {
-        return 0;
+    if (bs->file != NULL && bs->file->bs->read_only && (bs->open_flags & BDRV_O_AUTO_RDONLY)) {
+        bs->open_flags &= ~BDRV_O_RDWR;
+        bs->read_only = true;
     }
-    snprintf(why, sizeof(why), "Node '%s' is to be writable, but its '%s', node '%s', is read-only",
-             bs->node_name, bs->file->name, bs->file->bs->node_name);
-    return bdrv_apply_auto_read_only(bs, why, errp);
 }
 
 /* Permissions of the children as they are when the node stands complete. */
@@ -226,9 +223,7 @@ static int open_driver(struct open_request *req, BlockDriverState *bs, Error **e
                          bs->drv->format_name, opening->filename)
              : bdrv_refuse_options(bs->drv, req->options, errp);
     if (rc == 0) {
-        rc = check_read_only(bs, errp);
-    }
-    if (rc == 0) {
+        follow_read_only(bs);
         rc = settle_perms(bs, errp);
     }
     bs->has_file_id =

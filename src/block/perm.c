@@ -151,8 +151,10 @@ static int read_only_refusal(const BlockDriverState *bs, Error **errp)
     }
     assert(edge != NULL);
     edge->klass->describe(edge->parent, who, sizeof(who));
-    return error_set(errp, EPERM, "Node '%s' is read-only, but %s needs permission '%s' as '%s'",
-                     bs->node_name, who, perm_name(edge->perm & PERM_CHANGES), edge->name);
+    error_set(errp, EPERM, "Block node is read-only");
+    error_set_hint(errp, "Node '%s' is read-only, but %s needs permission '%s' as '%s'",
+                   bs->node_name, who, perm_name(edge->perm & PERM_CHANGES), edge->name);
+    return -EPERM;
 }
 
 static int node_ask_driver(struct perm_change *change, BlockDriverState *bs, Error **errp)

@@ -528,9 +528,12 @@ BlockDriverState *fake_open(Platter *pl, const char *text)
 
 void fake_expect_error(Error *err, int err_no, const char *piece)
 {
+    const char *hint;
+
     assert_non_null(err);
-    if (strstr(error_get_pretty(err), piece) == NULL) {
-        fail_msg("'%s' not in '%s'", piece, error_get_pretty(err));
+    hint = error_get_hint(err) != NULL ? error_get_hint(err) : "";
+    if (strstr(error_get_pretty(err), piece) == NULL && strstr(hint, piece) == NULL) {
+        fail_msg("'%s' not in '%s', '%s'", piece, error_get_pretty(err), hint);
     }
     assert_int_equal(error_get_errno(err), err_no);
     error_free(err);

@@ -108,6 +108,10 @@ static void test_read_only(void **state)
     attach_fails(bs, &a, WRITE, ALL, EPERM, "Node 'n' is read-only");
     attach_fails(bs, &a, RESIZE, ALL, EPERM, "'resize'");
     bdrv_unref(bs);
+    bs = fake_open(*state, "driver=raw,node-name=n,file.filename=x,file.read-only=on,"
+                           "file.node-name=f");
+    attach_fails(bs, &a, WRITE, ALL, EPERM, "Node 'f' is read-only, but node 'n'");
+    bdrv_unref(bs);
 }
 
 static void test_replace(void **state)
