@@ -209,8 +209,8 @@ int qmp_qom_set(struct qmp_call *call, const struct qmp_qom_set *args, Error **e
         return ret;
     }
     throttle_group_get_config(o->group, &config); /* what is not given stays */
-    throttle_config_from_qmp(&limits, &config);
-    return throttle_group_set_config(o->group, &config, errp);
+    ret = throttle_config_from_qmp(&limits, &config, errp);
+    return ret < 0 ? ret : throttle_group_set_config(o->group, &config, errp);
 }
 
 int qmp_qom_list_types(struct qmp_call *call, const struct qmp_qom_list_types *args,

@@ -38,6 +38,7 @@ struct control *control_new_within(Platter *pl)
 
     if (c) {
         c->pl = pl;
+        c->objects_only = true;
         pl->rooms[INSTANCE_ROOM_OBJECTS].data = c;
         pl->rooms[INSTANCE_ROOM_OBJECTS].fini = within_fini;
     }

@@ -46,6 +46,7 @@ struct control {
     struct chardev_list *chardevs; /* borrowed; NULL: none */
     NbdServer *nbd;                /* owned; NULL: not started */
     bool quit;                     /* the loop is to end */
+    bool objects_only;             /* and of these none that serves */
 };
 
 /* Without a Platter, which is set (and owned) before anything else is done. NULL: out of memory. */

@@ -1,7 +1,6 @@
 /* SPDX-License-Identifier: MIT */
 /* Making and ending objects. */
 #include <errno.h>
-#include <fcntl.h>
 #include <inttypes.h>
 #include <limits.h>
 #include <stdlib.h>
@@ -11,12 +10,9 @@
 
 #include "control/object.h"
 #include "control/parts.h"
-#include "os/os.h"
 #include "util/error.h"
 #include "util/json.h"
 #include "util/size.h"
-
-#define SECRET_BYTES_MAX 65536
 
 struct control_object *control_object_find(struct control *c, const char *id)
 {
@@ -73,27 +69,52 @@ static const struct limit_row limit_rows[THROTTLE_BUCKETS] = {
     LIMIT_ROW(THROTTLE_BPS_WRITE, "bps-write", bps_write),
 };
 
+static const char no_length_text[] = "the burst length cannot be 0";
+
 static uint64_t *limit_field(struct throttle_limit *limit, int which)
 {
     return which == 0 ? &limit->avg : which == 1 ? &limit->max : &limit->max_length_s;
 }
 
-void throttle_config_from_qmp(const struct qmp_throttle_limits *limits,
-                              struct throttle_config *config)
+/* One value of a limit. *ret_none: set where a burst length is 0. 0, or -ERANGE of such a length.
+ */
+static int limit_take(const struct limit_row *row, int which, int64_t value,
+                      struct throttle_config *config, bool *ret_none)
+{
+    *ret_none = *ret_none || (which == 2 && value == 0);
+    *limit_field(&config->limits[row->id], which) = (uint64_t)value;
+    return which == 2 && value > UINT32_MAX ? -ERANGE : 0;
+}
+
+static int too_long(const char *before, const struct limit_row *row, Error **errp)
+{
+    return error_set(errp, ERANGE, "%s%s-max-length value must be in the range [0, %u]", before,
+                     row->key, UINT32_MAX);
+}
+
+int throttle_config_from_qmp(const struct qmp_throttle_limits *limits,
+                             struct throttle_config *config, Error **errp)
 {
     const char *base = (const char *)limits;
+    bool no_length = false;
+    int ret;
 
     for (size_t i = 0; i < THROTTLE_BUCKETS; i++) {
+        const struct limit_row *row = &limit_rows[i];
+
         for (int which = 0; which < 3; which++) {
-            if (*(const bool *)(base + limit_rows[i].has[which])) {
-                *limit_field(&config->limits[limit_rows[i].id], which) =
-                    *(const uint64_t *)(base + limit_rows[i].at[which]);
+            if (*(const bool *)(base + row->has[which]) &&
+                limit_take(row, which, *(const int64_t *)(base + row->at[which]), config,
+                           &no_length) < 0) {
+                return too_long("", row, errp);
             }
         }
     }
     if (limits->has_iops_size) {
-        config->ops_unit_bytes = limits->iops_size;
+        config->ops_unit_bytes = (uint64_t)limits->iops_size;
     }
+    ret = throttle_config_check(config, errp);
+    return ret == 0 && no_length ? error_set(errp, EINVAL, no_length_text) : ret;
 }
 
 json_t *throttle_config_to_qmp(const struct throttle_config *config)
@@ -139,22 +160,28 @@ static int x_limits_take(const struct qmp_throttle_group_properties *props,
 {
     const char *base = (const char *)props;
     bool negative = props->has_x_iops_size && props->x_iops_size < 0;
+    const struct limit_row *long_row = NULL;
+    bool no_length = false;
 
     for (size_t i = 0; i < THROTTLE_BUCKETS; i++) {
-        for (int which = 0; which < 3; which++) {
-            int64_t value = *(const int64_t *)(base + limit_rows[i].x_at[which]);
+        const struct limit_row *row = &limit_rows[i];
 
-            if (*(const bool *)(base + limit_rows[i].x_has[which])) {
+        for (int which = 0; which < 3; which++) {
+            int64_t value = *(const int64_t *)(base + row->x_at[which]);
+
+            if (*(const bool *)(base + row->x_has[which])) {
                 negative = negative || value < 0;
-                if (which == 2 && value == 0) {
-                    return error_set(errp, EINVAL, "the burst length cannot be 0");
+                if (limit_take(row, which, value, config, &no_length) < 0) {
+                    long_row = row;
                 }
-                *limit_field(&config->limits[limit_rows[i].id], which) = (uint64_t)value;
             }
         }
     }
     if (negative) {
         return error_set(errp, EINVAL, "Property values cannot be negative");
+    }
+    if (long_row || no_length) {
+        return long_row ? too_long("x-", long_row, errp) : error_set(errp, EINVAL, no_length_text);
     }
     if (props->has_x_iops_size) {
         config->ops_unit_bytes = (uint64_t)props->x_iops_size;
@@ -168,92 +195,15 @@ static int group_init(struct control *c, struct control_object *o,
     struct throttle_config config = {.size = sizeof(config)};
     int ret = x_limits_take(props, &config, errp);
 
-    if (ret == 0 && props->has_limits) {
-        throttle_config_from_qmp(&props->limits, &config);
+    if (ret == 0) {
+        ret = props->has_limits ? throttle_config_from_qmp(&props->limits, &config, errp)
+                                : throttle_config_check(&config, errp);
     }
-    ret = ret == 0 ? throttle_config_check(&config, errp) : ret;
     if (ret < 0) {
         return ret;
     }
     o->group = throttle_group_get(c->pl, o->id, errp);
     return o->group ? throttle_group_set_config(o->group, &config, errp) : -ENOMEM;
-}
-
-static int read_file(const char *path, char *buf, size_t *ret_bytes, Error **errp)
-{
-    int fd = os->open(path, O_RDONLY, 0);
-    int64_t n = 0;
-    size_t used = 0;
-
-    if (fd < 0) {
-        return error_set_errno(errp, -fd, "Failed to open file '%s'", path);
-    }
-    while (used <= SECRET_BYTES_MAX &&
-           (n = os->read(fd, buf + used, SECRET_BYTES_MAX + 1 - used)) > 0) {
-        used += (size_t)n;
-    }
-    os->close(fd);
-    if (n < 0) {
-        return error_set_errno(errp, (int)-n, "Failed to read file '%s'", path);
-    }
-    if (used > SECRET_BYTES_MAX) {
-        return error_set(errp, E2BIG, "Secret in file '%s' is longer than %d bytes", path,
-                         SECRET_BYTES_MAX);
-    }
-    *ret_bytes = used;
-    return 0;
-}
-
-static int secret_decode(struct control_object *o, Error **errp)
-{
-    gnutls_datum_t in = {(unsigned char *)o->secret, (unsigned)o->secret_bytes};
-    gnutls_datum_t out;
-
-    if (gnutls_base64_decode2(&in, &out) < 0) {
-        return error_set(errp, EINVAL, "Invalid base64 data in secret '%s'", o->id);
-    }
-    memcpy(o->secret, out.data, out.size); /* it is never longer than its text */
-    o->secret_bytes = out.size;
-    gnutls_memset(out.data, 0, out.size);
-    gnutls_free(out.data);
-    return 0;
-}
-
-static int secret_init(struct control_object *o, const struct qmp_secret_properties *props,
-                       Error **errp)
-{
-    int ret = 0;
-
-    if (props->has_keyid || props->has_iv) {
-        return error_set(errp, ENOTSUP, "Secret '%s': encrypted secrets are not in this build",
-                         o->id);
-    }
-    if (props->has_data == props->has_file) {
-        return error_set(errp, EINVAL,
-                         props->has_data ? "'file' and 'data' are mutually exclusive"
-                                         : "Either 'file' or 'data' must be provided");
-    }
-    if (props->has_data && strlen(props->data) > SECRET_BYTES_MAX) {
-        return error_set(errp, E2BIG, "Secret '%s' is longer than %d bytes", o->id,
-                         SECRET_BYTES_MAX);
-    }
-    o->secret = malloc(SECRET_BYTES_MAX + 1);
-    if (!o->secret) {
-        return error_set(errp, ENOMEM, "out of memory");
-    }
-    if (props->has_data) {
-        o->secret_bytes = strlen(props->data);
-        memcpy(o->secret, props->data, o->secret_bytes);
-    } else {
-        ret = read_file(props->file, o->secret, &o->secret_bytes, errp);
-    }
-    if (ret == 0 && props->has_format && props->format == QMP_QCRYPTO_SECRET_FORMAT_BASE64) {
-        ret = secret_decode(o, errp);
-    }
-    if (ret == 0) {
-        o->secret[o->secret_bytes] = '\0'; /* for those who want a text */
-    }
-    return ret;
 }
 
 /* ---- iothreads ---- */
@@ -265,6 +215,12 @@ const char *const iothread_setting_names[IOTHREAD_SETTINGS] = {
     [IOTHREAD_POLL_MAX_NS] = "poll-max-ns",  [IOTHREAD_POLL_GROW] = "poll-grow",
     [IOTHREAD_POLL_SHRINK] = "poll-shrink",  [IOTHREAD_AIO_MAX_BATCH] = "aio-max-batch",
     [IOTHREAD_POOL_MIN] = "thread-pool-min", [IOTHREAD_POOL_MAX] = "thread-pool-max",
+};
+
+/* The order in which the reference looks at them. */
+static const enum iothread_setting check_order[IOTHREAD_SETTINGS] = {
+    IOTHREAD_POLL_SHRINK, IOTHREAD_AIO_MAX_BATCH, IOTHREAD_POLL_GROW,
+    IOTHREAD_POOL_MAX,    IOTHREAD_POOL_MIN,      IOTHREAD_POLL_MAX_NS,
 };
 
 static int pool_check(const int64_t *settings, Error **errp)
@@ -317,11 +273,13 @@ static int thread_init(struct control_object *o, const struct qmp_iothread_prope
 
     o->settings[IOTHREAD_POOL_MAX] = POOL_MAX_DEFAULT;
     for (int i = 0; i < IOTHREAD_SETTINGS; i++) {
-        if (given[i].has) {
-            if (setting_check(i, given[i].value, errp) < 0) {
+        const enum iothread_setting which = check_order[i];
+
+        if (given[which].has) {
+            if (setting_check(which, given[which].value, errp) < 0) {
                 return -EINVAL;
             }
-            o->settings[i] = given[i].value;
+            o->settings[which] = given[which].value;
         }
     }
     if (pool_check(o->settings, errp) < 0) {
@@ -346,9 +304,10 @@ static int object_init(struct control *c, struct control_object *o,
     case QMP_OBJECT_TYPE_AUTHZ_SIMPLE:
         return control_authz_simple_init(c, o, &args->u.authz_simple, errp);
     case QMP_OBJECT_TYPE_IOTHREAD:
-        return thread_init(o, &args->u.iothread, errp);
+        return c->objects_only ? error_set(errp, EINVAL, "invalid object type: iothread")
+                               : thread_init(o, &args->u.iothread, errp);
     case QMP_OBJECT_TYPE_SECRET:
-        return secret_init(o, &args->u.secret, errp);
+        return control_secret_init(c, o, &args->u.secret, errp);
     case QMP_OBJECT_TYPE_THROTTLE_GROUP:
         return group_init(c, o, &args->u.throttle_group, errp);
     case QMP_OBJECT_TYPE_TLS_CREDS_ANON:
@@ -367,8 +326,8 @@ int qmp_object_add(struct qmp_call *call, const struct qmp_object_options *args,
     struct control_object *o;
     int ret;
 
-    if (!id_wellformed(args->id)) {
-        return error_set(errp, EINVAL, "Parameter 'id' expects an identifier");
+    if (id_check(args->id, errp) < 0) {
+        return -EINVAL;
     }
     if (control_object_find(c, args->id)) {
         return error_set(errp, EEXIST,

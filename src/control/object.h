@@ -39,6 +39,10 @@ struct control_object *control_object_find(struct control *c, const char *id);
 /* An iothread by its id; NULL with errp. */
 struct control_object *control_iothread_find(struct control *c, const char *id, Error **errp);
 
+/* object_secret.c: a secret by its id; NULL with errp. */
+struct control_object *control_secret_find(struct control *c, const char *id, Error **errp);
+int control_secret_init(struct control *c, struct control_object *o,
+                        const struct qmp_secret_properties *props, Error **errp);
 /* object_tls.c: make what an object is. 0 or -errno. */
 int control_x509_init(struct control *c, struct control_object *o,
                       const struct qmp_tls_creds_x509_properties *props, Error **errp);
@@ -62,8 +66,9 @@ int iothread_set(struct control_object *o, enum iothread_setting which, int64_t 
 int control_nbd_start(struct control *c, const struct qmp_nbd_server_options *args, Error **errp);
 
 /* Limits between QMP and the library. */
-void throttle_config_from_qmp(const struct qmp_throttle_limits *limits,
-                              struct throttle_config *config);
+/* Those given into *config, the whole checked. 0 or -errno. */
+int throttle_config_from_qmp(const struct qmp_throttle_limits *limits,
+                             struct throttle_config *config, Error **errp);
 json_t *throttle_config_to_qmp(const struct throttle_config *config); /* NULL: no memory */
 
 #endif

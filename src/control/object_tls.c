@@ -14,14 +14,9 @@
 /* The password of a key: a secret, as text. NULL with errp. */
 static const char *password_of(struct control *c, const char *id, Error **errp)
 {
-    struct control_object *secret = control_object_find(c, id);
+    struct control_object *secret = control_secret_find(c, id, errp);
 
     if (!secret) {
-        error_set(errp, ENOENT, "No secret with id '%s'", id);
-        return NULL;
-    }
-    if (secret->type != QMP_OBJECT_TYPE_SECRET) {
-        error_set(errp, EINVAL, "Object with id '%s' is not a secret", id);
         return NULL;
     }
     if (strlen(secret->secret) != secret->secret_bytes) {

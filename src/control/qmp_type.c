@@ -28,12 +28,14 @@ struct place {
     const struct place *outer; /* NULL: the arguments themselves */
     const char *key;           /* NULL: element `index` of a list */
     size_t index;
+    bool from_text; /* every value is text, and becomes in place what its type says */
 };
 
 static int check_value(const struct place *at, const struct qmp_type *type, json_t *value,
                        void *ret, Error **errp);
 
-/* "addr.data.path", "bitmaps[1].name"; "null" for the whole. Long names end early. */
+/* "addr.data.path", "bitmaps[1].name", of a command line "bitmaps.1.name"; "null" for the whole.
+ * Long names end early. */
 static size_t place_text(const struct place *at, char *text, size_t bytes)
 {
     size_t used;
@@ -47,7 +49,7 @@ static size_t place_text(const struct place *at, char *text, size_t bytes)
     if (at->key) {
         n = snprintf(text + used, bytes - used, "%s%s", used ? "." : "", at->key);
     } else {
-        n = snprintf(text + used, bytes - used, "[%zu]", at->index);
+        n = snprintf(text + used, bytes - used, at->from_text ? ".%zu" : "[%zu]", at->index);
     }
     return used + (size_t)n < bytes ? used + (size_t)n : bytes - 1;
 }
@@ -63,6 +65,38 @@ static int wrong_type(const struct place *at, const char *expected, Error **errp
 
     return error_set(errp, EINVAL, "Invalid parameter type for '%s', expected: %s",
                      place_name(at, path), expected);
+}
+
+/* ---- text ---- */
+
+static bool is_scalar(enum qmp_kind kind)
+{
+    return kind <= QMP_KIND_NUMBER || kind == QMP_KIND_ENUM;
+}
+
+/* What stands at at in holder becomes what the type says; *value is changed with it. */
+static int take_text(const struct place *at, const struct qmp_type *type, json_t *holder,
+                     json_t **value, Error **errp)
+{
+    const char *text = json_string_value(*value);
+    char path[PATH_BYTES];
+    json_t *made = NULL;
+    int rc;
+
+    if (!is_scalar(type->kind)) {
+        return 0;
+    }
+    if (!text) {
+        return error_set(errp, EINVAL, "Parameters '%s.*' are unexpected", place_name(at, path));
+    }
+    rc = qmp_scalar_from_text(type->kind, text, place_name(at, path), &made, errp);
+    if (rc < 0 || !made) {
+        return rc;
+    }
+    rc = at->key ? json_object_set_new_nocheck(holder, at->key, made)
+                 : json_array_set_new(holder, at->index, made);
+    *value = made;
+    return rc < 0 ? error_set(errp, ENOMEM, "out of memory") : 0;
 }
 
 /* ---- scalars ---- */
@@ -172,9 +206,10 @@ static int check_list(const struct place *at, const struct qmp_type *element, js
     }
     json_array_foreach(value, i, item)
     {
-        struct place inner = {.outer = at, .index = i};
-        int rc = check_value(&inner, element, item, NULL, errp);
+        struct place inner = {.outer = at, .index = i, .from_text = at->from_text};
+        int rc = at->from_text ? take_text(&inner, element, value, &item, errp) : 0;
 
+        rc = rc == 0 ? check_value(&inner, element, item, NULL, errp) : rc;
         if (rc < 0) {
             return rc;
         }
@@ -188,10 +223,10 @@ static int check_members(const struct place *at, const struct qmp_type *type, js
                          char *ret, Error **errp)
 {
     for (const struct qmp_member *m = type->members; m->type; m++) {
-        struct place inner = {.outer = at, .key = m->key};
+        struct place inner = {.outer = at, .key = m->key, .from_text = at->from_text};
         json_t *value = json_object_get(object, m->key);
         char path[PATH_BYTES];
-        int rc;
+        int rc = 0;
 
         if (ret && m->optional) {
             *(bool *)(ret + m->has_at) = value != NULL;
@@ -201,6 +236,12 @@ static int check_members(const struct place *at, const struct qmp_type *type, js
         }
         if (!value) {
             return error_set(errp, EINVAL, "Parameter '%s' is missing", place_name(&inner, path));
+        }
+        if (at->from_text && !m->is_list) {
+            rc = take_text(&inner, m->type, object, &value, errp);
+        }
+        if (rc < 0) {
+            return rc;
         }
         if (m->is_list) {
             rc = check_list(&inner, m->type, value, errp);
@@ -251,7 +292,7 @@ static int check_struct(const struct place *at, const struct qmp_type *type, jso
         }
     }
     if (unexpected) {
-        struct place inner = {.outer = at, .key = unexpected};
+        struct place inner = {.outer = at, .key = unexpected, .from_text = at->from_text};
         char path[PATH_BYTES];
 
         return error_set(errp, EINVAL, "Parameter '%s' is unexpected", place_name(&inner, path));
@@ -360,6 +401,13 @@ int qmp_parse(const struct qmp_type *type, json_t *object, void *ret, Error **er
     struct place top = {0};
 
     return check_struct(&top, type, object, ret, errp);
+}
+
+int qmp_take_text(const struct qmp_type *type, json_t *object, Error **errp)
+{
+    struct place top = {.from_text = true};
+
+    return check_struct(&top, type, object, NULL, errp);
 }
 
 int qmp_check(const struct qmp_type *type, json_t *value, Error **errp)

@@ -4,7 +4,7 @@
  * the structs of schema/qmp.h, and the introspection is written from them.
  *
  * A parsed struct borrows its strings and values from the JSON it came from; there is nothing to
- * free. Values from the command line are all text: qmp_from_text makes them what the type says.
+ * free. Values from the command line are all text: qmp_take_text makes them what the type says.
  */
 #ifndef PLATTER_CONTROL_QMP_TYPE_H
 #define PLATTER_CONTROL_QMP_TYPE_H
@@ -67,10 +67,16 @@ int qmp_parse(const struct qmp_type *type, json_t *object, void *ret, Error **er
 /* Check alone, any kind of type. */
 int qmp_check(const struct qmp_type *type, json_t *value, Error **errp);
 
-/* Turn the strings in object (nested, owned by the caller, changed in place) into what type says:
- * numbers, sizes, on/off; what fits nothing stays for qmp_parse to refuse. 0, -EINVAL or
- * -ENOMEM with errp. */
-int qmp_from_text(const struct qmp_type *type, json_t *object, Error **errp);
+/* Check object, in which every value is text as on a command line, and make of the texts (in place)
+ * what type says: numbers, sizes, on/off. 0, -EINVAL or -ENOMEM with errp. */
+int qmp_take_text(const struct qmp_type *type, json_t *object, Error **errp);
+/* One scalar of it; *ret: NULL where it stays a string. name: for the error. */
+int qmp_scalar_from_text(enum qmp_kind kind, const char *text, const char *name, json_t **ret,
+                         Error **errp);
+/* The arguments that a text holds (JSON, or KEY=VALUE,... with implied_key in front), checked as
+ * type says. The caller's; NULL with errp. */
+json_t *qmp_arguments_of(const char *text, const char *implied_key, const struct qmp_type *type,
+                         Error **errp);
 
 /* All that can be reached from commands and events, as query-qmp-schema returns it. Owned by the
  * caller; NULL out of memory. */

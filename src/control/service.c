@@ -18,22 +18,6 @@
 
 /* ---- options that are arguments of commands ---- */
 
-json_t *qmp_arguments_of(const char *text, const char *implied_key, const struct qmp_type *type,
-                         Error **errp)
-{
-    bool is_json = *text == '{' || strncmp(text, "json:", 5) == 0;
-    BlockOptions *options = is_json ? block_options_parse_json(text, errp)
-                                    : block_options_parse(text, implied_key, errp);
-    json_t *arguments = options ? block_options_to_json_value(options, errp) : NULL;
-
-    block_options_free(options);
-    if (arguments && !is_json && qmp_from_text(type, arguments, errp) < 0) {
-        json_decref(arguments);
-        return NULL;
-    }
-    return arguments;
-}
-
 int object_make(struct control *control, json_t *arguments, Error **errp)
 {
     struct qmp_call call = {.control = control};

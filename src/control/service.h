@@ -32,9 +32,6 @@ enum service_option {
     SERVICE_OBJECT,
 };
 
-/* The text (JSON, or KEY=VALUE,...) as the arguments that type describes; NULL with errp. */
-json_t *qmp_arguments_of(const char *text, const char *implied_key, const struct qmp_type *type,
-                         Error **errp);
 /* Make the object that arguments describe. 0 or -errno. */
 int object_make(struct control *control, json_t *arguments, Error **errp);
 

@@ -338,20 +338,20 @@ static int check_options(const struct tls_creds_options *o, Error **errp)
 
 static int load(TlsCreds *c, const struct tls_creds_options *o, Error **errp)
 {
-    int ret = set_priority(c, o->priority, errp);
+    int ret = -EINVAL;
 
-    if (ret < 0) {
-        return ret;
-    }
     switch (c->kind) {
     case TLS_CREDS_X509:
-        return load_x509(c, o, errp);
+        ret = load_x509(c, o, errp);
+        break;
     case TLS_CREDS_PSK:
-        return load_psk(c, errp);
+        ret = load_psk(c, errp);
+        break;
     case TLS_CREDS_ANON:
-        return load_anon(c, errp);
+        ret = load_anon(c, errp);
+        break;
     }
-    return -EINVAL;
+    return ret == 0 ? set_priority(c, o->priority, errp) : ret;
 }
 
 TlsCreds *tls_creds_load(const char *id, const struct tls_creds_options *o, Error **errp)

@@ -239,3 +239,16 @@ bool id_wellformed(const char *id)
     }
     return true;
 }
+
+int id_check(const char *id, Error **errp)
+{
+    if (id_wellformed(id)) {
+        return 0;
+    }
+    error_set(errp, EINVAL, "Parameter 'id' expects an identifier");
+    error_set_hint(errp, "'%.*s' is not a letter, then letters, digits, '-', '.' and '_'",
+                   SHOWN_MAX, id);
+    error_add_compat_hint(errp, "Identifiers consist of letters, digits, '-', '.', '_', starting "
+                                "with a letter.");
+    return -EINVAL;
+}

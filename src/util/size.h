@@ -26,5 +26,7 @@ int number_parse(const char *text, const char *what, uint64_t min, uint64_t max,
 const char *size_format(uint64_t bytes, char *buf, size_t buf_bytes);
 /* An id: a letter, then letters, digits, '-', '.', '_'. */
 bool id_wellformed(const char *id);
+/* 0, or -EINVAL with errp. */
+int id_check(const char *id, Error **errp);
 
 #endif

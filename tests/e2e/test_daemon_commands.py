@@ -374,7 +374,7 @@ def test_limits_objects_and_figures(qmp):
     assert {'name': 'throttle-group', 'parent': 'object'} in qmp.call('qom-list-types')
     assert qmp.call('qom-list-properties', typename='iothread')[0]['name'] == 'type'
     qmp.call('object-add', qom_type='secret', id='s', data='aGVsbG8=', format='base64')
-    qmp.fails('object-add', 'base64', qom_type='secret', id='t', data='%%%', format='base64')
+    qmp.fails('object-add', 'Base64', qom_type='secret', id='t', data='%%%', format='base64')
     qmp.call('object-del', id='s')
     qmp.call('block-latency-histogram-set', id='drive', boundaries=[1000, 1000000])
     qmp.call('block-set-accounting', id='drive', account_invalid=False, intervals=[1, 60])
