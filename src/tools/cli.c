@@ -26,8 +26,16 @@ bool cli_stands_in(const struct cli *cli)
     return cli_spelling(cli)->stands_in;
 }
 
+bool cli_is_muted(struct cli *cli)
+{
+    return cli->object_fails && cli->object_fails(cli);
+}
+
 void cli_print_version(struct cli *cli)
 {
+    if (cli_is_muted(cli)) {
+        return;
+    }
     fprintf(cli->out, "%s %s%s%s\n", cli->program->name, cli_spelling(cli)->version_word,
             platter_version(), cli_stands_in(cli) ? " (Platter)" : "");
 }
@@ -74,6 +82,9 @@ static void print_command_help(struct cli *cli, const struct cli_command *comman
 
 void cli_print_help(struct cli *cli, const struct cli_command *command)
 {
+    if (cli_is_muted(cli)) {
+        return;
+    }
     if (cli_spelling(cli)->help) {
         fputs(cli_spelling(cli)->help, cli->out);
         return;
@@ -204,7 +215,10 @@ int cli_run(struct cli *cli, int argc, char **argv)
 {
     int code = dispatch(cli, argc, argv);
 
-    if (code == CLI_EXIT_USAGE && cli->usage_told) {
+    if (cli->object_failed) {
+        code =
+            cli->command && cli->command->object_exit ? cli->command->object_exit : CLI_EXIT_FAILED;
+    } else if (code == CLI_EXIT_USAGE && cli->usage_told) {
         code = cli_spelling(cli)->usage_exit;
     }
     /* A full disk or closed pipe behind stdout must not look like success. */

@@ -43,6 +43,7 @@ struct cli_command {
     const struct cli_option *options;                   /* an id of 0 ends */
     int (*run)(struct cli *cli, int argc, char **argv); /* argv[0] is the command's name */
     bool hidden;                                        /* in no list of commands */
+    int object_exit; /* of a stand-in, when an object cannot be made; 0: CLI_EXIT_FAILED */
 };
 
 struct cli_program {
@@ -63,14 +64,22 @@ struct cli {
     FILE *in;
     FILE *out;
     FILE *err;
-    bool usage_told;                      /* an error in the command line was printed */
-    const char *objects[CLI_OBJECTS_MAX]; /* each --object, for whoever makes an instance */
+    bool usage_told; /* an error in the command line was printed */
+
+    /* --object: tools/object.h. */
+    const char *objects[CLI_OBJECTS_MAX]; /* each, for whoever makes an instance */
     size_t object_count;                  /* of which the array holds as many as fit */
+    size_t objects_tried;                 /* so many were made, or could not be, once */
+    bool object_failed;                   /* which was told: nothing else is */
+    /* Whether that is so, after those not tried yet were; NULL: they wait for an instance. */
+    bool (*object_fails)(struct cli *cli);
 };
 
 const struct cli_spelling *cli_spelling(const struct cli *cli);
 /* Whether it speaks in the words of the tool whose name it carries. */
 bool cli_stands_in(const struct cli *cli);
+/* Whether something is not to be told, as a fault of an object was in front of it. */
+bool cli_is_muted(struct cli *cli);
 
 /* ids that cli_next returns besides those of a table, which are > 0 */
 enum {

@@ -26,6 +26,9 @@ static int getopt_fault(struct cli_args *args, const char *fmt, ...)
     struct cli *cli = args->cli;
     va_list ap;
 
+    if (cli_is_muted(cli)) {
+        return CLI_BAD;
+    }
     cli_put_prefix(cli, "");
     va_start(ap, fmt);
     cli_vput_line(cli->err, fmt, ap);

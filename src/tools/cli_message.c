@@ -67,6 +67,9 @@ int cli_error(struct cli *cli, const char *fmt, ...)
 {
     va_list ap;
 
+    if (cli_is_muted(cli)) {
+        return CLI_EXIT_FAILED;
+    }
     fflush(cli->out);
     cli_put_prefix(cli, "");
     va_start(ap, fmt);
@@ -79,6 +82,9 @@ int cli_usage_error(struct cli *cli, const char *fmt, ...)
 {
     va_list ap;
 
+    if (cli_is_muted(cli)) {
+        return CLI_EXIT_USAGE;
+    }
     cli_put_prefix(cli, "");
     va_start(ap, fmt);
     cli_vput_line(cli->err, fmt, ap);
@@ -110,6 +116,9 @@ void cli_warning(struct cli *cli, const char *fmt, ...)
 {
     va_list ap;
 
+    if (cli_is_muted(cli)) {
+        return;
+    }
     cli_put_prefix(cli, "warning: ");
     va_start(ap, fmt);
     cli_vput_line(cli->err, fmt, ap);
@@ -120,7 +129,7 @@ void cli_hint(struct cli *cli, const char *fmt, ...)
 {
     va_list ap;
 
-    if (!cli_spelling(cli)->hints) {
+    if (!cli_spelling(cli)->hints || cli_is_muted(cli)) {
         return;
     }
     va_start(ap, fmt);
@@ -132,6 +141,9 @@ void cli_put_hints(struct cli *cli, const Error *err)
 {
     const char *hint = error_get_hint(err);
 
+    if (cli_is_muted(cli)) {
+        return;
+    }
     if (hint) {
         cli_hint(cli, "%s", hint);
     }

@@ -92,10 +92,7 @@ bool disk_take_option(struct disk_args *args, int id, const struct cli_args *a)
         args->image_refs = a->value;
         return true;
     case DISK_OPTION_OBJECT:
-        if (a->cli->object_count < CLI_OBJECTS_MAX) {
-            a->cli->objects[a->cli->object_count] = a->value;
-        }
-        a->cli->object_count++;
+        object_take(a->cli, a->value);
         return true;
     case DISK_OPTION_SNAPSHOT:
         args->snapshot = a->value;
@@ -156,15 +153,14 @@ bool disk_take_file(struct disk_args *args, const struct cli_args *a)
 bool disk_take_output(const struct cli_args *a, bool *ret_json)
 {
     *ret_json = strcmp(a->value, "json") == 0;
-    if (!*ret_json && strcmp(a->value, "human") != 0) {
+    if (!*ret_json && strcmp(a->value, "human") != 0 && object_look_ahead(a)) {
         if (cli_stands_in(a->cli)) {
             cli_misfit(a->cli, "--output must be used with human or json as argument.");
         } else {
             cli_usage_error(a->cli, "no output form '%s': there are human and json", a->value);
         }
-        return false;
     }
-    return true;
+    return *ret_json || strcmp(a->value, "human") == 0;
 }
 
 bool disk_prealloc_parse(const char *text, enum bdrv_prealloc *ret)
@@ -207,7 +203,7 @@ int disk_cache_options(const char *name, BlockOptions *options, bool *ret_write_
     return 0;
 }
 
-bool disk_args_check(struct cli *cli, const struct disk_args *args)
+bool disk_words_check(struct cli *cli, const struct disk_args *args)
 {
     static const char *const aio[] = {"threads", "native", "io_uring", NULL};
     static const char *const discard[] = {"ignore", "off", "unmap", "on", NULL};
@@ -225,7 +221,12 @@ bool disk_args_check(struct cli *cli, const struct disk_args *args)
         unknown_word(cli, "discard", args->discard, "ignore and unmap");
         return false;
     }
-    if (!disk_refs_check(cli, args)) {
+    return true;
+}
+
+bool disk_args_check(struct cli *cli, const struct disk_args *args)
+{
+    if (!disk_words_check(cli, args) || !disk_refs_check(cli, args)) {
         return false;
     }
     if (args->snapshot && args->writable) {

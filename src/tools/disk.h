@@ -95,8 +95,7 @@ enum disk_option {
 #define DISK_ROW_OBJECT                                                                            \
     {                                                                                              \
         DISK_OPTION_OBJECT, 0, "object", "TYPE,id=ID,...",                                         \
-            "make a throttle-group, secret or iothread that options name; help lists them",        \
-            object_help                                                                            \
+            "make a throttle-group, secret, ... that options name; help lists them", object_help   \
     }
 /* -l, but where it is something else already */
 #define DISK_ROW_SNAPSHOT                                                                          \
@@ -140,6 +139,8 @@ int disk_cache_options(const char *name, BlockOptions *options, bool *ret_write_
 int disk_set_perm(BlockBackend *blk, const struct disk_args *args, Error **errp);
 /* Check the words in args without opening anything; false after printing. */
 bool disk_args_check(struct cli *cli, const struct disk_args *args);
+/* The same of modes of caches, engines and discards alone. */
+bool disk_words_check(struct cli *cli, const struct disk_args *args);
 
 /* disk_refs.c: the part of that about what images name. */
 bool disk_refs_check(struct cli *cli, const struct disk_args *args);

@@ -8,6 +8,7 @@
 #include "control/qmp_type.h"
 #include "control/service.h"
 #include "schema/qmp.h"
+#include "tools/disk.h"
 #include "util/error.h"
 
 #define LINES_MAX 64 /* members of one kind */
@@ -75,9 +76,9 @@ static void print_members(FILE *out, const char *name, const struct qmp_type *ty
     }
 }
 
-bool object_help(struct cli *cli, const char *text)
+static bool help(struct cli *cli, const char *text, bool iothreads)
 {
-    const char *word = *text == '{' || strncmp(text, "json:", 5) == 0 ? "" : text;
+    const char *word = *text == '{' ? "" : text;
     const struct qmp_type *type;
     struct wish w = {0};
     size_t len;
@@ -94,6 +95,9 @@ bool object_help(struct cli *cli, const char *text)
     if (!w.help) {
         return false;
     }
+    if (cli_is_muted(cli)) {
+        return true;
+    }
     type = find_type(w.type);
     if (type) {
         print_members(cli->out, w.type, type);
@@ -101,9 +105,21 @@ bool object_help(struct cli *cli, const char *text)
     }
     fputs("List of user creatable objects:\n", cli->out);
     for (const struct qmp_variant *v = qmp_object_options_type->variants; v->value; v++) {
-        fprintf(cli->out, "  %s\n", v->value);
+        if (iothreads || strcmp(v->value, "iothread") != 0) {
+            fprintf(cli->out, "  %s\n", v->value);
+        }
     }
     return true;
+}
+
+bool object_help(struct cli *cli, const char *text)
+{
+    return help(cli, text, false);
+}
+
+bool object_help_daemon(struct cli *cli, const char *text)
+{
+    return help(cli, text, true);
 }
 
 /* ---- making ---- */
@@ -117,11 +133,12 @@ static int make_one(struct control *control, const char *text, Error **errp)
     return ret;
 }
 
-int objects_make(const struct cli *cli, Platter *pl, Error **errp)
+int objects_make(struct cli *cli, Platter *pl, Error **errp)
 {
     struct control *control;
     int ret = 0;
 
+    cli->objects_tried = cli->object_count;
     if (cli->object_count == 0) {
         return 0;
     }
@@ -136,4 +153,50 @@ int objects_make(const struct cli *cli, Platter *pl, Error **errp)
         ret = make_one(control, cli->objects[i], errp);
     }
     return ret;
+}
+
+/* Something is to be told: would the reference have got that far? */
+static bool object_fails(struct cli *cli)
+{
+    Error *err = NULL;
+    Platter *pl;
+
+    if (cli->objects_tried == cli->object_count) {
+        return cli->object_failed;
+    }
+    cli->objects_tried = cli->object_count;
+    pl = platter_new(NULL, &err);
+    if (pl && objects_make(cli, pl, &err) == 0) {
+        platter_free(pl);
+        return false;
+    }
+    platter_free(pl);
+    cli_report(cli, err);
+    cli->object_failed = true;
+    return true;
+}
+
+void object_take(struct cli *cli, const char *text)
+{
+    if (cli->object_count < CLI_OBJECTS_MAX) {
+        cli->objects[cli->object_count] = text;
+    }
+    cli->object_count++;
+    cli->object_fails = cli_stands_in(cli) ? object_fails : NULL;
+}
+
+bool object_look_ahead(const struct cli_args *a)
+{
+    struct cli_args rest = *a;
+    int id;
+
+    while (cli_stands_in(a->cli) && (id = cli_next(&rest)) != CLI_END) {
+        if (id == CLI_HELP || id == CLI_BAD) {
+            return false;
+        }
+        if (id == DISK_OPTION_OBJECT) {
+            object_take(a->cli, rest.value);
+        }
+    }
+    return true;
 }

@@ -61,6 +61,17 @@ static int add_on(char **text)
     return *text ? 0 : -ENOMEM;
 }
 
+/* What the reference asks of a list before it looks at the options in it. */
+static bool is_list(const char *text)
+{
+    size_t len = strlen(text), commas = 0;
+
+    while (commas < len && text[len - commas - 1] == ',') {
+        commas++;
+    }
+    return len > 0 && text[0] != ',' && commas % 2 == 0;
+}
+
 int option_list_add(struct cli *cli, struct option_list *list, const char *text)
 {
     char *copy = strdup(text);
@@ -71,6 +82,10 @@ int option_list_add(struct cli *cli, struct option_list *list, const char *text)
     if (!copy) {
         return cli_error(cli, "out of memory");
     }
+    if (cli_stands_in(cli) && cli->program->commands && !is_list(text)) {
+        free(copy);
+        return cli_error(cli, "Invalid option list: %s", text);
+    }
     if (take_help(copy)) {
         list->help = true;
     }
@@ -80,6 +95,7 @@ int option_list_add(struct cli *cli, struct option_list *list, const char *text)
         more = block_options_parse(copy, NULL, &err);
         if (!more) {
             cli_report(cli, err);
+            cli->usage_told = true;
             code = CLI_EXIT_USAGE;
         } else if (!list->options) {
             list->options = more;

@@ -40,7 +40,7 @@ static const struct cli_option daemon_options[] = {
     {DAEMON_BACKEND, 0, "backend", "NAME[,node-name=NODE],...",
      "make a backend with a tray, limits and an error policy"},
     {DAEMON_OBJECT, 0, "object", "TYPE,id=ID,...",
-     "make an iothread, throttle-group or secret; help lists them", object_help},
+     "make an iothread, throttle-group or secret; help lists them", object_help_daemon},
     {DAEMON_NBD_SERVER, 0, "nbd-server", "addr.type=unix,addr.path=PATH",
      "start the NBD server; or addr.type=inet,addr.host=HOST,addr.port=PORT"},
     {DAEMON_EXPORT, 0, "export", "nbd,id=ID,node-name=NAME,...", "export a node, or a backend"},
@@ -122,10 +122,11 @@ static int look_at(struct daemon *d, int argc, char **argv)
         if (id == CLI_BAD) {
             return CLI_EXIT_USAGE;
         }
+        if (id == CLI_OPERAND && cli_stands_in(d->cli)) {
+            continue; /* told in its turn */
+        }
         if (id == CLI_OPERAND) {
-            return cli_stands_in(d->cli)
-                       ? cli_error(d->cli, "%s: Unexpected argument", a.value)
-                       : cli_usage_error(d->cli, "unexpected argument '%s'", a.value);
+            return cli_usage_error(d->cli, "unexpected argument '%s'", a.value);
         }
         if (id == DAEMON_DAEMONIZE) {
             d->background = true;
@@ -150,6 +151,9 @@ static int carry_out(struct daemon *d, int argc, char **argv)
     while ((id = cli_next(&a)) != CLI_END) {
         Error *err = NULL;
 
+        if (id == CLI_OPERAND) {
+            return cli_error(d->cli, "%s: Unexpected argument", a.value);
+        }
         if (a.value && run_option(d, id, a.value, &err) < 0) {
             error_prepend(&err, "--%s %s: ", a.option->name, a.value);
             return cli_report(d->cli, err);

@@ -12,6 +12,7 @@
 #include "tools/commands.h"
 #include "tools/disk.h"
 #include "util/mem.h"
+#include "util/size.h"
 
 #define BENCH_MEMORY_MAX (UINT64_C(4) << 30)
 
@@ -273,15 +274,30 @@ static int bench_run(struct cli *cli, Platter *pl, BlockBackend *blk, const stru
 }
 
 /* One option; false after printing what is wrong with it. */
+/* what: how the reference calls the value. */
+static bool take_number(const struct cli_args *a, const char *what, uint64_t min, uint64_t max,
+                        uint64_t *ret)
+{
+    if (!cli_stands_in(a->cli)) {
+        return cli_number_value(a, min, max, ret);
+    }
+    if (number_parse(a->value, what, min, max, ret, NULL) < 0) {
+        a->cli->usage_told = true;
+        cli_error(a->cli, "Invalid %s specified", what);
+        return false;
+    }
+    return true;
+}
+
 static bool bench_option(struct bench_args *args, int id, const struct cli_args *a)
 {
     switch (id) {
     case BENCH_COUNT:
-        return cli_number_value(a, 0, INT64_MAX, &args->count);
+        return take_number(a, "request count", 0, INT64_MAX, &args->count);
     case BENCH_DEPTH:
-        return cli_number_value(a, 1, 65536, &args->depth);
+        return take_number(a, "queue depth", 1, 65536, &args->depth);
     case BENCH_FLUSH_INTERVAL:
-        return cli_number_value(a, 0, INT64_MAX, &args->flush_interval);
+        return take_number(a, "flush interval", 0, INT64_MAX, &args->flush_interval);
     case BENCH_NATIVE:
         args->disk.aio = args->disk.aio ? args->disk.aio : "native";
         return true;
@@ -291,7 +307,7 @@ static bool bench_option(struct bench_args *args, int id, const struct cli_args 
     case BENCH_OFFSET:
         return cli_size_value(a, "offset", 0, INT64_MAX, &args->offset);
     case BENCH_PATTERN:
-        return cli_number_value(a, 0, 255, &args->pattern);
+        return take_number(a, "pattern byte", 0, 255, &args->pattern);
     case BENCH_QUIET:
         args->quiet = true;
         return true;
@@ -322,7 +338,8 @@ static bool bench_args_check(struct cli *cli, struct bench_args *args)
         return false;
     }
     if (args->flush_interval && !args->disk.writable) {
-        cli_usage_error(cli, "--flush-interval is only for writes (-w)");
+        cli_misfit(cli, cli_stands_in(cli) ? "--flush-interval is only available in write tests"
+                                           : "--flush-interval is only for writes (-w)");
         return false;
     }
     if (args->flush_interval && args->flush_interval < args->depth) {

@@ -44,7 +44,6 @@ static const struct cli_option commit_options[] = {
 struct commit_args {
     struct disk_args disk;
     const char *base;
-    const char *rate;
     uint64_t bytes_per_s;
     bool keep;
     bool progress;
@@ -265,17 +264,11 @@ static bool commit_take(struct commit_args *args, int id, const struct cli_args 
         args->quiet = true;
         return true;
     case COMMIT_RATE:
-        args->rate = a->value;
-        return true;
+        return cli_parse_size(a->cli, a->value, "rate limit", "rate limit", INT64_MAX,
+                              &args->bytes_per_s);
     default:
         return disk_take_option(&args->disk, id, a) || disk_take_file(&args->disk, a);
     }
-}
-
-static bool commit_rate(struct cli *cli, struct commit_args *args)
-{
-    return !args->rate || cli_parse_size(cli, args->rate, "rate limit", "rate limit", INT64_MAX,
-                                         &args->bytes_per_s);
 }
 
 static int commit_command(struct cli *cli, int argc, char **argv)
@@ -295,7 +288,7 @@ static int commit_command(struct cli *cli, int argc, char **argv)
     if (!args.disk.file) {
         return cli_usage_error(cli, "Expecting one image file name");
     }
-    if (!disk_args_check(cli, &args.disk) || !commit_rate(cli, &args)) {
+    if (!disk_args_check(cli, &args.disk)) {
         return CLI_EXIT_USAGE;
     }
     return commit_image(cli, &args);

@@ -362,6 +362,7 @@ static int compare_command(struct cli *cli, int argc, char **argv)
 
 const struct cli_command command_compare = {
     .name = "compare",
+    .object_exit = COMPARE_EXIT_OPEN,
     .operands = "FILE1 FILE2",
     .summary = "Tell whether two disks hold the same",
     .options = compare_options,

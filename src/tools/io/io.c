@@ -4,6 +4,7 @@
 
 #include "tools/commands.h"
 #include "tools/io/io.h"
+#include "tools/object.h"
 #include "tools/trace_option.h"
 
 enum io_option {
@@ -113,7 +114,7 @@ static bool io_take(struct io_setup *setup, int id, const struct cli_args *a)
         return true;
     case IO_DISCARD:
         disk->discard = a->value;
-        return true;
+        return !cli_stands_in(a->cli) || disk_words_check(a->cli, disk);
     case IO_MISALIGN:
         setup->misalign = true;
         return true;
@@ -131,11 +132,16 @@ static bool io_take(struct io_setup *setup, int id, const struct cli_args *a)
         return true;
     default:
         if (id == CLI_OPERAND && disk->file && cli_stands_in(a->cli)) {
-            cli_print_help(a->cli, a->cli->command);
+            if (object_look_ahead(a)) {
+                cli_print_help(a->cli, a->cli->command);
+            }
             a->cli->usage_told = true;
             return false;
         }
-        return disk_take_option(disk, id, a) || disk_take_file(disk, a);
+        if (disk_take_option(disk, id, a)) {
+            return !cli_stands_in(a->cli) || disk_words_check(a->cli, disk);
+        }
+        return disk_take_file(disk, a);
     }
 }
 
