@@ -88,8 +88,10 @@ enum bdrv_driver_caps {
     BDRV_CAP_FULL_NAME = 1 << 11,  /* the name that open set with bdrv_set_filename says all that
                                       strong_options would; parse_filename understands it */
     BDRV_CAP_READS_NOTHING = 1 << 12, /* a read may leave memory as it is, and callers know */
-    BDRV_CAP_ZERO_TAIL = 1 << 13, /* what lies behind the end reads as zeroes, so that the size may
-                                     be told as more than getlength says: see bdrv_size_unit */
+    BDRV_CAP_ZERO_TAIL = 1 << 13,  /* what lies behind the end reads as zeroes, so that the size may
+                                      be told as more than getlength says: see bdrv_size_unit */
+    BDRV_CAP_ZERO_PARTS = 1 << 14, /* write_zeroes_co is also asked for a part of one unit; -ENOTSUP
+                                      where it cannot */
 };
 
 /* Internal snapshots. The node is drained and flushed; coroutine. As the calls of platter/image.h.
@@ -266,6 +268,7 @@ struct BlockDriver {
     /* Go down: a driver that stands above a child says which range of it (raw). NULL: -ENOTSUP. */
     int (*map_range)(BlockDriverState *bs, uint64_t offset, uint64_t bytes, BdrvEdge **ret_child,
                      uint64_t *ret_offset);
+    /* A driver that has nothing to preallocate in when it shrinks refuses a mode but 'off' then. */
     int (*truncate_co)(BlockDriverState *bs, uint64_t size_bytes, bool exact,
                        enum bdrv_prealloc prealloc, unsigned flags, Error **errp);
     int (*ioctl_co)(BlockDriverState *bs, unsigned long request, void *buf);

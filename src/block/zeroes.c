@@ -1,8 +1,9 @@
 /* SPDX-License-Identifier: MIT */
 /*
  * Write zeroes: by the driver's own operation in whole units of it, and by writing zero buffers
- * where it has none, says -ENOTSUP, or for the ends that are no whole unit. Under NO_FALLBACK
- * (fast, or not at all) nothing is written and the answer is -ENOTSUP.
+ * where it has none, says -ENOTSUP, or for the ends that are no whole unit; a driver that can do
+ * more is asked for these too (BDRV_CAP_ZERO_PARTS). Under NO_FALLBACK no zero buffer is written
+ * and the answer is -ENOTSUP, though a part of the range may be zero by then.
  */
 #include <assert.h>
 #include <errno.h>
@@ -126,7 +127,7 @@ static int zeroes_write(struct zeroes *z, uint64_t pos, uint64_t end)
     return ret;
 }
 
-/* Whole units of the driver. */
+/* Whole units of the driver, or a part of one. */
 static int zeroes_native(struct zeroes *z, uint64_t pos, uint64_t end, uint64_t unit)
 {
     BlockDriverState *bs = z->rw.bs;
@@ -134,7 +135,9 @@ static int zeroes_native(struct zeroes *z, uint64_t pos, uint64_t end, uint64_t 
     int ret = 0;
 
     max = max_u64(max - max % unit, unit);
-    zeroes_tell(z);
+    if (pos < end) {
+        zeroes_tell(z);
+    }
     while (ret == 0 && pos < end) {
         uint64_t n = min_u64(end - pos, max);
 
@@ -149,6 +152,13 @@ static int zeroes_native(struct zeroes *z, uint64_t pos, uint64_t end, uint64_t 
     return ret;
 }
 
+/* Part of one unit. */
+static int zeroes_part(struct zeroes *z, uint64_t pos, uint64_t end, uint64_t unit)
+{
+    return pos < end && (z->rw.bs->caps & BDRV_CAP_ZERO_PARTS) ? zeroes_native(z, pos, end, unit)
+                                                               : zeroes_write(z, pos, end);
+}
+
 static int zeroes_run(struct zeroes *z, uint64_t pos, uint64_t end)
 {
     const struct bdrv_limits *bl = &z->rw.bs->bl;
@@ -156,27 +166,28 @@ static int zeroes_run(struct zeroes *z, uint64_t pos, uint64_t end)
     uint64_t unit = max_u64(align, bl->pwrite_zeroes_alignment);
     /* the last unit of a format node is whole where the node ends */
     bool to_end = end == z->rw.size && !(z->rw.bs->caps & BDRV_CAP_PROTOCOL);
+    bool parts = z->rw.bs->caps & BDRV_CAP_ZERO_PARTS;
     uint64_t first;
     uint64_t last;
     int ret;
 
-    if (!z->native || unit % align != 0 || (unit > end - pos && !to_end)) {
+    if (!z->native || unit % align != 0) {
         return zeroes_write(z, pos, end);
     }
-    first = pos + (pos % unit == 0 ? 0 : unit - pos % unit);
-    last = to_end ? end : end - end % unit;
-    if (first >= last) {
+    first = pos + min_u64(end - pos, pos % unit == 0 ? 0 : unit - pos % unit);
+    last = to_end ? end : max_u64(first, end - end % unit);
+    if (!parts && first >= last) {
         return zeroes_write(z, pos, end);
     }
-    if (!z->may_write && (pos < first || last < end)) {
+    if (!parts && !z->may_write && (pos < first || last < end)) {
         return -ENOTSUP;
     }
-    ret = zeroes_write(z, pos, first);
+    ret = zeroes_part(z, pos, first, unit);
     if (ret == 0) {
         ret = zeroes_native(z, first, last, unit);
     }
     if (ret == 0) {
-        ret = zeroes_write(z, last, end);
+        ret = zeroes_part(z, last, end, unit);
     }
     return ret;
 }

@@ -226,8 +226,15 @@ static inline int fake_zeroes(BlockDriverState *bs, uint64_t offset, uint64_t by
     struct fake *f = fake_of(bs);
     uint64_t unit = max_u64(bs->bl.request_alignment, bs->bl.pwrite_zeroes_alignment);
 
-    fake_check_range(bs, offset, bytes);
-    CHECK(offset % unit == 0 && (bytes % unit == 0 || fake_is_tail(bs, offset + bytes)));
+    bool whole = offset % unit == 0 && (bytes % unit == 0 || fake_is_tail(bs, offset + bytes));
+    bool part = (bs->caps & BDRV_CAP_ZERO_PARTS) && offset / unit == (offset + bytes - 1) / unit;
+
+    CHECK(bytes > 0 && (whole || part));
+    if (whole) {
+        fake_check_range(bs, offset, bytes);
+    } else if (offset / unit % 2 == 1) {
+        return -ENOTSUP; /* a driver may find the rest of a unit not to be zero */
+    }
     CHECK(bs->bl.max_pwrite_zeroes == 0 || bytes <= max_u64(bs->bl.max_pwrite_zeroes, unit));
     CHECK(offset + bytes <= fake_end(bs));
     atomic_fetch_add(&f->zeroes, 1);

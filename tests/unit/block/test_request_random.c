@@ -70,6 +70,9 @@ static void random_caps(uint64_t *rng, struct fake_node *n, bool grows)
     if (fake_rand_below(rng, 2) > 0) {
         n->bs.caps |= BDRV_CAP_FUA | BDRV_CAP_ZERO_FUA;
     }
+    if (fake_rand_below(rng, 2) > 0) {
+        n->bs.caps |= BDRV_CAP_ZERO_PARTS;
+    }
     switch (fake_rand_below(rng, 3)) {
     case 0:
         n->f.drv.write_zeroes_co = NULL;

@@ -247,7 +247,7 @@ const BlockDriver bdrv_copy_on_read = {
     .option_keys = opts_node_copy_on_read_keys,
     .instance_size = sizeof(struct copy_state),
     .caps = BDRV_CAP_FILTER | BDRV_CAP_FUA | BDRV_CAP_ZERO_FUA | BDRV_CAP_ZERO_UNMAP |
-            BDRV_CAP_ZERO_NO_FALLBACK | BDRV_CAP_COMPRESSED,
+            BDRV_CAP_ZERO_NO_FALLBACK | BDRV_CAP_ZERO_PARTS | BDRV_CAP_COMPRESSED,
     .open = copy_open,
     .close = copy_close,
     .reopen_prepare = copy_reopen_prepare,

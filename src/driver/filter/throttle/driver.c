@@ -130,7 +130,7 @@ const BlockDriver bdrv_throttle = {
     .option_keys = opts_node_throttle_keys,
     .instance_size = sizeof(struct throttle_node),
     .caps = BDRV_CAP_FILTER | BDRV_CAP_FUA | BDRV_CAP_ZERO_FUA | BDRV_CAP_ZERO_UNMAP |
-            BDRV_CAP_ZERO_NO_FALLBACK | BDRV_CAP_COMPRESSED,
+            BDRV_CAP_ZERO_NO_FALLBACK | BDRV_CAP_ZERO_PARTS | BDRV_CAP_COMPRESSED,
     .open = throttle_open,
     .close = throttle_close,
     .reopen_options = throttle_reopen_options,

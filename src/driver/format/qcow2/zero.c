@@ -195,7 +195,8 @@ static int passed_over_co(const struct zero_job *job, uint64_t offset, uint64_t 
     }
     if (extent.host == UINT64_MAX &&
         (extent.kind == Q2_ZEROES ||
-         (extent.kind == Q2_UNALLOCATED && job->discard && s->backing == NULL)) &&
+         (extent.kind == Q2_UNALLOCATED && (job->discard || s->geo.version < 3) &&
+          s->backing == NULL)) &&
         !job->drop) {
         uint64_t stop = offset + extent.bytes;
 
@@ -232,14 +233,61 @@ static int range_zero_co(const struct zero_job *job, uint64_t offset, uint64_t e
     return ret;
 }
 
-static int range_zero_in_order_co(const struct zero_job *job, uint64_t offset, uint64_t end)
+/* Whether a subcluster holds no data and reads as zeroes outside [offset, end): 1, 0 or -errno. */
+static int rest_is_zero_co(struct qcow2 *s, uint64_t offset, uint64_t end)
+{
+    uint64_t from = align_down(offset, s->geo.subcluster_bytes);
+    uint64_t to = min_u64(from + s->geo.subcluster_bytes, q2_disk_bytes(s));
+    struct q2_extent extent;
+    int ret = q2_map_write_co(s, from, to - from, &extent);
+
+    if (ret < 0 || extent.kind == Q2_DATA || extent.kind == Q2_COMPRESSED_DATA) {
+        return ret;
+    }
+    ret = q2_reads_zero_co(s, from, offset - from);
+    return ret == 1 ? q2_reads_zero_co(s, end, to - end) : ret;
+}
+
+/* A part of one subcluster: it becomes zero as a whole where its rest is zero already. */
+static int part_zero_co(const struct zero_job *job, uint64_t offset, uint64_t end)
+{
+    struct qcow2 *s = job->s;
+    uint64_t from = align_down(offset, s->geo.subcluster_bytes);
+    uint64_t cluster = offset >> s->geo.cluster_bits;
+    struct q2_range range;
+    uint64_t bytes;
+    int ret;
+
+    if (end - from > s->geo.subcluster_bytes) {
+        return -ENOTSUP;
+    }
+    ret = passed_over_co(job, offset, end, &bytes);
+    if (ret < 0 || bytes > 0) {
+        return ret;
+    }
+    ret = q2_table_own_co(s, offset);
+    if (ret < 0) {
+        return ret;
+    }
+    q2_range_lock_co(s, &range, cluster, cluster);
+    ret = rest_is_zero_co(s, offset, end);
+    if (ret >= 0) {
+        ret = ret == 1 ? slice_zero_co(job, from, from + s->geo.subcluster_bytes) : -ENOTSUP;
+    }
+    q2_range_unlock(s, &range);
+    return ret;
+}
+
+/* run in the order of the requests. */
+static int in_order_co(int (*run)(const struct zero_job *job, uint64_t offset, uint64_t end),
+                       const struct zero_job *job, uint64_t offset, uint64_t end)
 {
     struct q2_turns *turns = &job->s->turns;
     struct q2_turn turn = {.turns = turns, .number = q2_turns_take(turns, 1)};
     int ret;
 
     q2_turn_wait_co(&turn);
-    ret = range_zero_co(job, offset, end);
+    ret = run(job, offset, end);
     q2_turn_pass_co(&turn);
     return ret;
 }
@@ -267,10 +315,13 @@ int q2_driver_write_zeroes_co(BlockDriverState *bs, uint64_t offset, uint64_t by
 
     if (s->data == NULL) {
         ret = -EIO;
-    } else if (is_aligned(offset | end, s->geo.subcluster_bytes) &&
-               (s->geo.version >= 3 || s->backing == NULL)) {
-        ret = (flags & BDRV_REQ_IN_ORDER) != 0 ? range_zero_in_order_co(&job, offset, end)
-                                               : range_zero_co(&job, offset, end);
+    } else if (s->geo.version >= 3 || s->backing == NULL) {
+        bool whole = is_aligned(offset | end, s->geo.subcluster_bytes);
+        int (*run)(const struct zero_job *, uint64_t, uint64_t) =
+            whole ? range_zero_co : part_zero_co;
+
+        ret = (flags & BDRV_REQ_IN_ORDER) != 0 ? in_order_co(run, &job, offset, end)
+                                               : run(&job, offset, end);
     }
     return q2_leave_ret_co(s, token, ret);
 }

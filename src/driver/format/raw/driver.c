@@ -30,7 +30,7 @@ struct raw_state {
 
 #define RAW_CAPS                                                                                   \
     (BDRV_CAP_FORMAT | BDRV_CAP_FUA | BDRV_CAP_ZERO_FUA | BDRV_CAP_ZERO_UNMAP |                    \
-     BDRV_CAP_ZERO_NO_FALLBACK | BDRV_CAP_TRUNCATE_ZEROES)
+     BDRV_CAP_ZERO_NO_FALLBACK | BDRV_CAP_ZERO_PARTS | BDRV_CAP_TRUNCATE_ZEROES)
 
 static int raw_probe(const uint8_t *buf, size_t len, const char *filename)
 {
