@@ -22,7 +22,7 @@
 #include "util/error.h"
 
 static int truncate_check(const BdrvEdge *edge, BlockDriverState *bs, uint64_t size_bytes,
-                          enum bdrv_prealloc prealloc, unsigned flags, Error **errp)
+                          unsigned flags, Error **errp)
 {
     int64_t old = atomic_load_explicit(&bs->size_bytes, memory_order_relaxed);
     int ret = bdrv_node_ready(bs);
@@ -45,10 +45,6 @@ static int truncate_check(const BdrvEdge *edge, BlockDriverState *bs, uint64_t s
     }
     if (size_bytes > INT64_MAX) {
         return error_set(errp, EFBIG, "Size %" PRIu64 " for node '%s' is too large", size_bytes,
-                         bdrv_get_node_name(bs));
-    }
-    if (prealloc != BDRV_PREALLOC_OFF && size_bytes < (uint64_t)old) {
-        return error_set(errp, EINVAL, "Node '%s' cannot shrink with preallocation",
                          bdrv_get_node_name(bs));
     }
     return 0;
@@ -124,7 +120,7 @@ int bdrv_edge_truncate_co(BdrvEdge *edge, uint64_t size_bytes, bool exact,
     uint64_t from;
     int64_t size;
     bool waited;
-    int ret = truncate_check(edge, bs, size_bytes, prealloc, flags, errp);
+    int ret = truncate_check(edge, bs, size_bytes, flags, errp);
 
     if (ret < 0) {
         return ret;
@@ -132,7 +128,7 @@ int bdrv_edge_truncate_co(BdrvEdge *edge, uint64_t size_bytes, bool exact,
     /* N1: which part will come or go is known when our turn comes; so hold everything */
     bdrv_track_begin(bs, &t, 0, BDRV_TRACK_TO_END, BDRV_TRACK_SERIALISING | BDRV_TRACK_HOLDS_ALL,
                      &waited);
-    ret = truncate_check(edge, bs, size_bytes, prealloc, flags, errp);
+    ret = truncate_check(edge, bs, size_bytes, flags, errp);
     if (ret == 0) {
         ret = bdrv_bitmaps_resize_begin_co(bs, size_bytes, errp);
     }

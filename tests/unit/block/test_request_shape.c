@@ -381,7 +381,6 @@ static void test_truncate_refusals(void **state)
 {
     assert_int_equal(resize(&low, UINT64_MAX, BDRV_PREALLOC_OFF, 0), -EFBIG);
     assert_int_equal(resize(&low, FAKE_CAPACITY + 1, BDRV_PREALLOC_OFF, 0), -EFBIG);
-    assert_int_equal(resize(&low, 100, BDRV_PREALLOC_FULL, 0), -EINVAL);
     assert_int_equal(resize(&low, 100, BDRV_PREALLOC_OFF, BDRV_REQ_FUA), -EINVAL);
     low.f.truncate_error = -ENOSPC;
     assert_int_equal(resize(&low, NODE_BYTES * 2, BDRV_PREALLOC_OFF, 0), -ENOSPC);

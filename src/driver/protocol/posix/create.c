@@ -165,7 +165,7 @@ int posix_create_file(Platter *pl, const char *filename, BlockOptions *options, 
         return rc;
     }
     if (opts.preallocation == OPTS_PREALLOC_METADATA) {
-        rc = error_set(errp, ENOTSUP, "Preallocation mode 'metadata' is not one of files");
+        rc = error_set(errp, ENOTSUP, "Unsupported preallocation mode: metadata");
     } else {
         rc = create_locked(pl, filename, &opts, errp);
     }

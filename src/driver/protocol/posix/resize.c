@@ -68,7 +68,7 @@ struct resize_job {
     const struct posix_state *s;
     uint64_t new_bytes;
     enum bdrv_prealloc prealloc;
-    bool refused; /* shrinking with preallocation */
+    const char *refused; /* why; NULL: it is not */
 };
 
 static int64_t resize_run(void *arg)
@@ -81,8 +81,12 @@ static int64_t resize_run(void *arg)
         return rc;
     }
     if (job->prealloc != BDRV_PREALLOC_OFF && job->new_bytes < (uint64_t)st.st_size) {
-        job->refused = true;
+        job->refused = "Cannot use preallocation for shrinking files";
         return -EINVAL;
+    }
+    if (job->prealloc == BDRV_PREALLOC_METADATA) {
+        job->refused = "Unsupported preallocation mode: metadata";
+        return -ENOTSUP;
     }
     return posix_resize(job->s->fd, (uint64_t)st.st_size, job->new_bytes, job->prealloc,
                         job->s->offset_align);
@@ -120,14 +124,11 @@ int posix_truncate_co(BlockDriverState *bs, uint64_t size_bytes, bool exact,
     if (s->kind == POSIX_DEVICE) {
         return device_truncate(bs, size_bytes, exact, prealloc, errp);
     }
-    if (prealloc == BDRV_PREALLOC_METADATA) {
-        return error_set(errp, ENOTSUP, "Preallocation mode 'metadata' is not one of files");
-    }
     atomic_fetch_add_explicit(&s->space_ops, 1, memory_order_relaxed);
     rc = (int)aio_worker_co(resize_run, &job);
     atomic_fetch_sub_explicit(&s->space_ops, 1, memory_order_relaxed);
     if (job.refused) {
-        return error_set(errp, EINVAL, "Preallocation cannot be used to shrink '%s'", s->filename);
+        return error_set(errp, -rc, "%s", job.refused);
     }
     if (rc < 0) {
         return error_set_errno(errp, -rc, "Could not resize '%s' to %" PRIu64 " bytes", s->filename,
