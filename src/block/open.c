@@ -307,6 +307,10 @@ static BlockDriverState *open_with_common(struct open_request *req,
 {
     BlockDriverState *bs;
 
+    if (common->has_driver && bdrv_find_driver(common->driver) == NULL) {
+        bdrv_unknown_driver(common->driver, errp);
+        return NULL;
+    }
     if (open_flags_from_options(common, &req->flags, errp) < 0 || check_bounds(req, errp) < 0) {
         return NULL;
     }

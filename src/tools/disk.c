@@ -8,6 +8,7 @@
 
 #include "os/os.h"
 #include "tools/disk.h"
+#include "tools/option_list.h"
 #include "util/error.h"
 #include "util/mem.h"
 #include "util/options.h"
@@ -257,9 +258,29 @@ static bool is_engine_driver(const char *driver)
     return !driver || strcmp(driver, "file") == 0 || strcmp(driver, "host_device") == 0;
 }
 
+/* The same of the first file that options name, wherever below the disk; or NULL. buf holds it. */
+static const char *aio_key_of_file(const BlockOptions *options, char *buf, size_t buf_bytes)
+{
+    const char *key = NULL;
+
+    while ((key = block_options_next_key(options, key)) != NULL) {
+        const char *dot = strrchr(key, '.');
+
+        if (dot && strcmp(dot, ".filename") == 0) {
+            snprintf(buf, buf_bytes, "%.*s.driver", (int)(dot - key), key);
+            if (is_engine_driver(block_options_get_str(options, buf))) {
+                snprintf(buf, buf_bytes, "%.*s.aio", (int)(dot - key), key);
+                return buf;
+            }
+        }
+    }
+    return NULL;
+}
+
 /* The option that chooses the engine, where the disk has a node that takes it; else NULL: then
- * there is nothing to choose, as with a null disk. */
-static const char *aio_key(const struct disk_args *args, const BlockOptions *options)
+ * there is nothing to choose, as with a null disk. buf has room for it. */
+static const char *aio_key(const struct disk_args *args, const BlockOptions *options, char *buf,
+                           size_t buf_bytes)
 {
     const char *driver = block_options_get_str(options, "driver");
 
@@ -274,15 +295,30 @@ static const char *aio_key(const struct disk_args *args, const BlockOptions *opt
     if (driver && is_engine_driver(driver)) {
         return "aio";
     }
-    if (block_options_has(options, "file.filename") &&
-        is_engine_driver(block_options_get_str(options, "file.driver"))) {
-        return "file.aio";
-    }
-    return NULL;
+    return aio_key_of_file(options, buf, buf_bytes);
 }
 
-static BlockOptions *disk_options(const struct disk_args *args, Error **errp)
+/* The list behind --image-opts. */
+static BlockOptions *list_options(struct cli *cli, const char *text, Error **errp)
 {
+    const struct cli_spelling *spelling = cli_spelling(cli);
+    bool named = !spelling->words_are_switches;
+    AUTO_FREE char *full = NULL;
+
+    if (spelling->stands_in) {
+        full = option_list_spelled(cli, text, named, true);
+        if (!full) {
+            error_set(errp, ENOMEM, "out of memory");
+            return NULL;
+        }
+    }
+    /* a word alone is the name of a node: there is none, and that is told */
+    return block_options_parse(full ? full : text, named ? "file" : NULL, errp);
+}
+
+static BlockOptions *disk_options(struct cli *cli, const struct disk_args *args, Error **errp)
+{
+    char key_buf[BLOCK_OPTIONS_KEY_BYTES_MAX + sizeof(".driver")];
     BlockOptions *options;
     const char *key;
     int ret = 0;
@@ -291,11 +327,10 @@ static BlockOptions *disk_options(const struct disk_args *args, Error **errp)
         options = block_options_copy(args->options);
     } else if (!args->image_opts) {
         options = block_options_new();
-    } else if (args->file[0] == '{' || strncmp(args->file, "json:", 5) == 0) {
+    } else if (args->file && (args->file[0] == '{' || strncmp(args->file, "json:", 5) == 0)) {
         options = block_options_parse_json(args->file, errp);
     } else {
-        /* a word alone is the name of a node: there is none, and that is told */
-        options = block_options_parse(args->file, "file", errp);
+        options = list_options(cli, args->file ? args->file : "", errp);
     }
     if (!options) {
         if (!args->image_opts || args->options) {
@@ -303,7 +338,7 @@ static BlockOptions *disk_options(const struct disk_args *args, Error **errp)
         }
         return NULL;
     }
-    key = args->aio ? aio_key(args, options) : NULL;
+    key = args->aio ? aio_key(args, options, key_buf, sizeof(key_buf)) : NULL;
     if (args->format) {
         ret = block_options_set_str(options, "driver", args->format);
     }
@@ -467,7 +502,7 @@ BlockBackend *disk_open(struct cli *cli, Platter *pl, const struct disk_args *ar
 {
     const struct cache_mode *cache = find_cache_mode(args->cache);
     Error *err = NULL;
-    BlockOptions *options = disk_options(args, &err);
+    BlockOptions *options = disk_options(cli, args, &err);
     const char *name = args->image_opts ? NULL : args->file;
     BlockDriverState *bs;
     BlockBackend *blk;
@@ -531,7 +566,7 @@ BlockBackend *disk_open(struct cli *cli, Platter *pl, const struct disk_args *ar
     if (cache->write_through) {
         blk_set_enable_write_cache(blk, false);
     }
-    warn_if_probed(cli, args, blk_bs(blk));
+    warn_if_probed(cli, args, disk_node(blk));
     return blk;
 }
 

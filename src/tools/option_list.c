@@ -7,6 +7,7 @@
 #include "schema/opts.h"
 #include "tools/option_list.h"
 #include "util/error.h"
+#include "util/mem.h"
 #include "util/options.h"
 #include "util/text.h"
 
@@ -37,28 +38,46 @@ static bool take_help(char *text)
     return help;
 }
 
-/* A word without a value is one that is on. 0 or -ENOMEM. */
-static int add_on(char **text)
+/* The end of a value: two commas are one of its own. */
+static const char *value_end(const char *p)
+{
+    while (*p != '\0' && (p[0] != ',' || p[1] == ',')) {
+        p += *p == ',' ? 2 : 1;
+    }
+    return p;
+}
+
+/* A word without a value is switched on, or off where it begins with "no". */
+static void put_switch(struct cli *cli, struct text *t, const char *word, int len, bool warns)
+{
+    bool off = len > 2 && strncmp(word, "no", 2) == 0;
+    int skipped = off ? 2 : 0;
+    const char *value = off ? "off" : "on";
+
+    text_printf(t, "%.*s=%s", len - skipped, word + skipped, value);
+    if (warns && !(len == 4 && strncmp(word, "help", 4) == 0) && !(len == 1 && *word == '?')) {
+        cli_warning(cli, "short-form boolean option '%.*s' deprecated", len, word);
+        cli_put_line(cli->err, "Please use %.*s=%s instead", len - skipped, word + skipped, value);
+    }
+}
+
+char *option_list_spelled(struct cli *cli, const char *text, bool is_first_named, bool warns)
 {
     struct text t = {0};
-    const char *word = *text;
 
-    while (*word != '\0') {
-        const char *end = word;
-        bool valued = false;
+    for (const char *word = text; *word != '\0';) {
+        const char *end = word + strcspn(word, "=,");
 
-        while (*end != '\0' && (*end != ',' || end[1] == ',')) { /* two are one, in a value */
-            valued |= *end == '=';
-            end += *end == ',' ? 2 : 1;
+        text_puts(&t, word == text ? "" : ",");
+        if (*end == '=' || (word == text && is_first_named)) {
+            end = value_end(end);
+            text_put(&t, word, (size_t)(end - word));
+        } else {
+            put_switch(cli, &t, word, (int)(end - word), warns);
         }
-        text_put(&t, word, (size_t)(end - word));
-        text_puts(&t, valued ? "" : "=on");
-        text_puts(&t, *end == ',' ? "," : "");
         word = end + (*end == ',');
     }
-    free(*text);
-    *text = text_end(&t);
-    return *text ? 0 : -ENOMEM;
+    return text_end(&t);
 }
 
 /* What the reference asks of a list before it looks at the options in it. */
@@ -74,24 +93,28 @@ static bool is_list(const char *text)
 
 int option_list_add(struct cli *cli, struct option_list *list, const char *text)
 {
-    char *copy = strdup(text);
+    bool of_image = cli->program->commands != NULL; /* that is made */
+    AUTO_FREE char *copy = strdup(text);
     BlockOptions *more = NULL;
     Error *err = NULL;
     int code = CLI_EXIT_OK;
 
+    if (cli_stands_in(cli) && of_image && !is_list(text)) {
+        return cli_error(cli, "Invalid option list: %s", text);
+    }
+    if (copy && take_help(copy)) {
+        list->help = true;
+    }
+    if (copy && cli_stands_in(cli)) {
+        char *spelled = option_list_spelled(cli, copy, false, !of_image);
+
+        free(copy);
+        copy = spelled;
+    }
     if (!copy) {
         return cli_error(cli, "out of memory");
     }
-    if (cli_stands_in(cli) && cli->program->commands && !is_list(text)) {
-        free(copy);
-        return cli_error(cli, "Invalid option list: %s", text);
-    }
-    if (take_help(copy)) {
-        list->help = true;
-    }
-    if (cli_stands_in(cli) && add_on(&copy) < 0) {
-        code = cli_error(cli, "out of memory");
-    } else if (*copy != '\0' || *text == '\0') {
+    if (*copy != '\0' || *text == '\0') {
         more = block_options_parse(copy, NULL, &err);
         if (!more) {
             cli_report(cli, err);
@@ -105,7 +128,6 @@ int option_list_add(struct cli *cli, struct option_list *list, const char *text)
         }
     }
     block_options_free(more);
-    free(copy);
     return code;
 }
 

@@ -18,6 +18,10 @@ struct option_list {
 
 /* Add one -o; later values win. CLI_EXIT_*, after printing. */
 int option_list_add(struct cli *cli, struct option_list *list, const char *text);
+/* The list as the tools that we stand in for read it, in full: "a" is "a=on", "noa" is "a=off",
+ * with a warning if asked for; but a first word alone may be the name of something. NULL: no
+ * memory. */
+char *option_list_spelled(struct cli *cli, const char *text, bool is_first_named, bool warns);
 void option_list_fini(struct option_list *list);
 /* The keys of a table, one a line. */
 void option_list_print(FILE *out, const struct opts_key *keys);

@@ -98,6 +98,7 @@ const struct cli_spelling spelling_qemu_io = {
     .try_line = "Try 'qemu-io --help' for more information",
     .help = io_help,
     .image_opts_misfit = "--image-opts and -f are mutually exclusive",
+    .words_are_switches = true,
     .prompts_always = true,
     .getopt_words = true,
     .open_failed = "can't open device ",

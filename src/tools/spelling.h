@@ -15,14 +15,15 @@ struct cli_long_names {
 };
 
 struct cli_spelling {
-    bool stands_in;                /* for the tool whose name it carries, in that tool's words */
-    bool names_command;            /* "platter: info: message", not "qemu-img: message" */
-    bool hints;                    /* what to try with the native program stands below a message */
-    bool more_facts;               /* answers have members that the reference does not know */
-    bool warns_of_guessed;         /* ... in the words of the reference, where it warns */
-    int usage_exit;                /* of a command line that makes no sense */
-    const char *image_refs;        /* what images may open by naming it, when nothing says so */
-    bool prompts_always;           /* a prompt also where the input is no terminal */
+    bool stands_in;          /* for the tool whose name it carries, in that tool's words */
+    bool names_command;      /* "platter: info: message", not "qemu-img: message" */
+    bool hints;              /* what to try with the native program stands below a message */
+    bool more_facts;         /* answers have members that the reference does not know */
+    bool warns_of_guessed;   /* ... in the words of the reference, where it warns */
+    int usage_exit;          /* of a command line that makes no sense */
+    const char *image_refs;  /* what images may open by naming it, when nothing says so */
+    bool words_are_switches; /* a word alone in --image-opts is an option, not a node's name */
+    bool prompts_always;     /* a prompt also where the input is no terminal */
     const char *image_opts_misfit; /* with --image-opts nothing names a format */
     const char *try_line;     /* below such a command line, of one that stands in; NULL: none */
     const char *open_failed;  /* stands before the name of a disk that cannot be opened; or NULL */

@@ -51,7 +51,7 @@ struct io_setup {
 };
 
 /* Another disk that a command opens shares with the first one only what belongs to the program:
- * which files images may name, and that discards give space back. */
+ * which files images may name, that discards give space back, and that names are options. */
 static void session_defaults(struct disk_args *args)
 {
     args->file = NULL;
@@ -61,7 +61,6 @@ static void session_defaults(struct disk_args *args)
     args->aio = NULL;
     args->discard = "unmap";
     args->snapshot = NULL;
-    args->image_opts = false;
     args->writable = true;
     args->temporary = false;
     args->copy_on_read = false;

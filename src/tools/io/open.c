@@ -47,6 +47,10 @@ static bool take_option(struct io_session *s, struct disk_args *args, struct opt
         args->cache = "none";
         return true;
     case 'o':
+        if (args->image_opts) {
+            fputs("--image-opts and 'open -o' are mutually exclusive\n", s->cli->out);
+            return false;
+        }
         return option_list_add(s->cli, options, value) == CLI_EXIT_OK;
     case 'r':
         args->writable = false;
@@ -70,7 +74,8 @@ static int take_arguments(struct io_args *args, struct disk_args *disk, struct o
     int letter;
 
     while ((letter = io_next_option(args, "Cd:i:kno:rst:U")) != 0) {
-        if (letter == '?' || !take_option(args->s, disk, options, letter, args->value)) {
+        if (letter == '?' || !take_option(args->s, disk, options, letter, args->value) ||
+            !disk_words_check(args->s->cli, disk)) {
             return -EINVAL;
         }
     }
