@@ -261,7 +261,7 @@ io -c 'write -u 0 512' NAME|1|-u requires -z
 io -c 'write -z -P 1 0 512' NAME|1|Only one of
 io -c 'write -c 0 512' NAME|1|write failed
 io -c 'write -s nosuchfile 0 512' NAME|1|nosuchfile
-io -c 'write -s . 0 512' NAME|1|cannot be read
+io -c 'write -s . 0 512' NAME|1|Is a directory
 io -c 'write -s /dev/null 0 512' NAME|1|file is empty
 io -c 'write 0 2M' NAME|1|write failed
 io -c 'write -z 1M 1' NAME|1|write failed

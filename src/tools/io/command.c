@@ -164,11 +164,20 @@ bool io_number(struct io_session *s, const char *text, uint64_t *ret)
     return rc == 0;
 }
 
+bool io_c_number(const char *text, long max, long *ret)
+{
+    char *end;
+
+    errno = 0;
+    *ret = strtol(text, &end, 0);
+    return end != text && *end == '\0' && errno == 0 && *ret >= 0 && *ret <= max;
+}
+
 bool io_pattern(struct io_session *s, const char *text, int *ret)
 {
-    uint64_t value;
+    long value;
 
-    if (number_parse(text, "pattern", 0, 255, &value, NULL) < 0) {
+    if (!io_c_number(text, UINT8_MAX, &value)) {
         cli_put_line(s->cli->out, "%s is not a valid pattern byte", text);
         return false;
     }

@@ -11,8 +11,10 @@ struct transfer {
     struct io_result result;
     int pattern; /* -1: none */
     const char *pattern_file;
-    const char *verify_offset; /* -s, -l: as typed */
-    const char *verify_bytes;
+    bool verifies_part; /* -s, -l */
+    bool has_verify_bytes;
+    uint64_t verify_offset;
+    uint64_t verify_bytes;
     bool vmstate;
     bool compressed;
     bool dump;
@@ -59,33 +61,23 @@ static int sectors_only(struct io_session *s, const struct transfer *t)
 /* ---- read ---- */
 
 /* Range of the pattern check inside the buffer. 0, or -EINVAL after printing. */
-static int verify_range(struct io_session *s, const struct io_command *c, const struct transfer *t,
-                        uint64_t *ret_offset, uint64_t *ret_bytes)
+static int verify_range(struct io_session *s, const struct io_command *c, struct transfer *t)
 {
-    *ret_offset = 0;
-    if (t->pattern < 0 && (t->verify_offset || t->verify_bytes)) {
+    if (t->pattern < 0 && t->verifies_part) {
         return io_usage(s, c);
     }
-    if (t->verify_offset && !io_number(s, t->verify_offset, ret_offset)) {
-        return -EINVAL;
+    if (!t->has_verify_bytes && t->verify_offset <= t->result.bytes) {
+        t->verify_bytes = t->result.bytes - t->verify_offset;
     }
-    if (*ret_offset > t->result.bytes) {
-        *ret_bytes = 1; /* refused below */
-    } else {
-        *ret_bytes = t->result.bytes - *ret_offset;
-        if (t->verify_bytes && !io_number(s, t->verify_bytes, ret_bytes)) {
-            return -EINVAL;
-        }
-    }
-    if (!range_inside(*ret_offset, *ret_bytes, t->result.bytes)) {
+    if (t->verify_offset > t->result.bytes ||
+        !range_inside(t->verify_offset, t->verify_bytes, t->result.bytes)) {
         fputs("pattern verification range exceeds end of read data\n", s->cli->out);
         return -EINVAL;
     }
     return 0;
 }
 
-static int read_and_check(struct io_session *s, const struct transfer *t, unsigned char *buf,
-                          uint64_t check_offset, uint64_t check_bytes)
+static int read_and_check(struct io_session *s, const struct transfer *t, unsigned char *buf)
 {
     struct iovec iov = {buf, (size_t)t->result.bytes};
     struct iov_view view = iov_view_of(&iov, 1);
@@ -96,8 +88,8 @@ static int read_and_check(struct io_session *s, const struct transfer *t, unsign
     if (ret < 0) {
         return io_failed(s, "read", ret);
     }
-    if (t->pattern >= 0 && !io_all_bytes_are(buf + check_offset, check_bytes, t->pattern)) {
-        io_mismatch(s, t->result.offset + check_offset, check_bytes);
+    if (t->pattern >= 0 && !io_all_bytes_are(buf + t->verify_offset, t->verify_bytes, t->pattern)) {
+        io_mismatch(s, t->result.offset + t->verify_offset, t->verify_bytes);
         ret = -EINVAL;
     }
     if (t->dump && !t->result.quiet) {
@@ -117,20 +109,21 @@ static bool read_option(struct io_session *s, struct transfer *t, int letter, co
         t->result.machine = true;
         return true;
     case 'l':
-        t->verify_bytes = value;
-        return true;
+        t->verifies_part = true;
+        t->has_verify_bytes = true;
+        return io_number(s, value, &t->verify_bytes);
     case 'P':
         return io_pattern(s, value, &t->pattern);
     case 'q':
         t->result.quiet = true;
         return true;
     case 's':
-        t->verify_offset = value;
-        return true;
+        t->verifies_part = true;
+        return io_number(s, value, &t->verify_offset);
     case 'v':
         t->dump = true;
         return true;
-    default: /* -a, -p: nothing any more */
+    default: /* -p: nothing any more */
         return letter != '?';
     }
 }
@@ -139,22 +132,21 @@ static int run_read(struct io_session *s, const struct io_command *c, int argc, 
 {
     struct io_args args = io_args_begin(s, c, argc, argv);
     struct transfer t = {.result.verb = "read", .pattern = -1};
-    uint64_t check_offset, check_bytes;
     unsigned char *buf;
     int letter;
     int ret;
 
-    while ((letter = io_next_option(&args, "abCl:pP:qs:v")) != 0) {
+    while ((letter = io_next_option(&args, "bCl:pP:qs:v")) != 0) {
         if (!read_option(s, &t, letter, args.value)) {
             return -EINVAL;
         }
     }
     ret = transfer_range(s, &args, &t, IO_LENGTH_MAX, "");
     if (ret == 0) {
-        ret = sectors_only(s, &t);
+        ret = verify_range(s, c, &t);
     }
     if (ret == 0) {
-        ret = verify_range(s, c, &t, &check_offset, &check_bytes);
+        ret = sectors_only(s, &t);
     }
     if (ret < 0) {
         return ret;
@@ -164,7 +156,7 @@ static int run_read(struct io_session *s, const struct io_command *c, int argc, 
         return -ENOMEM;
     }
     t.result.start_ns = aio_clock_ns();
-    ret = read_and_check(s, &t, buf, check_offset, check_bytes);
+    ret = read_and_check(s, &t, buf);
     io_buffer_free(s, buf);
     return ret;
 }
@@ -184,7 +176,7 @@ static int fill_from_file(struct io_session *s, const char *path, unsigned char 
     }
     have = fread(buf, 1, (size_t)bytes, f);
     if (ferror(f) || (have == 0 && bytes > 0)) {
-        cli_put_line(s->cli->err, "%s: %s", path, ferror(f) ? "cannot be read" : "file is empty");
+        cli_put_line(s->cli->err, "%s: %s", path, ferror(f) ? strerror(errno) : "file is empty");
         fclose(f);
         return -EINVAL;
     }
@@ -268,16 +260,16 @@ static int write_options_check(struct io_session *s, const struct transfer *t)
 {
     const char *message = NULL;
 
-    if ((t->flags & BDRV_REQ_NO_FALLBACK) && !t->zeroes) {
+    if (t->vmstate && t->zeroes) {
+        message = "-b and -z cannot be specified at the same time";
+    } else if ((t->vmstate || t->compressed) && (t->flags & BDRV_REQ_FUA)) {
+        message = "-f and -b or -c cannot be specified at the same time";
+    } else if ((t->flags & BDRV_REQ_NO_FALLBACK) && !t->zeroes) {
         message = "-n requires -z to be specified";
     } else if ((t->flags & BDRV_REQ_MAY_UNMAP) && !t->zeroes) {
         message = "-u requires -z to be specified";
     } else if (t->zeroes + (t->pattern >= 0) + (t->pattern_file != NULL) > 1) {
         message = "Only one of -z, -P, and -s can be specified at the same time";
-    } else if (t->vmstate && t->zeroes) {
-        message = "-b and -z cannot be specified at the same time";
-    } else if ((t->vmstate || t->compressed) && (t->flags & BDRV_REQ_FUA)) {
-        message = "-f and -b or -c cannot be specified at the same time";
     }
     if (message) {
         fprintf(s->cli->out, "%s\n", message);

@@ -158,7 +158,7 @@ static int run_truncate(struct io_session *s, const struct io_command *c, int ar
             return -EINVAL;
         }
     }
-    if (args.operand_count != 1) {
+    if (args.operand_count < 1) {
         return io_usage(s, c);
     }
     if (!io_number(s, args.operands[0], &bytes)) {

@@ -112,6 +112,9 @@ int io_next_option(struct io_args *args, const char *letters);
 int io_usage(struct io_session *s, const struct io_command *command);
 /* A number or size; false after printing. */
 bool io_number(struct io_session *s, const char *text, uint64_t *ret);
+/* A whole number up to max as C writes it (hexadecimal, octal, a plus before it). Prints nothing.
+ */
+bool io_c_number(const char *text, long max, long *ret);
 bool io_pattern(struct io_session *s, const char *text, int *ret);
 /* "read failed: Input/output error"; returns ret. */
 int io_failed(struct io_session *s, const char *what, int ret);

@@ -5,7 +5,6 @@
 #include <stdlib.h>
 
 #include "tools/io/io.h"
-#include "util/size.h"
 
 #define NS_PER_MS INT64_C(1000000)
 
@@ -21,10 +20,10 @@ static int run_sleep(struct io_session *s, const struct io_command *c, int argc,
 {
     AioContext *ctx = platter_get_main_context(s->pl);
     bool over = false;
-    uint64_t ms;
+    long ms;
     AioTimer *timer;
 
-    if (number_parse(argv[1], "sleep", 0, UINT32_MAX, &ms, NULL) < 0) {
+    if (!io_c_number(argv[1], INT32_MAX, &ms)) {
         cli_put_line(s->cli->out, "%s is not a valid number", argv[1]);
         return -EINVAL;
     }

@@ -150,7 +150,7 @@ static const char *const null_strong_options[] = {"size", "read-zeroes", NULL};
 
 #define NULL_CAPS                                                                                  \
     (BDRV_CAP_PROTOCOL | BDRV_CAP_FUA | BDRV_CAP_ZERO_FUA | BDRV_CAP_ZERO_UNMAP |                  \
-     BDRV_CAP_ZERO_NO_FALLBACK | BDRV_CAP_READS_NOTHING)
+     BDRV_CAP_ZERO_NO_FALLBACK | BDRV_CAP_READS_NOTHING | BDRV_CAP_ZERO_TAIL)
 
 const BlockDriver bdrv_null_co = {
     .format_name = "null-co",
