@@ -274,7 +274,11 @@ static int wanted_fill(BlockDriverState *bs, struct bdrv_child_options *from, co
                              BDRV_NODE_NAME_BYTES_MAX, from->reference);
         }
         w->node = bdrv_find_reference(bs->pl, from->reference, errp);
-        return w->node != NULL ? 1 : -ENOENT;
+        if (w->node == NULL) {
+            error_prepend(errp, "Could not open backing file: ");
+            return -ENOENT;
+        }
+        return 1;
     }
     if (from->options != NULL && (name == NULL || options_name_file(from->options))) {
         w->options = from->options;

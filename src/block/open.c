@@ -56,7 +56,9 @@ int open_flags_from_options(const struct opts_node_common *o, int *flags, Error 
     }
     if (o->has_detect_zeroes && o->detect_zeroes == OPTS_DETECT_ZEROES_UNMAP &&
         !(*flags & BDRV_O_UNMAP)) {
-        return error_set(errp, EINVAL, "detect-zeroes=unmap is not allowed without discard=unmap");
+        return error_set(errp, EINVAL,
+                         "setting detect-zeroes to unmap is not allowed without setting discard "
+                         "operation to unmap");
     }
     return 0;
 }

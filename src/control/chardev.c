@@ -203,12 +203,13 @@ static int socket_check(const struct qmp_chardev_options *o, Error **errp)
     int kinds = s->has_path + (s->has_host || s->has_port) + s->has_fd;
 
     if (kinds != 1) {
-        return error_set(errp, EINVAL, "chardev '%s': %s", o->id,
-                         kinds == 0 ? "no 'path', 'host' or 'fd' is given"
-                                    : "'path', 'host' and 'fd' exclude each other");
+        return kinds == 0 ? error_set(errp, EINVAL,
+                                      "chardev '%s': no 'path', 'host' or 'fd' is given", o->id)
+                          : error_set(errp, EINVAL,
+                                      "None or one of 'path', 'fd' or 'host' option required.");
     }
     if (!s->has_path && !s->has_fd && !s->has_port) {
-        return error_set(errp, EINVAL, "chardev '%s': no 'port' is given", o->id);
+        return error_set(errp, EINVAL, "chardev: socket: no port given");
     }
     if (s->has_server && s->server && s->has_reconnect && s->reconnect) {
         return error_set(errp, EINVAL,
@@ -294,8 +295,8 @@ static int socket_init(struct chardev *chr, const struct qmp_chardev_options *o,
     uint64_t fd = 0;
     int ret = socket_check(o, errp);
 
-    if (ret == 0 && s->has_fd) {
-        ret = number_parse(s->fd, "fd", 0, INT32_MAX, &fd, errp);
+    if (ret == 0 && s->has_fd && number_parse(s->fd, "fd", 0, INT32_MAX, &fd, NULL) < 0) {
+        ret = error_set(errp, EINVAL, "Unable to parse FD number %s", s->fd);
     }
     if (ret == 0) {
         ret = socket_names(chr, s, errp);
@@ -322,6 +323,19 @@ static int socket_init(struct chardev *chr, const struct qmp_chardev_options *o,
         return 0;
     }
     return client_connect(chr, errp);
+}
+
+static int stdio_init(struct chardev *chr, struct chardev_list *list, Error **errp)
+{
+    struct chardev *other;
+
+    LIST_FOREACH (other, list, entry) {
+        if (!other->is_socket) {
+            return error_set(errp, EBUSY, "cannot use stdio by multiple character devices");
+        }
+    }
+    chr->filename = strdup("stdio");
+    return chr->filename ? 0 : error_set(errp, ENOMEM, "out of memory");
 }
 
 static void chardev_free(struct chardev *chr)
@@ -369,8 +383,7 @@ int chardev_new(struct chardev_list *list, AioContext *ctx,
     if (options->backend == QMP_CHARDEV_KIND_SOCKET) {
         ret = socket_init(chr, options, errp);
     } else {
-        chr->filename = strdup("stdio");
-        ret = chr->filename ? 0 : error_set(errp, ENOMEM, "out of memory");
+        ret = stdio_init(chr, list, errp);
     }
     if (ret < 0) {
         chardev_free(chr);
@@ -423,7 +436,7 @@ static int server_begin(struct chardev *chr, Error **errp)
 int chardev_attach(struct chardev *chr, struct monitors *monitors, bool pretty, Error **errp)
 {
     if (chr->monitors) {
-        return error_set(errp, EBUSY, "Chardev '%s' is busy", chr->id);
+        return error_set(errp, EBUSY, "Device '%s' is in use", chr->id);
     }
     chr->monitors = monitors;
     chr->pretty = pretty;

@@ -243,14 +243,19 @@ struct export_wish {
     const struct qmp_block_export_options_nbd *nbd;
 };
 
-static int check_wish(struct control *c, const struct export_wish *w, Error **errp)
+static int check_id(struct control *c, const struct export_wish *w, Error **errp)
 {
-    if (!id_wellformed(w->id) && *w->id != '\0') {
-        return error_set(errp, EINVAL, "Invalid block export id '%s'", w->id);
+    if (!id_wellformed(w->id)) {
+        return error_set(errp, EINVAL, "Invalid block export id");
     }
     if (find_export(c, w->id)) {
         return error_set(errp, EEXIST, "Block export id '%s' is already in use", w->id);
     }
+    return 0;
+}
+
+static int check_wish(struct control *c, const struct export_wish *w, Error **errp)
+{
     if (!c->nbd) {
         return error_set(errp, ENOENT, "NBD server not running");
     }
@@ -336,8 +341,11 @@ static int export_begin(struct control *c, struct control_export *e, const struc
 static int export_add(struct control *c, const char *node_name, struct export_wish *w, Error **errp)
 {
     struct control_export *e;
-    int ret;
+    int ret = check_id(c, w, errp);
 
+    if (ret < 0) {
+        return ret;
+    }
     w->blk = blk_by_name(c->pl, node_name);
     w->bs = w->blk ? blk_bs(w->blk) : control_find_root(c, NULL, node_name, errp);
     if (!w->blk && !w->bs) {

@@ -141,7 +141,9 @@ int qmp_closefd(struct qmp_call *call, const struct qmp_closefd *args, Error **e
 int control_take_fd(struct control *c, const char *name, Error **errp)
 {
     struct control_fd *f = find_named(c, name);
+    socklen_t len = sizeof(int);
     uint64_t number;
+    int type;
     int fd;
 
     if (f) {
@@ -153,7 +155,13 @@ int control_take_fd(struct control *c, const char *name, Error **errp)
         return error_set(errp, ENOENT, "File descriptor named '%s' not found", name);
     }
     fd = os->dup((int)number);
-    return fd >= 0 ? fd : error_set_errno(errp, -fd, "descriptor '%s' cannot be used", name);
+    if (fd < 0 || os->getsockopt(fd, SOL_SOCKET, SO_TYPE, &type, &len) < 0) {
+        if (fd >= 0) {
+            os->close(fd);
+        }
+        return error_set(errp, EINVAL, "File descriptor '%s' is not a socket", name);
+    }
+    return fd;
 }
 
 /* ---- sets ---- */

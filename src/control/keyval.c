@@ -168,8 +168,14 @@ static int put_value(json_t *holder, const char *name, const struct key *k, cons
                : 0;
 }
 
-/* One parameter at *p. buf: room for all of the text. */
-static int parse_one(json_t *root, const char **p, const char *implied_key, char *buf, Error **errp)
+static bool is_help(const char *word, size_t bytes)
+{
+    return (bytes == 4 && memcmp(word, "help", 4) == 0) || (bytes == 1 && *word == '?');
+}
+
+/* One parameter at *p, or a word that asks for help. buf: room for all of the text. */
+static int parse_one(json_t *root, const char **p, const char *implied_key, char *buf,
+                     bool *ret_help, Error **errp)
 {
     size_t len = strcspn(*p, "=,");
     bool implied = implied_key && len > 0 && (*p)[len] != '=';
@@ -178,6 +184,11 @@ static int parse_one(json_t *root, const char **p, const char *implied_key, char
     char name[FRAGMENT_BYTES_MAX + 1];
     json_t *holder;
 
+    if ((*p)[len] != '=' && is_help(*p, len)) {
+        *ret_help = true;
+        *p += len;
+        return 0;
+    }
     if (len > KEY_BYTES_MAX && !implied) {
         return error_set(errp, E2BIG, "Parameter '%.64s...' is too long", *p);
     }
@@ -294,6 +305,7 @@ json_t *keyval_parse(const char *text, const char *implied_key, Error **errp)
     AUTO_FREE char *buf = NULL;
     json_t *root, *settled = NULL;
     unsigned count = 0;
+    bool help = false;
     int ret = 0;
 
     if (bytes > JSON_TEXT_MAX) {
@@ -309,12 +321,17 @@ json_t *keyval_parse(const char *text, const char *implied_key, Error **errp)
     while (ret == 0 && *text) {
         ret = ++count > JSON_KEYS_MAX
                   ? error_set(errp, E2BIG, "more than %d parameters", JSON_KEYS_MAX)
-                  : parse_one(root, &text, implied_key, buf, errp);
+                  : parse_one(root, &text, implied_key, buf, &help, errp);
         implied_key = NULL;
         text += ret == 0 && *text == ',';
     }
     if (ret == 0) {
         settled = settle(root, &path, errp);
+    }
+    if (settled && help) {
+        json_decref(settled);
+        settled = NULL;
+        error_set(errp, EINVAL, "Help is not available for this option");
     }
     json_decref(root);
     return settled;

@@ -12,7 +12,7 @@
 
 /* Objects, lists and strings (any bytes but zero) of text; of a key that comes again, the last. A
  * first word without '=' is the value of implied_key (NULL: there is none). The caller's; NULL with
- * errp: EINVAL, E2BIG (a limit), ENOMEM. */
+ * errp: EINVAL (also about a word "help" or "?", which others answer), E2BIG (a limit), ENOMEM. */
 json_t *keyval_parse(const char *text, const char *implied_key, Error **errp);
 
 #endif

@@ -31,7 +31,7 @@ struct control_object *control_iothread_find(struct control *c, const char *id, 
     struct control_object *o = control_object_find(c, id);
 
     if (!o || o->type != QMP_OBJECT_TYPE_IOTHREAD) {
-        error_set(errp, ENOENT, "Cannot find iothread %s", id);
+        error_set(errp, ENOENT, "iothread \"%s\" not found", id);
         return NULL;
     }
     return o;

@@ -44,7 +44,7 @@ static json_t *number_from_text(enum qmp_kind kind, const char *text)
         made = json_integer(strtoll(text, &end, 0));
         break;
     case QMP_KIND_SIZE:
-        return size_parse(text, 'b', "", &u, NULL) == 0 ? json_u64(u) : NULL;
+        return size_parse(size_skip_sign(text), 'b', "", &u, NULL) == 0 ? json_u64(u) : NULL;
     default:
         made = json_u64(strtoull(text, &end, 0));
         break;
@@ -73,7 +73,7 @@ int qmp_scalar_from_text(enum qmp_kind kind, const char *text, const char *name,
     case QMP_KIND_SIZE:
     case QMP_KIND_NUMBER:
         *ret = number_from_text(kind, text);
-        expected = kind == QMP_KIND_NUMBER ? "number" : kind == QMP_KIND_SIZE ? "size" : "integer";
+        expected = kind == QMP_KIND_NUMBER ? "number" : "integer";
         break;
     default:
         return 0;

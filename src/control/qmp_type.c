@@ -164,7 +164,7 @@ static int check_enum(const struct place *at, const struct qmp_type *type, json_
 
 /* ---- objects ---- */
 
-static const struct qmp_type *find_variant(const struct qmp_type *type, const char *value)
+const struct qmp_type *qmp_find_variant(const struct qmp_type *type, const char *value)
 {
     for (const struct qmp_variant *v = type->variants; v && v->value; v++) {
         if (strcmp(v->value, value) == 0) {
@@ -190,7 +190,7 @@ static const struct qmp_member *find_member_deep(const struct qmp_type *type, js
 {
     const struct qmp_member *m = find_member(type, key);
     const char *tag = type->tag ? json_string_value(json_object_get(object, type->tag)) : NULL;
-    const struct qmp_type *variant = tag ? find_variant(type, tag) : NULL;
+    const struct qmp_type *variant = tag ? qmp_find_variant(type, tag) : NULL;
 
     return m ? m : variant ? find_member_deep(variant, object, key) : NULL;
 }
@@ -257,7 +257,7 @@ static int check_members(const struct place *at, const struct qmp_type *type, js
     }
     if (type->tag) {
         const char *tag = json_string_value(json_object_get(object, type->tag));
-        const struct qmp_type *variant = tag ? find_variant(type, tag) : NULL;
+        const struct qmp_type *variant = tag ? qmp_find_variant(type, tag) : NULL;
 
         return variant ? check_members(at, variant, object,
                                        ret && variant->bytes ? ret + type->variants_at : NULL, errp)

@@ -61,6 +61,9 @@ struct qmp_type {
 extern const struct qmp_type qmp_builtin_str, qmp_builtin_bool, qmp_builtin_int, qmp_builtin_uint,
     qmp_builtin_uint32, qmp_builtin_size, qmp_builtin_number, qmp_builtin_null, qmp_builtin_any;
 
+/* What a value of the tag adds to the members of a union; NULL: there is no such value. */
+const struct qmp_type *qmp_find_variant(const struct qmp_type *type, const char *value);
+
 /* Check object and fill the C struct of a type at ret (also the chosen variant). 0, or -EINVAL with
  * errp that names the member from the outside in ("addr.data.path"). */
 int qmp_parse(const struct qmp_type *type, json_t *object, void *ret, Error **errp);

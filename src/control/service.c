@@ -4,6 +4,7 @@
 #include <string.h>
 
 #include "control/control.h"
+#include "control/keyval.h"
 #include "control/metrics.h"
 #include "control/monitor.h"
 #include "control/object.h"
@@ -12,7 +13,7 @@
 #include "schema/qmp.h"
 #include "util/error.h"
 #include "util/mem.h"
-#include "util/options.h"
+#include "util/size.h"
 
 #define LAST_TURNS 16 /* of the loop, at the end */
 
@@ -27,17 +28,11 @@ int object_make(struct control *control, json_t *arguments, Error **errp)
     return ret < 0 ? ret : qmp_object_add(&call, &args, errp);
 }
 
-static int open_node(struct service *s, const char *text, Error **errp)
+static int open_node(struct service *s, json_t *arguments, Error **errp)
 {
-    bool is_json = *text == '{' || strncmp(text, "json:", 5) == 0;
-    BlockOptions *options =
-        is_json ? block_options_parse_json(text, errp) : block_options_parse(text, "driver", errp);
+    struct qmp_call call = {.control = s->control};
 
-    if (options && !block_options_get_str(options, "node-name")) {
-        block_options_free(options);
-        return error_set(errp, EINVAL, "'node-name' must be specified for the root node");
-    }
-    return options ? control_add_node(s->control, options, errp) : -EINVAL;
+    return qmp_blockdev_add(&call, arguments, errp);
 }
 
 static int make_object(struct service *s, json_t *arguments, Error **errp)
@@ -71,11 +66,35 @@ static int add_export(struct service *s, json_t *arguments, Error **errp)
     return ret < 0 ? ret : qmp_block_export_add(&call, &args, errp);
 }
 
+/* What is looked at before all other parameters. */
+static int check_chardev(const char *text, Error **errp)
+{
+    json_t *tree = keyval_parse(text, "backend", errp);
+    const char *id = json_string_value(json_object_get(tree, "id"));
+    const char *backend = json_string_value(json_object_get(tree, "backend"));
+    int ret = tree ? 0 : -EINVAL;
+
+    if (tree && !id) {
+        ret = error_set(errp, EINVAL, "chardev: no id specified");
+    } else if (tree && id_check(id, errp) < 0) {
+        ret = -EINVAL;
+    } else if (tree && !backend) {
+        ret = error_set(errp, EINVAL, "chardev: \"%s\" missing backend", id);
+    } else if (tree && !qmp_find_variant(qmp_chardev_options_type, backend)) {
+        ret = error_set(errp, EINVAL, "'%s' is not a valid char driver name", backend);
+    }
+    json_decref(tree);
+    return ret;
+}
+
 static int make_chardev(struct service *s, json_t *arguments, Error **errp)
 {
     struct qmp_chardev_options args;
     int ret = qmp_parse(qmp_chardev_options_type, arguments, &args, errp);
 
+    if (ret == 0 && s->background && args.backend == QMP_CHARDEV_KIND_STDIO) {
+        return error_set(errp, EINVAL, "cannot use stdio with -daemonize");
+    }
     return ret < 0 ? ret : chardev_new(&s->chardevs, s->ctx, &args, errp);
 }
 
@@ -85,6 +104,9 @@ static int make_monitor(struct service *s, json_t *arguments, Error **errp)
     struct chardev *chr;
     int ret = qmp_parse(qmp_monitor_options_type, arguments, &args, errp);
 
+    if (ret == 0 && args.has_mode && args.mode != QMP_MONITOR_MODE_CONTROL) {
+        ret = error_set(errp, EINVAL, "Only QMP is supported");
+    }
     if (ret < 0) {
         return ret;
     }
@@ -111,6 +133,7 @@ int service_option(struct service *s, enum service_option option, const char *te
         int (*run)(struct service *s, json_t *arguments, Error **errp);
     } rows[] = {
         [SERVICE_BACKEND] = {"name", qmp_backend_options_type, make_backend},
+        [SERVICE_BLOCKDEV] = {"driver", qmp_blockdev_options_type, open_node},
         [SERVICE_CHARDEV] = {"backend", qmp_chardev_options_type, make_chardev},
         [SERVICE_EXPORT] = {"type", qmp_block_export_options_type, add_export},
         [SERVICE_MONITOR] = {"chardev", qmp_monitor_options_type, make_monitor},
@@ -121,15 +144,19 @@ int service_option(struct service *s, enum service_option option, const char *te
     json_t *arguments;
     int ret;
 
-    if (option == SERVICE_BLOCKDEV) {
-        return open_node(s, text, errp);
-    }
     if (option == SERVICE_METRICS) {
         return make_metrics(s, text, errp);
     }
-    plain = option == SERVICE_CHARDEV && *text != '{' ? chardev_text(text) : NULL;
-    arguments =
-        qmp_arguments_of(plain ? plain : text, rows[option].implied_key, rows[option].type, errp);
+    if (option == SERVICE_CHARDEV && *text != '{') {
+        text = plain = chardev_text(text);
+        if (!plain) {
+            return error_set(errp, ENOMEM, "out of memory");
+        }
+        if (check_chardev(text, errp) < 0) {
+            return -EINVAL;
+        }
+    }
+    arguments = qmp_arguments_of(text, rows[option].implied_key, rows[option].type, errp);
     ret = arguments ? rows[option].run(s, arguments, errp) : -EINVAL;
     json_decref(arguments);
     return ret;

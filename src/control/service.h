@@ -19,6 +19,7 @@ struct service {
     struct control *control;
     struct chardev_list chardevs;
     struct metrics_server *metrics; /* NULL: none */
+    bool background;                /* it has no standard streams of its own */
 };
 
 enum service_option {

@@ -100,7 +100,7 @@ static int unix_bind(int fd, const char *path, Error **errp)
         }
         rc = os->bind(fd, (struct sockaddr *)&addr, sizeof(addr));
     }
-    return rc < 0 ? error_set_errno(errp, -rc, "cannot make the socket '%s'", path) : 0;
+    return rc < 0 ? error_set_errno(errp, -rc, "Failed to bind socket to %s", path) : 0;
 }
 
 static void unlink_path(const struct os_listener *listener)
@@ -298,7 +298,8 @@ int os_listen_tcp(const char *host, const char *port, bool loopback_only,
     snprintf(what, sizeof(what), "%s port %s", host && *host ? host : "all addresses", port);
     rc = getaddrinfo(host && *host ? host : NULL, port, &hints, &list);
     if (rc != 0) {
-        return error_set(errp, EINVAL, "cannot listen on %s: %s", what, gai_strerror(rc));
+        return error_set(errp, EINVAL, "address resolution failed for %s:%s: %s", host ? host : "",
+                         port, gai_strerror(rc));
     }
     rc = loopback_only && !all_loopback(list)
              ? error_set(errp, EINVAL,
@@ -322,7 +323,7 @@ static int fd_name(struct os_listener *listener, Error **errp)
     int rc = os->getsockname(listener->fd, &addr.any, &len);
 
     if (rc < 0) {
-        return error_set_errno(errp, -rc, "descriptor %d is no socket", listener->fd);
+        return error_set(errp, -rc, "File descriptor '%d' is not a socket", listener->fd);
     }
     if (addr.any.sa_family == AF_UNIX) {
         listener->path = strdup(addr.un.sun_path);

@@ -45,16 +45,6 @@ static bool take_word(struct wish *w, const char *word, size_t len, bool first)
     return true;
 }
 
-static const struct qmp_type *find_type(const char *name)
-{
-    for (const struct qmp_variant *v = qmp_object_options_type->variants; v->value; v++) {
-        if (strcmp(v->value, name) == 0) {
-            return v->type;
-        }
-    }
-    return NULL;
-}
-
 static int compare_lines(const void *a, const void *b)
 {
     return strcmp(a, b);
@@ -98,7 +88,7 @@ static bool help(struct cli *cli, const char *text, bool iothreads)
     if (cli_is_muted(cli)) {
         return true;
     }
-    type = find_type(w.type);
+    type = qmp_find_variant(qmp_object_options_type, w.type);
     if (type) {
         print_members(cli->out, w.type, type);
         return true;

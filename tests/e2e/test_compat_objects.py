@@ -147,7 +147,8 @@ ORDER = [
         f'{BAD} -L disk', f'{BAD} --tls-creds t missing', f'{BAD} -V', f'{BAD} --help', f'{BAD} -k relative disk',
         f"-x '' {BAD} disk", f'-d {BAD}', f'-B b -A -L {BAD}')),
     *(f'qemu-storage-daemon {line}' for line in (
-        f'{BAD} --nosuch', f'{BAD} --blockdev bogus', f'--export bogus {BAD}', f'{UNREADABLE} --nosuch', f'{UNREADABLE} operand',
+        f'{BAD} --nosuch', f'{BAD} --blockdev bogus', f'--blockdev bogus {BAD}', f'--chardev bogus {BAD}',
+        f'--export bogus {BAD}', f'{UNREADABLE} --nosuch', f'{UNREADABLE} operand',
         f'operand {UNREADABLE}', f'{BAD} --pidfile', f'--monitor bogus {BAD}', f'--nbd-server bogus {BAD}', f'--daemonize {BAD}',
         f'--daemonize {UNREADABLE}', '--object iothread,id=x,poll-shrink=-1,poll-grow=-1',
         '--object iothread,id=x,poll-max-ns=-1,aio-max-batch=-1,poll-grow=-1', '--object iothread,id=x,thread-pool-max=0',
@@ -166,8 +167,6 @@ ORDER_DIFFERS = {
     f'qemu-nbd -k relative {BAD} disk': 'the path is judged behind all options',
     'qemu-nbd --object secret,id=t,data=a --tls-creds t disk': 'that there are no credentials of that id',
     f'qemu-storage-daemon {BAD} --object help': 'help is printed before anything is done',
-    f'qemu-storage-daemon --blockdev bogus {BAD}': 'that a name of the node is missing is told first',
-    f'qemu-storage-daemon --chardev bogus {BAD}': 'chardevs are told of as of other objects',
 }
 
 

@@ -138,16 +138,16 @@ def test_tcp():
 
 @pytest.mark.parametrize('chardev, why', [
     ('socket,id=c', "no 'path', 'host' or 'fd' is given"),
-    ('socket,id=c,path=PATH,host=localhost,port=1', 'exclude each other'),
+    ('socket,id=c,path=PATH,host=localhost,port=1', "None or one of"),
     ('socket,id=c,path=PATH,wait=off', "'wait' option is incompatible"),
     ('socket,id=c,path=PATH,server=on,reconnect=1', "'reconnect' option is incompatible"),
     ('socket,id=c,path=PATH', 'No such file or directory'),
     ('socket,id=c,path=PATH/x,server=on', 'No such file or directory'),
-    ('socket,id=c,host=127.0.0.1,server=on', "no 'port' is given"),
+    ('socket,id=c,host=127.0.0.1,server=on', 'no port given'),
     ('socket,id=c,fd=0', 'is not a socket'),
     ('socket,id=c,path=PATH,server=maybe', "expects 'on' or 'off'"),
     ('socket,id=c,path=PATH,server=on,bla=1', "'bla' is unexpected"),
-    ('socket,path=PATH,server=on', "'id' is missing"),
+    ('socket,path=PATH,server=on', 'no id specified'),
     ('foo,id=c', "'foo'"),
 ])
 def test_refused(tmp_path, chardev, why):

@@ -8,8 +8,11 @@
 
 #include <platter/backend.h>
 
+#include "control/keyval.h"
+#include "control/qmp_type.h"
 #include "fuzz.h"
 #include "schema/opts.h"
+#include "schema/qmp.h"
 #include "util/json.h"
 #include "util/json_print.h"
 #include "util/mem.h"
@@ -62,6 +65,23 @@ static BlockOptions *parse(bool json, const char *text)
     return opts;
 }
 
+/* The command line of the daemon: a tree, then what the schema makes of it. */
+static void parse_tree(const char *text)
+{
+    Error *err = NULL;
+    json_t *tree = keyval_parse(text, "driver", &err);
+    int rc;
+
+    FUZZ_CHECK((tree == NULL) == (err != NULL));
+    if (tree != NULL) {
+        rc = qmp_take_text(qmp_blockdev_options_type, tree, &err);
+        FUZZ_CHECK((rc < 0) == (err != NULL));
+        FUZZ_CHECK(rc < 0 || qmp_check(qmp_blockdev_options_type, tree, NULL) == 0);
+    }
+    error_free(err);
+    json_decref(tree);
+}
+
 static void parse_types(bool json, const char *text)
 {
     BlockOptions *opts = parse(json, text);
@@ -70,6 +90,9 @@ static void parse_types(bool json, const char *text)
     struct opts_node_file file;
     struct opts_create_raw create;
 
+    if (!json) {
+        parse_tree(text);
+    }
     if (opts == NULL) {
         return;
     }

@@ -12,8 +12,10 @@
 #include "control/chardev.h"
 #include "control/control.h"
 #include "control/monitor.h"
+#include "control/qmp_type.h"
 #include "control/service.h"
 #include "os/os.h"
+#include "schema/qmp.h"
 #include "tools/commands.h"
 #include "tools/daemonize.h"
 #include "tools/disk.h"
@@ -35,17 +37,30 @@ enum daemon_option {
     DAEMON_TRACE,
 };
 
+static bool chardev_help(struct cli *cli, const char *text)
+{
+    if (strcmp(text, "help") != 0 && strcmp(text, "?") != 0) {
+        return false;
+    }
+    fputs("Available chardev backend types: \n", cli->out);
+    for (const struct qmp_variant *v = qmp_chardev_options_type->variants; v->value; v++) {
+        fprintf(cli->out, "  %s\n", v->value);
+    }
+    return true;
+}
+
 static const struct cli_option daemon_options[] = {
     {DAEMON_BLOCKDEV, 0, "blockdev", "DRIVER,node-name=NAME,...", "open a node"},
     {DAEMON_BACKEND, 0, "backend", "NAME[,node-name=NODE],...",
      "make a backend with a tray, limits and an error policy"},
     {DAEMON_OBJECT, 0, "object", "TYPE,id=ID,...",
-     "make an iothread, throttle-group or secret; help lists them", object_help_daemon},
+     "make an object that others name (iothread, secret, tls-creds-x509, ...); help lists them",
+     object_help_daemon},
     {DAEMON_NBD_SERVER, 0, "nbd-server", "addr.type=unix,addr.path=PATH",
      "start the NBD server; or addr.type=inet,addr.host=HOST,addr.port=PORT"},
     {DAEMON_EXPORT, 0, "export", "nbd,id=ID,node-name=NAME,...", "export a node, or a backend"},
     {DAEMON_CHARDEV, 0, "chardev", "socket,id=ID,path=PATH,server=on",
-     "a place for a monitor; or stdio,id=ID"},
+     "a place for a monitor; or stdio,id=ID", chardev_help},
     {DAEMON_MONITOR, 0, "monitor", "ID[,pretty=on]", "speak QMP there"},
     {DAEMON_METRICS, 0, "metrics", "ADDRESS", "figures for Prometheus at unix:PATH or HOST:PORT"},
     {DAEMON_DAEMONIZE, 0, "daemonize", NULL, "go into the background once everything is ready"},
@@ -143,19 +158,30 @@ static int look_at(struct daemon *d, int argc, char **argv)
     return disk_args_check(d->cli, &d->refs) ? -1 : CLI_EXIT_USAGE;
 }
 
+/* Name the option in front of the error, as it was written: one word or two. */
+static void name_option(const struct cli_args *a, int first, Error **errp)
+{
+    if (a->index - first > 1) {
+        error_prepend(errp, "%s %s: ", a->argv[first], a->argv[first + 1]);
+    } else {
+        error_prepend(errp, "%s: ", a->argv[first]);
+    }
+}
+
 static int carry_out(struct daemon *d, int argc, char **argv)
 {
     struct cli_args a = cli_args_begin(d->cli, argc, argv);
+    int first = a.index;
     int id;
 
-    while ((id = cli_next(&a)) != CLI_END) {
+    for (; (id = cli_next(&a)) != CLI_END; first = a.index) {
         Error *err = NULL;
 
-        if (id == CLI_OPERAND) {
+        if (id == CLI_OPERAND && !a.only_operands) {
             return cli_error(d->cli, "%s: Unexpected argument", a.value);
         }
-        if (a.value && run_option(d, id, a.value, &err) < 0) {
-            error_prepend(&err, "--%s %s: ", a.option->name, a.value);
+        if (id != CLI_OPERAND && a.value && run_option(d, id, a.value, &err) < 0) {
+            name_option(&a, first, &err);
             return cli_report(d->cli, err);
         }
         if (d->signals.arrived) {
@@ -242,6 +268,7 @@ static int daemon_command(struct cli *cli, int argc, char **argv)
         return code;
     }
     service_init(&d.service);
+    d.service.background = d.background;
     if (d.background) {
         ret = daemonize_begin(cli, &d.ready_fd, &code);
         if (ret != 0) {

@@ -130,7 +130,7 @@ static const struct refusal refusals[] = {
     {NULL, "driver=raw,file.filename=x,node-name=", RW, EINVAL, "node-name"},
     {NULL, "driver=raw,file.filename=x,file.node-name=a,node-name=a", RW, EEXIST, "'a'"},
     {NULL, "driver=raw,file.filename=x,force-share=on", RW, EINVAL, "force-share"},
-    {NULL, "driver=raw,file.filename=x,detect-zeroes=unmap", RW, EINVAL, "discard=unmap"},
+    {NULL, "driver=raw,file.filename=x,detect-zeroes=unmap", RW, EINVAL, "discard operation to unmap"},
     {NULL, "driver=raw,file.filename=x,read-only=maybe", RW, EINVAL, "read-only"},
     {NULL, "driver=raw,file.filename=x,discard=maybe", RW, EINVAL, "discard"},
     {NULL, "driver=raw,file.filename=x,cache.direct=2", RW, EINVAL, "cache.direct"},

@@ -141,7 +141,7 @@ static void test_refusals(void **state)
     o = unix_server(false);
     o.u.socket.has_fd = true;
     o.u.socket.fd = "3";
-    refused(&o, "exclude each other");
+    refused(&o, "None or one of");
     o = unix_server(false);
     o.u.socket.has_reconnect = true;
     o.u.socket.reconnect = 1;
@@ -154,13 +154,13 @@ static void test_refusals(void **state)
     o = socket_options();
     o.u.socket.has_host = true;
     o.u.socket.host = "127.0.0.1";
-    refused(&o, "no 'port'");
+    refused(&o, "no port given");
     o = socket_options();
     o.u.socket.has_fd = true;
     o.u.socket.fd = "999";
     refused(&o, "is not a socket");
     o.u.socket.fd = "x";
-    refused(&o, "fd");
+    refused(&o, "Unable to parse FD number x");
 }
 
 static void test_one_client_after_the_other(void **state)
