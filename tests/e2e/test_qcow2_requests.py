@@ -185,3 +185,27 @@ def test_writes_lay_the_file_out_the_same(tmp_path, shape):
         assert program.image.read_bytes() == (folder / 'theirs.qcow2').read_bytes(), \
             '\n'.join(program.log + texts)
         shutil.rmtree(folder)
+
+
+@pytest.mark.parametrize('shape', ['cluster_size=64k', 'cluster_size=16k,extended_l2=on', 'cluster_size=4k,compat=0.10'])
+@pytest.mark.parametrize('backing', [False, True])
+def test_zeroes_of_a_part(tmp_path, shape, backing):
+    """What is left of a cluster is looked at: zero already, or in a hole of the file below; the last one ends with the
+    disk, which is no multiple of it."""
+    size = 1049088
+    writes = ['1048676 412', '1048600 100', '983140 412', '900000 5000', '65036 1000', '0 512', '4000 200', '70000 70000']
+    with open(tmp_path / 'base.raw', 'wb') as f:
+        f.truncate(size)
+        f.seek(70000)
+        f.write(b'x' * 5000)
+    files = {}
+    for name, run in (('ours', lambda *a: platter('io', '--image-refs=follow', *a, cwd=tmp_path)),
+                      ('theirs', lambda *a: qemu('qemu-io', *a, cwd=tmp_path))):
+        chain = ['-b', 'base.raw', '-F', 'raw'] if backing else []
+        ok(qemu('qemu-img', 'create', '-q', '-f', 'qcow2', '-o', shape, *chain, name, str(size), cwd=tmp_path))
+        for write in writes:
+            ok(run('-f', 'qcow2', '-c', f'write -z {write}', name))
+        ok(qemu('qemu-img', 'check', '-q', '-f', 'qcow2', name, cwd=tmp_path))
+        files[name] = extents(qemu('qemu-img', 'map', '--output=json', '-f', 'qcow2', name, cwd=tmp_path))
+    assert files['ours'] == files['theirs']
+    ok(qemu('qemu-img', 'compare', '-q', 'ours', 'theirs', cwd=tmp_path))

@@ -78,7 +78,7 @@ static int side_begin_co(struct qcow2 *s, struct cow_side *side)
     if (side->bytes > 0 && side->offset >= q2_disk_bytes(s)) {
         zero = 0;
     } else if (side->bytes > 0) {
-        zero = q2_reads_zero_co(s, side->offset, side->bytes);
+        zero = q2_reads_zero_co(s, side->offset, side->bytes, false);
     }
     if (zero != 0) {
         return zero < 0 ? zero : 0;

@@ -175,12 +175,12 @@ int q2_read_buf_co(struct qcow2 *s, uint64_t offset, void *buf, size_t bytes)
 
 /* ---- what reads as zeroes ---- */
 
-static int backing_zero_co(struct qcow2 *s, uint64_t offset, uint64_t bytes)
+static int backing_zero_co(struct qcow2 *s, uint64_t offset, uint64_t bytes, bool want_zero)
 {
     while (bytes > 0) {
         struct bdrv_status st;
         int depth;
-        int ret = bdrv_backing_status_co(s->backing, false, offset, bytes, &st, &depth);
+        int ret = bdrv_backing_status_co(s->backing, want_zero, offset, bytes, &st, &depth);
 
         if (ret < 0) {
             return ret;
@@ -194,7 +194,7 @@ static int backing_zero_co(struct qcow2 *s, uint64_t offset, uint64_t bytes)
     return 1;
 }
 
-int q2_reads_zero_co(struct qcow2 *s, uint64_t offset, uint64_t bytes)
+int q2_reads_zero_co(struct qcow2 *s, uint64_t offset, uint64_t bytes, bool want_zero)
 {
     uint64_t disk = q2_disk_bytes(s);
 
@@ -209,7 +209,7 @@ int q2_reads_zero_co(struct qcow2 *s, uint64_t offset, uint64_t bytes)
             return 0;
         }
         if (extent.kind == Q2_UNALLOCATED && s->backing != NULL && offset < disk) {
-            ret = backing_zero_co(s, offset, min_u64(extent.bytes, disk - offset));
+            ret = backing_zero_co(s, offset, min_u64(extent.bytes, disk - offset), want_zero);
             if (ret <= 0) {
                 return ret;
             }

@@ -113,8 +113,8 @@ static inline bool q2_map_data(struct qcow2 *s, uint64_t guest, struct q2_extent
 /* ---- read.c ---- */
 
 /* Whether [offset, offset + bytes) of the disk reads as zeroes for sure, without reading it: 1, 0
- * or -errno. Coroutine, inside. */
-int q2_reads_zero_co(struct qcow2 *s, uint64_t offset, uint64_t bytes);
+ * or -errno. want_zero: holes of files are asked for. Coroutine, inside. */
+int q2_reads_zero_co(struct qcow2 *s, uint64_t offset, uint64_t bytes, bool want_zero);
 /* Into a buffer. */
 int q2_read_buf_co(struct qcow2 *s, uint64_t offset, void *buf, size_t bytes);
 

@@ -244,8 +244,8 @@ static int rest_is_zero_co(struct qcow2 *s, uint64_t offset, uint64_t end)
     if (ret < 0 || extent.kind == Q2_DATA || extent.kind == Q2_COMPRESSED_DATA) {
         return ret;
     }
-    ret = q2_reads_zero_co(s, from, offset - from);
-    return ret == 1 ? q2_reads_zero_co(s, end, to - end) : ret;
+    ret = q2_reads_zero_co(s, from, offset - from, true);
+    return ret == 1 ? q2_reads_zero_co(s, end, to - end, true) : ret;
 }
 
 /* A part of one subcluster: it becomes zero as a whole where its rest is zero already. */
@@ -320,6 +320,7 @@ int q2_driver_write_zeroes_co(BlockDriverState *bs, uint64_t offset, uint64_t by
         int (*run)(const struct zero_job *, uint64_t, uint64_t) =
             whole ? range_zero_co : part_zero_co;
 
+        end = whole ? end : offset + bytes;
         ret = (flags & BDRV_REQ_IN_ORDER) != 0 ? in_order_co(run, &job, offset, end)
                                                : run(&job, offset, end);
     }
