@@ -176,64 +176,55 @@ static double seconds_between(const struct top_sample *before, const struct top_
     return seconds > 0 ? seconds : 1;
 }
 
-int top_rates_get(const struct top_sample *before, const struct top_sample *now,
-                  struct top_rates **ret)
+/* What a backend, or an export, is. */
+static void describe(json_t *one, bool exports, struct top_rates *r)
 {
-    size_t count = json_array_size(now->backends);
-    struct top_rates *rates = calloc(count + 1, sizeof(*rates));
-    double seconds = seconds_between(before, now);
-    json_t *backend;
-    size_t i;
+    if (exports) {
+        r->name = json_string_value(json_object_get(one, "id"));
+        r->node = json_string_value(json_object_get(one, "node-name"));
+        r->status = json_is_true(json_object_get(one, "shutting-down")) ? "ending" : "serves";
+        r->type = json_string_value(json_object_get(one, "type"));
+    } else {
+        json_t *medium = json_object_get(one, "inserted");
+        const char *node = json_string_value(json_object_get(medium, "node-name"));
 
-    if (!rates) {
-        return -ENOMEM;
+        r->name = json_string_value(json_object_get(one, "device"));
+        r->node = node ? node : "-";
+        r->status = status_of(one);
     }
-    json_array_foreach(now->backends, i, backend)
-    {
-        const char *name = json_string_value(json_object_get(backend, "device"));
-
-        const char *node =
-            json_string_value(json_object_get(json_object_get(backend, "inserted"), "node-name"));
-
-        rates[i].name = name;
-        rates[i].node = node ? node : "-";
-        rates[i].status = status_of(backend);
-        get_numbers(json_object_get(find(before->stats, "device", name), "stats"),
-                    json_object_get(find(now->stats, "device", name), "stats"), seconds, &rates[i]);
-        get_quantiles(json_object_get(find(before->latency, "device", name), "latency"),
-                      json_object_get(find(now->latency, "device", name), "latency"), &rates[i]);
-    }
-    *ret = rates;
-    return (int)count;
 }
 
-int top_export_rates_get(const struct top_sample *before, const struct top_sample *now,
-                         struct top_rates **ret)
+/* Its figures in a look: "stats" or "latency". NULL: there are none. */
+static json_t *figures_of(const struct top_sample *s, bool exports, const char *name,
+                          const char *which)
 {
-    size_t count = json_array_size(now->exports);
+    json_t *list = exports ? s->export_stats : strcmp(which, "stats") == 0 ? s->stats : s->latency;
+
+    return json_object_get(find(list, exports ? "id" : "device", name), which);
+}
+
+int top_rates_get(const struct top_sample *before, const struct top_sample *now, bool exports,
+                  struct top_rates **ret)
+{
+    json_t *list = exports ? now->exports : now->backends;
+    size_t count = json_array_size(list);
     struct top_rates *rates = calloc(count + 1, sizeof(*rates));
     double seconds = seconds_between(before, now);
-    json_t *export;
+    json_t *one;
     size_t i;
 
     if (!rates) {
         return -ENOMEM;
     }
-    json_array_foreach(now->exports, i, export)
+    json_array_foreach(list, i, one)
     {
-        const char *id = json_string_value(json_object_get(export, "id"));
-        json_t *stats_before = find(before->export_stats, "id", id);
-        json_t *stats = find(now->export_stats, "id", id);
+        struct top_rates *r = &rates[i];
 
-        rates[i].name = id;
-        rates[i].node = json_string_value(json_object_get(export, "node-name"));
-        rates[i].status =
-            json_is_true(json_object_get(export, "shutting-down")) ? "ending" : "serves";
-        rates[i].type = json_string_value(json_object_get(export, "type"));
-        get_numbers(json_object_get(stats_before, "stats"), json_object_get(stats, "stats"),
-                    seconds, &rates[i]);
-        get_quantiles(json_object_get(stats_before, "latency"), json_object_get(stats, "latency"),
-                      &rates[i]);
+        describe(one, exports, r);
+        get_numbers(figures_of(before, exports, r->name, "stats"),
+                    figures_of(now, exports, r->name, "stats"), seconds, r);
+        get_quantiles(figures_of(before, exports, r->name, "latency"),
+                      figures_of(now, exports, r->name, "latency"), r);
     }
     *ret = rates;
     return (int)count;

@@ -37,11 +37,9 @@ struct top_rates {
     double p50_ms, p99_ms; /* of reads and writes; < 0: there were none */
     double failed;
 };
-/* Rates of all backends, or exports, in *ret (malloc'd); the number of them, or -ENOMEM. */
-int top_rates_get(const struct top_sample *before, const struct top_sample *now,
+/* Rates of all backends, or of all exports, in *ret (malloc'd); the number of them, or -ENOMEM. */
+int top_rates_get(const struct top_sample *before, const struct top_sample *now, bool exports,
                   struct top_rates **ret);
-int top_export_rates_get(const struct top_sample *before, const struct top_sample *now,
-                         struct top_rates **ret);
 
 enum top_sort {
     TOP_SORT_NAME,

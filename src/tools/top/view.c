@@ -84,8 +84,7 @@ static int put_rates(const struct top_view *view, const struct top_sample *befor
     bool exports = view->table == TOP_EXPORTS;
     char line[LINE_BYTES];
     struct top_rates *rates;
-    int count =
-        exports ? top_export_rates_get(before, now, &rates) : top_rates_get(before, now, &rates);
+    int count = top_rates_get(before, now, exports, &rates);
 
     if (count < 0) {
         return count;

@@ -101,10 +101,26 @@ void kind_model_free(struct kind_model *model)
     free(model);
 }
 
-int kind_teardown(void **state)
+/* What the group that runs is about: a group's setup is told nothing. */
+static const struct kind *running;
+
+static int setup(void **state)
+{
+    *state = kind_model_new(running);
+    return 0;
+}
+
+static int teardown(void **state)
 {
     kind_model_free(*state);
     return 0;
+}
+
+int kind_run_group(const char *name, const struct CMUnitTest *tests, size_t count,
+                   const struct kind *kind)
+{
+    running = kind;
+    return _cmocka_run_group_tests(name, tests, count, setup, teardown);
 }
 
 void kind_begin(struct kind_env *env, const struct kind_model *model, struct sim_disk *const *disks)

@@ -109,9 +109,19 @@ enum job_status kind_run(struct kind_env *env);
 /* The same until it is concluded; its result. It is dismissed and let go. */
 int kind_finish(struct kind_env *env);
 
-/* ---- disturbances: tests of cmocka, whose state is a model; each runs the job often ---- */
+/* ---- groups of tests of cmocka, whose state is a model of the kind ---- */
 
-int kind_teardown(void **state);
+/* How many of these (an array) fail. */
+#define kind_run_tests(name, tests, kind)                                                          \
+    kind_run_group(name, tests, sizeof(tests) / sizeof((tests)[0]), kind)
+int kind_run_group(const char *name, const struct CMUnitTest *tests, size_t count,
+                   const struct kind *kind);
+/* The disturbances below, or those alone that ask most of what a kind does. */
+int kind_disturb(const char *name, const struct kind *kind);
+int kind_disturb_briefly(const char *name, const struct kind *kind);
+
+/* ---- disturbances; each runs the job often ---- */
+
 void kind_test_events(void **state);
 /* At every turn of the loop until the job ends by itself. */
 void kind_test_pause(void **state);

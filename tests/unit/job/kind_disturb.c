@@ -438,3 +438,31 @@ void kind_test_power(void **state)
     }
     free(s);
 }
+
+/* ---- all of them ---- */
+
+int kind_disturb(const char *name, const struct kind *kind)
+{
+    const struct CMUnitTest tests[] = {
+        cmocka_unit_test(kind_test_events), cmocka_unit_test(kind_test_pause),
+        cmocka_unit_test(kind_test_cancel), cmocka_unit_test(kind_test_drain),
+        cmocka_unit_test(kind_test_quit),   cmocka_unit_test(kind_test_errors),
+        cmocka_unit_test(kind_test_power),
+    };
+    const struct CMUnitTest inside[] = {cmocka_unit_test(kind_test_inside)};
+
+    return kind_run_tests(name, tests, kind) +
+           (kind->one_call ? kind_run_tests(name, inside, kind) : 0);
+}
+
+int kind_disturb_briefly(const char *name, const struct kind *kind)
+{
+    const struct CMUnitTest tests[] = {
+        cmocka_unit_test(kind_test_pause),
+        cmocka_unit_test(kind_test_cancel),
+        cmocka_unit_test(kind_test_errors),
+        cmocka_unit_test(kind_test_power),
+    };
+
+    return kind_run_tests(name, tests, kind);
+}

@@ -96,18 +96,6 @@ static const struct kind larger = {
     .check = check_larger,
 };
 
-static int setup_upwards(void **state)
-{
-    *state = kind_model_new(&upwards);
-    return 0;
-}
-
-static int setup_larger(void **state)
-{
-    *state = kind_model_new(&larger);
-    return 0;
-}
-
 /* ---- other operations on the image, while the amend works on it ---- */
 
 struct meanwhile {
@@ -182,16 +170,8 @@ static void test_operations(void **state)
 
 int main(void)
 {
-    const struct CMUnitTest disturbed[] = {
-        cmocka_unit_test(kind_test_events), cmocka_unit_test(kind_test_pause),
-        cmocka_unit_test(kind_test_cancel), cmocka_unit_test(kind_test_drain),
-        cmocka_unit_test(kind_test_inside), cmocka_unit_test(kind_test_quit),
-        cmocka_unit_test(kind_test_errors), cmocka_unit_test(kind_test_power),
-    };
-
     const struct CMUnitTest operations[] = {cmocka_unit_test(test_operations)};
 
-    return cmocka_run_group_tests_name("operations", operations, setup_upwards, kind_teardown) +
-           cmocka_run_group_tests_name("version", disturbed, setup_upwards, kind_teardown) +
-           cmocka_run_group_tests_name("size", disturbed, setup_larger, kind_teardown);
+    return kind_run_tests("operations", operations, &upwards) + kind_disturb("version", &upwards) +
+           kind_disturb("size", &larger);
 }

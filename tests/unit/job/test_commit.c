@@ -167,24 +167,6 @@ static const struct kind onto_image = {
     .check = check_onto_image,
 };
 
-static int setup_image(void **state)
-{
-    *state = kind_model_new(&onto_image);
-    return 0;
-}
-
-static int setup_one(void **state)
-{
-    *state = kind_model_new(&one_layer);
-    return 0;
-}
-
-static int setup_two(void **state)
-{
-    *state = kind_model_new(&two_layers);
-    return 0;
-}
-
 /* ---- whose the disks are ---- */
 
 static Job *start_as(struct kind_env *env, const char *id, BlockBackend *layer, BlockBackend *base,
@@ -391,21 +373,13 @@ static void test_misuse(void **state)
 
 int main(void)
 {
-    const struct CMUnitTest disturbed[] = {
-        cmocka_unit_test(kind_test_events), cmocka_unit_test(kind_test_pause),
-        cmocka_unit_test(kind_test_cancel), cmocka_unit_test(kind_test_drain),
-        cmocka_unit_test(kind_test_quit),   cmocka_unit_test(kind_test_errors),
-        cmocka_unit_test(kind_test_power),
-    };
-
     const struct CMUnitTest shared[] = {
         cmocka_unit_test(test_one_job_a_disk), cmocka_unit_test(test_blocked),
         cmocka_unit_test(test_writers),        cmocka_unit_test(test_medium_goes),
         cmocka_unit_test(test_misuse),
     };
 
-    return cmocka_run_group_tests_name("whose disks", shared, setup_one, kind_teardown) +
-           cmocka_run_group_tests_name("one layer", disturbed, setup_one, kind_teardown) +
-           cmocka_run_group_tests_name("two layers", disturbed, setup_two, kind_teardown) +
-           cmocka_run_group_tests_name("onto an image", disturbed, setup_image, kind_teardown);
+    return kind_run_tests("whose disks", shared, &one_layer) +
+           kind_disturb("one layer", &one_layer) + kind_disturb("two layers", &two_layers) +
+           kind_disturb("onto an image", &onto_image);
 }

@@ -220,36 +220,6 @@ static const struct kind extended = {.files = {"/sim/base", "/sim/top"},
 static const struct kind raw = {
     .files = {"/sim/top"}, .build = build_raw, .open = open_disk, .start = start, .check = check};
 
-static int setup_v3(void **state)
-{
-    *state = kind_model_new(&v3);
-    return 0;
-}
-
-static int setup_v2(void **state)
-{
-    *state = kind_model_new(&v2);
-    return 0;
-}
-
-static int setup_packed(void **state)
-{
-    *state = kind_model_new(&packed);
-    return 0;
-}
-
-static int setup_extended(void **state)
-{
-    *state = kind_model_new(&extended);
-    return 0;
-}
-
-static int setup_raw(void **state)
-{
-    *state = kind_model_new(&raw);
-    return 0;
-}
-
 /* ---- what it does ---- */
 
 static void run_once(struct kind_env *env, struct job_compact_result *ret, bool dry_run)
@@ -318,32 +288,16 @@ static void is_not_for_others_meanwhile(void **state)
 
 int main(void)
 {
-    const struct CMUnitTest all[] = {
+    const struct CMUnitTest itself[] = {
         cmocka_unit_test(gets_shorter_and_then_not),
         cmocka_unit_test(is_not_for_others_meanwhile),
-        cmocka_unit_test(kind_test_events),
-        cmocka_unit_test(kind_test_pause),
-        cmocka_unit_test(kind_test_cancel),
-        cmocka_unit_test(kind_test_drain),
-        cmocka_unit_test(kind_test_quit),
-        cmocka_unit_test(kind_test_errors),
-        cmocka_unit_test(kind_test_power),
     };
-    const struct CMUnitTest other[] = {
-        cmocka_unit_test(gets_shorter),     cmocka_unit_test(kind_test_pause),
-        cmocka_unit_test(kind_test_cancel), cmocka_unit_test(kind_test_errors),
-        cmocka_unit_test(kind_test_power),
-    };
-    const struct CMUnitTest without_length[] = {
-        cmocka_unit_test(kind_test_pause),
-        cmocka_unit_test(kind_test_cancel),
-        cmocka_unit_test(kind_test_errors),
-        cmocka_unit_test(kind_test_power),
-    };
+    const struct CMUnitTest shorter[] = {cmocka_unit_test(gets_shorter)};
 
-    return cmocka_run_group_tests_name("version 3", all, setup_v3, kind_teardown) +
-           cmocka_run_group_tests_name("version 2", other, setup_v2, kind_teardown) +
-           cmocka_run_group_tests_name("compressed", other, setup_packed, kind_teardown) +
-           cmocka_run_group_tests_name("subclusters", other, setup_extended, kind_teardown) +
-           cmocka_run_group_tests_name("raw", without_length, setup_raw, kind_teardown);
+    return kind_run_tests("by itself", itself, &v3) + kind_disturb("version 3", &v3) +
+           kind_run_tests("version 2", shorter, &v2) + kind_disturb_briefly("version 2", &v2) +
+           kind_run_tests("compressed", shorter, &packed) +
+           kind_disturb_briefly("compressed", &packed) +
+           kind_run_tests("subclusters", shorter, &extended) +
+           kind_disturb_briefly("subclusters", &extended) + kind_disturb_briefly("raw", &raw);
 }

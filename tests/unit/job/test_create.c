@@ -89,27 +89,7 @@ static const struct kind of_file = {
     .check = check_file,
 };
 
-static int setup_node(void **state)
-{
-    *state = kind_model_new(&on_node);
-    return 0;
-}
-
-static int setup_file(void **state)
-{
-    *state = kind_model_new(&of_file);
-    return 0;
-}
-
 int main(void)
 {
-    const struct CMUnitTest disturbed[] = {
-        cmocka_unit_test(kind_test_events), cmocka_unit_test(kind_test_pause),
-        cmocka_unit_test(kind_test_cancel), cmocka_unit_test(kind_test_drain),
-        cmocka_unit_test(kind_test_inside), cmocka_unit_test(kind_test_quit),
-        cmocka_unit_test(kind_test_errors), cmocka_unit_test(kind_test_power),
-    };
-
-    return cmocka_run_group_tests_name("on a node", disturbed, setup_node, kind_teardown) +
-           cmocka_run_group_tests_name("a file", disturbed, setup_file, kind_teardown);
+    return kind_disturb("on a node", &on_node) + kind_disturb("a file", &of_file);
 }

@@ -371,15 +371,9 @@ static void test_random(void **state)
     }
 }
 
-static int setup(void **state)
-{
-    *state = kind_model_new(&all_kinds);
-    return 0;
-}
-
 int main(void)
 {
     const struct CMUnitTest tests[] = {cmocka_unit_test(test_random)};
 
-    return cmocka_run_group_tests(tests, setup, kind_teardown);
+    return kind_run_tests("random", tests, &all_kinds);
 }

@@ -184,12 +184,6 @@ static const struct kind down = {
     .check = check_down,
 };
 
-static int setup_down(void **state)
-{
-    *state = kind_model_new(&down);
-    return 0;
-}
-
 /* ---- by itself ---- */
 
 /* Only the name: the disk is not looked at. */
@@ -283,35 +277,14 @@ static void test_shared_base(void **state)
     kind_end(&env, *state, true);
 }
 
-static int setup_other(void **state)
-{
-    *state = kind_model_new(&other);
-    return 0;
-}
-
-static int setup_alone(void **state)
-{
-    *state = kind_model_new(&alone);
-    return 0;
-}
-
 int main(void)
 {
-    const struct CMUnitTest disturbed[] = {
-        cmocka_unit_test(kind_test_events), cmocka_unit_test(kind_test_pause),
-        cmocka_unit_test(kind_test_cancel), cmocka_unit_test(kind_test_drain),
-        cmocka_unit_test(kind_test_quit),   cmocka_unit_test(kind_test_errors),
-        cmocka_unit_test(kind_test_power),
-    };
-
     const struct CMUnitTest itself[] = {
         cmocka_unit_test(test_unsafe),
         cmocka_unit_test(test_name_too_long),
         cmocka_unit_test(test_shared_base),
     };
 
-    return cmocka_run_group_tests_name("by itself", itself, setup_other, kind_teardown) +
-           cmocka_run_group_tests_name("down its chain", disturbed, setup_down, kind_teardown) +
-           cmocka_run_group_tests_name("another base", disturbed, setup_other, kind_teardown) +
-           cmocka_run_group_tests_name("no base", disturbed, setup_alone, kind_teardown);
+    return kind_run_tests("by itself", itself, &other) + kind_disturb("down its chain", &down) +
+           kind_disturb("another base", &other) + kind_disturb("no base", &alone);
 }
