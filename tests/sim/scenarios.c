@@ -254,87 +254,6 @@ static void seed_calls(struct scenario_run *r)
     OP(r, (int)blk_getlength(r->h.blk));
 }
 
-/* ---- many in flight ---- */
-
-#define BURST 12
-
-struct burst {
-    struct scenario_run *r;
-    unsigned left;
-    struct burst_one {
-        struct burst *burst;
-        unsigned version;
-        struct iovec iov;
-        struct iov_view view;
-        uint8_t bytes[4096];
-    } one[BURST];
-};
-
-static void burst_done(void *opaque, int ret)
-{
-    struct burst_one *one = opaque;
-    struct burst *b = one->burst;
-    unsigned i = (unsigned)(one - b->one);
-
-    shadow_end(&b->r->h.shadow, i * 4096, 4096, one->version, ret == 0, i % 4 == 3);
-    scenario_result(b->r, "burst", ret);
-    b->left--;
-}
-
-static void burst_flushed(void *opaque, int ret)
-{
-    struct burst *b = opaque;
-
-    scenario_result(b->r, "burst flush", ret);
-    b->left--;
-}
-
-static void burst_send(struct burst *b, struct scenario_run *r)
-{
-    *b = (struct burst){.r = r};
-    for (unsigned i = 0; i < BURST; i++) {
-        struct burst_one *one = &b->one[i];
-
-        one->burst = b;
-        one->version = shadow_begin(&r->h.shadow, i * 4096, 4096, false);
-        shadow_fill(one->bytes, i * 4096, 4096, one->version);
-        one->iov = (struct iovec){.iov_base = one->bytes, .iov_len = 4096};
-        one->view = (struct iov_view){.iov = &one->iov, .niov = 1, .bytes = 4096};
-        if (blk_aio_pwritev(r->h.blk, i * 4096, &one->view, i % 4 == 3 ? BDRV_REQ_FUA : 0,
-                            burst_done, one)) {
-            b->left++;
-        } else {
-            OP(r, -ENOMEM);
-        }
-    }
-}
-
-static void burst(struct scenario_run *r)
-{
-    static struct burst b;
-
-    burst_send(&b, r);
-    if (blk_aio_flush(r->h.blk, burst_flushed, &b)) {
-        b.left++;
-    }
-    while (b.left > 0) {
-        aio_poll(platter_get_main_context(r->h.pl), true);
-    }
-    OP(r, h_flush(&r->h));
-    OP(r, h_read(&r->h, 0, 48 * KIB));
-}
-
-static void burst_then_close(struct scenario_run *r)
-{
-    static struct burst b;
-
-    burst_send(&b, r);
-    blk_drain(r->h.blk);
-    if (b.left != 0) {
-        scenario_wrong(r, "a drain left requests in flight");
-    }
-}
-
 /* ---- size ---- */
 
 static void grow(struct scenario_run *r)
@@ -565,9 +484,9 @@ static const struct scenario scenarios[] = {
     {.name = "discard ignored", .options = plain, .steps = discards},
     {.name = "long list", .options = plain, .steps = long_list},
     {.name = "sector calls", .options = plain, .steps = seed_calls},
-    {.name = "burst", .options = plain, .steps = burst},
-    {.name = "burst direct", .options = direct, .file = DIO(512, 4096), .steps = burst},
-    {.name = "burst then drain", .options = plain, .steps = burst_then_close},
+    {.name = "burst", .options = plain, .steps = scenario_burst},
+    {.name = "burst direct", .options = direct, .file = DIO(512, 4096), .steps = scenario_burst},
+    {.name = "burst then drain", .options = plain, .steps = scenario_burst_then_drain},
     {.name = "grow", .options = plain, .steps = grow},
     {.name = "grow falloc", .options = plain, .steps = grow_falloc},
     {.name = "grow full", .options = plain, .steps = grow_full},

@@ -60,6 +60,10 @@ int scenario_error(struct scenario_run *r, int rc, Error **err);
 /* Run fn(r) in a coroutine of the control thread. What it returned, or -ENOMEM. */
 int scenario_in_co(struct scenario_run *r, int (*fn)(struct scenario_run *r));
 
+/* scenarios_burst.c */
+void scenario_burst(struct scenario_run *r);
+void scenario_burst_then_drain(struct scenario_run *r);
+
 /* scenario_nbd.c */
 void scenario_nbd(struct scenario_run *r);
 
