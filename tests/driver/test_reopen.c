@@ -153,7 +153,7 @@ static const struct {
     {"{'driver':'qcow2','node-name':'a','file':'fa','read-only':true,'force-share':true}", EINVAL,
      "Cannot change the option 'force-share'"},
     {"{'driver':'qcow2','node-name':'a','file':'fa','detect-zeroes':'unmap'}", EINVAL,
-     "without discard=unmap"},
+     "without setting discard"},
     {"{'driver':'qcow2','node-name':'a'}", EINVAL, "file is missing for 'a'"},
     {"{'driver':'qcow2','node-name':'a','file':null}", EINVAL, "cannot be null"},
     {"{'driver':'qcow2','node-name':'a','file':7}", EINVAL, "'file'"},
