@@ -531,6 +531,11 @@ BlockBackend *disk_open(struct cli *cli, Platter *pl, const struct disk_args *ar
     } else {
         bs = bdrv_open(pl, name, NULL, options, flags, &err);
     }
+    if (bs && args->writable && !args->temporary && bdrv_is_read_only(bs) && cli_stands_in(cli)) {
+        error_set(&err, EACCES, "Block node is read-only");
+        bdrv_unref(bs);
+        bs = NULL;
+    }
     if (bs && args->snapshot && show_snapshot(bs, args->snapshot, &err) < 0) {
         bdrv_unref(bs);
         bs = NULL;
@@ -544,11 +549,6 @@ BlockBackend *disk_open(struct cli *cli, Platter *pl, const struct disk_args *ar
         }
     }
     bs = bs ? disk_add_layers(pl, bs, args, &err) : NULL;
-    if (bs && args->writable && !args->wrap && bdrv_is_read_only(bs) && cli_stands_in(cli)) {
-        error_set(&err, EACCES, "Block node is read-only");
-        bdrv_unref(bs);
-        bs = NULL;
-    }
     above.writable = bs && !bdrv_is_read_only(bs);
     blk = bs ? backend_new(pl, bs, args->wrap ? &above : args, &err) : NULL;
     if (!blk && error_get_errno(err) == EAGAIN) {

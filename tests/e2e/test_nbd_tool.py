@@ -9,7 +9,7 @@ import subprocess
 
 import pytest
 
-from nbd_tool import PROGRAM, alive, background
+from nbd_tool import PROGRAM, alive, background, make_images, seen
 from tools_common import needs, run
 
 pytestmark = needs('qcow2')
@@ -27,6 +27,11 @@ REFUSED = [
     ['--discard=x', 'plain.raw'], ['--discard=on', '--discard=off', 'plain.raw'],
     ['--detect-zeroes=x', 'plain.raw'], ['--detect-zeroes=unmap', 'plain.raw'],
     ['-f', 'raw', '--image-opts', 'plain.raw'],
+    ['-L', '-f', 'raw'], ['-L', '-l', 'x'], ['-L', '--detect-zeroes=on', '-k', '/FOLDER/none'],
+    ['-f', 'raw', '-k', '/FOLDER/s', '-o', '-1', 'plain.raw'], ['-o', '-1', 'missing.img'],
+    ['-x', 'x' * 5000, '-o', 'x', 'plain.raw'], ['-D', 'x' * 5000, '-e', 'x', 'plain.raw'],
+    ['-e', ' 1 ', 'plain.raw'], ['-e', '+1', '-o', '+0', 'missing.img'],
+    ['--image-opts', '-k', '/FOLDER/s', 'driver=raw,read-only=on,file.filename=plain.raw'],
     ['-L', 'x'], ['-L', '-x', 'a'], ['-L', '-o', '1'], ['-L', '-D', 'x'], ['-L', '-B', 'x'],
     ['-L', '-A'], ['-L', '--fork'], ['-L', '--cache=none'], ['-L', '-c', '/dev/nbd0'],
     ['-L', '-k', 'relative'], ['-L', '-k', '/FOLDER/none'], ['-L', '-k', '/' + 'x' * 200],
@@ -53,23 +58,6 @@ def fixture_link(tmp_path_factory):
     path = tmp_path_factory.mktemp('compat') / PROGRAM
     os.symlink(os.environ['PLATTER_BIN'], path)
     return path
-
-
-def make_images(tmp_path):
-    with open(tmp_path / 'plain.raw', 'wb') as f:
-        f.write(bytes(range(256)) * 256)
-        f.truncate(1 << 20)
-    for line in (['qemu-img', 'create', '-q', '-f', 'qcow2', 'base.qcow2', '1M'],
-                 ['qemu-img', 'bitmap', '--add', 'base.qcow2', 'b0'],
-                 ['qemu-io', '-c', 'write -q -P 3 64k 128k', 'base.qcow2'],
-                 ['qemu-img', 'snapshot', '-c', 'first', 'base.qcow2'],
-                 ['qemu-img', 'bitmap', '--add', 'base.qcow2', 'b1'],
-                 ['qemu-io', '-c', 'write -q -P 4 512k 64k', 'base.qcow2'],
-                 ['qemu-img', 'create', '-q', '-f', 'qcow2', '-b', 'base.qcow2', '-F', 'qcow2',
-                  'over.qcow2'],
-                 ['qemu-io', '-c', 'write -q -P 5 192k 64k', 'over.qcow2']):
-        assert run(line, cwd=tmp_path).returncode == 0
-    return tmp_path
 
 
 @pytest.fixture(name='images')
@@ -107,26 +95,10 @@ SERVED = [
     ['-f', 'qcow2', '-l', 'snapshot.id=1,snapshot.name=first', 'base.qcow2'],
     ['-f', 'qcow2', '-s', '-B', 'b0', 'base.qcow2'],
 ]
-CONTEXTS = ['base:allocation', 'qemu:allocation-depth', 'qemu:dirty-bitmap:b0',
-            'qemu:dirty-bitmap:b1']
-
-
-def name_of(line):
-    return line[line.index('-x') + 1].replace(' ', '%20') if '-x' in line else ''
-
 
 def looked_at(program, other, line, folder):
-    """What clients see: the listings of both programs, maps, and the content."""
     with background(program, folder, '-t', *line) as server:
-        uri = server.uri(name_of(line))
-        lists = [run([who, '-L', '-k', server.socket]) for who in (PROGRAM, other)]
-        assert lists[0].stdout == lists[1].stdout and lists[1].returncode == 0
-        maps = [run(['nbdinfo', f'--map={context}', uri]).stdout for context in CONTEXTS
-                if context in lists[0].stdout]
-        assert run(['nbdcopy', uri, folder / 'copy']).returncode == 0
-        content = (folder / 'copy').read_bytes()
-        (folder / 'copy').unlink()
-    return lists[0].stdout, maps, content
+        return seen(server, other, folder)[0]
 
 
 @pytest.mark.parametrize('line', SERVED, ids=' '.join)

@@ -112,14 +112,14 @@ int nbd_report_resolution(struct cli *cli, const struct nbd_args *args, const ch
 
 /* ---- values ---- */
 
-/* As C writes integers, without sign or suffix. */
+/* As C reads integers: blanks and a sign may stand before it; what is below 0 wraps. */
 static bool take_integer(const char *text, uint64_t max, uint64_t *ret)
 {
     char *end;
 
     errno = 0;
     *ret = strtoull(text, &end, 0);
-    return text[0] >= '0' && text[0] <= '9' && *end == '\0' && errno == 0 && *ret <= max;
+    return end != text && *end == '\0' && errno == 0 && *ret <= max;
 }
 
 static int take_word(struct cli *cli, const char **to, const char *value, const char *shown)
@@ -212,7 +212,7 @@ static int take_number(struct nbd_args *args, int id, const struct cli_args *a)
     uint64_t value;
 
     if (id == NBD_OPTION_OFFSET) {
-        return take_integer(a->value, INT64_MAX, &args->offset)
+        return take_integer(a->value, UINT64_MAX, &args->offset)
                    ? CLI_EXIT_OK
                    : cli_error(a->cli, "Invalid offset '%s'", a->value);
     }
@@ -250,7 +250,7 @@ static bool take_switch(struct nbd_args *args, int id)
     return false;
 }
 
-static bool take_text(struct nbd_args *args, int id, const char *value)
+static bool take_text(struct nbd_args *args, int id, const struct cli_args *a, int *ret_code)
 {
     const struct {
         int id;
@@ -265,7 +265,12 @@ static bool take_text(struct nbd_args *args, int id, const char *value)
 
     for (size_t i = 0; i < ARRAY_SIZE(texts); i++) {
         if (texts[i].id == id) {
-            *texts[i].to = value;
+            *texts[i].to = a->value;
+            if ((id == NBD_OPTION_NAME || id == NBD_OPTION_DESCRIPTION) &&
+                strlen(a->value) > 4096) {
+                *ret_code = cli_error(a->cli, "export %s '%s' too long",
+                                      id == NBD_OPTION_NAME ? "name" : "description", a->value);
+            }
             return true;
         }
     }
@@ -304,13 +309,14 @@ static int take_rest(struct nbd_args *args, int id, const struct cli_args *a)
 static bool is_per_device(int id)
 {
     switch (id) {
+    case DISK_OPTION_FORMAT:
+    case DISK_OPTION_SNAPSHOT:
     case NBD_OPTION_AIO:
     case NBD_OPTION_BITMAP:
     case NBD_OPTION_CACHE:
     case NBD_OPTION_CONNECT:
     case NBD_OPTION_DEPTH:
     case NBD_OPTION_DESCRIPTION:
-    case NBD_OPTION_DETECT_ZEROES:
     case NBD_OPTION_DISCARD:
     case NBD_OPTION_DISCONNECT:
     case NBD_OPTION_NAME:
@@ -407,12 +413,6 @@ static int check_tls(struct cli *cli, const struct nbd_args *args)
 
 static int check_strings(struct cli *cli, const struct nbd_args *args)
 {
-    if (args->name && strlen(args->name) > 4096) {
-        return cli_error(cli, "export name '%s' too long", args->name);
-    }
-    if (args->description && strlen(args->description) > 4096) {
-        return cli_error(cli, "export description '%s' too long", args->description);
-    }
     if (args->socket && args->socket[0] != '/' && cli_stands_in(cli)) {
         return cli_error(cli, "socket path must be absolute");
     }
@@ -474,7 +474,7 @@ bool nbd_args_parse(struct cli *cli, int argc, char **argv, struct nbd_args *arg
             }
         } else if (id == CLI_BAD) {
             *ret_code = CLI_EXIT_USAGE;
-        } else if (!take_switch(args, id) && !take_text(args, id, a.value)) {
+        } else if (!take_switch(args, id) && !take_text(args, id, &a, ret_code)) {
             *ret_code = take_rest(args, id, &a);
         }
     }

@@ -7,6 +7,7 @@
 #include "tools/disk.h"
 #include "tools/nbd/nbd.h"
 #include "util/error.h"
+#include "util/size.h"
 
 static BlockDriverState *part_of(Platter *pl, BlockDriverState *bs, const struct nbd_args *args,
                                  Error **errp)
@@ -15,6 +16,13 @@ static BlockDriverState *part_of(Platter *pl, BlockDriverState *bs, const struct
     BlockDriverState *part = NULL;
     BlockOptions *options;
 
+    if (args->offset > INT64_MAX) {
+        uint64_t none;
+
+        (void)size_of_parameter("-1", "offset", &none, errp);
+        bdrv_unref(bs);
+        return NULL;
+    }
     if (size >= 0 && args->offset > (uint64_t)size) {
         error_set(errp, EINVAL,
                   "Offset (%llu) cannot be greater than size of the containing file (%lld)",
