@@ -1,0 +1,108 @@
+# SPDX-License-Identifier: MIT
+"""Random command lines of qemu-nbd through the link of that name and the installed program: what is
+refused, in which words; what clients see of what is served, how it takes writes, and what the images
+hold afterwards.
+
+The same lines each time, unless PLATTER_SEED=N chooses others; PLATTER_LINES=N says how many. A
+failure prints what its line is; PLATTER_LINE=NUMBER runs that alone."""
+import os
+import random
+import re
+import shlex
+import shutil
+
+import pytest
+
+from io_disks import masked
+from nbd_random import Lines
+from nbd_tool import PROGRAM, Background, make_images, seen
+from tools_common import called, needs, run
+
+pytestmark = needs('qcow2')
+SEED = int(os.environ.get('PLATTER_SEED', '5'), 0)
+COUNT = int(os.environ.get('PLATTER_LINES', '50'))
+ONE = os.environ.get('PLATTER_LINE')
+WRITES = ['write -P 9 4k 8k', 'write -z 64k 4k', 'write -P 0 128k 64k', 'discard 512k 64k', 'flush',
+          'write -f -P 7 1000 24', 'read -P 9 4k 8k', 'read -P 0 128k 4k', 'length']
+
+# What differs on purpose: a pattern of "line NEWLINE our messages NEWLINE their messages", and why.
+DIFFERS = {
+    r'invalid JSON at byte .*JSON parse error': 'ours says at which byte',
+    r"(?s)used by device '' does not support": 'ours names the node',
+    r"(-s|--snap).*Can't find snapshot": 'a scratch layer may stand above a snapshot',
+    r'^(?=[^\n]*(over\.qcow2|-s |--sn))[^\n]* (-o|--of)': 'what is allocated is seen through an offset',
+    r'json:.*aio=native was specified': 'what json: says is all that is said',
+    r'^(?![^\n]*(?<!\S)(-f|--form|--image))[^\n]*(plain|odd)\.raw':
+        'a disk that was guessed to be raw is served by the byte',
+    r"Can't find snapshot.*cannot be greater": 'which of two faults is told first',
+    r'Bitmap name is longer than': 'a name that is too long for any is told so',
+    r'Image format was not specified': 'a warning of one that goes to the background is no failure',
+}
+
+
+@pytest.fixture(scope='module', name='link')
+def fixture_link(tmp_path_factory):
+    if not shutil.which('nbdinfo'):
+        pytest.skip('nbdinfo is not installed')
+    return called(tmp_path_factory.mktemp('compat'), PROGRAM)
+
+
+@pytest.fixture(scope='module', name='images')
+def fixture_images(tmp_path_factory, link):
+    folder = make_images(tmp_path_factory.mktemp('images'))
+    (folder / 'odd.raw').write_bytes(b'odd' * 333)
+    (folder / 'folder').mkdir()
+    return folder
+
+
+def content(folder):
+    """What the images hold, as the reference reads them."""
+    held = {}
+    for name, fmt in (('plain.raw', 'raw'), ('odd.raw', 'raw'), ('base.qcow2', 'qcow2'),
+                      ('over.qcow2', 'qcow2')):
+        if fmt == 'qcow2':
+            done = run(['qemu-img', 'convert', '-f', fmt, '-O', 'raw', name, 'copy'], cwd=folder)
+            assert done.returncode == 0, done.stderr
+        held[name] = (folder / ('copy' if fmt == 'qcow2' else name)).read_bytes()
+    return held
+
+
+def outcome(program, link, line, images, folder):
+    """(stdout, stderr, exit code), what was seen of what is served, what the images hold"""
+    shutil.copytree(images, folder)
+    done = run([program, *(word.replace('/FOLDER', str(folder)) for word in line)], cwd=folder)
+    served = None
+    if (folder / 'nbd.pid').exists() and (folder / 'nbd.pid').stat().st_size:
+        server = Background(folder / 'nbd.sock', folder / 'nbd.pid')
+        try:
+            served, uri = seen(server, link, folder)
+            written = run(['qemu-io', '-f', 'raw', *[w for c in WRITES for w in ('-c', c)], uri])
+            served = *served, masked(written.stdout + written.stderr), written.returncode
+        finally:
+            server.end()
+    held = content(folder) if served else None
+    shutil.rmtree(folder)
+    return (done.stdout, done.stderr, done.returncode), served, held
+
+
+def differs_on_purpose(line, ours, theirs):
+    text = '\n'.join([shlex.join(line), *ours[0][:2], *theirs[0][:2]])
+    return any(re.search(pattern, text, re.S) for pattern in DIFFERS)
+
+
+def check_line(number, link, images, folder):
+    line = Lines(random.Random(f'{SEED}/{number}')).line()
+    # The name of the folder is in some answers: both run where the other did.
+    ours, theirs = (outcome(program, link, line, images, folder / 'work') for program in (link, PROGRAM))
+    if not differs_on_purpose(line, ours, theirs):
+        print(f'PLATTER_SEED={SEED} PLATTER_LINE={number}:', shlex.join(line))
+        assert ours[0] == theirs[0]
+        assert ours[1] == theirs[1]
+        assert ours[2] == theirs[2]
+
+
+@pytest.mark.parametrize('part', range(10))
+def test_same(part, link, images, tmp_path):
+    for number in range(part, COUNT, 10):
+        if not ONE or int(ONE) == number:
+            check_line(number, link, images, tmp_path)
