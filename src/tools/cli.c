@@ -8,6 +8,7 @@
 
 #include <platter/platter.h>
 
+#include "block/driver.h"
 #include "os/os.h"
 #include "tools/cli.h"
 #include "tools/cli_message.h"
@@ -36,8 +37,12 @@ void cli_print_version(struct cli *cli)
     if (cli_is_muted(cli)) {
         return;
     }
-    fprintf(cli->out, "%s %s%s%s\n", cli->program->name, cli_spelling(cli)->version_word,
-            platter_version(), cli_stands_in(cli) ? " (Platter)" : "");
+    if (cli_stands_in(cli)) { /* scripts judge by the number what it can do */
+        fprintf(cli->out, "%s %s%s (Platter %s)\n", cli->program->name,
+                cli_spelling(cli)->version_word, SPELLING_VERSION, platter_version());
+    } else {
+        fprintf(cli->out, "%s %s\n", cli->program->name, platter_version());
+    }
 }
 
 /* ---- help ---- */
@@ -66,6 +71,45 @@ static void print_option(struct cli *cli, const struct cli_option *o)
     fprintf(cli->out, "  %-26s %s\n", left, o->help);
 }
 
+/* A command on one line, with all that it takes. */
+static void print_synopsis(struct cli *cli, const struct cli_command *command)
+{
+    fprintf(cli->out, "  %s", command->name);
+    for (const struct cli_option *o = command->options; o->id; o++) {
+        fputs(" [", cli->out);
+        if (o->letter) {
+            fprintf(cli->out, "-%c%s", o->letter, o->name ? "|" : "");
+        }
+        if (o->name) {
+            fprintf(cli->out, "--%s", o->name);
+        }
+        fprintf(cli->out, "%s%s]", o->arg ? " " : "", o->arg ? o->arg : "");
+    }
+    fprintf(cli->out, " %s\n", command->operands);
+}
+
+/* What scripts look for in the help of the tool it stands in for: which options there are, of which
+ * command, and which formats. */
+static void print_compat_help(struct cli *cli)
+{
+    fprintf(cli->out, "usage: %s [-T PATTERN] COMMAND [OPTION]... [OPERAND]...\n%s\n\n",
+            cli->program->name, cli->program->summary);
+    for (const struct cli_option *o = cli->program->globals->options; o->id; o++) {
+        print_option(cli, o);
+    }
+    fprintf(cli->out, "  %-26s %s\n", "-V, --version", "print the version and end");
+    fprintf(cli->out, "  %-26s %s\n\ncommands:\n", "-h, --help",
+            "print this and end; behind a command its options one by one");
+    for (const struct cli_command *const *c = cli->program->commands; *c; c++) {
+        print_synopsis(cli, *c);
+    }
+    fputs("\nSizes take the suffixes k, M, G, T, P, E.\n\nSupported formats:", cli->out);
+    for (size_t i = 0; bdrv_drivers[i]; i++) {
+        fprintf(cli->out, " %s", bdrv_drivers[i]->format_name);
+    }
+    fputc('\n', cli->out);
+}
+
 static void print_command_help(struct cli *cli, const struct cli_command *command)
 {
     fprintf(cli->out, "usage: %s%s%s [OPTION]... %s\n%s.\n\n", cli->program->name,
@@ -73,6 +117,9 @@ static void print_command_help(struct cli *cli, const struct cli_command *comman
             command->operands, command->summary);
     for (const struct cli_option *o = command->options; o->id; o++) {
         print_option(cli, o);
+    }
+    if (cli_stands_in(cli) && cli->program->only) {
+        fprintf(cli->out, "  %-26s %s\n", "-V, --version", "print the version and end");
     }
     fprintf(cli->out, "  %-26s %s\n", "-h, --help", "print this and end");
     if (command->details) {
@@ -91,6 +138,10 @@ void cli_print_help(struct cli *cli, const struct cli_command *command)
     }
     if (command) {
         print_command_help(cli, command);
+        return;
+    }
+    if (cli->program->globals) {
+        print_compat_help(cli);
         return;
     }
     fprintf(cli->out, "usage: %s COMMAND [OPTION]... [OPERAND]...\n%s\n\ncommands:\n",

@@ -6,6 +6,9 @@
 
 #include <stdbool.h>
 
+/* The release of the tools that programs stand in for, whose number they give as theirs. */
+#define SPELLING_VERSION "7.2.0"
+
 /* The long names of options of the tool that a program stands in for, with a space between: they
  * may be cut short as far as no other of them begins alike. Those that are ours have to be whole.
  */
