@@ -31,6 +31,10 @@ KIND = {'enum': 'QMP_KIND_ENUM', 'struct': 'QMP_KIND_STRUCT', 'options': 'QMP_KI
         'alternate': 'QMP_KIND_ALTERNATE'}
 
 
+# Types that are not parsed into structs, but whose tables are asked for.
+OPTION_TYPES = ['BlockdevOptions', 'BlockdevCreateOptions', 'BlockdevAmendOptions']
+
+
 def fail(where, what):
     sys.exit(f'gen_qmp: {where}: {what}')
 
@@ -88,6 +92,15 @@ class Schema:
                               'values': e['values'] + list(e.get('aliases', {}))})
         return camel
 
+    def option_kind(self, k):
+        """The type by which QMP knows an option; "qmp" says so where clients know another."""
+        kind, _, enum = k['type'].partition(':')
+        if kind == 'enum':
+            return self.option_enum(enum)
+        if kind == 'uint' and k.get('max', 1 << 64) < 1 << 32:
+            kind = 'uint32'
+        return k.get('qmp', kind)
+
     def option_rows(self, name, keys):
         """Rows of flat keys; dotted ones become structs of their own."""
         rows, groups = [], {}
@@ -98,8 +111,7 @@ class Schema:
         for k in keys:
             if '.' in k['key']:
                 continue
-            kind, _, enum = k['type'].partition(':')
-            kind = self.option_enum(enum) if kind == 'enum' else kind
+            kind = self.option_kind(k)
             if k['key'] in groups:  # both a value and a group: one or the other
                 group = self.option_group(name, k['key'], groups.pop(k['key']))
                 both = group + 'OrValue'
@@ -127,8 +139,8 @@ class Schema:
 
     @staticmethod
     def spelled(keys):
-        """Create options as QMP spells them."""
-        return [dict(k, key=k['key'].replace('_', '-').replace('compat', 'version')) for k in keys]
+        """Create options as QMP spells them; sizes are as unsigned as any number there."""
+        return [dict(k, type='uint' if k['type'] == 'size' else k['type'], key=k['key'].replace('_', '-').replace('compat', 'version')) for k in keys]
 
     def driver_unions(self):
         if not self.drivers:
@@ -144,7 +156,7 @@ class Schema:
         variants = {}
         for d in self.drivers:
             camel = ''.join(w.capitalize() for w in re.split('[-_]', d['name']))
-            rows = [[c, 'BlockdevRefOrNull' if c.endswith('?') else 'BlockdevRef', 'node below']
+            rows = [[c, 'BlockdevRefOrNull' if c == 'backing?' else 'BlockdevRef', 'node below']
                     for c in d.get('children', [])]
             if d.get('node'):
                 rows += self.option_rows('BlockdevOptions' + camel, self.option_structs[d['node']]['keys'])
@@ -287,8 +299,10 @@ def header(schema, parsed):
     for name in parsed:
         if not name.startswith('q_'):
             out.append(f'extern const struct qmp_type *const qmp_{snake(name)}_type;')
-    out.append('extern const struct qmp_type *const qmp_blockdev_options_type;\n'
-               if 'BlockdevOptions' in schema.types else '')
+    for name in OPTION_TYPES:
+        if name in schema.types:
+            out.append(f'extern const struct qmp_type *const qmp_{snake(name)}_type;')
+    out.append('')
     out.append('/* The commands: what src/control/cmd_*.c implement. */')
     for c in schema.commands:
         out.append(f'int qmp_{snake(c["name"])}({signature(schema, c)});')
@@ -384,7 +398,7 @@ def source(schema, parsed):
     commands = sorted(schema.commands, key=lambda c: c['name'])
     for c in commands:
         out += command_source(schema, c)
-    for name in parsed + ['BlockdevOptions']:
+    for name in parsed + OPTION_TYPES:
         if not name.startswith('q_') and name in schema.types:
             out.append(f'const struct qmp_type *const qmp_{snake(name)}_type = {ref_name(name)};')
     out.append('\nconst struct qmp_command qmp_commands[] = {')

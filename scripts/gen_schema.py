@@ -16,7 +16,7 @@ import sys
 KEY = re.compile(r'^[A-Za-z0-9_-]+(\.[A-Za-z0-9_-]+)*$')
 NAME = re.compile(r'^[a-z][a-z0-9_]*$')
 FIELDS = {'struct': {'name', 'doc', 'keys'}, 'enum': {'name', 'doc', 'values', 'aliases'},
-          'key': {'key', 'type', 'doc', 'optional', 'default', 'min', 'max'}}
+          'key': {'key', 'type', 'qmp', 'doc', 'optional', 'default', 'min', 'max'}}
 C_TYPES = {'str': 'char *', 'bool': 'bool ', 'int': 'int64_t ', 'uint': 'uint64_t ',
            'size': 'uint64_t '}
 RANGES = {'int': ('INT64_MIN', 'INT64_MAX'), 'uint': ('0', 'UINT64_MAX'), 'size': ('0', 'INT64_MAX')}

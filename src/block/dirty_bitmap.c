@@ -188,9 +188,6 @@ static int check_name(BlockDriverState *bs, const char *name, Error **errp)
         return error_set(errp, EINVAL, "Bitmap name is longer than %d bytes",
                          BDRV_BITMAP_NAME_BYTES_MAX);
     }
-    if (bdrv_bitmap_find(bs, name) != NULL) {
-        return error_set(errp, EEXIST, "Bitmap already exists: %s", name);
-    }
     return 0;
 }
 
@@ -233,7 +230,12 @@ static int check_create(BlockDriverState *bs, const char *name, uint64_t granula
         granularity_bytes > (UINT64_C(1) << GRANULARITY_BITS_MAX)) {
         return error_set(errp, EINVAL, "Granularity must be power of 2 and at least 512");
     }
-    return flags & BDRV_BITMAP_PERSISTENT ? check_persistent(bs, name, granularity_bytes, errp) : 0;
+    if (flags & BDRV_BITMAP_PERSISTENT) {
+        ret = check_persistent(bs, name, granularity_bytes, errp);
+    }
+    return ret == 0 && name != NULL && bdrv_bitmap_find(bs, name) != NULL
+               ? error_set(errp, EEXIST, "Bitmap already exists: %s", name)
+               : ret;
 }
 
 BdrvDirtyBitmap *bdrv_bitmap_create(BlockDriverState *bs, const char *name,

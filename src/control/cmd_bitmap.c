@@ -9,6 +9,17 @@
 #include "control/transaction.h"
 #include "util/error.h"
 
+/* The node, or the medium of the backend, whose bitmap is meant. NULL with errp. */
+static BlockDriverState *find_node(struct control *c, const char *node, Error **errp)
+{
+    BlockDriverState *bs = control_find_root(c, node, node, NULL);
+
+    if (!bs) {
+        error_set(errp, ENOENT, "Node '%s' not found", node);
+    }
+    return bs;
+}
+
 /* ---- actions ---- */
 
 int action_bitmap_add(struct control *c, BdrvTransaction *t,
@@ -34,21 +45,30 @@ int action_bitmap_add(struct control *c, BdrvTransaction *t,
 
 /* Removing takes a bitmap out of the image, which cannot be taken back: it is done when all else is
  * well, and until then it only has to be one that can go. */
-struct remove_action {
+struct named_action {
     BlockDriverState *bs; /* counted by the transaction */
     char name[];
 };
 
+static int exists_prepare(void *opaque, Error **errp)
+{
+    struct named_action *a = opaque;
+
+    return bdrv_bitmap_find(a->bs, a->name)
+               ? 0
+               : error_set(errp, ENOENT, "Dirty bitmap '%s' not found", a->name);
+}
+
 static int remove_prepare(void *opaque, Error **errp)
 {
-    struct remove_action *a = opaque;
-    BdrvDirtyBitmap *bitmap = bdrv_bitmap_find(a->bs, a->name);
+    struct named_action *a = opaque;
     struct bdrv_bitmap_info info;
+    int ret = exists_prepare(opaque, errp);
 
-    if (!bitmap) {
-        return error_set(errp, ENOENT, "Dirty bitmap '%s' not found", a->name);
+    if (ret < 0) {
+        return ret;
     }
-    bdrv_bitmap_get_info(bitmap, &info);
+    bdrv_bitmap_get_info(bdrv_bitmap_find(a->bs, a->name), &info);
     return info.busy ? error_set(errp, EBUSY,
                                  "Bitmap '%s' is currently in use by another operation and cannot "
                                  "be used",
@@ -59,7 +79,7 @@ static int remove_prepare(void *opaque, Error **errp)
 /* Where the image cannot be written the bitmap stays, as any change that was lost would. */
 static void remove_commit(void *opaque)
 {
-    struct remove_action *a = opaque;
+    struct named_action *a = opaque;
     BdrvDirtyBitmap *bitmap = bdrv_bitmap_find(a->bs, a->name);
 
     if (bitmap) {
@@ -72,31 +92,38 @@ static const struct bdrv_action_ops remove_ops = {
     .commit = remove_commit,
     .clean = free,
 };
+static const struct bdrv_action_ops exists_ops = {
+    .prepare = exists_prepare,
+    .clean = free,
+};
 
-int action_bitmap_remove(struct control *c, BdrvTransaction *t,
-                         const struct qmp_block_dirty_bitmap *args, Error **errp)
+static int add_named(BdrvTransaction *t, BlockDriverState *bs, const char *name,
+                     const struct bdrv_action_ops *ops, Error **errp)
 {
-    BlockDriverState *bs = control_find_root(c, args->node, args->node, errp);
-    size_t bytes = strlen(args->name) + 1;
-    struct remove_action *a;
+    size_t bytes = strlen(name) + 1;
+    struct named_action *a = malloc(sizeof(*a) + bytes);
 
-    if (!bs) {
-        return -ENOENT;
-    }
-    a = malloc(sizeof(*a) + bytes);
     if (!a) {
         return error_set(errp, ENOMEM, "out of memory");
     }
     a->bs = bs;
-    memcpy(a->name, args->name, bytes);
-    bdrv_transaction_add(t, bs, &remove_ops, a);
+    memcpy(a->name, name, bytes);
+    bdrv_transaction_add(t, bs, ops, a);
     return 0;
+}
+
+int action_bitmap_remove(struct control *c, BdrvTransaction *t,
+                         const struct qmp_block_dirty_bitmap *args, Error **errp)
+{
+    BlockDriverState *bs = find_node(c, args->node, errp);
+
+    return bs ? add_named(t, bs, args->name, &remove_ops, errp) : -ENOENT;
 }
 
 int action_bitmap_clear(struct control *c, BdrvTransaction *t,
                         const struct qmp_block_dirty_bitmap *args, Error **errp)
 {
-    BlockDriverState *bs = control_find_root(c, args->node, args->node, errp);
+    BlockDriverState *bs = find_node(c, args->node, errp);
 
     if (bs) {
         bdrv_transaction_bitmap_clear(t, bs, args->name);
@@ -107,7 +134,7 @@ int action_bitmap_clear(struct control *c, BdrvTransaction *t,
 int action_bitmap_enable(struct control *c, BdrvTransaction *t,
                          const struct qmp_block_dirty_bitmap *args, bool enable, Error **errp)
 {
-    BlockDriverState *bs = control_find_root(c, args->node, args->node, errp);
+    BlockDriverState *bs = find_node(c, args->node, errp);
 
     if (bs) {
         bdrv_transaction_bitmap_enable(t, bs, args->name, enable);
@@ -118,12 +145,13 @@ int action_bitmap_enable(struct control *c, BdrvTransaction *t,
 int action_bitmap_merge(struct control *c, BdrvTransaction *t,
                         const struct qmp_block_dirty_bitmap_merge *args, Error **errp)
 {
-    BlockDriverState *bs = control_find_root(c, args->node, args->node, errp);
+    BlockDriverState *bs = find_node(c, args->node, errp);
+    int ret = bs ? add_named(t, bs, args->target, &exists_ops, errp) : -ENOENT;
     json_t *source;
     size_t i;
 
-    if (!bs) {
-        return -ENOENT;
+    if (ret < 0) {
+        return ret;
     }
     json_array_foreach(args->bitmaps, i, source)
     {
@@ -146,7 +174,7 @@ int action_bitmap_merge(struct control *c, BdrvTransaction *t,
 int qmp_block_dirty_bitmap_remove(struct qmp_call *call, const struct qmp_block_dirty_bitmap *args,
                                   Error **errp)
 {
-    BlockDriverState *bs = control_find_root(call->control, args->node, args->node, errp);
+    BlockDriverState *bs = find_node(call->control, args->node, errp);
     BdrvDirtyBitmap *bitmap = bs ? bdrv_bitmap_find(bs, args->name) : NULL;
 
     if (bs && !bitmap) {

@@ -8,6 +8,7 @@
 #include <platter/jobs.h>
 
 #include "control/control.h"
+#include "control/qmp_type.h"
 #include "schema/qmp.h"
 #include "util/error.h"
 #include "util/options.h"
@@ -49,12 +50,24 @@ static BlockOptions *create_options(json_t *args, Error **errp)
     return options;
 }
 
+/* Whether the driver of options is one of those that type tells of. */
+static bool is_supported(const struct qmp_type *type, const json_t *options)
+{
+    const char *driver = json_string_value(json_object_get(options, "driver"));
+
+    return driver && qmp_find_variant(type, driver);
+}
+
 int qmp_blockdev_create(struct qmp_call *call, const struct qmp_blockdev_create *args, Error **errp)
 {
     struct job_start start = {.id = args->job_id, .flags = JOB_MANUAL_DISMISS};
     json_t *file = json_object_get(args->options, "file");
     json_t *filename = json_object_get(args->options, "filename");
     BlockOptions *options;
+
+    if (!is_supported(qmp_blockdev_create_options_type, args->options)) {
+        return error_set(errp, ENOTSUP, "Driver does not support blockdev-create");
+    }
 
     if (file && !json_is_string(file)) {
         return error_set(errp, ENOTSUP, "Parameter 'options.file' must be the name of a node");
@@ -77,7 +90,7 @@ int qmp_x_blockdev_amend(struct qmp_call *call, const struct qmp_x_blockdev_amen
                          Error **errp)
 {
     struct job_start start = {.id = args->job_id, .flags = JOB_MANUAL_DISMISS};
-    BlockDriverState *bs = control_find_node(call->control, args->node_name, errp);
+    BlockDriverState *bs = control_find_root(call->control, NULL, args->node_name, errp);
     const char *driver = json_string_value(json_object_get(args->options, "driver"));
     BlockOptions *options;
 
@@ -87,6 +100,9 @@ int qmp_x_blockdev_amend(struct qmp_call *call, const struct qmp_x_blockdev_amen
     if (driver && strcmp(driver, bdrv_get_format_name(bs)) != 0) {
         return error_set(errp, EINVAL,
                          "x-blockdev-amend doesn't support changing the block driver");
+    }
+    if (!is_supported(qmp_blockdev_amend_options_type, args->options)) {
+        return error_set(errp, ENOTSUP, "Driver does not support x-blockdev-amend");
     }
     options = create_options(args->options, errp);
     if (!options) {

@@ -351,6 +351,9 @@ static int export_add(struct control *c, const char *node_name, struct export_wi
     if (!w->blk && !w->bs) {
         return -ENOENT;
     }
+    if (w->iothread && !control_iothread_find(c, w->iothread, errp)) {
+        return -ENOENT;
+    }
     ret = check_wish(c, w, errp);
     if (ret < 0) {
         return ret;
@@ -419,9 +422,12 @@ int qmp_nbd_server_add(struct qmp_call *call, const struct qmp_nbd_server_add *a
         .writable = args->has_writable && args->writable,
         .nbd = &nbd,
     };
-
     int ret;
 
+    if (!blk_by_name(call->control->pl, args->device) &&
+        !control_find_node(call->control, args->device, errp)) {
+        return -ENOENT;
+    }
     if (args->has_bitmap) {
         nbd.has_bitmaps = true;
         nbd.bitmaps = json_pack("[s]", args->bitmap);

@@ -151,9 +151,10 @@ int qmp_blockdev_reopen(struct qmp_call *call, const struct qmp_blockdev_reopen 
 int qmp_block_set_write_threshold(struct qmp_call *call,
                                   const struct qmp_block_set_write_threshold *args, Error **errp)
 {
-    BlockDriverState *bs = control_find_root(call->control, args->node_name, args->node_name, errp);
+    BlockDriverState *bs = control_find_root(call->control, args->node_name, args->node_name, NULL);
 
-    return bs ? bdrv_set_write_threshold(bs, args->write_threshold, errp) : -ENOENT;
+    return bs ? bdrv_set_write_threshold(bs, args->write_threshold, errp)
+              : error_set(errp, ENOENT, "Device '%s' not found", args->node_name);
 }
 
 int qmp_blockdev_insert_filter(struct qmp_call *call, const struct qmp_blockdev_insert_filter *args,

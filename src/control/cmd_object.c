@@ -114,6 +114,9 @@ int qmp_qom_list(struct qmp_call *call, const struct qmp_qom_list *args, json_t 
                                   "name", "objects", "type", "child<container>"),
                         ret_value, errp);
     }
+    if (*args->path == '\0') {
+        return error_set(errp, EINVAL, "Path '' is ambiguous");
+    }
     o = find_path(call, args->path, errp);
     return o ? qmp_give(properties_of(o->type), ret_value, errp) : -ENODEV;
 }

@@ -153,19 +153,20 @@ int action_snapshot_sync(struct control *c, BdrvTransaction *t,
 
 /* ---- inside the image ---- */
 
-/* Whether the image has a snapshot of that name, or id; *ret_json (may be NULL) gets it. */
-static bool find_snapshot(BlockDriverState *bs, const char *id, const char *name, json_t **ret_json)
+/* 1: the image has a snapshot of that name, or id, which *ret_json gets; 0: none; or -errno. */
+static int find_snapshot(BlockDriverState *bs, const char *id, const char *name, json_t **ret_json)
 {
     struct bdrv_snapshot_list list;
     bool found = false;
+    int ret = bdrv_snapshot_list(bs, &list, NULL);
 
-    if (bdrv_snapshot_list(bs, &list, NULL) < 0) {
-        return false;
+    if (ret < 0) {
+        return ret;
     }
     for (size_t i = 0; i < list.count && !found; i++) {
         found = (!id || strcmp(list.snapshots[i].id, id) == 0) &&
                 (!name || strcmp(list.snapshots[i].name, name) == 0);
-        if (found && ret_json) {
+        if (found) {
             *ret_json = image_snapshot_json(&list.snapshots[i]);
         }
     }
@@ -178,6 +179,7 @@ int action_snapshot_internal(struct control *c, BdrvTransaction *t,
 {
     BlockDriverState *bs = control_find_root(c, args->device, args->device, errp);
     int64_t now = os->clock_realtime_ns();
+    struct bdrv_snapshot_list list = {0};
     struct bdrv_snapshot_info info = {
         .name = args->name,
         .date_sec = (uint32_t)(now / 1000000000),
@@ -188,6 +190,13 @@ int action_snapshot_internal(struct control *c, BdrvTransaction *t,
     if (!bs) {
         return -ENOENT;
     }
+    if (bdrv_snapshot_list(bs, &list, NULL) == -ENOTSUP) {
+        return error_set(errp, ENOTSUP,
+                         "Block format '%s' used by device '%s' does not support internal "
+                         "snapshots",
+                         bdrv_get_format_name(bs), args->device);
+    }
+    bdrv_snapshot_list_free(&list);
     if (*args->name == '\0') {
         return error_set(errp, EINVAL, "Name is empty");
     }
@@ -210,7 +219,11 @@ int qmp_blockdev_snapshot_delete_internal_sync(
     if (!id && !name) {
         return error_set(errp, EINVAL, "Name or id must be provided");
     }
-    if (!find_snapshot(bs, id, name, ret_value)) {
+    ret = find_snapshot(bs, id, name, ret_value);
+    if (ret < 0) {
+        return error_set_errno(errp, -ret, "Failed to get a snapshot list");
+    }
+    if (ret == 0) {
         return error_set(errp, ENOENT,
                          "Snapshot with id '%s' and name '%s' does not exist on device '%s'",
                          id ? id : "null", name ? name : "null", args->device);

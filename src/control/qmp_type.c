@@ -59,6 +59,12 @@ static const char *place_name(const struct place *at, char *text)
     return place_text(at, text, PATH_BYTES) ? text : "null";
 }
 
+/* Of some faults the innermost name alone is told: that of a member, or where an element is. */
+static const char *inner_name(const struct place *at, char *text)
+{
+    return at->key ? at->key : place_name(at, text);
+}
+
 static int wrong_type(const struct place *at, const char *expected, Error **errp)
 {
     char path[PATH_BYTES];
@@ -123,15 +129,18 @@ static int check_int(const struct place *at, const struct qmp_type *type, json_t
     uint64_t u = 0;
 
     /* Above INT64_MAX the tokenizer gives text; only what is unsigned takes it. */
-    if (!json_is_integer(value) && (type->kind == QMP_KIND_INT || !json_get_u64(value, &u))) {
-        return wrong_type(at, "integer", errp);
+    if (!json_is_integer(value) &&
+        (type->kind == QMP_KIND_INT || !json_get_u64(value, &u) || u <= INT64_MAX)) {
+        return type->kind == QMP_KIND_UINT || type->kind == QMP_KIND_UINT32
+                   ? error_set(errp, EINVAL, "Parameter '%s' expects uint64", place_name(at, path))
+                   : wrong_type(at, "integer", errp);
     }
     if (type->kind == QMP_KIND_INT) {
         *(int64_t *)ret = json_integer_value(value);
         return 0;
     }
     if (!json_get_u64(value, &u) || (type->kind == QMP_KIND_UINT32 && u > UINT32_MAX)) {
-        return error_set(errp, EINVAL, "Parameter '%s' expects uint%s_t", place_name(at, path),
+        return error_set(errp, EINVAL, "Parameter '%s' expects uint%s_t", inner_name(at, path),
                          type->kind == QMP_KIND_UINT32 ? "32" : "64");
     }
     if (type->kind == QMP_KIND_UINT32) {
@@ -159,7 +168,7 @@ static int check_enum(const struct place *at, const struct qmp_type *type, json_
         }
     }
     return error_set(errp, EINVAL, "Parameter '%s' does not accept value '%s'",
-                     at->key ? at->key : place_name(at, path), word);
+                     inner_name(at, path), word);
 }
 
 /* ---- objects ---- */
@@ -332,12 +341,15 @@ static bool kind_takes(const struct qmp_type *type, json_t *value)
 static int check_alternate(const struct place *at, const struct qmp_type *type, json_t *value,
                            Error **errp)
 {
+    char path[PATH_BYTES];
+
     for (const struct qmp_member *m = type->members; m->type; m++) {
         if (kind_takes(m->type, value)) {
             return check_value(at, m->type, value, NULL, errp);
         }
     }
-    return wrong_type(at, type->name, errp);
+    return error_set(errp, EINVAL, "Invalid parameter type for '%s', expected: %s",
+                     inner_name(at, path), type->name);
 }
 
 static int check_value(const struct place *at, const struct qmp_type *type, json_t *value,
