@@ -250,7 +250,7 @@ static uint64_t hash_text(uint64_t hash, const char *text)
 static bool is_told_lately(struct monitors *all, const struct platter_event *event)
 {
     int64_t now = os->clock_monotonic_ns();
-    uint64_t hash = event->u.io_error.is_read;
+    uint64_t hash;
     bool lately;
     unsigned at;
 
@@ -258,7 +258,7 @@ static bool is_told_lately(struct monitors *all, const struct platter_event *eve
         strcmp(event->u.io_error.action, "stop") == 0) {
         return false;
     }
-    hash = hash_text(hash, event->u.io_error.device);
+    hash = hash_text(event->u.io_error.is_read, event->u.io_error.device);
     hash = hash_text(hash, event->u.io_error.node_name);
     hash = hash_text(hash, event->u.io_error.action);
     hash = hash_text(hash, event->u.io_error.reason);
