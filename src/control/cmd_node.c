@@ -50,10 +50,24 @@ static bool has_backend(const BlockDriverState *bs)
     return false;
 }
 
+/* The node whose backing image bs is; NULL: of none. */
+static const BlockDriverState *find_overlay(const BlockDriverState *bs)
+{
+    BdrvEdge *edge;
+
+    TAILQ_FOREACH (edge, &bs->parents, in_child) {
+        if (edge->klass->parent_is_node && strcmp(edge->name, "backing") == 0) {
+            return edge->parent;
+        }
+    }
+    return NULL;
+}
+
 int qmp_blockdev_del(struct qmp_call *call, const struct qmp_blockdev_del *args, Error **errp)
 {
     struct control *c = call->control;
     BlockDriverState *bs = bdrv_find_node(c->pl, args->node_name);
+    const BlockDriverState *overlay;
     struct control_node *node;
 
     if (!bs) {
@@ -65,6 +79,11 @@ int qmp_blockdev_del(struct qmp_call *call, const struct qmp_blockdev_del *args,
     }
     if (has_backend(bs)) {
         return error_set(errp, EBUSY, "Node %s is in use", args->node_name);
+    }
+    overlay = find_overlay(bs);
+    if (overlay) {
+        return error_set(errp, EBUSY, "Node '%s' is busy: node is used as backing hd of '%s'",
+                         args->node_name, bdrv_get_node_name(overlay));
     }
     if (bdrv_get_refcnt(bs) > 1) {
         return error_set(errp, EBUSY, "Block device %s is in use", args->node_name);

@@ -132,9 +132,12 @@ int action_snapshot_sync(struct control *c, BdrvTransaction *t,
     BlockDriverState *overlay;
     int ret = base ? 0 : -ENOENT;
 
+    if (ret == 0 && args->has_node_name && !args->has_snapshot_node_name) {
+        return error_set(errp, EINVAL, "New overlay node-name missing");
+    }
     if (ret == 0 && args->has_snapshot_node_name &&
         bdrv_find_node(c->pl, args->snapshot_node_name)) {
-        return error_set(errp, EEXIST, "New overlay node name is already in use");
+        return error_set(errp, EEXIST, "New overlay node-name already in use");
     }
     if (ret == 0 && create) {
         ret = make_overlay(c, t, args, format, base, errp);

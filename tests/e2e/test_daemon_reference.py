@@ -187,6 +187,17 @@ SESSIONS = {
         cmd('blockdev-snapshot-sync', **{'node-name': 'q0', 'snapshot-file': 'over', 'snapshot-node-name': 'q1'}),
         cmd('blockdev-snapshot-sync', **{'node-name': 'zz', 'snapshot-file': 'x', 'snapshot-node-name': 'q2'}),
         cmd('blockdev-snapshot', node='q0', overlay='zz'), cmd('blockdev-snapshot', node='zz', overlay='q0')],
+    'chains': IMAGE + [
+        cmd('blockdev-snapshot-sync', **{'node-name': 'q0', 'snapshot-file': 'over'}),
+        cmd('blockdev-snapshot-sync', **{'node-name': 'q0', 'snapshot-file': 'over', 'snapshot-node-name': 'q0'}),
+        cmd('blockdev-snapshot-sync', **{'node-name': 'q0', 'snapshot-file': 'over', 'snapshot-node-name': 'q1'}),
+        cmd('blockdev-del', **{'node-name': 'q0'}), cmd('blockdev-del', **{'node-name': 'f0'}),
+        cmd('block-dirty-bitmap-add', node='q1', name='b')] + SERVER + [
+        cmd('block-export-add', type='nbd', id='e', **{'node-name': 'q1'}, writable=True, bitmaps=['b']),
+        cmd('block-export-add', type='nbd', id='f', **{'node-name': 'q1'}, bitmaps=['b']),
+        cmd('block-dirty-bitmap-remove', node='q1', name='b'), cmd('block-dirty-bitmap-clear', node='q1', name='b'),
+        cmd('block-dirty-bitmap-disable', node='q1', name='b'), cmd('query-block-exports'),
+        cmd('block-export-del', id='e'), cmd('block-export-del', id='e', mode='hard'), cmd('blockdev-del', **{'node-name': 'q1'})],
     'statistics of files': FILE + [
         cmd('blockdev-add', driver='raw', **{'node-name': 'r0'}, file='f0'),
         cmd('query-blockstats', **{'query-nodes': True})],

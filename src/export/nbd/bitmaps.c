@@ -46,11 +46,6 @@ static int check(const struct nbd_export *export, const char *name, BlockDriverS
     struct bdrv_bitmap_info info;
 
     bdrv_bitmap_get_info(bitmap, &info);
-    if (info.busy) {
-        return error_set(errp, EBUSY,
-                         "Bitmap '%s' is currently in use by another operation and cannot be used",
-                         name);
-    }
     if (info.inconsistent) {
         return error_set(errp, EINVAL, "Bitmap '%s' is inconsistent and cannot be used", name);
     }
@@ -58,7 +53,11 @@ static int check(const struct nbd_export *export, const char *name, BlockDriverS
         return error_set(errp, EINVAL, "Enabled bitmap '%s' incompatible with readonly export",
                          name);
     }
-    return 0;
+    return info.busy ? error_set(errp, EBUSY,
+                                 "Bitmap '%s' is currently in use by another operation and cannot "
+                                 "be used",
+                                 name)
+                     : 0;
 }
 
 static bool has(const struct nbd_export *export, const BdrvDirtyBitmap *bitmap)
