@@ -16,7 +16,7 @@ static BlockDriverState *part_of(Platter *pl, BlockDriverState *bs, const struct
     BlockDriverState *part = NULL;
     BlockOptions *options;
 
-    if (args->offset > INT64_MAX) {
+    if (args->offset > INT64_MAX) { /* below 0: told as a bad option of the node that cuts */
         uint64_t none;
 
         (void)size_of_parameter("-1", "offset", &none, errp);
