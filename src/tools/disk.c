@@ -15,233 +15,9 @@
 
 #define LOCK_RETRY_NS INT64_C(100000000)
 
-struct cache_mode {
-    const char *name;
-    int flags;
-    bool write_through;
-};
-
-static const struct cache_mode cache_modes[] = {
-    {"none", BDRV_O_NOCACHE, false},
-    {"off", BDRV_O_NOCACHE, false},
-    {"writeback", 0, false},
-    {"writethrough", 0, true},
-    {"directsync", BDRV_O_NOCACHE, true},
-    {"unsafe", BDRV_O_NO_FLUSH, false},
-};
-
-static const struct cache_mode *find_cache_mode(const char *name)
-{
-    for (size_t i = 0; i < ARRAY_SIZE(cache_modes); i++) {
-        if (strcmp(cache_modes[i].name, name ? name : "writeback") == 0) {
-            return &cache_modes[i];
-        }
-    }
-    return NULL;
-}
-
-/* Tell a word that is none of those that an option takes. */
-static void unknown_word(struct cli *cli, const char *what, const char *word, const char *known)
-{
-    if (cli_stands_in(cli)) {
-        cli_error(cli, "Invalid %s option: %s", what, word);
-        cli->usage_told = true;
-    } else {
-        cli_usage_error(cli, "no %s mode '%s': there are %s", what, word, known);
-    }
-}
-
-static bool is_one_of(const char *word, const char *const *words)
-{
-    for (; *words; words++) {
-        if (strcmp(word, *words) == 0) {
-            return true;
-        }
-    }
-    return false;
-}
-
-bool disk_take_option(struct disk_args *args, int id, const struct cli_args *a)
-{
-    switch (id) {
-    case DISK_OPTION_AIO:
-        args->aio = a->value;
-        return true;
-    case DISK_OPTION_CACHE:
-        args->cache = a->value;
-        args->cache_of_source = a->option->letter == 'T';
-        return true;
-    case DISK_OPTION_FORCE_SHARE:
-        args->force_share = true;
-        return true;
-    case DISK_OPTION_ALLOW_REF:
-        if (args->allow_refs_count < DISK_ALLOW_REFS_MAX) {
-            args->allow_refs[args->allow_refs_count] = a->value;
-        }
-        args->allow_refs_count++;
-        return true;
-    case DISK_OPTION_BACKING_DEPTH:
-        args->backing_depth = a->value;
-        return true;
-    case DISK_OPTION_FORMAT:
-        disk_take_format(args, a);
-        return true;
-    case DISK_OPTION_IMAGE_OPTS:
-        args->image_opts = true;
-        return true;
-    case DISK_OPTION_IMAGE_REFS:
-        args->image_refs = a->value;
-        return true;
-    case DISK_OPTION_OBJECT:
-        object_take(a->cli, a->value);
-        return true;
-    case DISK_OPTION_SNAPSHOT:
-        args->snapshot = a->value;
-        return true;
-    default:
-        return false;
-    }
-}
-
-int disk_take_snapshot(struct disk_args *args, const struct cli_args *a, char quote)
-{
-    BlockOptions *options;
-    const char *key = NULL;
-    int code = CLI_EXIT_OK;
-
-    args->snapshot = a->value;
-    if (strncmp(a->value, "snapshot.", 9) != 0) {
-        return CLI_EXIT_OK;
-    }
-    options = block_options_parse(a->value, NULL, NULL);
-    while (options && (key = block_options_next_key(options, key)) != NULL) {
-        if (strcmp(key, "snapshot.id") != 0 && strcmp(key, "snapshot.name") != 0) {
-            code = cli_error(a->cli, "Invalid parameter '%s'", key);
-            break;
-        }
-    }
-    if (!options || code != CLI_EXIT_OK) {
-        code = cli_error(a->cli, "Failed in parsing snapshot param %c%s'", quote, a->value);
-    }
-    block_options_free(options);
-    return code;
-}
-
-static const char one_file[] = "Expecting one image file name";
-
-int disk_no_file(struct cli *cli)
-{
-    return cli_usage_error(cli, "%s", cli_stands_in(cli) ? one_file : "which FILE?");
-}
-
-int disk_extra_file(const struct cli_args *a)
-{
-    return cli_stands_in(a->cli)
-               ? cli_usage_error(a->cli, "%s", one_file)
-               : cli_usage_error(a->cli, "one FILE is wanted, '%s' is too much", a->value);
-}
-
-bool disk_take_file(struct disk_args *args, const struct cli_args *a)
-{
-    if (args->file) {
-        disk_extra_file(a);
-        return false;
-    }
-    args->file = a->value;
-    return true;
-}
-
-bool disk_take_output(const struct cli_args *a, bool *ret_json)
-{
-    *ret_json = strcmp(a->value, "json") == 0;
-    if (!*ret_json && strcmp(a->value, "human") != 0 && object_look_ahead(a)) {
-        if (cli_stands_in(a->cli)) {
-            cli_misfit(a->cli, "--output must be used with human or json as argument.");
-        } else {
-            cli_usage_error(a->cli, "no output form '%s': there are human and json", a->value);
-        }
-    }
-    return *ret_json || strcmp(a->value, "human") == 0;
-}
-
-bool disk_prealloc_parse(const char *text, enum bdrv_prealloc *ret)
-{
-    static const char *const names[] = {
-        [BDRV_PREALLOC_OFF] = "off",
-        [BDRV_PREALLOC_METADATA] = "metadata",
-        [BDRV_PREALLOC_FALLOC] = "falloc",
-        [BDRV_PREALLOC_FULL] = "full",
-    };
-
-    for (size_t i = 0; i < ARRAY_SIZE(names); i++) {
-        if (strcmp(names[i], text) == 0) {
-            *ret = (enum bdrv_prealloc)i;
-            return true;
-        }
-    }
-    return false;
-}
-
 static bool wants_unmap(const char *discard)
 {
     return discard && (strcmp(discard, "unmap") == 0 || strcmp(discard, "on") == 0);
-}
-
-bool disk_cache_is_known(const char *name)
-{
-    return find_cache_mode(name) != NULL;
-}
-
-int disk_cache_options(const char *name, BlockOptions *options, bool *ret_write_through)
-{
-    const struct cache_mode *mode = find_cache_mode(name);
-
-    *ret_write_through = mode->write_through;
-    if (block_options_set_bool(options, "cache.direct", mode->flags & BDRV_O_NOCACHE) < 0 ||
-        block_options_set_bool(options, "cache.no-flush", mode->flags & BDRV_O_NO_FLUSH) < 0) {
-        return -ENOMEM;
-    }
-    return 0;
-}
-
-bool disk_words_check(struct cli *cli, const struct disk_args *args)
-{
-    static const char *const aio[] = {"threads", "native", "io_uring", NULL};
-    static const char *const discard[] = {"ignore", "off", "unmap", "on", NULL};
-
-    if (!find_cache_mode(args->cache)) {
-        unknown_word(cli, args->cache_of_source && cli_stands_in(cli) ? "source cache" : "cache",
-                     args->cache, "none, writeback, writethrough, directsync and unsafe");
-        return false;
-    }
-    if (args->aio && !is_one_of(args->aio, aio)) {
-        unknown_word(cli, "aio", args->aio, "threads, native and io_uring");
-        return false;
-    }
-    if (args->discard && !is_one_of(args->discard, discard)) {
-        unknown_word(cli, "discard", args->discard, "ignore and unmap");
-        return false;
-    }
-    return true;
-}
-
-bool disk_args_check(struct cli *cli, const struct disk_args *args)
-{
-    if (!disk_words_check(cli, args) || !disk_refs_check(cli, args)) {
-        return false;
-    }
-    if (args->snapshot && args->writable) {
-        cli_usage_error(cli, "a snapshot (-l) is only shown read-only");
-        return false;
-    }
-    if (args->image_opts && args->format) {
-        cli_misfit(cli, cli_spelling(cli)->image_opts_misfit
-                            ? cli_spelling(cli)->image_opts_misfit
-                            : "--image-opts and a format exclude each other");
-        cli_hint(cli, "Name the format in the options: driver=%s,...", args->format);
-        return false;
-    }
-    return true;
 }
 
 /* Whether a protocol that has engines carries name: a path, not "PROTOCOL:...". */
@@ -500,14 +276,14 @@ bool disk_lock_again(unsigned *tries)
 
 BlockBackend *disk_open(struct cli *cli, Platter *pl, const struct disk_args *args)
 {
-    const struct cache_mode *cache = find_cache_mode(args->cache);
     Error *err = NULL;
     BlockOptions *options = disk_options(cli, args, &err);
     const char *name = args->image_opts ? NULL : args->file;
     BlockDriverState *bs;
     BlockBackend *blk;
     struct disk_args above = *args; /* of what was put above the disk */
-    int flags = cache->flags;
+    bool write_through;
+    int flags = disk_cache_flags(args->cache, &write_through);
     bool no_snapshot = false;
 
     if (!options) {
@@ -563,7 +339,7 @@ BlockBackend *disk_open(struct cli *cli, Platter *pl, const struct disk_args *ar
         report_open(cli, args, no_snapshot, err);
         return NULL;
     }
-    if (cache->write_through) {
+    if (write_through) {
         blk_set_enable_write_cache(blk, false);
     }
     warn_if_probed(cli, args, disk_node(blk));

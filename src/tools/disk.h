@@ -132,6 +132,8 @@ int disk_extra_file(const struct cli_args *a);
 
 /* Whether there is such a cache mode; NULL: the usual one. */
 bool disk_cache_is_known(const char *name);
+/* BDRV_O_* of a cache mode (a known one), and whether each write is flushed. */
+int disk_cache_flags(const char *name, bool *ret_write_through);
 /* What the cache mode (a known one) means for the options of a node, and whether each write is
  * flushed. 0 or -ENOMEM. */
 int disk_cache_options(const char *name, BlockOptions *options, bool *ret_write_through);

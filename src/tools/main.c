@@ -11,6 +11,7 @@
 #include "tools/trace_option.h"
 #include "util/mem.h"
 
+/* clang-format off: one a line, in the order of the help */
 static const struct cli_command *const commands[] = {
     &command_create, &command_info,     &command_inspect, &command_check,  &command_checksum,
     &command_map,    &command_compare,  &command_convert, &command_dd,     &command_measure,
@@ -18,6 +19,7 @@ static const struct cli_command *const commands[] = {
     &command_commit, &command_compact,  &command_serve,   &command_nbd,    &command_daemon,
     &command_top,    &command_bench,    &command_io,      &command_docs,   NULL,
 };
+/* clang-format on */
 
 static const struct cli_command *const img_commands[] = {
     &command_amend,  &command_bench,   &command_bitmap,   &command_check,
