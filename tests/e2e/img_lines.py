@@ -95,6 +95,11 @@ def make(folder):
     os.truncate(folder / 'cut.qcow2', 300000)
 
 
+# Long options that have a value.
+WITH_VALUE = ('--output', '--object', '--start-offset', '--max-length', '--size', '--preallocation',
+              '--merge', '--flush-interval', '--pattern')
+
+
 class Lines:
     """Makes lines; rng decides everything."""
 
@@ -305,7 +310,7 @@ class Lines:
         self.some(words, (60, '-f', lambda: self.pick('raw', 'qcow2', self.format())),
                   (60, '-O', lambda: self.pick('raw', 'qcow2', self.format())), (10, '-U'))
         operands = [f'if={self.named(self.image())}', f'of={self.target()}']
-        self.some(operands, (40, 'bs=' + self.number()), (30, 'count=' + self.number()),
+        self.some(operands, (40, 'bs=' + self.pick('16', '512', '4k', '64k', '1M', '0', 'x', '', '-1', '1.5')), (30, 'count=' + self.number()),
                   (30, 'skip=' + self.number()), (3, 'foo=1'), (3, 'foo'))
         self.rng.shuffle(operands)
         self.operands(words, *operands)
@@ -329,10 +334,74 @@ class Lines:
                   (10, '-t', self.cache))
         self.operands(words, name)
 
-    COMMANDS = ('info', 'check', 'map', 'measure', 'create', 'resize', 'snapshot', 'bitmap',
+    def bench(self, words):
+        name = self.source(words)
+        count = lambda: self.pick('1', '2', '5', '5', '0', '-1', 'x', '', '1k', '99999999999')
+        self.some(words, (12, '-d', lambda: self.pick('1', '2', '8', 'x', '-1')), (40, '-w'),
+                  (15, '-o', self.size), (20, '-s', lambda: self.pick('512', '4k', '1', '100', '0', '3G', 'x', '1M')),
+                  (20, '-S', lambda: self.pick('0', '512', '64k', '1', 'x', '3G', '-1')), (10, '-n'),
+                  (10, '-t', self.cache), (10, '-q'), (10, '-U'), (8, '--no-drain'),
+                  (10, '--flush-interval', lambda: self.pick('1', '2', '0', 'x', '-1')),
+                  (10, '--pattern', lambda: self.pick('0', '7', '255', '256', 'x', '0x10')),
+                  (6, '-i', lambda: self.pick('threads', 'io_uring', 'native', 'foo')))
+        words += ['-c', count() if self.chance(30) else '3'] # not the 75000 that are the default
+        self.operands(words, name)
+
+    # ---- how a line may be written ----
+
+    def joined(self, words):
+        """An option and its value as one word."""
+        out = []
+        for word in words:
+            if out and self.chance(8) and not word.startswith('-') and word:
+                last = out[-1]
+                if last.startswith('--') and '=' not in last and last in WITH_VALUE:
+                    out[-1] = f'{last}={word}'
+                    continue
+                if len(last) == 2 and last[0] == '-' and last[1] in 'fFObBoStTm':
+                    out[-1] = last + word
+                    continue
+            out.append(word)
+        return out
+
+    def cut(self, word):
+        """A long option with less of its name."""
+        name, equals, value = word.partition('=')
+        if not word.startswith('--') or len(name) < 6 or not self.chance(10):
+            return word
+        return name[:self.rng.randrange(4, len(name))] + equals + value
+
+    def twice(self, words):
+        """Some option once more, with what follows it."""
+        at = [i for i, word in enumerate(words) if word.startswith('-') and len(word) > 1]
+        if not at:
+            return words
+        i = self.rng.choice(at)
+        piece = words[i:i + 1]
+        if i + 1 < len(words) and not words[i + 1].startswith('-') and \
+                (words[i] in WITH_VALUE or words[i][1:] in tuple('fFObBoStTm')):
+            piece = words[i:i + 2]
+        j = self.rng.choice(at)
+        return words[:j] + piece + words[j:]
+
+    def written(self, words):
+        if self.chance(5):
+            words = ['--object', self.pick('secret,id=s0,data=x', 'secret,id=s0', 'secret,id=s0,data=x,format=foo',
+                                           'nosuch,id=a', 'secret', '', 'secret,id=1,data=x', 'secret,id=s0,file=nosuch',
+                                           'throttle-group,id=g0', '{"qom-type":"secret","id":"s0","data":"x"}'),
+                     *words]
+        if self.chance(6):
+            words = self.twice(words)
+        words = [self.cut(word) for word in self.joined(words)]
+        if self.chance(2):
+            words.append(self.pick('-f', '-O', '-o', '--output', '--object', '-b', '-c', '-x', '--nosuch', '--',
+                                   '--image-opts=1', '-', '--output=', '--he'))
+        return words
+
+    COMMANDS = ('bench', 'info', 'check', 'map', 'measure', 'create', 'resize', 'snapshot', 'bitmap',
                 'compare', 'convert', 'dd', 'rebase', 'commit', 'amend')
 
     def line(self, command):
         words = []
         getattr(self, command)(words)
-        return [command, *words]
+        return [command, *self.written(words)]

@@ -6,6 +6,7 @@
  */
 #include <errno.h>
 #include <inttypes.h>
+#include <limits.h>
 #include <stdlib.h>
 #include <string.h>
 
@@ -293,7 +294,7 @@ static bool bench_option(struct bench_args *args, int id, const struct cli_args 
 {
     switch (id) {
     case BENCH_COUNT:
-        return take_number(a, "request count", 0, INT64_MAX, &args->count);
+        return take_number(a, "request count", 0, INT_MAX, &args->count);
     case BENCH_DEPTH:
         return take_number(a, "queue depth", 1, 65536, &args->depth);
     case BENCH_FLUSH_INTERVAL:
@@ -309,7 +310,7 @@ static bool bench_option(struct bench_args *args, int id, const struct cli_args 
     case BENCH_PATTERN:
         return take_number(a, "pattern byte", 0, 255, &args->pattern);
     case BENCH_QUIET:
-        args->quiet = true;
+        args->quiet = !cli_stands_in(a->cli); /* the reference takes no notice of it */
         return true;
     case BENCH_SIZE:
         return cli_size_value(a, "buffer size", 0, INT32_MAX, &args->size_bytes);
@@ -318,6 +319,13 @@ static bool bench_option(struct bench_args *args, int id, const struct cli_args 
     case BENCH_WRITE:
         args->disk.writable = true;
         return true;
+    case DISK_OPTION_CACHE:
+        if (cli_stands_in(a->cli) && !disk_cache_is_known(a->value)) {
+            a->cli->usage_told = true;
+            cli_error(a->cli, "Invalid cache mode");
+            return false;
+        }
+        return disk_take_option(&args->disk, id, a);
     default:
         return disk_take_option(&args->disk, id, a) || disk_take_file(&args->disk, a);
     }

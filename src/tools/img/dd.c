@@ -197,7 +197,14 @@ static int dd_take(void *opaque, int id, const struct cli_args *a)
         args->format = a->value;
         return CLI_EXIT_OK;
     }
-    return disk_take_option(&args->in, id, a) ? CLI_EXIT_OK : take_operand(a->cli, args, a->value);
+    (void)disk_take_option(&args->in, id, a);
+    return CLI_EXIT_OK;
+}
+
+/* Behind all options, whose faults are told first. */
+static int dd_take_operand(void *opaque, int id, const struct cli_args *a)
+{
+    return id == CLI_OPERAND ? take_operand(a->cli, opaque, a->value) : CLI_EXIT_OK;
 }
 
 static int dd_command(struct cli *cli, int argc, char **argv)
@@ -211,7 +218,8 @@ static int dd_command(struct cli *cli, int argc, char **argv)
     };
     int code;
 
-    if (!cli_take_all(cli, argc, argv, dd_take, &args, &code)) {
+    if (!cli_take_all(cli, argc, argv, dd_take, &args, &code) ||
+        !cli_take_all(cli, argc, argv, dd_take_operand, &args, &code)) {
         return code;
     }
     if (!args.in.file || !args.out.file) {

@@ -15,6 +15,7 @@ enum snapshot_option {
     SNAPSHOT_CREATE,
     SNAPSHOT_DELETE,
     SNAPSHOT_LIST,
+    SNAPSHOT_NOTHING, /* no option: none was given */
     SNAPSHOT_QUIET,
 };
 
@@ -119,6 +120,8 @@ static int snapshot_run(struct cli *cli, BlockBackend *blk, void *opaque)
     case SNAPSHOT_DELETE:
         ret = bdrv_snapshot_delete(bs, NULL, args->name, &err);
         return ret < 0 ? failed(cli, "delete", args->name, err) : CLI_EXIT_OK;
+    case SNAPSHOT_NOTHING:
+        return CLI_EXIT_OK;
     default:
         return list(cli, bs);
     }
@@ -162,7 +165,10 @@ static int snapshot_command(struct cli *cli, int argc, char **argv)
     if (!args.disk.file) {
         return disk_no_file(cli);
     }
-    if (args.action != 0 && args.action != SNAPSHOT_LIST) {
+    if (args.action == 0) { /* where the reference is told nothing, it opens the image and ends */
+        args.action = cli_stands_in(cli) ? SNAPSHOT_NOTHING : SNAPSHOT_LIST;
+    }
+    if (args.action != SNAPSHOT_LIST) {
         args.disk.writable = true;
     } else {
         args.disk.look_only = true;
