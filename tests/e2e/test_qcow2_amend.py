@@ -172,7 +172,7 @@ def test_zero_clusters_of_snapshots(tmp_path):
 
 def test_size(tmp_path):
     ours, theirs = pair(tmp_path, writes=ZEROES)
-    for size in ('2M', '1M', '64k', '700M'):
+    for size in ('2M', '0', '1M', '64k', '700M'):
         amend(f'size={size}', ours, theirs)
         assert differing(ours, theirs) == []
         clean(ours)

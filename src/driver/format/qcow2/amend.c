@@ -138,7 +138,7 @@ static int parse(const struct qcow2 *s, BlockOptions *o, struct amend *a, Error 
     if (rc < 0) {
         return rc;
     }
-    a->has_size = rc > 0;
+    a->has_size = rc > 0 && a->size_bytes > 0; /* 0 leaves the size, as by the reference */
     rc = take_refcount_bits(s, o, a, errp);
     rc = rc >= 0 ? check_same(o, "backing_file", s->header.backing_file, errp) : rc;
     rc = rc == 0 ? check_same(o, "backing_fmt", s->header.backing_format, errp) : rc;
