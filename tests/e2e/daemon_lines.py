@@ -34,7 +34,7 @@ LINES = {
 --daemonize=x
 --daemonize=
 --daemoniz --nosuch
---d
+--dEND
 --pid
 --pidfil=
 --pidfile
