@@ -3,6 +3,7 @@
 import os
 import struct
 
+from chance import Chance
 from tools_common import run
 
 MIB = 1 << 20
@@ -100,17 +101,8 @@ WITH_VALUE = ('--output', '--object', '--start-offset', '--max-length', '--size'
               '--merge', '--flush-interval', '--pattern')
 
 
-class Lines:
+class Lines(Chance):
     """Makes lines; rng decides everything."""
-
-    def __init__(self, rng):
-        self.rng = rng
-
-    def chance(self, percent):
-        return self.rng.randrange(100) < percent
-
-    def pick(self, *choices):
-        return self.rng.choice(choices)
 
     # ---- values ----
 

@@ -5,6 +5,8 @@ waits at its own, which wait for ever; requests in flight side by side whose end
 ends first is chance; and numbers that io_programs.DIFFERENT tells of."""
 import re
 
+from chance import Chance
+
 DISKS = ('raw', 'qcow2', 'v2', 'small', 'ext', 'ext', 'datafile', 'lazy', 'zstd', 'full', 'overlay',
          'overlay', 'nbd', 'compressed', 'deep', 'deep', 'bits', None)
 NULL = ('-f raw null-co://', '-f raw null-aio://', '-f null-co null-co://',
@@ -14,17 +16,8 @@ FAULT = '--image-opts driver={fmt},file.driver=blkdebug,file.image.driver=file,f
 CACHES = ('none', 'writeback', 'writethrough', 'unsafe', 'directsync', 'off', 'foo')
 
 
-class Programs:
+class Programs(Chance):
     """Makes programs; rng decides everything."""
-
-    def __init__(self, rng):
-        self.rng = rng
-
-    def chance(self, percent):
-        return self.rng.randrange(100) < percent
-
-    def pick(self, *choices):
-        return self.rng.choice(choices)
 
     # ---- values ----
 

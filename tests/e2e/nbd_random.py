@@ -1,22 +1,15 @@
 # SPDX-License-Identifier: MIT
 """Random command lines of qemu-nbd, right and wrong ones. Each names a socket and a pid file and goes
 to the background, so that whoever runs it learns whether it is served."""
+from chance import Chance
+
 IMAGES = {'plain.raw': 'raw', 'odd.raw': 'raw', 'base.qcow2': 'qcow2', 'over.qcow2': 'qcow2',
           'missing.img': 'raw', 'folder': 'raw'}
 ENDING = ['-t', '--fork', '-k', '/FOLDER/nbd.sock', '--pid-file', '/FOLDER/nbd.pid']
 
 
-class Lines:
+class Lines(Chance):
     """Makes lines; rng decides everything."""
-
-    def __init__(self, rng):
-        self.rng = rng
-
-    def chance(self, percent):
-        return self.rng.randrange(100) < percent
-
-    def pick(self, *choices):
-        return self.rng.choice(choices)
 
     # ---- values ----
 

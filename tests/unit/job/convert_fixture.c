@@ -21,18 +21,6 @@ BlockBackend *convert_disk(struct convert_env *env, const char *name, uint64_t b
     return blk;
 }
 
-void convert_fill(BlockBackend *blk, uint64_t offset, uint64_t bytes, int byte)
-{
-    uint8_t *buf = malloc(bytes);
-    struct iovec iov = {buf, bytes};
-    struct iov_view view = iov_view_of(&iov, 1);
-
-    assert_non_null(buf);
-    memset(buf, byte, bytes);
-    assert_int_equal(blk_pwritev(blk, (int64_t)offset, &view, 0), 0);
-    free(buf);
-}
-
 bool convert_holds(BlockBackend *blk, uint64_t offset, uint64_t bytes, int byte)
 {
     uint8_t *buf = malloc(bytes);
@@ -73,8 +61,8 @@ int convert_setup(void **state)
     assert_non_null(env->pl);
     env->source = convert_disk(env, "source", DISK_BYTES, false);
     env->target = convert_disk(env, "target", DISK_BYTES, true);
-    convert_fill(env->source, MIB, 2 * MIB, 0x11);
-    convert_fill(env->source, 6 * MIB, 65536, 0x22);
+    kind_fill(env->source, MIB, 2 * MIB, 0x11);
+    kind_fill(env->source, 6 * MIB, 65536, 0x22);
     env->from = (struct convert_source){.blk = env->source, .bytes = DISK_BYTES};
     env->o = (struct convert_options){
         .size = sizeof(env->o),

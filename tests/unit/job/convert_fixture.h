@@ -7,6 +7,7 @@
 
 #include <platter/convert.h>
 
+#include "kind.h"
 #include "loop/context.h"
 #include "os/sim/sim_os.h"
 #include "util/error.h"
@@ -36,7 +37,6 @@ int convert_setup(void **state);
 int convert_teardown(void **state);
 BlockBackend *convert_disk(struct convert_env *env, const char *name, uint64_t bytes,
                            bool writable);
-void convert_fill(BlockBackend *blk, uint64_t offset, uint64_t bytes, int byte);
 bool convert_holds(BlockBackend *blk, uint64_t offset, uint64_t bytes, int byte);
 /* Whether the target holds what the source held at first. */
 bool convert_is_copy(struct convert_env *env);

@@ -26,7 +26,7 @@ static void test_any_number_of_pieces(void **state)
     struct convert_env *env = *state;
 
     for (unsigned n = 1; n <= CONVERT_COROUTINES_MAX; n++) {
-        convert_fill(env->target, 0, DISK_BYTES, 0xee);
+        kind_fill(env->target, 0, DISK_BYTES, 0xee);
         env->o.target_is_zero = false;
         env->o.coroutines = n;
         env->o.out_of_order = n % 2 == 0;
@@ -39,7 +39,7 @@ static void test_leaves_target_that_is_zero(void **state)
 {
     struct convert_env *env = *state;
 
-    convert_fill(env->target, 4 * MIB, MIB, 0x33); /* whoever says so is believed */
+    kind_fill(env->target, 4 * MIB, MIB, 0x33); /* whoever says so is believed */
     convert_finish(env, convert_begin(env), 0, NULL);
     assert_true(convert_holds(env->target, 4 * MIB, MIB, 0x33));
 }
@@ -48,15 +48,14 @@ static void test_sparse(void **state)
 {
     struct convert_env *env = *state;
 
-    convert_fill(env->source, 2 * MIB, 65536,
-                 0); /* written zeroes: data, as block status sees it */
-    convert_fill(env->target, 2 * MIB, 65536, 0x33);
+    kind_fill(env->source, 2 * MIB, 65536, 0); /* written zeroes: data, as block status sees it */
+    kind_fill(env->target, 2 * MIB, 65536, 0x33);
     convert_finish(env, convert_begin(env), 0, NULL);
     assert_true(convert_holds(env->target, 2 * MIB, 65536, 0x33)); /* were not written */
     env->o.sparse_bytes = 131072;
     convert_finish(env, convert_begin(env), 0, NULL);
     assert_true(convert_holds(env->target, 2 * MIB, 65536, 0)); /* too few for a hole */
-    convert_fill(env->target, 4 * MIB, MIB, 0x33);
+    kind_fill(env->target, 4 * MIB, MIB, 0x33);
     env->o.sparse_bytes = 0;
     convert_finish(env, convert_begin(env), 0, NULL);
     assert_true(convert_holds(env->target, 4 * MIB, MIB, 0)); /* all is written */
@@ -73,7 +72,7 @@ static void test_several_sources(void **state)
 
     env->o.sources = from;
     env->o.sources_count = 3;
-    convert_fill(env->target, 0, 4096, 0xee);
+    kind_fill(env->target, 0, 4096, 0xee);
     assert_int_equal(convert_total_bytes(from, 3), 1024 + MIB);
     env->o.target_is_zero = false;
     convert_finish(env, convert_begin(env), 0, NULL);
@@ -191,13 +190,13 @@ static void test_checkpoints(void **state)
     assert_int_equal(env->checkpoints, 2);
     assert_int_equal(env->checkpoint, 2 * MIB);
     assert_true(convert_holds(env->target, MIB, MIB, 0x11));
-    convert_fill(env->target, MIB, 4096, 0x44); /* to see that it is not copied again */
+    kind_fill(env->target, MIB, 4096, 0x44); /* to see that it is not copied again */
     env->fail_after = 0;
     env->o.start = env->checkpoint;
     convert_finish(env, convert_begin(env), 0, NULL);
     assert_true(convert_holds(env->target, MIB, 4096, 0x44));
     assert_false(env->wrong);
-    convert_fill(env->target, MIB, 4096, 0x11);
+    kind_fill(env->target, MIB, 4096, 0x11);
     assert_true(convert_is_copy(env));
 }
 
@@ -279,7 +278,7 @@ static void test_offload(void **state)
     env->o.sparse_bytes = 0;
     convert_finish(env, convert_begin(env), 0, NULL);
     assert_true(convert_is_copy(env));
-    convert_fill(env->target, 0, DISK_BYTES, 0xee); /* where it fails bytes are copied as usual */
+    kind_fill(env->target, 0, DISK_BYTES, 0xee); /* where it fails bytes are copied as usual */
     sim_faults_add(sim_world_faults(env->world), &rule);
     convert_finish(env, convert_begin(env), 0, NULL);
     assert_true(convert_is_copy(env));
