@@ -11,13 +11,34 @@
 #include "tools/trace_option.h"
 #include "util/mem.h"
 
-/* clang-format off: one a line, in the order of the help */
+/* One a line, in the order of the help. */
+/* clang-format off */
 static const struct cli_command *const commands[] = {
-    &command_create, &command_info,     &command_inspect, &command_check,  &command_checksum,
-    &command_map,    &command_compare,  &command_convert, &command_dd,     &command_measure,
-    &command_resize, &command_snapshot, &command_amend,   &command_bitmap, &command_rebase,
-    &command_commit, &command_compact,  &command_serve,   &command_nbd,    &command_daemon,
-    &command_top,    &command_bench,    &command_io,      &command_docs,   NULL,
+    &command_create,
+    &command_info,
+    &command_inspect,
+    &command_check,
+    &command_checksum,
+    &command_map,
+    &command_compare,
+    &command_convert,
+    &command_dd,
+    &command_measure,
+    &command_resize,
+    &command_snapshot,
+    &command_amend,
+    &command_bitmap,
+    &command_rebase,
+    &command_commit,
+    &command_compact,
+    &command_serve,
+    &command_nbd,
+    &command_daemon,
+    &command_top,
+    &command_bench,
+    &command_io,
+    &command_docs,
+    NULL,
 };
 /* clang-format on */
 
