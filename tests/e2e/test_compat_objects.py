@@ -129,7 +129,8 @@ ORDER = [
         f'bitmap --add -g 512 {BAD} disk', f'check {BAD} -r foo disk', f'check -r foo {BAD} disk', f'check -T foo {BAD} disk',
         f'check --output=foo {BAD} disk', f'check --output=foo --nosuch {BAD} disk', f'commit -t foo {BAD} disk',
         f'commit -r abc {BAD} disk', f'compare {BAD} disk', f'compare -T foo {BAD} disk disk', f'dd {BAD} if=disk',
-        f'dd {BAD} bs=abc if=disk of=x', f'map --output=foo {BAD} disk', f'map -s abc {BAD} disk', f'measure --size abc {BAD}',
+        f'dd {BAD} bs=abc if=disk of=x', f'dd bs=abc {BAD} if=disk of=x', f'bench -t foo {BAD} disk',
+        f'map --output=foo {BAD} disk', f'map -s abc {BAD} disk', f'measure --size abc {BAD}',
         f'measure {BAD} --size abc', f'measure -o a, {BAD} --size 1M', f'rebase -t foo {BAD} disk', f'rebase {BAD} disk',
         f'resize {BAD} disk abc', f'resize {BAD} disk', f'resize disk {BAD} abc', f'resize --preallocation=foo {BAD} disk 1M',
         f'snapshot -c a -d b {BAD} disk', f'snapshot {BAD} -c a -d b disk', f'amend -o ,a {BAD} disk', f'amend {BAD} disk',
@@ -162,8 +163,6 @@ ORDER = [
 ]
 # The same, where the order is another.
 ORDER_DIFFERS = {
-    f'qemu-img dd bs=abc {BAD} if=disk of=x': 'an operand is judged where it stands',
-    f'qemu-img bench -t foo {BAD} disk': 'an option that there is not is told first',
     f'qemu-nbd -k relative {BAD} disk': 'the path is judged behind all options',
     'qemu-nbd --object secret,id=t,data=a --tls-creds t disk': 'that there are no credentials of that id',
     f'qemu-storage-daemon {BAD} --object help': 'help is printed before anything is done',
