@@ -89,10 +89,18 @@ static void add_bitmaps(json_t *object, BlockDriverState *bs, int *ret)
     json_add(object, "dirty-bitmaps", list, ret);
 }
 
+/* What clients are told as the backing image: also the node below a filter. NULL: there is none. */
+static BlockDriverState *next_below(BlockDriverState *bs)
+{
+    BdrvEdge *below = bs->caps & BDRV_CAP_FILTER ? bdrv_primary_child(bs) : NULL;
+
+    return below ? below->bs : bdrv_get_child(bs, "backing");
+}
+
 /* The image of bs, its backing images inside it unless flat. NULL: no memory. */
 static json_t *image_json(BlockDriverState *bs, bool flat, int depth)
 {
-    BlockDriverState *backing = flat || depth == DEPTH_MAX ? NULL : bdrv_get_child(bs, "backing");
+    BlockDriverState *backing = flat || depth == DEPTH_MAX ? NULL : next_below(bs);
     struct image_facts facts;
     json_t *object;
     int ret;
@@ -115,7 +123,7 @@ static int backing_depth(BlockDriverState *bs)
 {
     int depth = 0;
 
-    while ((bs = bdrv_get_child(bs, "backing")) != NULL) {
+    while ((bs = next_below(bs)) != NULL) {
         depth++;
     }
     return depth;

@@ -198,6 +198,11 @@ SESSIONS = {
         cmd('block-dirty-bitmap-remove', node='q1', name='b'), cmd('block-dirty-bitmap-clear', node='q1', name='b'),
         cmd('block-dirty-bitmap-disable', node='q1', name='b'), cmd('query-block-exports'),
         cmd('block-export-del', id='e'), cmd('block-export-del', id='e', mode='hard'), cmd('blockdev-del', **{'node-name': 'q1'})],
+    'filters': IMAGE + [
+        cmd('object-add', **{'qom-type': 'throttle-group', 'id': 't'}),
+        cmd('blockdev-add', driver='throttle', **{'node-name': 't0', 'throttle-group': 't'}, file='q0'),
+        cmd('blockdev-add', driver='copy-on-read', **{'node-name': 'c0'}, file='t0'),
+        cmd('query-named-block-nodes'), cmd('query-named-block-nodes', flat=True)],
     'statistics of files': FILE + [
         cmd('blockdev-add', driver='raw', **{'node-name': 'r0'}, file='f0'),
         cmd('query-blockstats', **{'query-nodes': True})],
