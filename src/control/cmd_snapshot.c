@@ -177,10 +177,28 @@ static int find_snapshot(BlockDriverState *bs, const char *id, const char *name,
     return found;
 }
 
+/* The disk of device, on which no other node stands: what is below another is its, as it is. NULL
+ * with errp. */
+static BlockDriverState *find_top(struct control *c, const char *device, Error **errp)
+{
+    BlockDriverState *bs = control_find_root(c, device, device, errp);
+    BdrvEdge *edge;
+
+    if (bs) {
+        TAILQ_FOREACH (edge, &bs->parents, in_child) {
+            if (edge->klass->parent_is_node) {
+                error_set(errp, EBUSY, "Need a root block node");
+                return NULL;
+            }
+        }
+    }
+    return bs;
+}
+
 int action_snapshot_internal(struct control *c, BdrvTransaction *t,
                              const struct qmp_blockdev_snapshot_internal *args, Error **errp)
 {
-    BlockDriverState *bs = control_find_root(c, args->device, args->device, errp);
+    BlockDriverState *bs = find_top(c, args->device, errp);
     int64_t now = os->clock_realtime_ns();
     struct bdrv_snapshot_list list = {0};
     struct bdrv_snapshot_info info = {
@@ -211,7 +229,7 @@ int qmp_blockdev_snapshot_delete_internal_sync(
     struct qmp_call *call, const struct qmp_blockdev_snapshot_delete_internal_sync *args,
     json_t **ret_value, Error **errp)
 {
-    BlockDriverState *bs = control_find_root(call->control, args->device, args->device, errp);
+    BlockDriverState *bs = find_top(call->control, args->device, errp);
     const char *id = args->has_id ? args->id : NULL;
     const char *name = args->has_name ? args->name : NULL;
     int ret;

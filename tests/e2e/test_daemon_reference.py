@@ -192,6 +192,8 @@ SESSIONS = {
         cmd('blockdev-snapshot-sync', **{'node-name': 'q0', 'snapshot-file': 'over', 'snapshot-node-name': 'q0'}),
         cmd('blockdev-snapshot-sync', **{'node-name': 'q0', 'snapshot-file': 'over', 'snapshot-node-name': 'q1'}),
         cmd('blockdev-del', **{'node-name': 'q0'}), cmd('blockdev-del', **{'node-name': 'f0'}),
+        cmd('blockdev-snapshot-internal-sync', device='q0', name='s'),
+        cmd('blockdev-snapshot-delete-internal-sync', device='q0', name='s'),
         cmd('block-dirty-bitmap-add', node='q1', name='b')] + SERVER + [
         cmd('block-export-add', type='nbd', id='e', **{'node-name': 'q1'}, writable=True, bitmaps=['b']),
         cmd('block-export-add', type='nbd', id='f', **{'node-name': 'q1'}, bitmaps=['b']),
