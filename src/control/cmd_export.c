@@ -237,7 +237,8 @@ struct export_wish {
     BlockDriverState *bs; /* what is served; NULL: a backend without a medium */
     const char *id;
     const char *name;
-    const char *iothread; /* NULL: the main one */
+    const char *iothread;          /* NULL: the main one */
+    struct control_object *thread; /* of that name */
     bool writable;
     bool writethrough;
     const struct qmp_block_export_options_nbd *nbd;
@@ -320,11 +321,8 @@ static int export_begin(struct control *c, struct control_export *e, const struc
     if (!e->id || !e->name) {
         return error_set(errp, ENOMEM, "out of memory");
     }
-    if (w->iothread) {
-        e->thread = control_iothread_find(c, w->iothread, errp);
-        if (!e->thread) {
-            return -ENOENT;
-        }
+    if (w->thread) {
+        e->thread = w->thread;
         e->thread->users++;
         options.context = iothread_get_aio_context(e->thread->thread);
     }
@@ -351,7 +349,8 @@ static int export_add(struct control *c, const char *node_name, struct export_wi
     if (!w->blk && !w->bs) {
         return -ENOENT;
     }
-    if (w->iothread && !control_iothread_find(c, w->iothread, errp)) {
+    w->thread = w->iothread ? control_iothread_find(c, w->iothread, errp) : NULL;
+    if (w->iothread && !w->thread) {
         return -ENOENT;
     }
     ret = check_wish(c, w, errp);
