@@ -5,6 +5,7 @@ import fcntl
 import json
 import os
 import random
+import re
 import signal
 import struct
 import subprocess
@@ -141,6 +142,29 @@ def test_other_files_are_left_alone(tmp_path, text):
     assert done.returncode == 1 and 'journal' in done.stderr
     assert (tmp_path / 'journal').read_bytes() == text
     assert not (tmp_path / 'b.qcow2').exists()
+
+
+@pytest.mark.parametrize('harm', [
+    lambda last: last.replace(b'{"offset": ', b'{"offset": 9'), # a digit more: behind the end of the disk
+    lambda last: re.sub(rb'"offset": \d+', b'"offset": 94371840', last),
+    lambda last: b'{"offset": 100663296, "zero": true}\n',
+    lambda last: bytes(len(last)),                              # as a power cut leaves it
+    lambda last: b'{}\n' + last,
+], ids=['beyond', 'later', 'unproven', 'zeroes', 'foreign'])
+def test_a_damaged_line_and_what_follows_do_not_count(folder, tmp_path, harm):
+    """Nothing is taken as copied that was not; it is gone on from the line before. What is only shown of it
+    may change."""
+    journal, target = tmp_path / 'journal', tmp_path / 'out'
+    line = ['--journal', journal, '-r', '100M', '-f', 'qcow2', '-O', 'raw', 'top.qcow2', target]
+    assert killed(line, folder, journal, 4)
+    first, *more = journal.read_bytes().splitlines(keepends=True)
+    harmed = [harm(text) for text in more[1:]]
+    assert all(text != was for text, was in zip(harmed, more[1:]))
+    journal.write_bytes(b''.join([first, more[0], *harmed]))
+    done = platter('convert', '--progress=json', *line, cwd=folder)
+    assert done.returncode == 0, done.stderr
+    same = qemu_img('compare', '-f', 'raw', '-F', 'qcow2', target, 'top.qcow2', cwd=folder)
+    assert same.returncode == 0, same.stdout + same.stderr
 
 
 def test_source_or_target_that_changed(folder, tmp_path):

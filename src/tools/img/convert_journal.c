@@ -3,8 +3,9 @@
  * platter convert --journal: how far it is, so that the same command goes on after an interruption.
  *
  * The file is lines of JSON: the first says which convert it is of and which target, each further
- * one how far it is. A line is added, durably, only after the target was flushed. The last whole
- * line counts: one that was cut short by the interruption is overwritten.
+ * one how far it is. A line is added, durably, only after the target was flushed. The last line of
+ * those that are whole counts: what an interruption cut short or left behind it is thrown away, as
+ * is what was damaged. To go on from an earlier line is always right, it copies more than it must.
  *
  * The file is locked as long as the convert lives. The lock on the target may outlive it: the ring
  * of a process that was killed lets go of its files a little after the process is gone. So whoever
@@ -23,6 +24,7 @@
 #include "tools/img/convert_int.h"
 #include "util/error.h"
 #include "util/json.h"
+#include "util/mem.h"
 
 #define STEP_BYTES (UINT64_C(16) << 20)        /* that are copied between two records */
 #define JOURNAL_BYTES_MAX (UINT64_C(64) << 20) /* a larger file is none of ours */
@@ -48,13 +50,28 @@ static uint64_t mix(uint64_t hash, const void *data, size_t bytes)
     return hash;
 }
 
+/* Who only wants to see more of it, or less, still wants the same. */
+static bool tells_what_is_shown(const char *word)
+{
+    static const char *const words[] = {"-p", "-q", "--progress", "--progress=json", "--quiet"};
+
+    for (size_t i = 0; i < ARRAY_SIZE(words); i++) {
+        if (strcmp(word, words[i]) == 0) {
+            return true;
+        }
+    }
+    return false;
+}
+
 /* The words of the command line, and for each file of the sources its identity, size and age. */
 static uint64_t key_of(const struct convert_run *run)
 {
     uint64_t hash = UINT64_C(0xcbf29ce484222325);
 
     for (int i = 0; i < run->args->argc; i++) {
-        hash = mix(hash, run->args->argv[i], strlen(run->args->argv[i]) + 1);
+        if (!tells_what_is_shown(run->args->argv[i])) {
+            hash = mix(hash, run->args->argv[i], strlen(run->args->argv[i]) + 1);
+        }
     }
     hash = mix(hash, &run->total, sizeof(run->total));
     for (BlockDriverState *bs = bdrv_next_node(run->pl, NULL); bs;
@@ -80,6 +97,14 @@ static void target_id(const struct convert_run *run, char *id, size_t size)
     if (os->stat(bdrv_get_filename(blk_bs(run->target)), &st) == 0) {
         snprintf(id, size, "%" PRIu64 ":%" PRIu64, (uint64_t)st.st_dev, (uint64_t)st.st_ino);
     }
+}
+
+/* Shows a damaged line; made by anybody who wants to. */
+static uint64_t check_of(const struct convert_journal *j, uint64_t offset, bool is_zero)
+{
+    uint64_t facts[] = {offset, is_zero};
+
+    return mix(j->key, facts, sizeof(facts));
 }
 
 /* ---- reading ---- */
@@ -119,30 +144,46 @@ static bool is_torn_beginning(const char *text)
     return strncmp(text, head, len < sizeof(head) - 1 ? len : sizeof(head) - 1) == 0;
 }
 
-/* text: NUL-ended. False after printing. */
-static bool take_lines(struct convert_run *run, const char *text)
+/* A further line. False: it was not written by this convert as it stands there. */
+static bool take_record(struct convert_run *run, const json_t *line)
 {
     struct convert_journal *j = &run->journal;
-    const char *end;
-    bool good = true;
+    bool is_zero = json_is_true(json_object_get(line, "zero"));
+    uint64_t offset, check;
 
-    if (!strchr(text, '\n') && !is_torn_beginning(text)) {
+    if (!get_u64(line, "offset", &offset) || !get_u64(line, "check", &check) ||
+        check != check_of(j, offset, is_zero) || offset > run->total) {
+        return false;
+    }
+    j->start = offset;
+    j->is_zero = is_zero;
+    j->resumes = true;
+    return true;
+}
+
+/* text: of so many bytes, and a NUL behind them. False after printing. */
+static bool take_lines(struct convert_run *run, const char *text, size_t bytes)
+{
+    struct convert_journal *j = &run->journal;
+    bool whole = true;
+    bool good = true;
+    const char *end;
+
+    if (!strchr(text, '\n') && (strlen(text) != bytes || !is_torn_beginning(text))) {
         cli_error(run->cli, "'%s' is no journal of a convert", j->name);
         return false;
     }
-    for (bool first = true; good && (end = strchr(text, '\n')) != NULL; text = end + 1) {
+    /* A NUL ends them, too: a power cut may leave zeroes behind the last. */
+    for (bool first = true; good && whole && (end = strchr(text, '\n')) != NULL; text = end + 1) {
         json_t *line = json_parse_text(text, (size_t)(end - text), NULL);
-        uint64_t offset;
 
         if (first) {
             good = take_first(run, line);
-        } else if (get_u64(line, "offset", &offset)) {
-            j->start = offset;
-            j->is_zero = json_is_true(json_object_get(line, "zero"));
-            j->resumes = true;
+        } else {
+            whole = take_record(run, line);
         }
         first = false;
-        j->end += (uint64_t)(end + 1 - text);
+        j->end += whole ? (uint64_t)(end + 1 - text) : 0;
         json_decref(line);
     }
     return good;
@@ -209,12 +250,7 @@ int convert_journal_open(struct convert_run *run)
         return cli_error(run->cli, "out of memory");
     }
     bytes = read_all(j->fd, text, (size_t)st.st_size);
-    if (bytes >= 0 && strlen(text) != (size_t)bytes) {
-        good = false;
-        cli_error(run->cli, "'%s' is no journal of a convert", j->name);
-    } else {
-        good = bytes >= 0 && take_lines(run, text);
-    }
+    good = bytes >= 0 && take_lines(run, text, (size_t)bytes);
     free(text);
     return bytes < 0 ? failed(run, "Reading", (int)bytes) : good ? CLI_EXIT_OK : CLI_EXIT_FAILED;
 }
@@ -244,8 +280,9 @@ static int note(void *opaque, uint64_t offset, bool target_is_zero)
     struct convert_run *run = opaque;
     char line[LINE_BYTES_MAX];
 
-    snprintf(line, sizeof(line), "{\"offset\": %" PRIu64 ", \"zero\": %s}\n", offset,
-             target_is_zero ? "true" : "false");
+    snprintf(line, sizeof(line),
+             "{\"offset\": %" PRIu64 ", \"zero\": %s, \"check\": %" PRIu64 "}\n", offset,
+             target_is_zero ? "true" : "false", check_of(&run->journal, offset, target_is_zero));
     return append(&run->journal, line);
 }
 
@@ -283,6 +320,7 @@ static int go_on(struct convert_run *run)
 {
     struct convert_journal *j = &run->journal;
     char id[sizeof(j->target)];
+    int ret;
 
     target_id(run, id, sizeof(id));
     if (strcmp(id, j->target) != 0) {
@@ -290,6 +328,10 @@ static int go_on(struct convert_run *run)
                   run->args->target.file, j->name);
         cli_hint(run->cli, "Remove the journal to begin anew");
         return CLI_EXIT_FAILED;
+    }
+    ret = os->ftruncate(j->fd, j->end);
+    if (ret < 0) {
+        return failed(run, "Writing", ret);
     }
     run->args->engine.start = j->start;
     run->args->engine.target_is_zero = j->is_zero;
