@@ -52,17 +52,27 @@ static int compare_names(const void *a, const void *b)
                   (*(const struct io_command *const *)b)->name);
 }
 
-static void print_all(struct io_session *s)
+size_t io_commands_beginning(const char *text, size_t len,
+                             const struct io_command *ret[IO_COMMANDS_MAX])
 {
-    const struct io_command *sorted[IO_WORDS_MAX];
     size_t n = 0;
 
     for (size_t g = 0; g < ARRAY_SIZE(groups); g++) {
-        for (const struct io_command *c = groups[g]; c->name && n < IO_WORDS_MAX; c++) {
-            sorted[n++] = c;
+        for (const struct io_command *c = groups[g]; c->name && n < IO_COMMANDS_MAX; c++) {
+            if (strncmp(c->name, text, len) == 0) {
+                ret[n++] = c;
+            }
         }
     }
-    qsort(sorted, n, sizeof(sorted[0]), compare_names);
+    qsort(ret, n, sizeof(ret[0]), compare_names);
+    return n;
+}
+
+static void print_all(struct io_session *s)
+{
+    const struct io_command *sorted[IO_COMMANDS_MAX];
+    size_t n = io_commands_beginning("", 0, sorted);
+
     for (size_t i = 0; i < n; i++) {
         print_one_line(s, sorted[i], sorted[i]->name);
     }

@@ -87,6 +87,11 @@ int io_pieces_init(struct io_session *s, struct io_pieces *p, char *const *words
                    int fill);
 void io_pieces_fini(struct io_session *s, struct io_pieces *p);
 
+/* The commands whose names begin so, in order of the alphabet; how many. command.c */
+#define IO_COMMANDS_MAX 64
+size_t io_commands_beginning(const char *text, size_t len,
+                             const struct io_command *ret[IO_COMMANDS_MAX]);
+
 /* Run one line. 0, or -errno after printing. */
 int io_run_line(struct io_session *s, const char *line);
 

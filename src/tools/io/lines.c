@@ -1,8 +1,8 @@
 /* SPDX-License-Identifier: MIT */
 /*
- * platter io: lines from the input. On a terminal they can be edited, and those of this session
- * come back with the arrow keys (libedit, where the build has it). While a line is awaited,
- * requests that are in flight end and say so.
+ * platter io: lines from the input. On a terminal they can be edited, those of this session come
+ * back with the arrow keys, and Tab completes a command (libedit, where the build has it). While a
+ * line is awaited, requests that are in flight end and say so.
  */
 #include <errno.h>
 #include <stdlib.h>
@@ -20,6 +20,7 @@
 #define HISTORY_LINES 1000
 #define INPUT_BYTES 4096
 #define LINE_BYTES_MAX (1024 * 1024)
+#define NAMES_A_LINE 5
 
 struct input {
     struct io_session *s;
@@ -155,6 +156,51 @@ static int editor_char(EditLine *el, wchar_t *ret)
     return 1;
 }
 
+/* How much of their names commands begin with alike. */
+static size_t agreed_len(const struct io_command *const *found, size_t count)
+{
+    size_t len = strlen(found[0]->name);
+
+    for (size_t i = 1; i < count; i++) {
+        while (strncmp(found[0]->name, found[i]->name, len) != 0) {
+            len--;
+        }
+    }
+    return len;
+}
+
+static void show_names(FILE *out, const struct io_command *const *found, size_t count)
+{
+    for (size_t i = 0; i < count; i++) {
+        fprintf(out, "%s%-14s", i % NAMES_A_LINE == 0 ? "\n" : "", found[i]->name);
+    }
+    fputc('\n', out);
+}
+
+/* Tab behind a first word: it becomes as long as all that begin so agree on, or these are shown. */
+static unsigned char editor_complete(EditLine *el, int c)
+{
+    const LineInfo *line = el_line(el);
+    size_t len = (size_t)(line->cursor - line->buffer);
+    const struct io_command *found[IO_COMMANDS_MAX];
+    size_t count = io_commands_beginning(line->buffer, len, found);
+    size_t agreed = count > 0 ? agreed_len(found, count) : 0;
+    struct editor *ed = NULL;
+    char more[64];
+
+    if (count == 0) {
+        return CC_ERROR;
+    }
+    if (count > 1 && agreed == len) {
+        el_get(el, EL_CLIENTDATA, &ed);
+        show_names(ed->in.s->cli->out, found, count);
+        return CC_REDISPLAY;
+    }
+    snprintf(more, sizeof(more), "%.*s%s", (int)(agreed - len), found[0]->name + len,
+             count == 1 ? " " : "");
+    return el_insertstr(el, more) == 0 ? CC_REFRESH : CC_ERROR;
+}
+
 static void editor_fini(struct editor *ed)
 {
     if (ed->el) {
@@ -182,6 +228,8 @@ static bool editor_init(struct editor *ed)
     el_set(ed->el, EL_EDITOR, "emacs");
     el_set(ed->el, EL_HIST, history, ed->history);
     el_set(ed->el, EL_GETCFN, editor_char);
+    el_set(ed->el, EL_ADDFN, "complete-command", "Complete the name of a command", editor_complete);
+    el_set(ed->el, EL_BIND, "^I", "complete-command", NULL);
     return true;
 }
 
@@ -192,10 +240,12 @@ static bool run_edited(struct editor *ed)
 
     while (!s->quit) {
         int count = 0;
-        const char *line = el_gets(ed->el, &count);
+        const char *line;
         HistEvent event;
         char *copy;
 
+        el_set(ed->el, EL_PREP_TERM, 1); /* before the prompt: who has seen it may edit at once */
+        line = el_gets(ed->el, &count);
         if (!line || count <= 0) {
             break;
         }
