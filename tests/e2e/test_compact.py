@@ -65,6 +65,21 @@ def scramble(cwd, name, size, rng, compress):
             assert qemu_img('snapshot', '-d', snapshot, name, cwd=cwd).returncode == 0
 
 
+def test_holes_inside_of_clusters_stay_holes(tmp_path):
+    """A page of data in a cluster is as much where the cluster goes to."""
+    make(tmp_path, 'd.qcow2', 64 * MIB)
+    write(tmp_path, 'd.qcow2', 'write -P 1 0 32M', *(f'write -P 2 {at}k 4k' for at in range(33 << 10, 60 << 10, 64)))
+    subprocess.run(['fallocate', '--dig-holes', 'd.qcow2'], cwd=tmp_path, check=True)
+    write(tmp_path, 'd.qcow2', 'discard 0 32M')
+    before = disk(tmp_path, 'd.qcow2')
+    used = os.stat(tmp_path / 'd.qcow2').st_blocks
+    done = compact(tmp_path, '-f', 'qcow2', 'd.qcow2')
+    assert done['moved'] > 20 * MIB
+    assert os.stat(tmp_path / 'd.qcow2').st_blocks <= used
+    assert disk(tmp_path, 'd.qcow2') == before
+    clean(tmp_path, 'd.qcow2')
+
+
 VARIANTS = {
     'plain': [],
     'v2': ['-o', 'compat=0.10'],

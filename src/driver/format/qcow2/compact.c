@@ -11,6 +11,7 @@
 #include <inttypes.h>
 
 #include "util/error.h"
+#include "util/iov.h"
 
 #include "check.h"
 #include "compact_int.h"
@@ -23,6 +24,7 @@
 #include "tree.h"
 
 #define PASSES_MAX 8
+#define HOLE_BYTES 4096 /* what file systems keep holes in units of */
 /* Each window reads all L2 tables twice: it is so much larger than they are. */
 #define WINDOW_TIMES_TABLES 16
 #define WINDOW_BYTES_MIN (UINT64_C(64) << 20)
@@ -87,6 +89,42 @@ void q2_compact_lower_co(struct q2_compact *c, uint64_t offset, uint64_t bytes, 
     }
 }
 
+/* How many bytes of the buffer are alike, zeroes that a file may keep as a hole or not; at is where
+ * they come in the file. */
+static uint64_t alike_bytes(const uint8_t *buf, uint64_t at, uint64_t bytes, bool *ret_zero)
+{
+    uint64_t n = 0;
+
+    *ret_zero = false;
+    while (n < bytes) {
+        uint64_t step = min_u64(HOLE_BYTES - ((at + n) & (HOLE_BYTES - 1)), bytes - n);
+        bool zero = step == HOLE_BYTES && buffer_is_zero(buf + n, HOLE_BYTES);
+
+        if (n > 0 && zero != *ret_zero) {
+            break;
+        }
+        *ret_zero = zero;
+        n += step;
+    }
+    return n;
+}
+
+/* What was a hole inside of a cluster, or could be one, takes no space where it comes to. */
+static int write_copy_co(struct q2_compact *c, uint64_t to, uint64_t bytes)
+{
+    BdrvEdge *file = c->s->file;
+    int rc = 0;
+
+    for (uint64_t done = 0, n; rc == 0 && done < bytes; done += n) {
+        bool zero;
+
+        n = alike_bytes(c->buf + done, to + done, bytes - done, &zero);
+        rc = zero ? bdrv_edge_write_zeroes_co(file, to + done, n, BDRV_REQ_MAY_UNMAP)
+                  : bdrv_edge_write_co(file, to + done, c->buf + done, n, 0);
+    }
+    return rc;
+}
+
 int q2_compact_copy_co(struct q2_compact *c, uint64_t from, uint64_t to, uint64_t bytes)
 {
     int64_t file_bytes = bdrv_edge_getlength(c->s->file);
@@ -102,7 +140,7 @@ int q2_compact_copy_co(struct q2_compact *c, uint64_t from, uint64_t to, uint64_
             rc = bdrv_edge_read_co(c->s->file, from + done, c->buf, there);
         }
         rc = rc == 0 ? q2_overlap_check_co(c->s, Q2_OL_NONE, to + done, n) : rc;
-        rc = rc == 0 ? bdrv_edge_write_co(c->s->file, to + done, c->buf, n, 0) : rc;
+        rc = rc == 0 ? write_copy_co(c, to + done, n) : rc;
         done += n;
     }
     return rc;
