@@ -259,6 +259,8 @@ LINES = [
     'convert -f raw -O qcow2 /dev/null new.qcow2',
     'convert -n -f raw -O raw plain.raw /dev/null',
     'dd if=/dev/zero of=new.raw bs=1k count=1',
+    'bench -w -d 4 --flush-interval=2 -f raw plain.raw',
+    'bench --flush-interval=2 -f raw plain.raw',
 ]
 
 # What differs on purpose, and why.

@@ -351,8 +351,13 @@ static bool bench_args_check(struct cli *cli, struct bench_args *args)
         return false;
     }
     if (args->flush_interval && args->flush_interval < args->depth) {
-        cli_usage_error(cli, "the flush interval %" PRIu64 " is smaller than the depth %" PRIu64,
-                        args->flush_interval, args->depth);
+        if (cli_stands_in(cli)) {
+            cli_misfit(cli, "Flush interval can't be smaller than depth");
+        } else {
+            cli_usage_error(cli,
+                            "the flush interval %" PRIu64 " is smaller than the depth %" PRIu64,
+                            args->flush_interval, args->depth);
+        }
         return false;
     }
     args->step_bytes = args->step_bytes ? args->step_bytes : args->size_bytes;

@@ -35,7 +35,7 @@ enum checksum_exit {
 };
 
 static const struct cli_option checksum_options[] = {
-    {DISK_OPTION_FORMAT, 'f', "format", "FMT", "format of the disks; guessed when not given"},
+    {DISK_OPTION_FORMAT, 'f', "format", "FMT", "format of the disks; auto: guess it"},
     DISK_ROW_IMAGE_OPTS,
     {CHECKSUM_ALGORITHM, 'a', "algorithm", "NAME", "sha256 (when not given), sha384 or sha512"},
     {CHECKSUM_FLAT, 0, "flat", NULL, "hash all bytes in their order, as sha256sum does"},

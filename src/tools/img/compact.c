@@ -31,7 +31,7 @@ static const struct cli_option compact_options[] = {
      "drop clusters that hold what the backing file does, which must then stay as it is"},
     {COMPACT_DRY_RUN, 'n', "dry-run", NULL, "change nothing; tell about how short it would be"},
     {COMPACT_RATE, 'r', "rate-limit", "RATE", "read and move no more bytes than this in a second"},
-    {COMPACT_OUTPUT, 0, "output", "FMT", "human or json"},
+    {COMPACT_OUTPUT, 0, "output", "human|json", "form of the answer; human when not given"},
     PROGRESS_ROW(COMPACT_PROGRESS),
     {COMPACT_QUIET, 'q', "quiet", NULL, "print only errors"},
     DISK_ROWS_REFS,

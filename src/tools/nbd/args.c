@@ -364,19 +364,21 @@ static int check_activation(struct cli *cli, struct nbd_args *args)
 {
     const char *pid = getenv("LISTEN_PID");
     const char *count = getenv("LISTEN_FDS");
+    const char *taken;
     uint64_t value;
 
     if (!pid || !count || !take_integer(pid, INT_MAX, &value) || value != (uint64_t)getpid() ||
         !take_integer(count, 64, &value) || value == 0) {
         return CLI_EXIT_OK;
     }
-    if (args->list || args->device || args->socket || args->port || args->bind) {
-        return cli_error(cli, "%s cannot be used with socket activation",
-                         args->list     ? "-L"
-                         : args->device ? "-c"
-                         : args->socket ? "-k"
-                         : args->port   ? "-p"
-                                        : "-b");
+    taken = args->list     ? "List mode"
+            : args->device ? "NBD device"
+            : args->socket ? "Unix socket"
+            : args->bind   ? "The interface"
+            : args->port   ? "TCP port number"
+                           : NULL;
+    if (taken) {
+        return cli_error(cli, "%s can't be set when using socket activation", taken);
     }
     for (uint64_t i = 0; i < value; i++) { /* before other files are given these numbers */
         int fd = NBD_FIRST_ACTIVATED + (int)i;
@@ -431,6 +433,9 @@ static int check_all(struct cli *cli, struct nbd_args *args, unsigned operands)
     if (code == CLI_EXIT_OK) {
         code = check_tls(cli, args);
     }
+    if (code == CLI_EXIT_OK) {
+        code = check_activation(cli, args);
+    }
     if (code == CLI_EXIT_OK && (args->disconnect || args->device)) {
         code = check_device(cli, args);
     }
@@ -439,9 +444,6 @@ static int check_all(struct cli *cli, struct nbd_args *args, unsigned operands)
     }
     if (code == CLI_EXIT_OK) {
         code = check_strings(cli, args);
-    }
-    if (code == CLI_EXIT_OK) {
-        code = check_activation(cli, args);
     }
     args->read_only |= args->disk.snapshot != NULL;
     args->disk.writable = !args->read_only && !args->scratch;
