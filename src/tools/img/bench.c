@@ -61,6 +61,7 @@ struct bench_args {
     uint64_t offset;
     uint64_t pattern;
     uint64_t flush_interval; /* 0: no flushes */
+    bool native;             /* -n was given */
     bool no_drain;
     bool quiet;
 };
@@ -300,7 +301,7 @@ static bool bench_option(struct bench_args *args, int id, const struct cli_args 
     case BENCH_FLUSH_INTERVAL:
         return take_number(a, "flush interval", 0, INT64_MAX, &args->flush_interval);
     case BENCH_NATIVE:
-        args->disk.aio = args->disk.aio ? args->disk.aio : "native";
+        args->native = true;
         return true;
     case BENCH_NO_DRAIN:
         args->no_drain = true;
@@ -319,6 +320,8 @@ static bool bench_option(struct bench_args *args, int id, const struct cli_args 
     case BENCH_WRITE:
         args->disk.writable = true;
         return true;
+    case DISK_OPTION_AIO:
+        return disk_take_option(&args->disk, id, a) && disk_words_check(a->cli, &args->disk);
     case DISK_OPTION_CACHE:
         if (cli_stands_in(a->cli) && !disk_cache_is_known(a->value)) {
             a->cli->usage_told = true;
@@ -359,6 +362,9 @@ static bool bench_args_check(struct cli *cli, struct bench_args *args)
                             args->flush_interval, args->depth);
         }
         return false;
+    }
+    if (args->native && (!args->disk.aio || cli_stands_in(cli))) {
+        args->disk.aio = "native"; /* over -i, wherever that stands, by the reference */
     }
     args->step_bytes = args->step_bytes ? args->step_bytes : args->size_bytes;
     return disk_args_check(cli, &args->disk);

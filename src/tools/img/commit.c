@@ -115,7 +115,7 @@ static int chain_look(struct commit *c)
     BlockBackend *blk;
     int code;
 
-    args.writable = false;
+    args.writable = cli_stands_in(c->cli); /* the reference wants that, whatever is to be done */
     blk = disk_open(c->cli, c->pl, &args);
     if (!blk) {
         return CLI_EXIT_FAILED;

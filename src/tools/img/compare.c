@@ -261,6 +261,10 @@ static int side_begin(struct compare *c, Platter *pl, unsigned i)
 {
     struct compare_side *s = &c->sides[i];
 
+    if (!disk_args_check(c->cli, &c->args->disks[i])) {
+        c->cli->usage_told = false; /* 2 here, whoever is stood in for */
+        return COMPARE_EXIT_OPEN;
+    }
     s->file = c->args->disks[i].file;
     s->blk = disk_open(c->cli, pl, &c->args->disks[i]);
     if (!s->blk) {
@@ -351,10 +355,6 @@ static int compare_command(struct cli *cli, int argc, char **argv)
     if (!args.disks[1].file) {
         cli_usage_error(cli, cli_stands_in(cli) ? "Expecting two image file names"
                                                 : "two FILEs are wanted");
-        return COMPARE_EXIT_OPEN;
-    }
-    if (!disk_args_check(cli, &args.disks[0]) || !disk_args_check(cli, &args.disks[1])) {
-        cli->usage_told = false; /* 2 here, whoever is stood in for */
         return COMPARE_EXIT_OPEN;
     }
     return compare_run(cli, &args);

@@ -312,8 +312,6 @@ static const char *misfit(const struct convert_args *args)
         {args->journal && args->bitmaps, "--journal and --bitmaps exclude each other"},
         {args->journal && args->target.cache && strcmp(args->target.cache, "unsafe") == 0,
          "--journal needs a target that is flushed: not -t unsafe"},
-        {args->target.image_opts && args->format,
-         "--image-opts and --format are mutually exclusive"},
     };
 
     for (size_t i = 0; i < sizeof(rules) / sizeof(rules[0]); i++) {
@@ -333,12 +331,6 @@ static int check_files(struct cli *cli, struct convert_args *args)
         args->from_pipe = args->from_pipe || convert_is_pipe(cli, &args->disk, args->files[i]);
     }
     args->to_pipe = convert_is_pipe(cli, &args->target, args->files[args->files_count - 1]);
-    if (args->files_count > 2 && args->bitmaps) {
-        return cli_error(cli, "Copying bitmaps only possible with single source");
-    }
-    if (args->files_count > 2 && args->disk.snapshot) {
-        return cli_error(cli, "No support for concatenating multiple snapshot");
-    }
     return CLI_EXIT_OK;
 }
 

@@ -27,6 +27,9 @@ static int source_open(struct convert_run *run, size_t i)
     args.id = id;
     args.steady = true; /* which also keeps it from being its own target */
     args.file = run->args->files[i];
+    if (run->args->files_count > 2) {
+        args.snapshot = NULL; /* which is refused once all are open, as by the reference */
+    }
     s->blk = disk_open(run->cli, run->pl, &args);
     if (!s->blk) {
         return CLI_EXIT_FAILED;
@@ -61,6 +64,12 @@ int convert_open_sources(struct convert_run *run)
     }
     if (code != CLI_EXIT_OK) {
         return code;
+    }
+    if (count > 1 && run->args->disk.snapshot) {
+        return cli_error(run->cli, "No support for concatenating multiple snapshot");
+    }
+    if (count > 1 && run->args->bitmaps) {
+        return cli_error(run->cli, "Copying bitmaps only possible with single source");
     }
     run->total = convert_total_bytes(run->sources, count);
     return run->total == UINT64_MAX
@@ -134,6 +143,14 @@ static int settle_backing(struct convert_run *run, const BlockDriver *drv)
     struct convert_args *args = run->args;
     BlockOptions *options = args->list.options;
 
+    if (args->backing && !option_list_has_key(drv->create_keys, "backing_file")) {
+        return cli_error(run->cli, "Backing file not supported for file format '%s'",
+                         drv->format_name);
+    }
+    if (args->backing_format && !option_list_has_key(drv->create_keys, "backing_fmt")) {
+        return cli_error(run->cli, "Backing file format not supported for file format '%s'",
+                         drv->format_name);
+    }
     if ((args->backing && block_options_set_str(options, "backing_file", args->backing) < 0) ||
         (args->backing_format &&
          block_options_set_str(options, "backing_fmt", args->backing_format) < 0)) {
@@ -141,10 +158,6 @@ static int settle_backing(struct convert_run *run, const BlockDriver *drv)
     }
     args->backing = block_options_get_str(options, "backing_file");
     args->backing_format = block_options_get_str(options, "backing_fmt");
-    if (args->backing && !option_list_has_key(drv->create_keys, "backing_file")) {
-        return cli_error(run->cli, "Backing file not supported for file format '%s'",
-                         drv->format_name);
-    }
     if (args->backing && run->sources_count > 1) {
         return cli_error(run->cli, "Having a backing file for the target makes no sense when "
                                    "concatenating multiple input images");
@@ -155,24 +168,24 @@ static int settle_backing(struct convert_run *run, const BlockDriver *drv)
     return CLI_EXIT_OK;
 }
 
-static int check_create_options(struct convert_run *run, const BlockDriver *drv)
-{
-    const BlockOptions *options = run->args->list.options;
-    const char *prealloc = block_options_get_str(options, "preallocation");
-    Error *err = NULL;
-
-    if (option_list_check(drv->create_keys, options, &err) < 0) {
-        return cli_report(run->cli, err);
-    }
-    if (run->args->engine.compressed && prealloc && strcmp(prealloc, "off") != 0) {
-        return cli_error(run->cli, "Compression and preallocation not supported at the same time");
-    }
-    return CLI_EXIT_OK;
-}
-
 static int no_compression(struct convert_run *run)
 {
     return cli_error(run->cli, "Compression not supported for this file format");
+}
+
+static int check_compression(struct convert_run *run, const BlockDriver *drv)
+{
+    const char *prealloc = block_options_get_str(run->args->list.options, "preallocation");
+
+    if (!run->args->engine.compressed) {
+        return CLI_EXIT_OK;
+    }
+    if (!(drv->caps & BDRV_CAP_COMPRESSED)) {
+        return no_compression(run);
+    }
+    return prealloc && strcmp(prealloc, "off") != 0
+               ? cli_error(run->cli, "Compression and preallocation not supported at the same time")
+               : CLI_EXIT_OK;
 }
 
 /* The driver that makes the target and can do what is wanted of it; NULL after printing. */
@@ -207,25 +220,30 @@ const char *convert_target_format(const struct convert_run *run)
     return run->args->format ? run->args->format : "raw";
 }
 
-/* Whether the target can be made as it is wanted. */
+/* Whether the target can be made as it is wanted; faults in the order of the reference. */
 int convert_prepare_target(struct convert_run *run)
 {
     struct convert_args *args = run->args;
     const char *format = convert_target_format(run);
     const BlockDriver *drv = target_driver(run, format);
-    int code = drv ? settle_backing(run, drv) : CLI_EXIT_FAILED;
+    Error *err = NULL;
+    int code;
 
-    if (code == CLI_EXIT_OK && args->engine.compressed && !(drv->caps & BDRV_CAP_COMPRESSED)) {
-        code = no_compression(run);
+    if (!drv) {
+        return CLI_EXIT_FAILED;
     }
+    if (option_list_check(drv->create_keys, args->list.options, &err) < 0) {
+        return cli_report(run->cli, err);
+    }
+    code = settle_backing(run, drv);
     if (code == CLI_EXIT_OK) {
-        code = check_create_options(run, drv);
-    }
-    if (code == CLI_EXIT_OK && args->bitmaps && !drv->bitmap) {
-        code = cli_error(run->cli, "Format driver '%s' does not support bitmaps", format);
+        code = check_compression(run, drv);
     }
     if (code == CLI_EXIT_OK && args->bitmaps) {
         code = convert_bitmaps_check(run);
+    }
+    if (code == CLI_EXIT_OK && args->bitmaps && !drv->bitmap) {
+        code = cli_error(run->cli, "Format driver '%s' does not support bitmaps", format);
     }
     return code;
 }
@@ -316,6 +334,9 @@ int convert_open_target(struct convert_run *run)
 
     if (code == CLI_EXIT_OK && !disk_cache_is_known(args->target.cache)) {
         code = cli_error(run->cli, "Invalid cache option: %s", args->target.cache);
+    }
+    if (code == CLI_EXIT_OK && args->target.image_opts && args->format) {
+        code = cli_error(run->cli, "--image-opts and --format are mutually exclusive");
     }
     if (code == CLI_EXIT_OK && args->disk.force_share) {
         code = convert_check_target(run->cli, run->pl, args->target.file);

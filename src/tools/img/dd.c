@@ -93,6 +93,7 @@ static int dd_run_on(struct job_run *run, Platter *pl, struct dd_args *args, Blo
     int64_t bytes = blk_getlength(in);
     BlockOptions *options;
     struct convert_source s = {.blk = in};
+    bool in_range;
     int code;
 
     if (!drv) {
@@ -108,9 +109,7 @@ static int dd_run_on(struct job_run *run, Platter *pl, struct dd_args *args, Blo
     if (!options) {
         return cli_error(cli, "out of memory");
     }
-    if (!find_range(args, (uint64_t)bytes, &s)) {
-        cli_error(cli, "%s: cannot skip to specified offset", args->in.file);
-    }
+    in_range = find_range(args, (uint64_t)bytes, &s);
     code = convert_check_target(cli, pl, args->out.file);
     if (code != CLI_EXIT_OK) {
         block_options_free(options);
@@ -118,6 +117,10 @@ static int dd_run_on(struct job_run *run, Platter *pl, struct dd_args *args, Blo
     }
     code = convert_create(cli, pl, args->out.file, args->format, options,
                           align_up(s.bytes, CONVERT_SECTOR_BYTES), "creating output image", 0);
+    if (code == CLI_EXIT_OK && !in_range) {
+        cli_error(cli, "%s: cannot skip to specified offset",
+                  args->in.file); /* and copies nothing */
+    }
     return code == CLI_EXIT_OK ? copy(run, pl, args, &s) : code;
 }
 

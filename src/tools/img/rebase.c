@@ -128,6 +128,9 @@ static int rebase_run(struct cli *cli, BlockBackend *blk, void *opaque)
     int code = CLI_EXIT_OK;
 
     r->blk = blk;
+    if (args->base.format && !format_is_known(args->base.format)) {
+        return cli_error(cli, "Invalid format name: '%s'", args->base.format);
+    }
     if (has_base(args) && !args->unsafe && cli_stands_in(cli)) {
         code = base_open(r); /* the reference looks there first */
     }
@@ -192,7 +195,8 @@ static bool rebase_take(struct rebase_args *args, int id, const struct cli_args 
 
 static int rebase_command(struct cli *cli, int argc, char **argv)
 {
-    struct rebase_args args = {.disk = {.writable = true, .exclusive = true}};
+    struct rebase_args args = {.disk = {.writable = true, .exclusive = true},
+                               .base = {.cache_of_source = true}};
     struct cli_args a = cli_args_begin(cli, argc, argv);
     int id;
 
@@ -210,11 +214,9 @@ static int rebase_command(struct cli *cli, int argc, char **argv)
     if (!args.base.file && !args.unsafe) {
         return cli_usage_error(cli, "Must specify backing file (-b) or use unsafe mode (-u)");
     }
-    if (!disk_args_check(cli, &args.disk) || !disk_args_check(cli, &args.base)) {
+    if (!disk_words_check(cli, &args.disk) || !disk_args_check(cli, &args.base) ||
+        !disk_args_check(cli, &args.disk)) { /* the words of both before what excludes what */
         return CLI_EXIT_USAGE;
-    }
-    if (args.base.file && args.base.format && !format_is_known(args.base.format)) {
-        return cli_error(cli, "Invalid format name: '%s'", args.base.format);
     }
     args.disk.no_backing = args.unsafe;
     return rebase_image(cli, &args);
