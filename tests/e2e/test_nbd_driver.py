@@ -305,6 +305,14 @@ def test_opening_waits_for_the_server(disk, tmp_path):
         session.end()
 
 
+def test_opening_waits_as_long_as_it_is_told(tmp_path):
+    """The pause between attempts does not end it before its time."""
+    began = time.monotonic()
+    done = platter('info', '--image-opts', f'driver=nbd,server.type=unix,server.path={tmp_path}/none,open-timeout=1')
+    assert done.returncode == 1 and 'No such file or directory' in done.stderr
+    assert time.monotonic() - began > 0.85
+
+
 def test_convert_from_and_to_nothing_lost(disk, tmp_path):
     """Both ends of a copy by other programs are seen through the driver."""
     sock = tmp_path / 's'

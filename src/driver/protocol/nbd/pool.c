@@ -30,6 +30,7 @@
 
 #define PAUSE_NS_MIN (20 * NBD_NS_PER_S / 1000)
 #define PAUSE_NS_MAX (1 * NBD_NS_PER_S)
+#define LAST_TRY_NS (NBD_NS_PER_S / 10) /* before a deadline: what the last attempt has left */
 
 static void conn_init(struct nbd_conn *conn)
 {
@@ -116,6 +117,18 @@ static int conn_try_co(struct nbd_pool *pool, struct nbd_conn *conn, int64_t dea
     return 0;
 }
 
+/* When the next attempt is to be made: after the pause, but a last one just before the deadline.
+ * -1: there is no time for another. */
+static int64_t conn_next_try_ns(const struct nbd_conn *conn, int64_t deadline_ns)
+{
+    int64_t last_ns = deadline_ns - LAST_TRY_NS;
+
+    if (conn->next_try_ns <= deadline_ns) {
+        return conn->next_try_ns;
+    }
+    return aio_clock_ns() < last_ns ? last_ns : -1;
+}
+
 /* Attempts until the deadline, at least one unless the pause after the last reaches beyond it. */
 static int conn_retry_co(struct nbd_pool *pool, struct nbd_conn *conn, int64_t deadline_ns,
                          Error **errp)
@@ -123,19 +136,21 @@ static int conn_retry_co(struct nbd_pool *pool, struct nbd_conn *conn, int64_t d
     for (;;) {
         Error *err = NULL;
         int64_t now_ns = aio_clock_ns();
+        int64_t next_ns = conn->next_try_ns;
         int rc;
 
-        if (conn->next_try_ns > now_ns) {
-            if (conn->next_try_ns > deadline_ns) {
+        if (next_ns > now_ns) {
+            next_ns = conn_next_try_ns(conn, deadline_ns);
+            if (next_ns < 0) {
                 return error_set(errp, ENOTCONN, "No connection to '%s'", pool->target.shown);
             }
-            rc = co_sleep_ns(conn->next_try_ns - now_ns);
+            rc = next_ns > now_ns ? co_sleep_ns(next_ns - now_ns) : 0;
             if (rc < 0) {
                 return error_set_errno(errp, -rc, "No connection to '%s'", pool->target.shown);
             }
         }
         rc = conn_try_co(pool, conn, deadline_ns > now_ns ? deadline_ns : INT64_MAX, &err);
-        if (rc == 0 || conn->next_try_ns > deadline_ns) {
+        if (rc == 0 || conn_next_try_ns(conn, deadline_ns) < 0) {
             error_propagate(errp, err);
             return rc;
         }
