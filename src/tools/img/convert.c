@@ -296,6 +296,8 @@ static const char *misfit(const struct convert_args *args)
         bool wrong;
         const char *text;
     } rules[] = {
+        {args->skip_broken_bitmaps && !args->bitmaps,
+         "Use of --skip-broken-bitmaps requires --bitmaps"},
         {args->skip_create && (args->list.options || args->list.help),
          "-o has no effect when skipping image creation"},
         {args->engine.compressed && args->engine.copy_offload,
@@ -307,8 +309,6 @@ static const char *misfit(const struct convert_args *args)
         {args->target.image_opts && !args->skip_create,
          "--target-image-opts requires use of -n flag"},
         {args->target_is_zero && !args->skip_create, "--target-is-zero requires use of -n flag"},
-        {args->skip_broken_bitmaps && !args->bitmaps,
-         "Use of --skip-broken-bitmaps requires --bitmaps"},
         {args->journal && args->bitmaps, "--journal and --bitmaps exclude each other"},
         {args->journal && args->target.cache && strcmp(args->target.cache, "unsafe") == 0,
          "--journal needs a target that is flushed: not -t unsafe"},

@@ -320,18 +320,20 @@ static int target_open(struct convert_run *run)
         return cli_error(run->cli, "Format driver '%s' does not support bitmaps",
                          bdrv_get_format_name(blk_bs(run->target)));
     }
-    if (args->bitmaps && args->skip_create && convert_bitmaps_check(run) != CLI_EXIT_OK) {
-        return CLI_EXIT_FAILED;
-    }
     return args->backing ? look_at_backing(run) : CLI_EXIT_OK;
 }
 
 int convert_open_target(struct convert_run *run)
 {
     struct convert_args *args = run->args;
-    int code = args->skip_create ? CLI_EXIT_OK : convert_prepare_target(run);
     Error *err = NULL;
+    int code = CLI_EXIT_OK;
 
+    if (!args->skip_create) {
+        code = convert_prepare_target(run);
+    } else if (args->bitmaps) {
+        code = convert_bitmaps_check(run);
+    }
     if (code == CLI_EXIT_OK && !disk_cache_is_known(args->target.cache)) {
         code = cli_error(run->cli, "Invalid cache option: %s", args->target.cache);
     }
