@@ -132,6 +132,10 @@ class Lines(Chance):
     def name(self):
         return self.pick('b0', 'b1', 'first', '1', '2', 'new', '', 'none', 'x' * 300, 'a,b')
 
+    def shown_snapshot(self):
+        return self.pick('first', '1', '2', self.name(), 'snapshot.name=first', 'snapshot.id=2', 'snapshot.nosuch=1',
+                         'snapshot.id=1,snapshot.name=2')
+
     def create_option(self):
         key = self.pick('size', 'compat', 'backing_file', 'backing_fmt', 'cluster_size', 'preallocation',
                         'lazy_refcounts', 'refcount_bits', 'extended_l2', 'compression_type',
@@ -292,11 +296,11 @@ class Lines(Chance):
         self.some(words, (80, '-O', lambda: self.pick('raw', 'qcow2', 'qcow2', self.format())),
                   (30, '-o', self.create_options), (10, '-c'), (8, '-n'), (10, '-S', self.number),
                   (10, '-t', self.cache), (10, '-T', self.cache), (10, '-W'), (10, '-m', self.number),
-                  (10, '-U'), (6, '-B', self.image), (4, '-F', self.format), (6, '-l', self.name),
+                  (10, '-U'), (6, '-B', self.image), (4, '-F', self.format), (6, '-l', self.shown_snapshot),
                   (6, '--bitmaps'), (3, '--skip-broken-bitmaps'), (5, '--salvage'),
                   (5, '--target-is-zero'), (8, '-p'), (10, '-q'), (5, '-C'),
                   (3, '-r', self.number), (4, '--target-image-opts'))
-        self.operands(words, name, *([self.image()] if self.chance(8) else []), self.target())
+        self.operands(words, name, *[self.image() for _ in range(self.pick(1, 1, 2) if self.chance(8) else 0)], self.target())
 
     def dd(self, words):
         self.some(words, (60, '-f', lambda: self.pick('raw', 'qcow2', self.format())),

@@ -61,13 +61,15 @@ DIFFERS = {
     r'^rebase .*Cannot use relative backing file names': 'that the format names no backing file is told instead',
     r'^rebase .*blkdebug requires both config file': 'a backing file is beside the file below the fault filter',
     r"^[a-z]+ .*--im.*Cannot find device='json:": 'options may be JSON',
-    r'^compare .*Strict mode: Offset \d+ .*Strict mode: Offset ':
-        'ours tells from where on they differ, not where the equal piece before that began',
+    r'^compare .*(Strict mode: Offset \d+|Content|identical).*Strict mode: Offset ':
+        'ours compares what is allocated, sector by sector; the reference also how long pieces are and how they are mapped',
     r"^[a-z]+ .*does not support the option 'aa'":
         'an option that is unknown is told before anything is read',
     r"^convert .*Parameter '(backing-fmt|compression-type)' does not accept": 'the option is named as it was written',
     r'^convert .* -t.*Invalid cache option': 'a bad word is told before the target is made',
-    r'^convert .*data-file-raw requires data-file': 'options are judged before a file is made',
+    r"^convert .*Parameter 'preallocation' does not accept.*invalid parameter value": 'ours says of which parameter',
+    r'^bench .*json:.*aio=native was specified': 'a disk that JSON describes says there what its engine is',
+    r'^convert .*(data-file-raw requires data-file|Backing format cannot be used without)': 'options are judged before a file is made',
     r'^[a-z]+ .*folder.*filesystem does not support O_DIRECT': 'a folder is no disk, however it is to be cached',
     r'^dd .*error while reading at byte': 'ours says where',
     r'^bench .*empty\.raw.*Failed request: Input/output error':
