@@ -49,6 +49,7 @@ struct bitmap_args {
     struct disk_args disk;
     struct disk_args source; /* file NULL: the disk itself */
     const char *name;
+    bool extra;                 /* operands: more than FILE and BITMAP */
     uint64_t granularity_bytes; /* 0: the usual */
     struct bitmap_action actions[ACTIONS_MAX];
     size_t count;
@@ -167,17 +168,16 @@ static bool take_action(struct bitmap_args *args, int id, const struct cli_args 
     return true;
 }
 
-static bool take_operand(struct bitmap_args *args, const struct cli_args *a)
+/* How many there are is judged once it is known what is to be done. */
+static void take_operand(struct bitmap_args *args, const struct cli_args *a)
 {
     if (!args->disk.file) {
         args->disk.file = a->value;
     } else if (!args->name) {
         args->name = a->value;
     } else {
-        cli_usage_error(a->cli, "Expecting filename and bitmap name");
-        return false;
+        args->extra = true;
     }
-    return true;
 }
 
 static bool bitmap_take(struct bitmap_args *args, int id, const struct cli_args *a)
@@ -199,7 +199,10 @@ static bool bitmap_take(struct bitmap_args *args, int id, const struct cli_args 
         disk_take_format(&args->source, a);
         return true;
     default:
-        return disk_take_option(&args->disk, id, a) || take_operand(args, a);
+        if (!disk_take_option(&args->disk, id, a)) {
+            take_operand(args, a);
+        }
+        return true;
     }
 }
 
@@ -228,7 +231,8 @@ static const char *bitmap_misfit(const struct bitmap_args *args)
     if (args->source.format && !args->source.file) {
         return "-F only supported with -b";
     }
-    return args->disk.file && args->name ? NULL : "Expecting filename and bitmap name";
+    return args->disk.file && args->name && !args->extra ? NULL
+                                                         : "Expecting filename and bitmap name";
 }
 
 static int bitmap_command(struct cli *cli, int argc, char **argv)

@@ -43,6 +43,7 @@ struct create_args {
     const char *format;
     const char *file;
     const char *size;
+    const char *extra; /* the first operand behind those; NULL: none */
     uint64_t size_bytes;
     const char *backing;        /* borrowed; NULL: none */
     const char *backing_format; /* borrowed; NULL: not given */
@@ -393,13 +394,13 @@ static int create_take(void *opaque, int id, const struct cli_args *a)
     if (disk_take_option(&args->disk, id, a)) {
         return CLI_EXIT_OK;
     }
-    if (args->file && args->size) {
-        if (cli_stands_in(a->cli)) {
-            return cli_usage_error(a->cli, "Unexpected argument: %s", value);
-        }
-        return cli_usage_error(a->cli, "FILE and SIZE are wanted, '%s' is too much", value);
+    if (!args->file) {
+        args->file = value;
+    } else if (!args->size) {
+        args->size = value;
+    } else if (!args->extra) { /* told when the rest was looked at */
+        args->extra = value;
     }
-    *(args->file ? &args->size : &args->file) = value;
     return CLI_EXIT_OK;
 }
 
@@ -415,6 +416,12 @@ static int create_start(struct cli *cli, struct create_args *args)
     if (args->size &&
         !cli_parse_size(cli, args->size, "image size", "size", INT64_MAX, &args->size_bytes)) {
         return CLI_EXIT_USAGE;
+    }
+    if (args->extra) {
+        return cli_usage_error(cli,
+                               cli_stands_in(cli) ? "Unexpected argument: %s"
+                                                  : "FILE and SIZE are wanted, '%s' is too much",
+                               args->extra);
     }
     if (!args->list.options) {
         args->list.options = block_options_new();
