@@ -146,6 +146,7 @@ ORDER = [
         f'-o abc {BAD} disk', f'--cache=foo {BAD} disk', f'--discard=foo {BAD} disk', f'--aio=foo {BAD} disk',
         f'--detect-zeroes=foo {BAD} disk', f'-f nosuch {BAD} disk', f'-l snapshot.x=y {BAD} disk', BAD, f'{BAD} a b',
         f'{BAD} -L disk', f'{BAD} --tls-creds t missing', f'{BAD} -V', f'{BAD} --help', f'{BAD} -k relative disk',
+        f'-k relative {BAD} disk',
         f"-x '' {BAD} disk", f'-d {BAD}', f'-B b -A -L {BAD}')),
     *(f'qemu-storage-daemon {line}' for line in (
         f'{BAD} --nosuch', f'{BAD} --blockdev bogus', f'--blockdev bogus {BAD}', f'--chardev bogus {BAD}',
@@ -163,7 +164,6 @@ ORDER = [
 ]
 # The same, where the order is another.
 ORDER_DIFFERS = {
-    f'qemu-nbd -k relative {BAD} disk': 'the path is judged behind all options',
     'qemu-nbd --object secret,id=t,data=a --tls-creds t disk': 'that there are no credentials of that id',
     f'qemu-storage-daemon {BAD} --object help': 'help is printed before anything is done',
 }

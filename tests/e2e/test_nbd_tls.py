@@ -476,6 +476,7 @@ def test_refused_as_by_the_reference(tmp_path, program, disk, faulty, row):
 @pytest.mark.parametrize('words', [
     ['--tls-creds', 't', 'DISK'], ['--object', 'secret,id=t,data=x', '--tls-authz', 't', 'DISK'],
     ['--tls-hostname', 't', 'DISK'], ['--tls-hostname', 't', '-L'],
+    ['--tls-hostname', 't', '--tls-authz', 'u', 'DISK'], ['--tls-hostname', 't', '--tls-authz', 'u', '-L'],
     ['--object', 'tls-creds-anon,id=t,endpoint=server', '--tls-creds', 't', '--tls-hostname', 'x', 'DISK'],
     ['--object', 'tls-creds-anon,id=t,endpoint=server', '--tls-creds', 't', '-L'],
     ['--object', 'tls-creds-anon,id=t', '--tls-creds', 't', '--tls-authz', 'x', '-L'],

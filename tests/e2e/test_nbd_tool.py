@@ -36,6 +36,7 @@ REFUSED = [
     ['-L', '-A'], ['-L', '--fork'], ['-L', '--cache=none'], ['-L', '-c', '/dev/nbd0'],
     ['-L', '-k', 'relative'], ['-L', '-k', '/FOLDER/none'], ['-L', '-k', '/' + 'x' * 200],
     ['-L', '-b', '127.0.0.1', '-p', '1'], ['-L', '-p', 'xx'],
+    ['-k', 'relative', '-e', 'x', 'plain.raw'], ['-k', 'relative'], ['-k', 'relative', '-L', 'x'],
     ['-k', 'relative', 'plain.raw'], ['-k', '', 'plain.raw'], ['-k', '/' + 'x' * 200, 'plain.raw'],
     ['-k', '/FOLDER/none/s', '-f', 'raw', 'plain.raw'],
     ['-p', 'abc', '-f', 'raw', 'plain.raw'],

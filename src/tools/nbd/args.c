@@ -271,6 +271,9 @@ static bool take_text(struct nbd_args *args, int id, const struct cli_args *a, i
                 *ret_code = cli_error(a->cli, "export %s '%s' too long",
                                       id == NBD_OPTION_NAME ? "name" : "description", a->value);
             }
+            if (id == NBD_OPTION_SOCKET && a->value[0] != '/' && cli_stands_in(a->cli)) {
+                *ret_code = cli_error(a->cli, "socket path must be absolute");
+            }
             return true;
         }
     }
@@ -396,11 +399,11 @@ static int check_activation(struct cli *cli, struct nbd_args *args)
 
 static int check_tls(struct cli *cli, const struct nbd_args *args)
 {
-    if (args->tls_hostname && !args->tls_creds) {
-        return cli_error(cli, "--tls-hostname is not permitted without --tls-creds");
-    }
     if (args->tls_authz && !args->tls_creds) {
         return cli_error(cli, "--tls-authz is not permitted without --tls-creds");
+    }
+    if (args->tls_hostname && !args->tls_creds) {
+        return cli_error(cli, "--tls-hostname is not permitted without --tls-creds");
     }
     if (args->tls_creds && args->device) {
         return cli_error(cli, "TLS is not supported with a host device");
@@ -411,14 +414,6 @@ static int check_tls(struct cli *cli, const struct nbd_args *args)
     return args->tls_hostname && !args->list
                ? cli_error(cli, "TLS hostname is only supported with export list")
                : CLI_EXIT_OK;
-}
-
-static int check_strings(struct cli *cli, const struct nbd_args *args)
-{
-    if (args->socket && args->socket[0] != '/' && cli_stands_in(cli)) {
-        return cli_error(cli, "socket path must be absolute");
-    }
-    return CLI_EXIT_OK;
 }
 
 static int check_all(struct cli *cli, struct nbd_args *args, unsigned operands)
@@ -441,9 +436,6 @@ static int check_all(struct cli *cli, struct nbd_args *args, unsigned operands)
     }
     if (code == CLI_EXIT_OK && args->disk.image_opts && args->disk.format) {
         code = cli_error(cli, "--image-opts and -f are mutually exclusive");
-    }
-    if (code == CLI_EXIT_OK) {
-        code = check_strings(cli, args);
     }
     args->read_only |= args->disk.snapshot != NULL;
     args->disk.writable = !args->read_only && !args->scratch;
