@@ -274,8 +274,7 @@ static int amend(BlockDriverState *bs, const struct amend_args *args, Error **er
     if (node == NULL) {
         return ret;
     }
-    ret = bdrv_refuse_unknown_keys(node->drv->image->amend_keys,
-                                   args->options, errp);
+    ret = bdrv_refuse_unknown_keys(node->drv->image->amend_keys, args->options, errp);
     if (ret == 0) {
         ret = image_run(bs, &op_amend, &a, errp);
     }
@@ -337,7 +336,9 @@ static int measure(Platter *pl, const BlockDriver *drv, BlockOptions *options,
     int ret;
 
     if (drv->image == NULL || drv->image->measure == NULL) {
-        return error_set(errp, ENOTSUP, "Format driver '%s' does not support image creation",
+        return error_set(errp, ENOTSUP,
+                         drv->create ? "Block driver '%s' does not support size measurement"
+                                     : "Format driver '%s' does not support image creation",
                          drv->format_name);
     }
     ret = bdrv_refuse_unknown_keys(drv->create_keys, options, errp);
