@@ -9,7 +9,7 @@ import pytest
 
 from tools_common import TIMEOUT
 
-UP, LEFT, BACKSPACE, TO_END, TAB = b'\x1b[A', b'\x1b[D', b'\x7f', b'\x05', b'\t'
+UP, LEFT, BACKSPACE, TO_END, TAB, END = b'\x1b[A', b'\x1b[D', b'\x7f', b'\x05', b'\t', b'\x04'
 
 
 class Terminal:
@@ -40,7 +40,8 @@ def terminal_fixture(tmp_path):
     try:
         terminal.until(b'platter> ')
         yield terminal
-        terminal.type(b'quit\r')
+        if terminal.process.poll() is None:
+            terminal.type(b'quit\r')
         terminal.process.wait(TIMEOUT)
     finally:
         if terminal.process.poll() is None:
@@ -82,4 +83,16 @@ def test_what_begins_so_is_shown(terminal):
     terminal.until(b'platter> re')
     terminal.type(b'ad 0 512\r')
     terminal.until(b'read 512/512 bytes at offset 0')
+    terminal.until(b'platter> ')
+
+
+def test_the_end_is_a_new_line_alone(terminal):
+    terminal.type(END)
+    assert terminal.until(b'\n') == b'\r'
+    assert terminal.process.wait(TIMEOUT) == 0
+
+
+def test_the_key_of_the_end_deletes_inside_a_line(terminal):
+    terminal.type(b'lengxth' + END + LEFT * 3 + END + b'\r')
+    terminal.until(b'\n3 MiB')
     terminal.until(b'platter> ')

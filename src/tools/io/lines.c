@@ -201,6 +201,23 @@ static unsigned char editor_complete(EditLine *el, int c)
     return el_insertstr(el, more) == 0 ? CC_REFRESH : CC_ERROR;
 }
 
+/* Ctrl-D: on an empty line the end of the input, which the editor's own command would write out as
+ * ^D first; else it deletes what is under the cursor. */
+static unsigned char editor_delete_or_end(EditLine *el, int c)
+{
+    const LineInfo *line = el_line(el);
+
+    if (line->lastchar == line->buffer) {
+        return CC_EOF;
+    }
+    if (line->cursor == line->lastchar) {
+        return CC_ERROR;
+    }
+    el_cursor(el, 1);
+    el_deletestr(el, 1);
+    return CC_REFRESH;
+}
+
 static void editor_fini(struct editor *ed)
 {
     if (ed->el) {
@@ -230,6 +247,8 @@ static bool editor_init(struct editor *ed)
     el_set(ed->el, EL_GETCFN, editor_char);
     el_set(ed->el, EL_ADDFN, "complete-command", "Complete the name of a command", editor_complete);
     el_set(ed->el, EL_BIND, "^I", "complete-command", NULL);
+    el_set(ed->el, EL_ADDFN, "delete-or-end", "Delete a character or end", editor_delete_or_end);
+    el_set(ed->el, EL_BIND, "^D", "delete-or-end", NULL);
     return true;
 }
 
