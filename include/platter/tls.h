@@ -52,8 +52,8 @@ struct tls_creds_options {
  * in it, options that do not go together), E2BIG, EEXIST, ENOMEM. [control] */
 TlsCreds *tls_creds_new(Platter *pl, const char *id, const struct tls_creds_options *options,
                         Error **errp);
-/* Those of that id, which must be for that side, with a reference. NULL with errp: ENOENT, EINVAL.
- * [control] */
+/* Those of that id, which must be for that side, with a reference. NULL with errp: ENOENT, EINVAL
+ * (those of the other side; an object of another kind). [control] */
 TlsCreds *tls_creds_find(Platter *pl, const char *id, enum tls_endpoint endpoint, Error **errp);
 void tls_creds_ref(TlsCreds *creds);             /* [any] */
 void tls_creds_unref(TlsCreds *creds);           /* [control]; NULL allowed */

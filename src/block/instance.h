@@ -69,6 +69,11 @@ struct Platter {
         void (*fini)(Platter *pl, void *data);
     } rooms[INSTANCE_ROOM_MAX];
 
+    /* Whether an object, of whatever kind, has that id: set by who holds the objects while there
+     * are any. NULL: there are none. */
+    bool (*has_object)(void *objects, const char *id);
+    void *objects; /* borrowed, for that */
+
     /* run_state.c */
     const struct platter_run_ops *run_ops;
     void *run_opaque;

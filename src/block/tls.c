@@ -87,6 +87,10 @@ TlsCreds *tls_creds_find(Platter *pl, const char *id, enum tls_endpoint endpoint
 {
     TlsCreds *creds = creds_by_id(pl, id);
 
+    if (creds == NULL && pl->has_object != NULL && pl->has_object(pl->objects, id)) {
+        error_set(errp, EINVAL, "Object with id '%s' is not TLS credentials", id);
+        return NULL;
+    }
     if (creds == NULL) {
         error_set(errp, ENOENT, "No TLS credentials with id '%s'", id);
         return NULL;

@@ -112,7 +112,7 @@ static int take_tls(struct control *c, const struct qmp_nbd_server_options *args
                          "'tls-authz' needs 'tls-creds': without TLS nobody's identity is known");
     }
     if (args->has_tls_creds) {
-        options->tls_creds = control_tls_creds_find(c, args->tls_creds, errp);
+        options->tls_creds = tls_creds_find(c->pl, args->tls_creds, TLS_ENDPOINT_SERVER, errp);
         if (!options->tls_creds) {
             return -ENOENT;
         }

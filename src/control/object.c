@@ -8,6 +8,7 @@
 
 #include <gnutls/gnutls.h>
 
+#include "block/instance.h"
 #include "control/object.h"
 #include "control/parts.h"
 #include "util/error.h"
@@ -320,6 +321,11 @@ static int object_init(struct control *c, struct control_object *o,
     return -EINVAL;
 }
 
+static bool has_object(void *objects, const char *id)
+{
+    return control_object_find(objects, id) != NULL;
+}
+
 int qmp_object_add(struct qmp_call *call, const struct qmp_object_options *args, Error **errp)
 {
     struct control *c = call->control;
@@ -346,6 +352,8 @@ int qmp_object_add(struct qmp_call *call, const struct qmp_object_options *args,
         return ret;
     }
     TAILQ_INSERT_TAIL(&c->objects, o, entry);
+    c->pl->has_object = has_object;
+    c->pl->objects = c;
     return 0;
 }
 
@@ -370,6 +378,7 @@ void control_objects_end(struct control *c)
 {
     struct control_object *o;
 
+    c->pl->has_object = NULL;
     while ((o = TAILQ_FIRST(&c->objects)) != NULL) {
         TAILQ_REMOVE(&c->objects, o, entry);
         object_free(o);

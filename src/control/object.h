@@ -54,8 +54,6 @@ int control_authz_simple_init(struct control *c, struct control_object *o,
                               const struct qmp_auth_zsimple_properties *props, Error **errp);
 int control_authz_list_init(struct control *c, struct control_object *o,
                             const struct qmp_auth_zlist_properties *props, Error **errp);
-/* Credentials of a server, with a reference; NULL with errp. */
-TlsCreds *control_tls_creds_find(struct control *c, const char *id, Error **errp);
 
 extern const char *const iothread_setting_names[IOTHREAD_SETTINGS];
 /* Change one, as it is shown from then on. 0 or -EINVAL. */

@@ -113,17 +113,6 @@ int control_anon_init(struct control *c, struct control_object *o,
     return creds_make(c, o, &options, creds_shown(&options), errp);
 }
 
-TlsCreds *control_tls_creds_find(struct control *c, const char *id, Error **errp)
-{
-    const struct control_object *o = control_object_find(c, id);
-
-    if (o && !o->creds) {
-        error_set(errp, EINVAL, "Object with id '%s' is not TLS credentials", id);
-        return NULL;
-    }
-    return tls_creds_find(c->pl, id, TLS_ENDPOINT_SERVER, errp);
-}
-
 /* ---- rules ---- */
 
 static int authz_make(struct control *c, struct control_object *o,

@@ -177,6 +177,8 @@ def test_what_is_refused(disk, tmp_path):
         ]:
             done = platter('info', '--image-opts', options)
             assert done.returncode == 1 and text in done.stderr, done.stderr
+        done = platter('info', '--object', 'secret,id=t,data=x', '--image-opts', f'{base},export=e,tls-creds=t')
+        assert done.returncode == 1 and "Object with id 't' is not TLS credentials" in done.stderr, done.stderr
         name = f'nbd:unix:{sock}:exportname=e'
         assert 'read-only' in io(name, 'write 0 512').stderr
         good(platter('io', '-r', '-f', 'raw', name, '-c', 'read -P 0 0 512'))
