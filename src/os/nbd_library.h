@@ -26,6 +26,7 @@
     X(aio_is_ready)                                                                                \
     X(aio_notify_read)                                                                             \
     X(aio_notify_write)                                                                            \
+    X(aio_opt_info)                                                                                \
     X(aio_pread_structured)                                                                        \
     X(aio_pwrite)                                                                                  \
     X(aio_trim)                                                                                    \
@@ -39,20 +40,24 @@
     X(can_multi_conn)                                                                              \
     X(can_trim)                                                                                    \
     X(can_zero)                                                                                    \
+    X(clear_debug_callback)                                                                        \
     X(close)                                                                                       \
     X(connect_tcp)                                                                                 \
     X(connect_unix)                                                                                \
     X(create)                                                                                      \
     X(get_block_size)                                                                              \
+    X(get_debug)                                                                                   \
     X(get_errno)                                                                                   \
     X(get_error)                                                                                   \
     X(get_size)                                                                                    \
     X(is_read_only)                                                                                \
     X(is_rotational)                                                                               \
     X(opt_abort)                                                                                   \
-    X(opt_info)                                                                                    \
     X(opt_list)                                                                                    \
     X(opt_list_meta_context)                                                                       \
+    X(poll)                                                                                        \
+    X(set_debug)                                                                                   \
+    X(set_debug_callback)                                                                          \
     X(set_export_name)                                                                             \
     X(set_opt_mode)                                                                                \
     X(set_tls)                                                                                     \

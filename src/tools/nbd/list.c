@@ -6,8 +6,10 @@
 #include <string.h>
 
 #include "os/nbd_library.h"
+#include "os/nbd_refusal.h"
 #include "tls/tls.h"
 #include "tools/nbd/nbd.h"
+#include "util/error.h"
 #include "util/mem.h"
 
 #define EXPORTS_MAX 10000 /* that are listed of one server */
@@ -26,6 +28,8 @@ struct words {
 struct listing {
     struct cli *cli;
     struct nbd_handle *nbd;
+    struct nbd_hearing hearing;
+    FILE *out; /* what is told when nothing has failed */
     struct entry *entries;
     unsigned count;
     bool full; /* there are more, or no memory for more */
@@ -82,6 +86,9 @@ static void listing_fini(struct listing *l)
         free(l->entries[i].description);
     }
     free(l->entries);
+    if (l->nbd) {
+        nbd_hearing_end(&l->hearing, l->nbd);
+    }
     libnbd()->close(l->nbd);
 }
 
@@ -110,13 +117,13 @@ static void print_flags(struct listing *l)
     for (size_t i = 0; i < ARRAY_SIZE(rows); i++) {
         flags |= rows[i].get(l->nbd) > 0 ? rows[i].bit : 0;
     }
-    fprintf(l->cli->out, "  flags: 0x%x (", flags);
+    fprintf(l->out, "  flags: 0x%x (", flags);
     for (size_t i = 0; i < ARRAY_SIZE(rows); i++) {
         if (flags & rows[i].bit) {
-            fprintf(l->cli->out, " %s", rows[i].name);
+            fprintf(l->out, " %s", rows[i].name);
         }
     }
-    fputs(" )\n", l->cli->out);
+    fputs(" )\n", l->out);
 }
 
 static void print_sizes(struct listing *l)
@@ -124,7 +131,7 @@ static void print_sizes(struct listing *l)
     int64_t min = libnbd()->get_block_size(l->nbd, LIBNBD_SIZE_MINIMUM);
 
     if (min > 0) {
-        fprintf(l->cli->out,
+        fprintf(l->out,
                 "  min block: %" PRId64 "\n  opt block: %" PRId64 "\n  max block: %" PRId64 "\n",
                 min, libnbd()->get_block_size(l->nbd, LIBNBD_SIZE_PREFERRED),
                 libnbd()->get_block_size(l->nbd, LIBNBD_SIZE_MAXIMUM));
@@ -138,32 +145,43 @@ static void print_contexts(struct listing *l)
     if (libnbd()->opt_list_meta_context(
             l->nbd, (nbd_context_callback){.callback = add_word, .user_data = &contexts}) >= 0 &&
         contexts.count > 0) {
-        fprintf(l->cli->out, "  available meta contexts: %u\n", contexts.count);
+        fprintf(l->out, "  available meta contexts: %u\n", contexts.count);
         for (unsigned i = 0; i < contexts.count; i++) {
-            cli_put_line(l->cli->out, "   %s", contexts.list[i]);
+            cli_put_line(l->out, "   %s", contexts.list[i]);
         }
     }
     words_fini(&contexts);
 }
 
-static void print_entry(struct listing *l, const struct entry *e)
+static int print_entry(struct listing *l, const struct entry *e)
 {
-    FILE *out = l->cli->out;
+    FILE *out = l->out;
+    Error *err = NULL;
+    int ret;
 
     if (!e->name || !e->description) {
-        return;
+        return CLI_EXIT_OK;
     }
     cli_put_line(out, " export: '%s'", e->name);
     if (*e->description) {
         cli_put_line(out, "  description: %s", e->description);
     }
-    if (libnbd()->set_export_name(l->nbd, e->name) < 0 || libnbd()->opt_info(l->nbd) < 0) {
-        return; /* a server may know names only */
+    if (libnbd()->set_export_name(l->nbd, e->name) < 0) {
+        return CLI_EXIT_OK;
+    }
+    ret = nbd_ask_info(l->nbd, &l->hearing, NBD_REFUSED_INFO, &err);
+    if (ret == -ENOTSUP) { /* the server knows names only */
+        error_free(err);
+        return CLI_EXIT_OK;
+    }
+    if (ret < 0) {
+        return cli_report(l->cli, err);
     }
     fprintf(out, "  size:  %" PRId64 "\n", libnbd()->get_size(l->nbd));
     print_flags(l);
     print_sizes(l);
     print_contexts(l);
+    return CLI_EXIT_OK;
 }
 
 /* ---- the whole ---- */
@@ -188,6 +206,52 @@ static int connect_failed(struct listing *l, const struct nbd_args *args)
                      nbd_args_port(args), strerror(err));
 }
 
+/* libnbd has one error for all refusals of a list. Two hold for every option, so that the next one
+ * tells: that TLS comes first, and that the server ends. */
+static int list_refused(struct listing *l)
+{
+    Error *err = NULL;
+    Error *same = NULL;
+    int ret;
+
+    error_set(&err, EIO, "the server does not list its exports: %s", libnbd()->get_error());
+    nbd_hearing_tell(&l->hearing, &err);
+    ret = libnbd()->aio_is_negotiating(l->nbd) > 0
+              ? nbd_ask_info(l->nbd, &l->hearing, NBD_REFUSED_LIST, &same)
+              : 0;
+    if (ret == -EACCES || ret == -ESHUTDOWN) {
+        error_free(err);
+        return cli_report(l->cli, same);
+    }
+    error_free(same);
+    return cli_report(l->cli, err);
+}
+
+/* All or nothing. */
+static int print_all(struct listing *l)
+{
+    char *shown = NULL;
+    size_t bytes = 0;
+    int code = CLI_EXIT_OK;
+
+    l->out = open_memstream(&shown, &bytes);
+    if (!l->out) {
+        return cli_error(l->cli, "out of memory");
+    }
+    fprintf(l->out, "exports available: %u\n", l->count);
+    for (unsigned i = 0; code == CLI_EXIT_OK && i < l->count; i++) {
+        code = print_entry(l, &l->entries[i]);
+    }
+    if (fclose(l->out) != 0) {
+        code = cli_error(l->cli, "out of memory");
+    }
+    if (code == CLI_EXIT_OK) {
+        fwrite(shown, 1, bytes, l->cli->out);
+    }
+    free(shown);
+    return code;
+}
+
 static int list(struct listing *l, const struct nbd_args *args)
 {
     int ret = libnbd()->set_opt_mode(l->nbd, true);
@@ -205,23 +269,14 @@ static int list(struct listing *l, const struct nbd_args *args)
     }
     if (libnbd()->opt_list(l->nbd, (nbd_list_callback){.callback = add_entry, .user_data = l}) <
         0) {
-        int err = libnbd()->get_errno();
-
-        cli_error(l->cli, "the server does not list its exports: %s", libnbd()->get_error());
-        if (err == ENOTSUP && !args->tls_creds) {
-            fputs("Did you forget a valid tls-creds?\n", l->cli->err);
-        }
-        return CLI_EXIT_FAILED;
+        return list_refused(l);
     }
-    fprintf(l->cli->out, "exports available: %u\n", l->count);
-    for (unsigned i = 0; i < l->count; i++) {
-        print_entry(l, &l->entries[i]);
-    }
+    ret = print_all(l);
     (void)libnbd()->opt_abort(l->nbd);
-    if (l->full) {
+    if (ret == CLI_EXIT_OK && l->full) {
         return cli_error(l->cli, "the server has more exports than can be listed: %d", EXPORTS_MAX);
     }
-    return CLI_EXIT_OK;
+    return ret;
 }
 
 /* Credentials are objects of an instance, which nothing else here needs. */
@@ -258,6 +313,9 @@ int nbd_list(struct cli *cli, const struct nbd_args *args)
     }
     l.nbd = libnbd()->create();
     code = l.nbd ? CLI_EXIT_OK : cli_error(cli, "%s", libnbd()->get_error());
+    if (l.nbd) {
+        nbd_hearing_begin(&l.hearing, l.nbd);
+    }
     if (code == CLI_EXIT_OK && args->tls_creds) {
         code = set_tls(&l, args);
     }

@@ -8,6 +8,7 @@
 #include <string.h>
 
 #include "nbd.h"
+#include "os/nbd_refusal.h"
 #include "util/checked.h"
 #include "util/error.h"
 
@@ -145,56 +146,44 @@ static bool is_network_error(int err)
     return err == ECONNREFUSED || err == ETIMEDOUT || err == EHOSTUNREACH || err == ENETUNREACH;
 }
 
-/* libnbd has no errno of its own for that. */
-static bool is_tls_wanted(const struct nbd_target *target)
-{
-    return target->tls_creds == NULL && strstr(libnbd()->get_error(), "requires TLS") != NULL;
-}
-
-static int tls_wanted(Error **errp)
-{
-    static const char hint[] = "Did you forget a valid tls-creds?";
-
-    error_set(errp, EACCES, "TLS negotiation required before option 7 (go)");
-    error_set_hint(errp, hint);
-    error_add_compat_hint(errp, hint);
-    return -EACCES;
-}
-
-static int negotiation_failed(const struct nbd_target *target, Error **errp)
+static int negotiation_failed(const struct nbd_target *target, const struct nbd_hearing *hearing,
+                              Error **errp)
 {
     int err = libnbd()->get_errno();
+    int rc;
 
     if (is_network_error(err)) {
         return connect_failed(target, err, errp);
     }
-    if (err == ENOENT) {
-        error_set(errp, ENOENT, "Requested export not available");
+    rc = nbd_refusal_set(hearing, NBD_REFUSED_GO, errp);
+    if (rc == -ENOENT) {
         error_set_hint(errp, "The server at '%s' has no export '%s'", target->shown,
                        target->address.export_name);
-        return -ENOENT;
     }
-    if (is_tls_wanted(target)) {
-        return tls_wanted(errp);
+    if (rc == 0) {
+        rc = error_set(errp, err > 0 ? err : EIO, "The NBD server '%s' cannot be used: %s",
+                       target->shown, libnbd()->get_error());
+        nbd_hearing_tell(hearing, errp);
     }
-    return error_set(errp, err > 0 ? err : EIO, "The NBD server '%s' cannot be used: %s",
-                     target->shown, libnbd()->get_error());
+    return rc;
 }
 
-static int begin(struct nbd_handle *h, const struct nbd_target *target, Error **errp)
+static int begin(struct nbd_handle *h, const struct nbd_target *target,
+                 const struct nbd_hearing *hearing, Error **errp)
 {
     const struct nbdc_address *a = &target->address;
     int rc = a->path != NULL ? libnbd()->aio_connect_unix(h, a->path)
                              : libnbd()->aio_connect_tcp(h, a->host, a->port);
 
-    if (rc < 0 && is_tls_wanted(target)) { /* it got that far at once */
-        return tls_wanted(errp);
+    if (rc == 0) {
+        return 0;
     }
-    return rc < 0 ? connect_failed(target, libnbd()->get_errno(), errp) : 0;
+    rc = nbd_refusal_set(hearing, NBD_REFUSED_GO, errp); /* it may get that far at once */
+    return rc < 0 ? rc : connect_failed(target, libnbd()->get_errno(), errp);
 }
 
-static int drive_co(struct nbd_handle *h, const struct nbd_target *target, int64_t deadline_ns,
-                    Error **errp)
+static int drive_co(struct nbd_handle *h, const struct nbd_target *target,
+                    const struct nbd_hearing *hearing, int64_t deadline_ns, Error **errp)
 {
     while (libnbd()->aio_is_connecting(h) > 0) {
         struct nbd_sleep sleep = {.co = coroutine_self()};
@@ -207,7 +196,7 @@ static int drive_co(struct nbd_handle *h, const struct nbd_target *target, int64
         }
         nbdc_handle_notify(h, (unsigned)rc);
     }
-    return libnbd()->aio_is_ready(h) > 0 ? 0 : negotiation_failed(target, errp);
+    return libnbd()->aio_is_ready(h) > 0 ? 0 : negotiation_failed(target, hearing, errp);
 }
 
 struct nbd_handle *nbdc_negotiate_co(const struct nbd_target *target, int64_t deadline_ns,
@@ -215,16 +204,19 @@ struct nbd_handle *nbdc_negotiate_co(const struct nbd_target *target, int64_t de
 {
     int64_t latest_ns = aio_clock_ns() + NEGOTIATION_NS_MAX;
     struct nbd_handle *h = make_handle(target, errp);
+    struct nbd_hearing hearing = {0};
     int rc;
 
     if (h == NULL) {
         *ret_rc = -EINVAL;
         return NULL;
     }
-    rc = begin(h, target, errp);
+    nbd_hearing_begin(&hearing, h);
+    rc = begin(h, target, &hearing, errp);
     if (rc == 0) {
-        rc = drive_co(h, target, deadline_ns < latest_ns ? deadline_ns : latest_ns, errp);
+        rc = drive_co(h, target, &hearing, deadline_ns < latest_ns ? deadline_ns : latest_ns, errp);
     }
+    nbd_hearing_end(&hearing, h);
     if (rc == 0) {
         rc = read_facts(h, target, ret_facts, errp);
     }
