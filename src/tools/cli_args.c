@@ -363,12 +363,31 @@ static bool value_fits(const struct cli_args *args, int rc, uint64_t value, uint
     return true;
 }
 
+/* A size as the reference takes it: also a hexadecimal number with a suffix, which it warns of.
+ * 0 or -errno. */
+static int lenient_size(struct cli *cli, const char *text, uint64_t *ret)
+{
+    const char *p = size_skip_sign(text);
+    size_t len = 0;
+    char number[32];
+
+    if (p[0] == '0' && (p[1] == 'x' || p[1] == 'X')) {
+        len = 2 + strspn(p + 2, "0123456789abcdefABCDEF");
+    }
+    if (len <= 2 || len >= sizeof(number) || !p[len] || !strchr("kKmMgGtTpP", p[len])) {
+        return size_parse(p, 'b', "", ret, NULL);
+    }
+    cli_warning(cli, "Using a multiplier suffix on hex numbers is deprecated: %s", text);
+    snprintf(number, len + 1, "%s", p);
+    return p[len + 1] ? -EINVAL : size_parse(number, p[len], "", ret, NULL);
+}
+
 bool cli_parse_size(struct cli *cli, const char *text, const char *what, const char *native_what,
                     uint64_t max, uint64_t *ret)
 {
     Error *err = NULL;
-    int rc =
-        size_parse(cli_stands_in(cli) ? size_skip_sign(text) : text, 'b', native_what, ret, &err);
+    int rc = cli_stands_in(cli) ? lenient_size(cli, text, ret)
+                                : size_parse(text, 'b', native_what, ret, &err);
 
     if (rc == 0 && (*ret <= max || !cli_stands_in(cli))) {
         return true;
@@ -377,7 +396,6 @@ bool cli_parse_size(struct cli *cli, const char *text, const char *what, const c
         cli_report(cli, err);
         return false;
     }
-    error_free(err);
     cli->usage_told = true;
     if (rc == 0 || rc == -ERANGE) {
         cli_error(cli, "Invalid %s specified. Must be between 0 and %llu.", what,

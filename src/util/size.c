@@ -16,6 +16,7 @@
 #define SHOWN_MAX 64
 
 static const char suffixes[] = "b, k, M, G, T, P, E";
+static const char digits[] = "0123456789";
 
 static bool is_digit(char c)
 {
@@ -80,39 +81,23 @@ static int unsigned_parse(const char **p, bool *ret_hex, uint64_t *ret)
 }
 
 /* The digits behind a point, as bytes of a unit of 2^shift, rounded to the nearest. Digits beyond
- * the 18th cannot change a byte count that people mean. 0 or -EINVAL. */
-static int fraction_parse(const char **p, int shift, uint64_t *ret_bytes)
+ * the 18th cannot change a byte count that people mean. */
+static uint64_t fraction_bytes(const char *p, int shift)
 {
     uint64_t numerator = 0;
     uint64_t denominator = 1;
     uint64_t bytes = 0;
-    const char *start = *p;
 
-    for (; is_digit(**p); (*p)++) {
-        if (*p - start < 18) {
-            numerator = numerator * 10 + (uint64_t)(**p - '0');
-            denominator *= 10;
-        }
-    }
-    if (*p == start) {
-        return -EINVAL;
+    for (int i = 0; i < 18 && is_digit(p[i]); i++) {
+        numerator = numerator * 10 + (uint64_t)(p[i] - '0');
+        denominator *= 10;
     }
     for (int bit = 0; bit < shift; bit++) {
         numerator *= 2;
         bytes = bytes * 2 + (numerator >= denominator);
         numerator -= numerator >= denominator ? denominator : 0;
     }
-    *ret_bytes = bytes + (numerator * 2 >= denominator);
-    return 0;
-}
-
-/* The length of a fraction ("5" in ".5G"): where its suffix stands. */
-static const char *fraction_end(const char *p)
-{
-    while (is_digit(*p)) {
-        p++;
-    }
-    return p;
+    return bytes + (numerator * 2 >= denominator);
 }
 
 static int size_parse_raw(const char *text, char default_suffix, uint64_t *ret_bytes)
@@ -128,13 +113,15 @@ static int size_parse_raw(const char *text, char default_suffix, uint64_t *ret_b
         return ret;
     }
     if (*p == '.' && !hex) {
-        p++;
-        /* "1.5" alone, "1.5b": a part of a byte means nothing. */
-        shift = suffix_shift(*fraction_end(p));
-        if (shift <= 0 || fraction_parse(&p, shift, &part) < 0) {
-            return -EINVAL;
+        const char *zeroes = p + 1 + strspn(p + 1, "0");
+        const char *end = p + 1 + strspn(p + 1, digits);
+
+        shift = suffix_shift(*end != '\0' ? *end : default_suffix);
+        if (zeroes != end && shift <= 0) {
+            return -EINVAL; /* "1.5" alone, "1.5b": a part of a byte means nothing */
         }
-        p++;
+        part = fraction_bytes(p + 1, shift);
+        p = end + (*end != '\0');
     } else if (*p == '\0') {
         shift = suffix_shift(default_suffix);
     } else if (!hex) {

@@ -10,9 +10,9 @@
 #include <platter/error.h>
 
 /* "10G", "1.5M", "512", "0x200", "4k": suffix b, k, M, G, T, P, E (powers of 1024, either case), a
- * fraction only with a suffix. default_suffix: 'b', 'k', 'M', ... for a bare number. Whole text
- * must be the size, no sign, no blanks. 0, -EINVAL (errp names what and the text), -ERANGE above
- * INT64_MAX. what: "size", for the message. */
+ * fraction of a byte means nothing, but for zeroes. default_suffix: 'b', 'k', 'M', ... for a bare
+ * number. Whole text must be the size, no sign, no blanks. 0, -EINVAL (errp names what and the
+ * text), -ERANGE above INT64_MAX. what: "size", for the message. */
 int size_parse(const char *text, char default_suffix, const char *what, uint64_t *ret_bytes,
                Error **errp);
 /* The same with suffix 'b', for a value of the option name, in the words of the reference. */

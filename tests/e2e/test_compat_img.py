@@ -301,6 +301,10 @@ LINES = [
     'convert -f raw -O qcow2 /dev/null new.qcow2',
     'convert -n -f raw -O raw plain.raw /dev/null',
     'dd if=/dev/zero of=new.raw bs=1k count=1',
+    'dd if=plain.raw of=new.raw bs=512. count=0x1k skip=1.0',
+    'dd if=plain.raw of=new.raw bs=0x1M count=0x1kk',
+    'dd if=plain.raw of=new.raw bs=0x10P',
+    'create new.raw 0x100k',
     'bench -w -d 4 --flush-interval=2 -f raw plain.raw',
     'bench --flush-interval=2 -f raw plain.raw',
 ]

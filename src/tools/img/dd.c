@@ -155,10 +155,10 @@ static int take_number(struct cli *cli, const char *name, const char *value, uin
 
 static int take_block(struct cli *cli, const char *value, uint64_t *ret)
 {
-    int rc = size_parse(size_skip_sign(value), 'b', "bs", ret, NULL);
-    int code = rc == -EINVAL ? take_number(cli, "bs", value, ret) : CLI_EXIT_OK;
+    bool huge = size_parse(size_skip_sign(value), 'b', "bs", ret, NULL) == -ERANGE;
+    int code = huge ? CLI_EXIT_OK : take_number(cli, "bs", value, ret);
 
-    if (code == CLI_EXIT_OK && (rc < 0 || *ret == 0 || *ret > BLOCK_BYTES_MAX)) {
+    if (code == CLI_EXIT_OK && (huge || *ret == 0 || *ret > BLOCK_BYTES_MAX)) {
         code = cli_error(cli, "Invalid bs specified. Must be between 1 and %d.", BLOCK_BYTES_MAX);
     }
     return code;
