@@ -143,7 +143,7 @@ static void warn_as_reference(struct cli *cli, const struct disk_args *args, Blo
     if (args->writable && is_probed_raw(bs)) {
         cli_put_line(cli->err,
                      "WARNING: Image format was not specified for '%s' and probing guessed raw.",
-                     args->image_opts ? bdrv_get_filename(bs) : args->file);
+                     bdrv_get_filename(bs));
         fputs("         Automatically detecting the format is dangerous for raw images, write "
               "operations on block 0 will be restricted.\n"
               "         Specify the 'raw' format explicitly to remove the restrictions.\n",

@@ -141,6 +141,8 @@ LINES = [
     'create new.raw 1M more -x',
     'create -f nosuch new.raw 1M more',
     'amend -f qcow2 -o lazy_refcounts=on base.qcow2',
+    'amend -o size=2M file:plain.raw',
+    'resize json:{"file.filename":"plain.raw"} 2M',
     'rebase -u -b plain.raw -F raw overlay.qcow2',
     'rebase -b "" overlay.qcow2',
     'amend',
