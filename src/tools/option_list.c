@@ -235,7 +235,7 @@ int option_list_check(const struct opts_key *keys, const BlockOptions *options, 
             k++;
         }
         ret = k->key ? value_check(k, copy, errp)
-                     : error_set(errp, EINVAL, "Invalid parameter '%.255s'", key);
+                     : error_set(errp, ENOENT, "Invalid parameter '%.255s'", key);
     }
     block_options_free(copy);
     return ret < 0 ? ret : 0;

@@ -29,7 +29,8 @@ void option_list_print(FILE *out, const struct opts_key *keys);
  * make them in those of the file too. */
 void option_list_print_create(FILE *out, const BlockDriver *drv, bool has_file);
 /* Whether a table (NULL: nothing is known) has all keys, and values look as it says: what can be
- * told before anything is done. 0 or -errno with errp. */
+ * told before anything is done, the first fault of the list. 0, -ENOENT (a key is not there) or
+ * another -errno, with errp. */
 int option_list_check(const struct opts_key *keys, const BlockOptions *options, Error **errp);
 /* Whether a table (may be NULL) has the key. */
 bool option_list_has_key(const struct opts_key *keys, const char *key);

@@ -38,6 +38,7 @@ struct amend_args {
     bool force;
     bool progress;
     bool quiet;
+    bool surplus; /* one more file was named */
     struct job_run run;
 };
 
@@ -87,22 +88,20 @@ static bool is_of_creation(const char *format, const BlockOptions *options)
 static int check_keys(struct cli *cli, const char *format, const BlockOptions *options)
 {
     const struct opts_key *keys = amend_keys(cli, format);
-    const char *key = NULL;
     Error *err = NULL;
+    int ret;
 
     if (!keys) {
         return CLI_EXIT_FAILED;
     }
-    while ((key = block_options_next_key(options, key)) != NULL) {
-        if (!option_list_has_key(keys, key)) {
-            cli_error(cli, "Invalid parameter '%s'", key);
-            if (is_of_creation(format, options)) {
-                fputs("This option is only supported for image creation\n", cli->err);
-            }
-            return CLI_EXIT_FAILED;
-        }
+    ret = option_list_check(keys, options, &err);
+    if (ret < 0) {
+        cli_report(cli, err);
     }
-    return option_list_check(keys, options, &err) < 0 ? cli_report(cli, err) : CLI_EXIT_OK;
+    if (ret == -ENOENT && is_of_creation(format, options)) {
+        fputs("This option is only supported for image creation\n", cli->err);
+    }
+    return ret < 0 ? CLI_EXIT_FAILED : CLI_EXIT_OK;
 }
 
 static int amend_run(struct cli *cli, BlockBackend *blk, void *opaque)
@@ -151,7 +150,8 @@ static int amend_take(void *opaque, int id, const struct cli_args *a)
         return CLI_EXIT_OK;
     default:
         if (id == CLI_OPERAND && args->disk.file && cli_stands_in(a->cli)) {
-            return cli_misfit(a->cli, "Expecting one image file name");
+            args->surplus = true; /* told behind other faults */
+            return CLI_EXIT_OK;
         }
         return disk_take_option(&args->disk, id, a) || disk_take_file(&args->disk, a)
                    ? CLI_EXIT_OK
@@ -169,7 +169,7 @@ static int amend_start(struct cli *cli, struct amend_args *args)
     if (!args->list.help && !args->list.options) {
         return cli_usage_error(cli, "Must specify options (-o)");
     }
-    if (!args->disk.file && cli_stands_in(cli)) {
+    if (args->surplus || (!args->disk.file && cli_stands_in(cli))) {
         return cli_misfit(cli, "Expecting one image file name");
     }
     if (!args->disk.file) {

@@ -139,10 +139,10 @@ static int parse(const struct qcow2 *s, BlockOptions *o, struct amend *a, Error 
         return rc;
     }
     a->has_size = rc > 0 && a->size_bytes > 0; /* 0 leaves the size, as by the reference */
-    rc = take_refcount_bits(s, o, a, errp);
-    rc = rc >= 0 ? check_same(o, "backing_file", s->header.backing_file, errp) : rc;
+    rc = take_data_file(s, o, a, errp);
+    rc = rc == 0 ? take_refcount_bits(s, o, a, errp) : rc;
+    rc = rc == 0 ? check_same(o, "backing_file", s->header.backing_file, errp) : rc;
     rc = rc == 0 ? check_same(o, "backing_fmt", s->header.backing_format, errp) : rc;
-    rc = rc == 0 ? take_data_file(s, o, a, errp) : rc;
     if (rc < 0) {
         return rc;
     }
@@ -177,9 +177,9 @@ static int judge_downgrade(const struct qcow2 *s, const struct amend *a, Error *
 
 static int judge(const struct qcow2 *s, const struct amend *a, Error **errp)
 {
-    unsigned version = a->version > s->geo.version ? a->version : s->geo.version;
+    bool is_changed = a->refcount_order != s->geo.refcount_order;
 
-    if (a->refcount_order != s->geo.refcount_order && version < 3) {
+    if (is_changed && a->refcount_order != 4 && a->version < 3) {
         return error_set(errp, EINVAL,
                          "Refcount widths other than 16 bits require compatibility level 1.1 or "
                          "above (use compat=1.1 or greater)");
