@@ -263,6 +263,8 @@ LINES = [
     'convert --bitmaps -O qcow2 base.qcow2 new.qcow2',
     'convert --bitmaps -O qcow2 plain.raw new.qcow2',
     'convert --bitmaps -O qcow2 base.qcow2 overlay.qcow2 new.qcow2',
+    'convert -n -B base.qcow2 base.qcow2 overlay.qcow2 plain.raw',
+    'convert --bitmaps -c -O raw base.qcow2 overlay.qcow2 new.raw',
     'convert --skip-broken-bitmaps -O qcow2 base.qcow2 new.qcow2',
     'convert -O qcow2 base.qcow2 plain.raw new.qcow2',
     'convert --object secret,id=s,data=x base.qcow2 new.raw',

@@ -365,6 +365,14 @@ def test_target_that_is_said_to_be_zero(sources, tmp_path):
     assert body[:4096] == b'\1' * 4096 and body[4096:8192] == b'x' * 4096
 
 
+def test_target_over_a_backing_file_is_not_zero(sources, tmp_path):
+    (tmp_path / 'a').write_bytes(b'\1' * 4 * MIB)
+    done = platter('convert', '-n', '--target-is-zero', '-B', 'b', '-F', 'raw', '-f', 'raw', '-O', 'raw',
+                   sources / 'sparse.raw', 'a', cwd=tmp_path)
+    assert done.returncode != 0 and 'Cannot use --target-is-zero' in done.stderr
+    assert (tmp_path / 'a').read_bytes() == b'\1' * 4 * MIB
+
+
 def test_preallocated_target(sources, tmp_path):
     for prealloc in ('metadata', 'falloc', 'full'):
         convert('-f', 'raw', '-O', 'qcow2', '-o', f'preallocation={prealloc}', sources / 'plain.raw', 'a',

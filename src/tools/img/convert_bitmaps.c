@@ -23,6 +23,9 @@ int convert_bitmaps_check(struct convert_run *run)
     BdrvDirtyBitmap *bitmap = NULL;
     struct bdrv_bitmap_info info;
 
+    if (run->sources_count > 1) {
+        return cli_error(run->cli, "Copying bitmaps only possible with single source");
+    }
     if (!bdrv_stores_bitmaps(bs)) {
         return cli_error(run->cli, "Source lacks bitmap support");
     }

@@ -68,9 +68,6 @@ int convert_open_sources(struct convert_run *run)
     if (count > 1 && run->args->disk.snapshot) {
         return cli_error(run->cli, "No support for concatenating multiple snapshot");
     }
-    if (count > 1 && run->args->bitmaps) {
-        return cli_error(run->cli, "Copying bitmaps only possible with single source");
-    }
     run->total = convert_total_bytes(run->sources, count);
     return run->total == UINT64_MAX
                ? cli_error(run->cli, "the sources together are too large for a disk")
@@ -137,11 +134,20 @@ int convert_create(struct cli *cli, Platter *pl, const char *file, const char *f
     return CLI_EXIT_OK;
 }
 
+static int check_sources_above(struct convert_run *run)
+{
+    return run->args->backing && run->sources_count > 1
+               ? cli_error(run->cli, "Having a backing file for the target makes no sense when "
+                                     "concatenating multiple input images")
+               : CLI_EXIT_OK;
+}
+
 /* -B and -F are backing_file and backing_fmt of -o, and win over them. */
 static int settle_backing(struct convert_run *run, const BlockDriver *drv)
 {
     struct convert_args *args = run->args;
     BlockOptions *options = args->list.options;
+    int code;
 
     if (args->backing && !option_list_has_key(drv->create_keys, "backing_file")) {
         return cli_error(run->cli, "Backing file not supported for file format '%s'",
@@ -158,14 +164,11 @@ static int settle_backing(struct convert_run *run, const BlockDriver *drv)
     }
     args->backing = block_options_get_str(options, "backing_file");
     args->backing_format = block_options_get_str(options, "backing_fmt");
-    if (args->backing && run->sources_count > 1) {
-        return cli_error(run->cli, "Having a backing file for the target makes no sense when "
-                                   "concatenating multiple input images");
+    code = check_sources_above(run);
+    if (code == CLI_EXIT_OK && args->backing && !args->backing_format) {
+        code = cli_error(run->cli, "Use of backing file requires explicit backing format");
     }
-    if (args->backing && !args->backing_format) {
-        return cli_error(run->cli, "Use of backing file requires explicit backing format");
-    }
-    return CLI_EXIT_OK;
+    return code;
 }
 
 static int no_compression(struct convert_run *run)
@@ -323,17 +326,29 @@ static int target_open(struct convert_run *run)
     return args->backing ? look_at_backing(run) : CLI_EXIT_OK;
 }
 
+/* Whether what is wanted of the target goes together, and can be done. */
+static int check_target(struct convert_run *run)
+{
+    struct convert_args *args = run->args;
+    int code;
+
+    if (args->target_is_zero && args->backing) {
+        return cli_error(run->cli, "Cannot use --target-is-zero when the destination image has a "
+                                   "backing file");
+    }
+    if (!args->skip_create) {
+        return convert_prepare_target(run);
+    }
+    code = check_sources_above(run);
+    return code == CLI_EXIT_OK && args->bitmaps ? convert_bitmaps_check(run) : code;
+}
+
 int convert_open_target(struct convert_run *run)
 {
     struct convert_args *args = run->args;
     Error *err = NULL;
-    int code = CLI_EXIT_OK;
+    int code = check_target(run);
 
-    if (!args->skip_create) {
-        code = convert_prepare_target(run);
-    } else if (args->bitmaps) {
-        code = convert_bitmaps_check(run);
-    }
     if (code == CLI_EXIT_OK && !disk_cache_is_known(args->target.cache)) {
         code = cli_error(run->cli, "Invalid cache option: %s", args->target.cache);
     }
