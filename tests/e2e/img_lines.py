@@ -129,6 +129,19 @@ class Lines(Chance):
         return self.pick('0', '1', '4', '16', '17', '-1', '512', '4k', '64k', '1M', 'x', '', '1.5',
                          '65536', '99999999999999999999')
 
+    def spelled(self):
+        """A number of bytes or blocks, in all spellings."""
+        return self.pick('0', '1', '2', '3', '512', '512', '1k', '1K', '4k', '4K', '64k', '64K', '1M', '1m', '1.5k', '0.5M',
+                         '.5k', '0x200', '0X200', '010', '1b', '512B', '512b', '1e3', '1kB', '1KiB', '4kk', '1,5', '1_0',
+                         '+512', '-512', ' 512', '512 ', '', 'x', 'k', '0x', '0x1k', '0x10M', '1.5', '1.0', '0.4', '1e',
+                         'inf', 'nan', '2G', '3T', '1P', '7E', '8E', '16E', '2147483647', '2147483648',
+                         '9223372036854775807', '9223372036854775808', '18446744073709551615',
+                         '18446744073709551616', '-0', '--1', '1 k')
+
+    def rate(self):
+        """None that takes long."""
+        return self.pick('1G', '10M', '1.5M', '3T', '0x10M', '7E', '8E', '0', '', 'x', '-1', '1e9', '1KB', '16E')
+
     def name(self):
         return self.pick('b0', 'b1', 'first', '1', '2', 'new', '', 'none', 'x' * 300, 'a,b')
 
@@ -289,44 +302,54 @@ class Lines(Chance):
         one = self.source(words)
         self.some(words, (30, '-F', lambda: self.pick('raw', 'qcow2', self.format())), (20, '-s'),
                   (10, '-q'), (10, '-p'), (10, '-T', self.cache), (10, '-U'))
-        self.operands(words, one, self.named(self.image()))
+        two = self.image()
+        self.operands(words, one, self.options_name(two) if '--image-opts' in words and self.chance(70) else self.named(two))
 
     def convert(self, words):
         name = self.source(words)
         self.some(words, (80, '-O', lambda: self.pick('raw', 'qcow2', 'qcow2', self.format())),
-                  (30, '-o', self.create_options), (10, '-c'), (8, '-n'), (10, '-S', self.number),
-                  (10, '-t', self.cache), (10, '-T', self.cache), (10, '-W'), (10, '-m', self.number),
+                  (30, '-o', self.create_options), (15, '-c'), (10, '-S', lambda: self.pick(self.number(), self.spelled())),
+                  (10, '-t', self.cache), (10, '-T', self.cache), (15, '-W'),
+                  (15, '-m', lambda: self.pick('1', '2', '16', self.number(), self.spelled())),
+                  self.pick((8, '-n'), (8, '-n'), (8, '-n'), (100, '-n', '--target-is-zero')),
                   (10, '-U'), (6, '-B', self.image), (4, '-F', self.format), (6, '-l', self.shown_snapshot),
                   (6, '--bitmaps'), (3, '--skip-broken-bitmaps'), (5, '--salvage'),
                   (5, '--target-is-zero'), (8, '-p'), (10, '-q'), (5, '-C'),
-                  (3, '-r', self.number), (4, '--target-image-opts'))
+                  (6, '-r', self.rate), (4, '--target-image-opts'))
         self.operands(words, name, *[self.image() for _ in range(self.pick(1, 1, 2) if self.chance(8) else 0)], self.target())
 
     def dd(self, words):
         self.some(words, (60, '-f', lambda: self.pick('raw', 'qcow2', self.format())),
                   (60, '-O', lambda: self.pick('raw', 'qcow2', self.format())), (10, '-U'))
-        operands = [f'if={self.named(self.image())}', f'of={self.target()}']
-        self.some(operands, (40, 'bs=' + self.pick('16', '512', '4k', '64k', '1M', '0', 'x', '', '-1', '1.5')), (30, 'count=' + self.number()),
-                  (30, 'skip=' + self.number()), (3, 'foo=1'), (3, 'foo'))
+        self.some(words, (10, '--image-opts'))
+        source = self.image()
+        name = self.options_name(source) if '--image-opts' in words else self.named(source)
+        operands = [f'if={name}', f'of={self.target()}']
+        block = self.pick('512', '4k', '64k', '1M', self.spelled(), self.spelled())
+        slow = name.startswith('null-') or block.strip(' +') in ('1', '1b', '2', '3', '1.0', '010') # for the reference
+        self.some(operands, (40, f'bs={block}'),
+                  (100 if slow else 30, 'count=' + ('99' if slow else self.pick(self.number(), self.spelled()))),
+                  (30, 'skip=' + self.pick(self.number(), self.spelled())), (2, 'foo=1'), (2, 'foo'),
+                  (2, 'seek=1'), (1, 'bs'), (1, '=x'), (2, 'count=1'))
         self.rng.shuffle(operands)
         self.operands(words, *operands)
 
     def rebase(self, words):
-        name = self.source(words)
-        self.some(words, (85, '-b', lambda: self.pick('', self.image())), (10, '-q'), (10, '-p'),
+        name = self.source(words) if self.chance(60) else self.pick('over.qcow2', 'top.qcow2', 'named.qcow2', 'orphan.qcow2')
+        self.some(words, (85, '-b', lambda: self.pick('', self.image(), self.named(self.image()))), (10, '-q'), (10, '-p'),
                   (60, '-F', lambda: self.pick('raw', 'qcow2', self.format())), (40, '-u'),
-                  (10, '-t', self.cache), (10, '-T', self.cache), (5, '-U'))
+                  (10, '-t', self.cache), (10, '-T', self.cache), (10, '-U'))
         self.operands(words, name)
 
     def commit(self, words):
-        name = self.source(words)
-        self.some(words, (20, '-b', self.image), (20, '-d'), (10, '-q'), (10, '-p'),
-                  (10, '-t', self.cache), (5, '-r', self.number))
+        name = self.source(words) if self.chance(60) else self.pick('over.qcow2', 'top.qcow2', 'named.qcow2', 'orphan.qcow2')
+        self.some(words, (25, '-b', lambda: self.pick('v3.qcow2', 'over.qcow2', self.image(), self.named(self.image()))), (25, '-d'),
+                  (10, '-q'), (10, '-p'), (15, '-t', self.cache), (15, '-r', self.rate))
         self.operands(words, name)
 
     def amend(self, words):
         name = self.source(words)
-        self.some(words, (90, '-o', self.create_options), (10, '-q'), (10, '-p'), (10, '--force'),
+        self.some(words, (90, '-o', self.create_options), (5, '-o', self.create_options), (10, '-q'), (10, '-p'), (10, '--force'),
                   (10, '-t', self.cache))
         self.operands(words, name)
 
