@@ -108,7 +108,7 @@ void convert_piece_start_co(struct convert *c, struct co_group *group, struct co
 {
     piece->c = c;
     piece->chunk = *chunk;
-    piece->turn = c->turn_next++;
+    piece->turn = co_turn_take(&c->turns);
     co_group_start_co(group, piece, convert_piece_run_co);
 }
 
@@ -491,7 +491,7 @@ Job *convert_start(Platter *pl, const char *id, const struct convert_options *op
         c->o.count_first = c->o.count_first || c->o.sink->plan != NULL;
         c->o.out_of_order = false;
     }
-    co_queue_init(&c->turns);
+    co_turns_init(&c->turns);
     ret = take_sources(c, options, errp);
     if (ret == 0) {
         ret = settle_unit(c, errp);

@@ -14,6 +14,7 @@
 
 #include "job/job_int.h"
 #include "loop/co_group.h"
+#include "loop/co_turns.h"
 
 enum convert_kind {
     CONVERT_LEAVE, /* nothing to do: the target is right */
@@ -41,7 +42,7 @@ struct convert;
 struct convert_piece {
     struct convert *c;
     struct convert_chunk chunk;
-    uint64_t turn;
+    struct co_turn turn;
     uint8_t *buf; /* owned; NULL: not needed yet */
     bool filled;  /* buf holds the chunk */
 };
@@ -62,11 +63,9 @@ struct convert {
 
     struct convert_chunk extent; /* what block status said last */
     struct convert_piece pieces[CONVERT_COROUTINES_MAX];
-    uint64_t unchecked; /* bytes that were copied since the last checkpoint */
-    uint64_t turn_next; /* of the chunk that begins next */
-    uint64_t turn_now;  /* who may write */
-    CoQueue turns;
-    int ret; /* first failure, with its text */
+    uint64_t unchecked;    /* bytes that were copied since the last checkpoint */
+    struct co_turns turns; /* of writes, unless they may go out of order */
+    int ret;               /* first failure, with its text */
     Error *err;
 };
 

@@ -19,28 +19,17 @@
 
 /* ---- turns ---- */
 
-static bool wrote_out(const struct convert_piece *p)
+static void turn_wait_co(const struct convert_piece *p)
 {
-    return p->turn < p->c->turn_now;
-}
-
-static void turn_wait_co(struct convert_piece *p)
-{
-    struct convert *c = p->c;
-
-    while (!c->o.out_of_order && p->turn > c->turn_now) {
-        co_queue_wait(&c->turns, NULL);
+    if (!p->c->o.out_of_order) {
+        co_turn_wait_co(&p->turn);
     }
 }
 
 static void turn_pass_co(struct convert_piece *p)
 {
-    struct convert *c = p->c;
-
-    if (!c->o.out_of_order && !wrote_out(p)) {
-        turn_wait_co(p);
-        c->turn_now = p->turn + 1;
-        co_queue_wake_all(&c->turns);
+    if (!p->c->o.out_of_order) {
+        co_turn_pass_co(&p->turn);
     }
 }
 

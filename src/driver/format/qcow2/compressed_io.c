@@ -156,7 +156,7 @@ int q2_read_compressed_co(struct qcow2 *s, uint64_t l2_entry, void *out_cluster)
 struct compressed_piece {
     struct qcow2 *s;
     struct bdrv_req req; /* one cluster, or what the disk has of its last */
-    struct q2_turn turn;
+    struct co_turn turn;
 };
 
 /* The mapping takes the data at offset. */
@@ -204,7 +204,7 @@ static int store_co(struct compressed_piece *piece, const void *data, uint32_t b
     if (ret < 0) {
         return ret;
     }
-    q2_turn_pass_co(&piece->turn);
+    co_turn_pass_co(&piece->turn);
     word = q2_compressed_word(&s->geo, offset, bytes);
     if (word != 0) {
         ret = q2_overlap_check_co(s, Q2_OL_NONE, offset, bytes);
@@ -275,7 +275,7 @@ static int piece_pack_co(struct compressed_piece *piece)
     job.in = cluster_data(piece, &buf);
     job.out = out;
     bytes = job.in != NULL ? pack_co(s, &job) : -ENOMEM;
-    q2_turn_wait_co(&piece->turn);
+    co_turn_wait_co(&piece->turn);
     if (bytes > 0) {
         ret = store_co(piece, job.out, (uint32_t)bytes);
     } else {
@@ -286,7 +286,7 @@ static int piece_pack_co(struct compressed_piece *piece)
         bdrv_buffer_free(s->bs, buf, cluster);
     }
     if (ret == 0) { /* it does not shrink */
-        ret = q2_write_placed_co(s, &piece->req, q2_turn_pass_co, &piece->turn);
+        ret = q2_write_placed_co(s, &piece->req, co_turn_pass_co, &piece->turn);
     }
     return ret < 0 ? ret : 0;
 }
@@ -296,7 +296,7 @@ static int piece_compress_co(void *opaque)
     struct compressed_piece *piece = opaque;
     int ret = piece_pack_co(piece);
 
-    q2_turn_pass_co(&piece->turn); /* of one that failed */
+    co_turn_pass_co(&piece->turn); /* of one that failed */
     return ret;
 }
 
@@ -317,21 +317,21 @@ int q2_write_compressed_co(struct qcow2 *s, const struct bdrv_req *req)
         return -EINVAL;
     }
     turns = align_up(req->bytes, cluster) / cluster;
-    turn = q2_turns_take(&s->turns, turns);
+    turn = co_turns_take(&s->turns, turns);
     co_group_init(&group, pieces, sizeof(pieces[0]));
     for (uint64_t done = 0; done < req->bytes && !co_group_failed(&group);) {
         struct compressed_piece *piece = co_group_piece_co(&group);
 
         piece->s = s;
         piece->req = q2_req_part(req, done, min_u64(cluster, req->bytes - done));
-        piece->turn = (struct q2_turn){&s->turns, turn++, false};
+        piece->turn = (struct co_turn){&s->turns, turn++, false};
         turns--;
         done += piece->req.bytes;
         co_group_start_co(&group, piece, piece_compress_co);
     }
     ret = co_group_wait_co(&group);
     if (turns > 0) { /* of pieces that never began */
-        q2_turns_pass_co(&s->turns, turn, turns);
+        co_turns_pass_co(&s->turns, turn, turns);
     }
     return ret;
 }

@@ -52,7 +52,7 @@ static void state_init(struct qcow2 *s, BlockDriverState *bs)
     q2_reach_init(s);
     q2_free_init(s);
     q2_commit_init(s);
-    q2_turns_init(&s->turns);
+    co_turns_init(&s->turns);
     q2_packers_init(&s->packers);
 }
 

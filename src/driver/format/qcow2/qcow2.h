@@ -43,6 +43,7 @@
 #include <stdint.h>
 
 #include "block/driver.h"
+#include "loop/co_turns.h"
 #include "loop/context.h"
 #include "os/os.h"
 #include "os/thread.h"
@@ -61,7 +62,6 @@
 #include "ranges.h"
 #include "reach.h"
 #include "refcount.h"
-#include "turns.h"
 
 struct q2_bitmaps;
 struct q2_reopen;
@@ -90,7 +90,7 @@ struct qcow2 {
     struct q2_refcounts refs;
     struct q2_free_queue freed;
     struct q2_commit commit;
-    struct q2_turns turns; /* of compressed clusters, and of writes in order */
+    struct co_turns turns; /* of compressed clusters, and of writes in order */
     struct q2_packers packers;
     struct q2_overlap_set *overlap; /* overlap.c */
     struct q2_snapshot *snapshots;

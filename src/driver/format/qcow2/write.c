@@ -403,12 +403,12 @@ int q2_write_co(struct qcow2 *s, const struct bdrv_req *req)
 
 static int write_in_order_co(struct qcow2 *s, const struct bdrv_req *req)
 {
-    struct q2_turn turn = {.turns = &s->turns, .number = q2_turns_take(&s->turns, 1)};
+    struct co_turn turn = co_turn_take(&s->turns);
     int ret;
 
-    q2_turn_wait_co(&turn);
-    ret = q2_write_placed_co(s, req, q2_turn_pass_co, &turn);
-    q2_turn_pass_co(&turn);
+    co_turn_wait_co(&turn);
+    ret = q2_write_placed_co(s, req, co_turn_pass_co, &turn);
+    co_turn_pass_co(&turn);
     return ret;
 }
 

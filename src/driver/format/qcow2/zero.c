@@ -282,13 +282,12 @@ static int part_zero_co(const struct zero_job *job, uint64_t offset, uint64_t en
 static int in_order_co(int (*run)(const struct zero_job *job, uint64_t offset, uint64_t end),
                        const struct zero_job *job, uint64_t offset, uint64_t end)
 {
-    struct q2_turns *turns = &job->s->turns;
-    struct q2_turn turn = {.turns = turns, .number = q2_turns_take(turns, 1)};
+    struct co_turn turn = co_turn_take(&job->s->turns);
     int ret;
 
-    q2_turn_wait_co(&turn);
+    co_turn_wait_co(&turn);
     ret = run(job, offset, end);
-    q2_turn_pass_co(&turn);
+    co_turn_pass_co(&turn);
     return ret;
 }
 
