@@ -359,18 +359,23 @@ void job_sleep_co(Job *job, int64_t ns)
     job_pause_point_co(job);
 }
 
-void job_turn_co(Job *job, int64_t *last_ns)
+bool job_turn_is_due(int64_t *last_ns)
 {
     int64_t now = aio_clock_ns();
 
     if (*last_ns == 0) {
         *last_ns = now;
     }
-    if (now - *last_ns < TURN_NS) {
-        job_pause_point_co(job);
-    } else {
+    return now - *last_ns >= TURN_NS;
+}
+
+void job_turn_co(Job *job, int64_t *last_ns)
+{
+    if (job_turn_is_due(last_ns)) {
         job_sleep_co(job, 0);
         *last_ns = aio_clock_ns();
+    } else {
+        job_pause_point_co(job);
     }
 }
 

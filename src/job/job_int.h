@@ -138,6 +138,7 @@ void job_throttle_co(Job *job, uint64_t bytes);
 /* Work that finds all it needs in memory never yields: let the loop have a turn now and then.
  * *last_ns is the time of the last one; 0 at first. A pause point. */
 void job_turn_co(Job *job, int64_t *last_ns);
+bool job_turn_is_due(int64_t *last_ns); /* the next job_turn_co will do so */
 /* running -> ready, and wait until it is completed or cancelled: the driver looks at its own state
  * that complete() changed. */
 void job_set_ready(Job *job);

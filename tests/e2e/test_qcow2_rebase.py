@@ -189,8 +189,11 @@ def test_random(tmp_path, options):
     scribble(tmp_path, 'o.qcow2', size, rng)
     before = content(tmp_path, 'o.qcow2')
     for target in rng.sample(['a.qcow2', 'b.qcow2', 'c.qcow2', ''], 4):
-        done = platter('rebase', '-b', target, *(['-F', 'qcow2'] if target else []), 'o.qcow2',
-                       cwd=tmp_path)
-        assert done.returncode == 0, done.stderr
+        shutil.copy(tmp_path / 'o.qcow2', tmp_path / 'again.qcow2')
+        for name in ('o.qcow2', 'again.qcow2'):
+            done = platter('rebase', '-b', target, *(['-F', 'qcow2'] if target else []), name,
+                           cwd=tmp_path)
+            assert done.returncode == 0, done.stderr
+        assert (tmp_path / 'o.qcow2').read_bytes() == (tmp_path / 'again.qcow2').read_bytes()
         assert content(tmp_path, 'o.qcow2') == before
         clean(tmp_path, 'o.qcow2')
