@@ -243,12 +243,24 @@ int disk_allow_resize(BlockBackend *blk, Error **errp)
     return blk_set_perm(blk, perm | BDRV_PERM_RESIZE, shared, errp);
 }
 
-/* Print err (owned), which kept a disk from being opened, or a snapshot of it from being shown. */
-static void report_open(struct cli *cli, const struct disk_args *args, bool opened, Error *err)
+/* What of opening a disk did not go. */
+enum open_step {
+    STEP_OPEN,
+    STEP_SNAPSHOT,
+    STEP_WRAP,
+};
+
+/* Print err (owned), which kept a disk from being opened, or what is in it from being shown. */
+static void report_open(struct cli *cli, const struct disk_args *args, enum open_step step,
+                        Error *err)
 {
     const struct cli_spelling *spelling = cli_spelling(cli);
 
-    if (opened && cli_stands_in(cli)) {
+    if (step == STEP_WRAP) {
+        cli_report(cli, err);
+        return;
+    }
+    if (step == STEP_SNAPSHOT && cli_stands_in(cli)) {
         cli_error(cli, "Failed to load snapshot: %s",
                   error_get_errno(err) == ENOENT ? "Can't find snapshot" : error_get_pretty(err));
         error_free(err);
@@ -284,7 +296,8 @@ BlockBackend *disk_open(struct cli *cli, Platter *pl, const struct disk_args *ar
     struct disk_args above = *args; /* of what was put above the disk */
     bool write_through;
     int flags = disk_cache_flags(args->cache, &write_through);
-    bool no_snapshot = false;
+    enum open_step step = STEP_OPEN;
+    BlockDriverState *wrapped = NULL; /* a reference */
 
     if (!options) {
         cli_report(cli, err);
@@ -312,17 +325,23 @@ BlockBackend *disk_open(struct cli *cli, Platter *pl, const struct disk_args *ar
         bdrv_unref(bs);
         bs = NULL;
     }
+    if (bs && args->wrap) {
+        wrapped = bs;
+        bdrv_ref(wrapped);
+    }
+    if (bs && args->wrap_check && args->wrap_check(bs, args->wrap_opaque, &err) < 0) {
+        bdrv_unref(bs);
+        bs = NULL;
+        step = STEP_WRAP;
+    }
     if (bs && args->snapshot && show_snapshot(bs, args->snapshot, &err) < 0) {
         bdrv_unref(bs);
         bs = NULL;
-        no_snapshot = true;
+        step = STEP_SNAPSHOT;
     }
     if (bs && args->wrap) {
         bs = args->wrap(pl, bs, args->wrap_opaque, &err);
-        if (!bs) {
-            cli_report(cli, err);
-            return NULL;
-        }
+        step = bs ? STEP_OPEN : STEP_WRAP;
     }
     bs = bs ? disk_add_layers(pl, bs, args, &err) : NULL;
     above.writable = bs && !bdrv_is_read_only(bs);
@@ -332,17 +351,21 @@ BlockBackend *disk_open(struct cli *cli, Platter *pl, const struct disk_args *ar
 
         if (disk_lock_again(&again.lock_tries)) {
             error_free(err);
+            bdrv_unref(wrapped);
             return disk_open(cli, pl, &again);
         }
     }
+    if (blk || step == STEP_WRAP) {
+        warn_if_probed(cli, args, wrapped ? wrapped : disk_node(blk));
+    }
+    bdrv_unref(wrapped);
     if (!blk) {
-        report_open(cli, args, no_snapshot, err);
+        report_open(cli, args, step, err);
         return NULL;
     }
     if (write_through) {
         blk_set_enable_write_cache(blk, false);
     }
-    warn_if_probed(cli, args, disk_node(blk));
     return blk;
 }
 

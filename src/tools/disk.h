@@ -45,7 +45,9 @@ struct disk_args {
     /* What is to be served instead of the disk that was opened, which passes in; NULL: itself. NULL
      * with errp. */
     BlockDriverState *(*wrap)(Platter *pl, BlockDriverState *bs, void *opaque, Error **errp);
-    void *wrap_opaque;
+    /* Before a snapshot is shown: whether the disk that was opened can be wrapped. 0 or -errno. */
+    int (*wrap_check)(BlockDriverState *bs, void *opaque, Error **errp);
+    void *wrap_opaque; /* of both */
 };
 
 #define DISK_LOCK_TRIES 50 /* until what a dead process left has gone: seconds */

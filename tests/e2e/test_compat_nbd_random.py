@@ -30,13 +30,8 @@ DIFFERS = {
     r'invalid JSON at byte .*JSON parse error': 'ours says at which byte',
     r"(?s)used by device '' does not support": 'ours names the node',
     r"(-s|--snap).*Can't find snapshot": 'a scratch layer may stand above a snapshot',
-    r'^(?=[^\n]*(over\.qcow2|-s |--sn))[^\n]* (-o|--of)': 'what is allocated is seen through an offset',
     r'json:.*aio=native was specified': 'what json: says is all that is said',
-    r'^(?![^\n]*(?<!\S)(-f|--form|--image))[^\n]*(plain|odd)\.raw':
-        'a disk that was guessed to be raw is served by the byte',
-    r"Can't find snapshot.*cannot be greater": 'which of two faults is told first',
     r'Bitmap name is longer than': 'a name that is too long for any is told so',
-    r'Image format was not specified': 'a warning of one that goes to the background is no failure',
 }
 
 
@@ -85,6 +80,22 @@ def outcome(program, link, line, images, folder):
     return (done.stdout, done.stderr, done.returncode), served, held
 
 
+def comparable(line, got, theirs):
+    """An outcome without what differs on purpose in some of what is seen. theirs: the reference's."""
+    (out, err, code), served, held = got
+    text = shlex.join(line)
+    if theirs and served and 'probing guessed raw' in err:
+        code = 0  # a warning of one that goes to the background is no failure
+    if served:
+        listed, maps, *rest = served
+        if theirs and not re.search(r'(?<!\S)(-f|--form)', text):  # guessed raw is served by the byte
+            listed = listed.replace('min block: 512\n', 'min block: 1\n')
+        if re.search(r'over\.qcow2|(?<!\S)(-s|--sn)', text) and re.search(r'(?<!\S)(-o|--of)', text):
+            maps = maps[1:]  # what is allocated below the first layer is seen through an offset
+        served = listed, maps, *rest
+    return (out, err, code), served, held
+
+
 def differs_on_purpose(line, ours, theirs):
     text = '\n'.join([shlex.join(line), *ours[0][:2], *theirs[0][:2]])
     return any(re.search(pattern, text, re.S) for pattern in DIFFERS)
@@ -94,6 +105,7 @@ def check_line(number, link, images, folder):
     line = Lines(random.Random(f'{SEED}/{number}')).line()
     # The name of the folder is in some answers: both run where the other did.
     ours, theirs = (outcome(program, link, line, images, folder / 'work') for program in (link, PROGRAM))
+    ours, theirs = comparable(line, ours, False), comparable(line, theirs, True)
     if not differs_on_purpose(line, ours, theirs):
         print(f'PLATTER_SEED={SEED} PLATTER_LINE={number}:', shlex.join(line))
         assert ours[0] == theirs[0]

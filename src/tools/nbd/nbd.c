@@ -195,6 +195,7 @@ static int begin(struct run *r)
     struct disk_args disk = r->args->disk;
 
     disk.wrap = nbd_overlay;
+    disk.wrap_check = nbd_overlay_check;
     disk.wrap_opaque = (void *)r->args;
     if (end_signals_begin(&r->signals, r->cli) < 0) {
         return -1;

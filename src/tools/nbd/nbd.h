@@ -59,7 +59,8 @@ int nbd_report_long_path(struct cli *cli, const struct nbd_args *args);
 /* Name resolution failed, for the reason that ends text. */
 int nbd_report_resolution(struct cli *cli, const struct nbd_args *args, const char *text);
 
-/* overlay.c: the wrap of a struct disk_args; opaque is the struct nbd_args. */
+/* overlay.c: wrap_check and wrap of a struct disk_args; opaque is the struct nbd_args. */
+int nbd_overlay_check(BlockDriverState *bs, void *opaque, Error **errp);
 BlockDriverState *nbd_overlay(Platter *pl, BlockDriverState *bs, void *opaque, Error **errp);
 
 /* nbd.c: those of --tls-creds, with a reference; NULL with errp. */

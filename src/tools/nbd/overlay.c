@@ -9,24 +9,32 @@
 #include "util/error.h"
 #include "util/size.h"
 
-static BlockDriverState *part_of(Platter *pl, BlockDriverState *bs, const struct nbd_args *args,
-                                 Error **errp)
+int nbd_overlay_check(BlockDriverState *bs, void *opaque, Error **errp)
 {
+    const struct nbd_args *args = opaque;
     int64_t size = bdrv_getlength(bs);
-    BlockDriverState *part = NULL;
-    BlockOptions *options;
 
     if (args->offset > INT64_MAX) { /* below 0: told as a bad option of the node that cuts */
         uint64_t none;
 
-        (void)size_of_parameter("-1", "offset", &none, errp);
-        bdrv_unref(bs);
-        return NULL;
+        return size_of_parameter("-1", "offset", &none, errp);
     }
-    if (size >= 0 && args->offset > (uint64_t)size) {
-        error_set(errp, EINVAL,
-                  "Offset (%llu) cannot be greater than size of the containing file (%lld)",
-                  (unsigned long long)args->offset, (long long)size);
+    return size >= 0 && args->offset > (uint64_t)size
+               ? error_set(
+                     errp, EINVAL,
+                     "Offset (%llu) cannot be greater than size of the containing file (%lld)",
+                     (unsigned long long)args->offset, (long long)size)
+               : 0;
+}
+
+/* The size of a snapshot is its own, so that bs is checked again. */
+static BlockDriverState *part_of(Platter *pl, BlockDriverState *bs, struct nbd_args *args,
+                                 Error **errp)
+{
+    BlockDriverState *part = NULL;
+    BlockOptions *options;
+
+    if (nbd_overlay_check(bs, args, errp) < 0) {
         bdrv_unref(bs);
         return NULL;
     }
@@ -45,7 +53,7 @@ static BlockDriverState *part_of(Platter *pl, BlockDriverState *bs, const struct
 
 BlockDriverState *nbd_overlay(Platter *pl, BlockDriverState *bs, void *opaque, Error **errp)
 {
-    const struct nbd_args *args = opaque;
+    struct nbd_args *args = opaque;
 
     if (args->scratch) {
         bs = disk_add_overlay(pl, bs, true, errp);
