@@ -81,7 +81,8 @@ struct convert_options {
     uint64_t memory_disks_bytes; /* what of it those tables may take, as the disks were told */
     unsigned coroutines;         /* pieces at a time, 1 .. CONVERT_COROUTINES_MAX; 0: the usual */
     /* The target has a backing file of backing_bytes that holds what the source has below its first
-     * own_layers layers: only what those hold is copied. 0: no backing file. One source then. */
+     * own_layers layers: only what those hold is copied. Where the source has no layer below them,
+     * or one that ends earlier, it has zeroes. 0: no backing file. One source then. */
     unsigned own_layers;
     uint64_t backing_bytes;
     bool target_is_zero; /* and need not be made so; with a backing file: behind its end */

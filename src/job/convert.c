@@ -461,6 +461,19 @@ static int check_options(const struct convert_options *o, Error **errp)
     return ret < 0 || o->feed != NULL ? ret : check_room(o, errp);
 }
 
+/* See struct convert. */
+static uint64_t find_shared(const struct convert_options *o)
+{
+    BlockDriverState *bs = o->own_layers > 0 ? blk_bs(o->sources[0].blk) : NULL;
+    int64_t bytes;
+
+    for (unsigned i = 0; bs != NULL && i < o->own_layers; i++) {
+        bs = bdrv_get_child(bs, "backing");
+    }
+    bytes = bs != NULL ? bdrv_getlength(bs) : 0;
+    return bytes > 0 ? min_u64((uint64_t)bytes, o->backing_bytes) : 0;
+}
+
 Job *convert_start(Platter *pl, const char *id, const struct convert_options *options,
                    unsigned flags, Error **errp)
 {
@@ -480,6 +493,7 @@ Job *convert_start(Platter *pl, const char *id, const struct convert_options *op
         c->job.progress = *options->progress;
     }
     c->o.progress = NULL;
+    c->shared_bytes = find_shared(options);
     c->zeroed = options->target_is_zero;
     c->offload = options->copy_offload;
     c->target = options->target;

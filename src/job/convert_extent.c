@@ -36,9 +36,9 @@ static bool over_backing(const struct convert *c, uint64_t offset)
 /* What flags and depth of a block status mean. */
 static enum convert_kind kind_of(const struct convert *c, uint64_t offset, int flags, int depth)
 {
-    bool over = over_backing(c, offset);
+    bool shared = offset < c->shared_bytes;
 
-    if (over && (depth == 0 || (unsigned)depth > c->o.own_layers)) {
+    if (shared && (depth == 0 || (unsigned)depth > c->o.own_layers)) {
         return CONVERT_LEAVE;
     }
     if ((flags & BDRV_BLOCK_ZERO) || !(flags & (BDRV_BLOCK_DATA | BDRV_BLOCK_ALLOCATED))) {
@@ -65,7 +65,9 @@ static int extent_look_co(struct convert *c, uint64_t offset)
         return 0;
     }
     e->bytes = in->bytes - at;
-    if (over_backing(c, offset)) {
+    if (offset < c->shared_bytes) {
+        e->bytes = min_u64(e->bytes, c->shared_bytes - offset);
+    } else if (over_backing(c, offset)) {
         e->bytes = min_u64(e->bytes, c->o.backing_bytes - offset);
     }
     flags = blk_co_block_status(in->blk, (int64_t)(in->offset + at), (int64_t)e->bytes, &bytes,

@@ -58,6 +58,9 @@ struct convert {
     uint64_t chunk_bytes;  /* multiple of unit_bytes; what a piece's buffer holds */
     uint64_t packed_bytes; /* the same, of what the source has compressed */
     unsigned pieces_max;
+    /* Up to here the source, too, has what the target's backing file has. Behind it, where the
+     * source has no layer below or a shorter one, it has zeroes. */
+    uint64_t shared_bytes;
     bool zeroed; /* where nothing was written the target reads as zeroes (behind its backing) */
     bool offload;
 

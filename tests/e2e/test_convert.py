@@ -365,6 +365,20 @@ def test_target_that_is_said_to_be_zero(sources, tmp_path):
     assert body[:4096] == b'\1' * 4096 and body[4096:8192] == b'x' * 4096
 
 
+@pytest.mark.parametrize('options', [[], ['-c'], ['-S', '0']], ids=' '.join)
+def test_source_without_what_the_backing_file_holds(options, tmp_path):
+    """Where it has no layer below, or one that ends earlier, its holes are zeroes; they hide the backing file."""
+    (tmp_path / 'base').write_bytes(b'\7' * 4 * MIB)
+    (tmp_path / 'short').write_bytes(b'\7' * (MIB + 512))
+    qemu_img('create', '-q', '-f', 'qcow2', 'alone', '4M', cwd=tmp_path)
+    qemu_img('create', '-q', '-f', 'qcow2', '-b', 'short', '-F', 'raw', 'above', '4M', cwd=tmp_path)
+    for name in ('alone', 'above'):
+        write(tmp_path, name, 'write -q -P 9 64k 64k', 'write -q -P 9 3M 64k')
+        convert('-f', 'qcow2', '-O', 'qcow2', *options, '-B', 'base', '-F', 'raw', name, 'out', cwd=tmp_path)
+        same_disk(tmp_path, 'out', name, 'qcow2', 'qcow2')
+        clean(tmp_path, 'out')
+
+
 def test_target_over_a_backing_file_is_not_zero(sources, tmp_path):
     (tmp_path / 'a').write_bytes(b'\1' * 4 * MIB)
     done = platter('convert', '-n', '--target-is-zero', '-B', 'b', '-F', 'raw', '-f', 'raw', '-O', 'raw',
