@@ -97,6 +97,26 @@ static int unpack_json(struct open_request *req, Error **errp)
     return 0;
 }
 
+/* Whether anything says what to open: asked before what other options say is judged. */
+static int check_named(const struct open_request *req, Error **errp)
+{
+    const BlockOptions *options = req->options;
+    bool named = req->filename != NULL || block_options_has(options, "driver");
+
+    if (!named && req->wants_protocol) {
+        named = block_options_get_str(options, "filename") != NULL;
+    } else if (!named) {
+        named = block_options_has(options, "file") || block_options_has_prefix(options, "file.");
+    }
+    if (!named) {
+        error_set(errp, EINVAL, "Must specify either driver or file");
+        error_set_hint(errp, "Give a file name, 'driver' or '%s'",
+                       req->wants_protocol ? "filename" : "file.filename");
+        return -EINVAL;
+    }
+    return 0;
+}
+
 /* The driver, when options or file name decide it without looking at content. */
 static int choose_driver(struct open_request *req, const char *named, const BlockDriver **ret_drv,
                          Error **errp)
@@ -116,11 +136,8 @@ static int choose_driver(struct open_request *req, const char *named, const Bloc
     }
     if (filename != NULL) {
         *ret_drv = bdrv_find_protocol(filename, errp);
-    } else if ((filename = block_options_get_str(req->options, "filename")) != NULL) {
-        *ret_drv = bdrv_find_path(filename, errp); /* O1 */
     } else {
-        error_set(errp, EINVAL, "Must specify either driver or file");
-        error_set_hint(errp, "Give 'driver' or 'filename'");
+        *ret_drv = bdrv_find_path(block_options_get_str(req->options, "filename"), errp); /* O1 */
     }
     return *ret_drv == NULL ? -EINVAL : 0;
 }
@@ -133,12 +150,6 @@ static int guess_format(struct open_request *req, BlockDriverState *bs,
     struct bdrv_child_options from;
     const char *shown;
 
-    if (req->filename == NULL && !block_options_has(req->options, "file") &&
-        !block_options_has_prefix(req->options, "file.")) {
-        error_set(errp, EINVAL, "Must specify either driver or file");
-        error_set_hint(errp, "Give a file name, 'driver' or 'file.filename'");
-        return -EINVAL;
-    }
     if (!(req->flags & BDRV_O_PROBE)) {
         *ret_drv = bdrv_find_driver("raw");
         return *ret_drv == NULL ? bdrv_unknown_driver("raw", errp) : 0;
@@ -337,7 +348,7 @@ static BlockDriverState *open_one(struct open_request *req, Error **errp)
     BlockDriverState *bs = NULL;
     BlockOptions *kept = NULL;
 
-    if (unpack_json(req, errp) < 0) {
+    if (unpack_json(req, errp) < 0 || check_named(req, errp) < 0) {
         goto out;
     }
     kept = block_options_copy(req->options);

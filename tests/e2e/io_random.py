@@ -123,7 +123,10 @@ class Programs(Chance):
     def aio(self):
         if self.chance(50):
             switches = self.switches('q', 'C', 'i', ('P', self.pattern), percent=15)
-            words = self.command('aio_read', switches, [self.offset(), *self.lengths()])
+            lengths = self.lengths()
+            if self.chance(10):
+                switches, lengths = [*switches, '-v'], ['10', '7', '1']
+            words = self.command('aio_read', switches, [self.offset(), *lengths])
         elif self.chance(30):
             words = self.command('aio_write', ['-z', *self.switches('u', 'f', 'q', 'i', percent=20)],
                                  [self.offset(), self.length()])
@@ -159,12 +162,14 @@ class Programs(Chance):
     def plain(self):
         return [self.pick('length', 'info', 'map', 'map', 'flush', 'aio_flush', 'sleep 0', 'sleep 1',
                           'l', 'i', 'm', 'f', 'sleep x', 'sleep', 'sleep -1', 'sleep 01', 'sleep +0', 'length x', 'flush 1',
-                          'nosuch', 'map 1 2', 'info -x', 'close x', '?', 'READ 0 1')]
+                          'nosuch', 'map 1 2', 'sigraise', 'sigraise x', 'sigraise 0', 'abort x', 'quit 1',
+                          'alloc', 'wait_break A B', 'info -x', 'close x', '?', 'READ 0 1')]
 
     def help(self):
         return [f'{self.pick("help", "?")} ' + self.pick(
             'open', 'close', 'read', 'write', 'writev', 'aio_read', 'aio_write', 'truncate', 'break',
-            'wait_break', 'sleep', 'reopen', 'quit', 'r', 'q', 'nosuch', 'a b', '-x')]
+            'wait_break', 'sleep', 'reopen', 'abort', 'alloc', 'aio_flush', 'discard', 'flush', 'help', 'info',
+            'length', 'map', 'readv', 'remove_break', 'resume', 'sigraise', 'quit', 'r', 'q', 'nosuch', 'a b', '-x')]
 
     def driver_options(self):
         return self.pick('driver=raw', 'driver=qcow2', 'driver=raw,offset=512', 'driver=raw,size=64k',
@@ -213,8 +218,8 @@ class Programs(Chance):
     def breakpoints(self):
         """None of which anything comes to."""
         tag = self.pick('A', 'B', 'C')
-        return [self.pick(f'break cow_read {tag}', f'break nosuch {tag}', f'break {tag}', 'break',
-                          f'break l1_grow_write_table {tag}', f'remove_break {tag}',
+        return [self.pick(f'break empty_image_prepare {tag}', f'break nosuch {tag}', f'break {tag}',
+                          'break', f'remove_break {tag}',
                           f'resume {tag}', 'resume', 'remove_break', f'resume {tag} x',
                           'wait_break',
                           f'remove_break {tag} {tag}')]
@@ -252,9 +257,8 @@ class Programs(Chance):
             ('d', lambda: self.pick('unmap', 'unmap', 'off', 'ignore', 'on', 'bad')),
             ('i', lambda: self.pick('threads', 'native', 'io_uring', 'bad')), percent=4), options])
         commands = self.commands(fmt, has_fault, self.pick(5, 15, 25))
-        if 'null-' in options: # what they hold is told in another way; zeroes are always taken at once
+        if 'null-' in options: # what they hold is told in another way
             commands = [c for c in commands if not re.match(r'm(ap)?$|a(lloc)? ', c) or 'zeroes' in options]
-            commands = [c for c in commands if not re.match(r'w(rite)? .*-\w*n', c)]
         if disk == 'datafile': # the last cluster of the state of the machine is as long as it is written
             commands = [c for c in commands if not re.match(r'w(rite)? .*-\w*b', c)]
         # where a breakpoint is told between prompts is chance

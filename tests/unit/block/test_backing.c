@@ -110,7 +110,8 @@ static void test_never_writable(void **state)
 
     header(0, "top", "base", "raw");
     open_fails(pl, ",backing.read-only=off", BDRV_O_RDWR, EPERM, "read-only=off");
-    open_fails(pl, ",backing.file.read-only=off", BDRV_O_RDWR, EPERM, "read-only=off");
+    open_fails(pl, ",backing.file.filename=base,backing.file.read-only=off", BDRV_O_RDWR, EPERM,
+               "read-only=off");
     header(0, "top", "json:{'driver':'raw','file':{'filename':'b','read-only':false}}", "raw");
     open_fails(pl, "", BDRV_O_RDWR, EPERM, "read-only=off");
     platter_free(pl);
