@@ -209,12 +209,13 @@ static int refuse_child_options(const char *name, BlockOptions *options, Error *
 static int child_to_reference(struct reopen *r, struct reopen_item *item, BdrvEdge *edge,
                               const char *name, const char *reference, Error **errp)
 {
-    BlockDriverState *node = bdrv_find_reference(r->pl, reference, errp);
+    BlockDriverState *node = bdrv_find_node(r->pl, reference);
     bool cow = edge == NULL || (edge->role & BDRV_ROLE_COW);
     int rc = 0;
 
     if (node == NULL) {
-        return -ENOENT;
+        return error_set(errp, ENOENT, "Cannot find device='' nor node-name='%.*s'",
+                         BDRV_NODE_NAME_BYTES_MAX, reference);
     }
     if (cow && backing_chain_depth(node) >= r->pl->backing_depth_max) {
         rc = error_set(errp, ELOOP, "The backing chain would be more than %u files deep at '%s'",
@@ -226,8 +227,7 @@ static int child_to_reference(struct reopen *r, struct reopen_item *item, BdrvEd
     } else if (edge->bs != node) {
         graph_tx_replace(r->tx, edge, node);
     }
-    bdrv_unref(node); /* the transaction has its own */
-    return rc;
+    return rc; /* the transaction has its own reference */
 }
 
 /* edge NULL: a backing file that is not there. */

@@ -85,18 +85,20 @@ static int keep_child(const BdrvEdge *edge, BlockOptions *whole, BlockOptions *c
     BlockOptions *wanted;
     int ret = 0;
 
-    if (block_options_has(changes, edge->name)) {
-        return 0; /* another node, by its name */
-    }
     snprintf(prefix, sizeof(prefix), "%s.", edge->name);
-    wanted = block_options_take_prefix(changes, prefix);
-    own = wanted != NULL ? block_options_take_prefix(whole, prefix) : NULL; /* as of the open */
+    own = block_options_take_prefix(whole, prefix); /* as of the open */
     if (own == NULL) {
-        block_options_free(wanted);
         return open_no_memory(errp);
     }
     block_options_free(own);
     block_options_del(whole, edge->name);
+    if (block_options_has(changes, edge->name)) {
+        return 0; /* another node, by its name, instead of what options have opened */
+    }
+    wanted = block_options_take_prefix(changes, prefix);
+    if (wanted == NULL) {
+        return open_no_memory(errp);
+    }
     if (block_options_count(wanted) > 0) {
         own = whole_options(edge->bs, wanted, errp);
         if (own == NULL) {
