@@ -450,6 +450,17 @@ def test_encryption_is_refused_by_its_name(option, images, link, tmp_path):
                cwd=tmp_path / 'work').returncode == 0
 
 
+@pytest.mark.parametrize('options', ['refcount_bits=8,data_file=x', 'lazy_refcounts=on,extended_l2=on',
+                                     'lazy_refcounts=on,refcount_bits=8', 'compression_type=zstd',
+                                     'compression_type=zstd,data_file=x'])
+def test_what_an_old_level_has_not(options, link, tmp_path):
+    """In the reference's words, but for the name of the option that raises the level."""
+    line = ['create', '-q', '-f', 'qcow2', '-o', f'compat=0.10,{options}', 'new.qcow2', '1M']
+    ours, theirs = (run([p, *line], cwd=tmp_path) for p in (link, PROGRAM))
+    assert ours.stderr == theirs.stderr.replace('version=v3', 'compat=v3') != ''
+    assert ours.returncode == theirs.returncode == 1
+
+
 def test_map_of_layers_of_different_lengths(link, tmp_path):
     for line in (['create', '-q', '-f', 'raw', 'b0', '1M'],
                  ['create', '-q', '-f', 'qcow2', '-b', 'b0', '-F', 'raw', 'b1', '2M'],

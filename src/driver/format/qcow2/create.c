@@ -34,20 +34,21 @@ static int judge_compat(const struct opts_create_qcow2 *o, Error **errp)
     const struct {
         bool wanted;
         const char *what;
+        const char *joined; /* the levels, in the words of the reference */
     } needs_v3[] = {
-        {o->lazy_refcounts, "Lazy refcounts are"},
-        {o->refcount_bits != 16, "Refcount widths other than 16 bits are"},
-        {o->extended_l2, "Extended L2 entries are"},
-        {o->compression_type != OPTS_QCOW2_COMPRESSION_ZLIB, "Non-zlib compression types are"},
-        {o->data_file != NULL, "External data files are"},
+        {o->extended_l2, "Extended L2 entries are only supported with", "and"},
+        {o->lazy_refcounts, "Lazy refcounts only supported with", "and"},
+        {o->refcount_bits != 16, "Different refcount widths than 16 bits require", "or"},
+        {o->data_file != NULL, "External data files are only supported with", "and"},
+        {o->compression_type != OPTS_QCOW2_COMPRESSION_ZLIB,
+         "Non-zlib compression type is only supported with", "and"},
     };
 
     for (size_t i = 0; o->compat == OPTS_QCOW2_COMPAT_V2 && i < ARRAY_SIZE(needs_v3); i++) {
         if (needs_v3[i].wanted) {
             return error_set(errp, EINVAL,
-                             "%s only supported with compatibility level 1.1 and above (use "
-                             "compat=v3)",
-                             needs_v3[i].what);
+                             "%s compatibility level 1.1 %s above (use compat=v3 or greater)",
+                             needs_v3[i].what, needs_v3[i].joined);
         }
     }
     return 0;
