@@ -201,7 +201,10 @@ class Programs(Chance):
                 'lazy-refcounts=on', 'lazy-refcounts=off', 'discard=unmap', 'discard=ignore',
                 'detect-zeroes=on', 'detect-zeroes=unmap', 'detect-zeroes=off', 'cache.direct=on',
                 'cache.no-flush=on', 'cache-size=1M', 'nosuch=1', 'driver=raw', 'driver=qcow2', 'size=64k',
-                'offset=512', 'file.locking=off', 'pass-discard-request=on', 'force-share=on')]
+                'offset=512', 'file.locking=off', 'pass-discard-request=on', 'force-share=on',
+                'backing=nosuch', 'file=nosuch', 'file.driver=file', 'file.nosuch=1', 'data-file=x', 'node-name=x',
+                'cache.foo=1', 'l2-cache-size=x', 'lazy-refcounts=x', 'auto-read-only=x', 'read-only=on,read-only=off',
+                'cache-size=1,l2-cache-size=2M,refcount-cache-size=3M', 'overlap-check=none')]
         return [self.command('reopen', switches, [])]
 
     def at_breakpoint(self):
