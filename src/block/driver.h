@@ -480,6 +480,10 @@ int bdrv_run_co(int (*run_co)(void *opaque), void *opaque);
 BdrvEdge *bdrv_create_open(Platter *pl, const char *filename, BlockOptions *options, Error **errp);
 void bdrv_create_close(BdrvEdge *edge); /* flush first where it matters: errors are lost here */
 
+/* The largest cluster that bs, or a node below it, may have compressed, in bytes; 0: none has.
+ * Control thread. */
+uint64_t bdrv_compressed_cluster_bytes(BlockDriverState *bs);
+
 /* A buffer aligned as I/O on bs needs it (mem_alignment) and charged to the budget; NULL: no
  * memory. Any thread. */
 void *bdrv_buffer_alloc(BlockDriverState *bs, size_t bytes);

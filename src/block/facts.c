@@ -141,6 +141,22 @@ int bdrv_get_info(BlockDriverState *bs, struct bdrv_info *ret_info)
     return rc;
 }
 
+uint64_t bdrv_compressed_cluster_bytes(BlockDriverState *bs)
+{
+    struct node_walk walk = node_walk_begin(bs->pl);
+    uint64_t bytes = 0;
+
+    node_walk_add_below(&walk, bs);
+    for (BlockDriverState *at = walk.first; at != NULL; at = at->walk.next) {
+        struct bdrv_info info = {0};
+
+        if ((at->drv->caps & BDRV_CAP_COMPRESSED) && bdrv_get_info(at, &info) == 0) {
+            bytes = max_u64(bytes, info.cluster_size_bytes);
+        }
+    }
+    return bytes;
+}
+
 const char *bdrv_get_engine_name(const BlockDriverState *bs)
 {
     while (!bs->has_engine) {

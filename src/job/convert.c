@@ -9,7 +9,6 @@
 #include <string.h>
 
 #include "block/driver.h"
-#include "block/graph_int.h"
 #include "job/convert_int.h"
 #include "util/checked.h"
 #include "util/error.h"
@@ -340,21 +339,13 @@ static int settle_unit(struct convert *c, Error **errp)
     return 0;
 }
 
-/* The largest cluster that a source, or what lies below it, may have compressed; 0: none has. */
+/* The largest cluster that a source may have compressed; 0: none has. */
 static uint64_t packed_cluster(const struct convert *c)
 {
-    struct node_walk walk = node_walk_begin(c->job.pl);
     uint64_t bytes = 0;
 
     for (size_t i = 0; i < c->inputs_count; i++) {
-        node_walk_add_below(&walk, blk_bs(c->inputs[i].blk));
-    }
-    for (BlockDriverState *bs = walk.first; bs != NULL; bs = bs->walk.next) {
-        struct bdrv_info info = {0};
-
-        if ((bs->drv->caps & BDRV_CAP_COMPRESSED) && bdrv_get_info(bs, &info) == 0) {
-            bytes = max_u64(bytes, info.cluster_size_bytes);
-        }
+        bytes = max_u64(bytes, bdrv_compressed_cluster_bytes(blk_bs(c->inputs[i].blk)));
     }
     return bytes;
 }

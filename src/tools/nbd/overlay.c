@@ -2,6 +2,7 @@
 /* What stands above the disk that is served: a scratch layer that takes the writes, and the part of
  * the disk that clients see. */
 #include <errno.h>
+#include <stdio.h>
 #include <stdlib.h>
 
 #include "tools/disk.h"
@@ -15,9 +16,11 @@ int nbd_overlay_check(BlockDriverState *bs, void *opaque, Error **errp)
     int64_t size = bdrv_getlength(bs);
 
     if (args->offset > INT64_MAX) { /* below 0: told as a bad option of the node that cuts */
+        char text[24];
         uint64_t none;
 
-        return size_of_parameter("-1", "offset", &none, errp);
+        snprintf(text, sizeof(text), "%lld", (long long)args->offset);
+        return size_of_parameter(text, "offset", &none, errp);
     }
     return size >= 0 && args->offset > (uint64_t)size
                ? error_set(
