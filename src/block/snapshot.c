@@ -64,7 +64,7 @@ static int apply_run_co(BlockDriverState *bs, void *args, Error **errp)
     const struct name_args *a = args;
 
     if (bdrv_has_bitmaps(bs)) { /* which would have to mark all that the two differ in */
-        return error_set(errp, ENOTSUP, "Device has active dirty bitmaps");
+        return error_set(errp, EBUSY, "Device has active dirty bitmaps");
     }
     return bs->drv->snapshot->apply_co(bs, a->name, errp);
 }

@@ -140,7 +140,7 @@ static bool is_probed_raw(BlockDriverState *bs)
 /* The same in the words that scripts know. */
 static void warn_as_reference(struct cli *cli, const struct disk_args *args, BlockDriverState *bs)
 {
-    if (args->writable && is_probed_raw(bs)) {
+    if (args->writable && is_probed_raw(bs)) { /* named as the file below it is */
         cli_put_line(cli->err,
                      "WARNING: Image format was not specified for '%s' and probing guessed raw.",
                      bdrv_get_filename(bs));

@@ -319,6 +319,12 @@ LINES = [
     'create new.raw 0x100k',
     'bench -w -d 4 --flush-interval=2 -f raw plain.raw',
     'bench --flush-interval=2 -f raw plain.raw',
+    'snapshot -a none beside.qcow2',
+    'snapshot -a none marked.qcow2',
+    'snapshot -c x file:plain.raw',
+    'snapshot -c x json:{"file.filename":"plain.raw"}',
+    'measure -o size=-1 --size=65537',
+    'measure -O qcow2 -o size=x --size=65537',
 ]
 
 # What differs on purpose, and why.
@@ -344,7 +350,10 @@ def images(tmp_path_factory):
                  ['qemu-img', 'snapshot', '-c', 'first', 'base.qcow2'],
                  ['qemu-img', 'create', '-q', '-f', 'qcow2', '-b', 'base.qcow2', '-F', 'qcow2',
                   'overlay.qcow2'],
-                 ['qemu-io', '-c', 'write -q -P 9 256k 64k', 'overlay.qcow2']):
+                 ['qemu-io', '-c', 'write -q -P 9 256k 64k', 'overlay.qcow2'],
+                 ['qemu-img', 'create', '-q', '-f', 'qcow2', '-o', 'data_file=beside.bin', 'beside.qcow2', '1M'],
+                 ['qemu-img', 'create', '-q', '-f', 'qcow2', 'marked.qcow2', '1M'],
+                 ['qemu-img', 'bitmap', '--add', 'marked.qcow2', 'b']):
         assert run(line, cwd=folder).returncode == 0
     return folder
 

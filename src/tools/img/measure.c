@@ -96,6 +96,9 @@ static int measure(struct cli *cli, Platter *pl, struct measure_args *args,
     if (code != CLI_EXIT_OK) {
         return code;
     }
+    if (!source && block_options_set_u64(args->list.options, "size", args->size_bytes) < 0) {
+        return cli_error(cli, "out of memory");
+    }
     ret = bdrv_measure(pl, args->format, args->list.options, source, &result, &err);
     args->list.options = NULL;
     if (ret < 0) {
@@ -115,14 +118,8 @@ static int measure_file(struct cli *cli, BlockBackend *blk, void *opaque)
 
 static int measure_size(struct cli *cli, struct measure_args *args)
 {
-    Platter *pl;
-    int code;
-
-    if (block_options_set_u64(args->list.options, "size", args->size_bytes) < 0) {
-        return cli_error(cli, "out of memory");
-    }
-    pl = disk_platter_new(cli, NULL);
-    code = pl ? measure(cli, pl, args, NULL) : CLI_EXIT_FAILED;
+    Platter *pl = disk_platter_new(cli, NULL);
+    int code = pl ? measure(cli, pl, args, NULL) : CLI_EXIT_FAILED;
     platter_free(pl);
     return code;
 }

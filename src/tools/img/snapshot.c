@@ -39,6 +39,18 @@ struct snapshot_args {
     const char *name;
 };
 
+/* A format that has them can list them, though it may not be able to make any. */
+static bool can_snapshot(BlockDriverState *bs)
+{
+    struct bdrv_snapshot_list found;
+    int ret = bdrv_snapshot_list(bs, &found, NULL);
+
+    if (ret == 0) {
+        bdrv_snapshot_list_free(&found);
+    }
+    return ret != -ENOTSUP;
+}
+
 static int list(struct cli *cli, BlockDriverState *bs)
 {
     struct bdrv_snapshot_list found;
@@ -70,8 +82,8 @@ static int create(BlockDriverState *bs, const char *name, Error **errp)
 }
 
 /* In the words of the reference, which tells some failures by their number. */
-static const char *reason(struct cli *cli, const char *what, const Error *err, char *buf,
-                          size_t size)
+static const char *reason(struct cli *cli, BlockDriverState *bs, const char *what, const Error *err,
+                          char *buf, size_t size)
 {
     int error = error_get_errno(err);
 
@@ -86,18 +98,23 @@ static const char *reason(struct cli *cli, const char *what, const Error *err, c
     if (strcmp(what, "delete") == 0 && (error == ENOENT || error == ENOTSUP)) {
         return "snapshot not found";
     }
-    if (error == ENOENT) {
-        return "Failed to load snapshot: No such file or directory";
+    if (error == ENOTSUP && !can_snapshot(bs)) {
+        return "Block driver does not support snapshots";
     }
-    return error == ENOTSUP ? "Block driver does not support snapshots" : error_get_pretty(err);
+    if (error == ENOENT || error == ENOTSUP) {
+        snprintf(buf, size, "Failed to load snapshot: %s", strerror(error));
+        return buf;
+    }
+    return error_get_pretty(err);
 }
 
-static int failed(struct cli *cli, const char *what, const char *name, Error *err)
+static int failed(struct cli *cli, BlockDriverState *bs, const char *what, const char *name,
+                  Error *err)
 {
     char buf[128];
 
     cli_error(cli, "Could not %s snapshot '%s': %s", what, name,
-              reason(cli, what, err, buf, sizeof(buf)));
+              reason(cli, bs, what, err, buf, sizeof(buf)));
     cli_put_hints(cli, err);
     error_free(err);
     return CLI_EXIT_FAILED;
@@ -113,13 +130,13 @@ static int snapshot_run(struct cli *cli, BlockBackend *blk, void *opaque)
     switch (args->action) {
     case SNAPSHOT_APPLY:
         ret = bdrv_snapshot_apply(bs, args->name, &err);
-        return ret < 0 ? failed(cli, "apply", args->name, err) : CLI_EXIT_OK;
+        return ret < 0 ? failed(cli, bs, "apply", args->name, err) : CLI_EXIT_OK;
     case SNAPSHOT_CREATE:
         ret = create(bs, args->name, &err);
-        return ret < 0 ? failed(cli, "create", args->name, err) : CLI_EXIT_OK;
+        return ret < 0 ? failed(cli, bs, "create", args->name, err) : CLI_EXIT_OK;
     case SNAPSHOT_DELETE:
         ret = bdrv_snapshot_delete(bs, NULL, args->name, &err);
-        return ret < 0 ? failed(cli, "delete", args->name, err) : CLI_EXIT_OK;
+        return ret < 0 ? failed(cli, bs, "delete", args->name, err) : CLI_EXIT_OK;
     case SNAPSHOT_NOTHING:
         return CLI_EXIT_OK;
     default:

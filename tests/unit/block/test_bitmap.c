@@ -535,8 +535,8 @@ static void test_resizing_flags_all(void **state)
     assert_true(info_of(bitmap).in_use);
     assert_int_equal(bdrv_getlength(w->bs), 2 * K);
     err = NULL;
-    assert_int_equal(bdrv_snapshot_apply(w->bs, "s", &err), -ENOTSUP);
-    fake_expect_error(err, ENOTSUP, "active dirty bitmaps");
+    assert_int_equal(bdrv_snapshot_apply(w->bs, "s", &err), -EBUSY);
+    fake_expect_error(err, EBUSY, "active dirty bitmaps");
     fake.size = 4 * K;
 }
 
