@@ -209,3 +209,30 @@ void bdrv_create_close(BdrvEdge *edge)
 {
     bdrv_root_detach(edge);
 }
+
+/* NULL: what is made there stays. */
+static const BlockDriver *undoing_driver(Platter *pl, const char *filename)
+{
+    const BlockDriver *drv =
+        named_node(pl, filename) == NULL ? bdrv_find_protocol(filename, NULL) : NULL;
+
+    return drv != NULL && drv->create_undo != NULL ? drv : NULL;
+}
+
+bool bdrv_create_can_undo(Platter *pl, const char *filename)
+{
+    const BlockDriver *drv = undoing_driver(pl, filename);
+
+    instance_control(pl);
+    return drv != NULL && drv->create_is_new(creating_name(drv, filename));
+}
+
+void bdrv_create_undo(Platter *pl, const char *filename)
+{
+    const BlockDriver *drv = undoing_driver(pl, filename);
+
+    instance_control(pl);
+    if (drv != NULL) {
+        drv->create_undo(creating_name(drv, filename));
+    }
+}

@@ -295,6 +295,10 @@ struct BlockDriver {
     /* Make an image. options: what the caller gave, without "driver"; leftovers are refused by
      * block/. NULL: "cannot create". May poll. */
     int (*create)(Platter *pl, const char *filename, BlockOptions *options, Error **errp);
+    /* Whether nothing has that name yet, so that what create makes there may be taken away again
+     * while nobody has it open. Both or neither; NULL: it stays. */
+    bool (*create_is_new)(const char *filename);
+    void (*create_undo)(const char *filename);
     /* What create takes: others are refused before it is called, so that nothing was touched then.
      * NULL: they are refused only afterwards. */
     const struct opts_key *create_keys;
@@ -479,6 +483,9 @@ int bdrv_run_co(int (*run_co)(void *opaque), void *opaque);
  * driver), the image in it, to be written and grown; without its backing file. NULL with errp. */
 BdrvEdge *bdrv_create_open(Platter *pl, const char *filename, BlockOptions *options, Error **errp);
 void bdrv_create_close(BdrvEdge *edge); /* flush first where it matters: errors are lost here */
+/* For create. Before: whether a file made here would be a new one that can be taken away again. */
+bool bdrv_create_can_undo(Platter *pl, const char *filename);
+void bdrv_create_undo(Platter *pl, const char *filename); /* then, after a failure */
 
 /* The largest cluster that bs, or a node below it, may have compressed, in bytes; 0: none has.
  * Control thread. */

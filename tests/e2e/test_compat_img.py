@@ -323,6 +323,17 @@ LINES = [
     'snapshot -a none marked.qcow2',
     'snapshot -c x file:plain.raw',
     'snapshot -c x json:{"file.filename":"plain.raw"}',
+    'create -f qcow2 -o data_file_raw=true -F raw new.qcow2 1M',
+    'create -f qcow2 -o data_file=x -F raw new.qcow2 1M',
+    'create -f qcow2 -o refcount_bits=3 -F raw new.qcow2 1M',
+    'create -f qcow2 -o refcount_bits=3,preallocation=full -b base.qcow2 -F qcow2 new.qcow2 1M',
+    'create -f qcow2 -o refcount_bits=3,cluster_size=4k,extended_l2=on new.qcow2 1M',
+    'create -f qcow2 -o data_file_raw=on,compat=0.10,compression_type=zstd new.qcow2 1M',
+    'create -f qcow2 -o compression_type=x,preallocation=x new.qcow2 1M',
+    'create -f qcow2 -o preallocation=x,backing_fmt=x new.qcow2 1M',
+    'create -f qcow2 -o data_file= new.qcow2 1M',
+    'create -f qcow2 -o data_file=nowhere/x new.qcow2 1M',
+    'create -f qcow2 -o data_file=x nowhere/new.qcow2 1M',
     'measure -o size=-1 --size=65537',
     'measure -O qcow2 -o size=x --size=65537',
 ]
@@ -402,6 +413,28 @@ def test_same(line, images, link, tmp_path):
     shutil.rmtree(tmp_path / 'work')
     theirs = outcome(PROGRAM, line, images, tmp_path / 'work')
     assert ours == theirs
+
+
+def test_the_image_outlives_a_data_file_that_cannot_be_made(images, link, tmp_path):
+    folder = tmp_path / 'work'
+    shutil.copytree(images, folder)
+    before = contents(folder)
+    done = run([link, 'create', '-f', 'qcow2', '-o', 'data_file=nowhere/x', 'base.qcow2', '1M'], cwd=folder)
+    assert done.returncode == 1 and "Could not create 'nowhere/x'" in done.stderr
+    assert contents(folder) == before
+
+
+@pytest.mark.parametrize('name,kept', [('new.qcow2', 'data.bin'), ('base.qcow2', 'new.bin')])
+def test_what_is_not_finished_is_taken_away(name, kept, images, link, tmp_path):
+    """Only files that were not there."""
+    folder = tmp_path / 'work'
+    shutil.copytree(images, folder)
+    (folder / 'data.bin').write_bytes(b'there')
+    before = {p.name for p in folder.iterdir()}
+    done = run([link, 'create', '-f', 'qcow2', '-o', f'preallocation=falloc,data_file={kept}', name,
+                '1P'], cwd=folder)
+    assert done.returncode == 1 and 'Could not resize' in done.stderr
+    assert {p.name for p in folder.iterdir()} == before
 
 
 HINTED = [

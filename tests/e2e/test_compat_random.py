@@ -31,24 +31,25 @@ DIFFERS = {
     r'invalid JSON at byte .*JSON parse error': 'ours says at which byte',
     r'^(check|snapshot) .*Could not open backing file':
         'these need no backing file, and an overlay without it is to be helped',
-    r'encryption|encrypt\.': 'no image is made encrypted',
+    r'Encryption is not in this build': 'no image is made encrypted',
+    r'^[a-z]+ .*--he\n': 'ours tells of one command what it takes',
     r"does not accept value '[^']*'.*Parameter 'version' does not": "the option is called 'compat'",
     r'^create .* -\d': "a negative size is no option; the reference then complains of another word",
     r'^snapshot .*-f ': 'snapshot takes -f, as every command does',
     r"(?s)used by device '' does not support": 'ours names the node',
     r'The only allowed filename': 'a driver without a name says so of any name in the same words',
     r'Please specify a throttle group': 'what is missing is told in an order of our own',
-    r"^create .*Parameter '(backing-fmt|compression-type|preallocation)' does not accept":
-        'of several bad values another is told',
     r'^[a-z]+ .*--output must be used': 'a form that is unknown is told when it is read',
     r'^(resize|amend) .*8E': 'a size of 2^63 and more is too large, not negative',
     r'WARNING.*WARNING.*Could not apply': 'a warning is given once',
-    r"^measure .*compression_type' does not|^measure .*'compression_type'|^measure .*compression-type":
+    r"^measure .*Parameter '(compression_type|preallocation)' does not accept.*required":
         'a bad value is refused, though nothing depends on it',
-    r'^create .*(Backing file|Image creation|only once)':
-        'of several faults another is told first',
+    r'^resize .*inject-error.*the last flush failed': 'what may not be on the disk is told',
+    r'^resize .*unrecognized option.*Expecting image file name and size':
+        'an option that is unknown is told, also where the reference looks for the size',
     r"^(convert|measure|create) .*8E": 'a size of 2^63 and more is too large',
-    r"^measure .*compat(=|').*compatibility level": 'of several bad values another is told',
+    r"^measure .*Parameter 'compat' does not accept.*Invalid compatibility level": 'ours says of which parameter',
+    r'^measure .*use compat=v3 or greater.*use compat=1\.1 or greater': 'the level has a newer name',
     r'^create .*fmt=.*extent_size_hint=': 'an option is shown as it was written',
     r"^[a-z]+ .*is past the end of the file\n":
         'data that lies behind the end of a cut file is lost, which is an error; the reference takes zeroes',
@@ -71,11 +72,14 @@ DIFFERS = {
         'ours compares what is allocated, sector by sector; the reference also how long pieces are and how they are mapped',
     r"^[a-z]+ .*does not support the option 'aa'":
         'an option that is unknown is told before anything is read',
-    r"^convert .*Parameter '(backing-fmt|compression-type)' does not accept": 'the option is named as it was written',
+    r"^(convert|create) .*Parameter 'compression_type' does not accept.*Parameter 'compression-type' does not":
+        'the option is named as it was written',
     r'^convert .* -t.*Invalid cache option': 'a bad word is told before the target is made',
-    r"^convert .*Parameter 'preallocation' does not accept.*invalid parameter value": 'ours says of which parameter',
+    r"^(convert|create|measure) .*Parameter 'preallocation' does not accept.*invalid parameter value": 'ours says of which parameter',
     r'^bench .*json:.*aio=native was specified': 'a disk that JSON describes says there what its engine is',
     r'^convert .*(data-file-raw requires data-file|Backing format cannot be used without)': 'options are judged before a file is made',
+    r"^create .*(Backing|does not accept|power of two|only supported|requires).*Could not create '(nowhere/|')":
+        'options are judged before a file is made',
     r'^[a-z]+ .*folder.*filesystem does not support O_DIRECT': 'a folder is no disk, however it is to be cached',
     r'^dd .*error while reading at byte': 'ours says where',
     r'^bench .*empty\.raw.*Failed request: Input/output error':

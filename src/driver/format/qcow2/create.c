@@ -29,45 +29,41 @@ enum { HEADER_AT, REFTABLE_AT, REFBLOCK_AT, CLUSTERS };
 
 /* ---- options ---- */
 
-static int judge_compat(const struct opts_create_qcow2 *o, Error **errp)
+/* What an image of version 2 cannot have. */
+static int judge_version(const struct opts_create_qcow2 *o, bool wanted, const char *what,
+                         Error **errp)
 {
-    const struct {
-        bool wanted;
-        const char *what;
-        const char *joined; /* the levels, in the words of the reference */
-    } needs_v3[] = {
-        {o->extended_l2, "Extended L2 entries are only supported with", "and"},
-        {o->lazy_refcounts, "Lazy refcounts only supported with", "and"},
-        {o->refcount_bits != 16, "Different refcount widths than 16 bits require", "or"},
-        {o->data_file != NULL, "External data files are only supported with", "and"},
-        {o->compression_type != OPTS_QCOW2_COMPRESSION_ZLIB,
-         "Non-zlib compression type is only supported with", "and"},
-    };
+    if (o->compat != OPTS_QCOW2_COMPAT_V2 || !wanted) {
+        return 0;
+    }
+    return error_set(errp, EINVAL, "%s (use compat=v3 or greater)", what);
+}
 
-    for (size_t i = 0; o->compat == OPTS_QCOW2_COMPAT_V2 && i < ARRAY_SIZE(needs_v3); i++) {
-        if (needs_v3[i].wanted) {
-            return error_set(errp, EINVAL,
-                             "%s compatibility level 1.1 %s above (use compat=v3 or greater)",
-                             needs_v3[i].what, needs_v3[i].joined);
-        }
+static int judge_backing_format(const char *format, Error **errp)
+{
+    if (format != NULL && bdrv_find_driver(format) == NULL) {
+        return error_set(errp, EINVAL, "Parameter 'backing-fmt' does not accept value '%s'",
+                         format);
     }
     return 0;
 }
 
+/* Whether there can be a backing file at all. */
 static int judge_backing(const struct opts_create_qcow2 *o, Error **errp)
 {
-    bool known = o->backing_fmt == NULL;
-
-    for (size_t i = 0; bdrv_drivers[i] != NULL && !known; i++) {
-        known = strcmp(bdrv_drivers[i]->format_name, o->backing_fmt) == 0;
-    }
-    if (!known) {
-        return error_set(errp, EINVAL, "Parameter 'backing-fmt' does not accept value '%s'",
-                         o->backing_fmt);
+    if (o->backing_file != NULL && o->preallocation != OPTS_PREALLOC_OFF && !o->extended_l2) {
+        return error_set(errp, EINVAL,
+                         "Backing file and preallocation can only be used at the same time if "
+                         "extended_l2 is on");
     }
     if (o->backing_fmt != NULL && o->backing_file == NULL) {
         return error_set(errp, EINVAL, "Backing format cannot be used without backing file");
     }
+    return 0;
+}
+
+static int judge_backing_name(const struct opts_create_qcow2 *o, Error **errp)
+{
     if (o->backing_file == NULL) {
         return 0;
     }
@@ -83,14 +79,17 @@ static int judge_backing(const struct opts_create_qcow2 *o, Error **errp)
         return error_set(errp, EINVAL, "Backing file name too long (%zu bytes)",
                          strlen(o->backing_file));
     }
-    if (o->data_file_raw) {
+    return 0;
+}
+
+static int judge_data_file(const struct opts_create_qcow2 *o, Error **errp)
+{
+    if (o->data_file_raw && o->data_file == NULL) {
+        return error_set(errp, EINVAL, "data-file-raw requires data-file");
+    }
+    if (o->data_file_raw && o->backing_file != NULL) {
         return error_set(errp, EINVAL,
                          "Backing file and data_file_raw cannot be used at the same time");
-    }
-    if (o->preallocation != OPTS_PREALLOC_OFF && !o->extended_l2) {
-        return error_set(errp, EINVAL,
-                         "Backing file and preallocation can only be used at the same time if "
-                         "extended_l2 is on");
     }
     return 0;
 }
@@ -124,20 +123,11 @@ static int judge_encryption(const struct opts_create_qcow2 *o, Error **errp)
     return 0;
 }
 
-int q2_create_judge_shape(const struct opts_create_qcow2 *o, Error **errp)
+static int judge_cluster(const struct opts_create_qcow2 *o, Error **errp)
 {
-    int rc = judge_encryption(o, errp);
-
-    if (rc < 0) {
-        return rc;
-    }
     if (o->cluster_size < UINT64_C(1) << Q2_CLUSTER_BITS_MIN ||
         o->cluster_size > UINT64_C(1) << Q2_CLUSTER_BITS_MAX || !is_pow2(o->cluster_size)) {
         return error_set(errp, EINVAL, "Cluster size must be a power of two between 512 and 2048k");
-    }
-    if (o->refcount_bits > UINT64_C(1) << Q2_REFCOUNT_ORDER_MAX || !is_pow2(o->refcount_bits)) {
-        return error_set(errp, EINVAL,
-                         "Refcount width must be a power of two and may not exceed 64 bits");
     }
     if (o->extended_l2 && o->cluster_size < UINT64_C(1) << Q2_CLUSTER_BITS_MIN_EXTENDED) {
         return error_set(errp, EINVAL,
@@ -145,11 +135,36 @@ int q2_create_judge_shape(const struct opts_create_qcow2 *o, Error **errp)
                          "%d bytes",
                          1 << Q2_CLUSTER_BITS_MIN_EXTENDED);
     }
+    return 0;
+}
+
+static int judge_refcount(const struct opts_create_qcow2 *o, Error **errp)
+{
+    if (o->refcount_bits > UINT64_C(1) << Q2_REFCOUNT_ORDER_MAX || !is_pow2(o->refcount_bits)) {
+        return error_set(errp, EINVAL,
+                         "Refcount width must be a power of two and may not exceed 64 bits");
+    }
+    return judge_version(
+        o, o->refcount_bits != 16,
+        "Different refcount widths than 16 bits require compatibility level 1.1 or above", errp);
+}
+
+static int judge_compression(const struct opts_create_qcow2 *o, Error **errp)
+{
     if (!q2_compression_known((enum q2_compression)o->compression_type)) {
         return error_set(errp, ENOTSUP, "This build does not know compression type '%s'",
                          opts_qcow2_compression_str(o->compression_type));
     }
     return 0;
+}
+
+int q2_create_judge_shape(const struct opts_create_qcow2 *o, Error **errp)
+{
+    int rc = judge_encryption(o, errp);
+
+    rc = rc < 0 ? rc : judge_cluster(o, errp);
+    rc = rc < 0 ? rc : judge_refcount(o, errp);
+    return rc < 0 ? rc : judge_compression(o, errp);
 }
 
 void q2_create_fill_header(const struct opts_create_qcow2 *o, struct q2_header *h)
@@ -192,19 +207,47 @@ int q2_create_judge_size(const struct opts_create_qcow2 *o, uint64_t size, uint6
     return 0;
 }
 
+/* Of several faults the one is told that the reference tells. */
+static int judge_all(const struct opts_create_qcow2 *o, Error **errp)
+{
+    bool other_compression = o->compression_type != OPTS_QCOW2_COMPRESSION_ZLIB;
+    int rc = judge_encryption(o, errp);
+
+    rc = rc < 0 ? rc : judge_backing_format(o->backing_fmt, errp);
+    rc = rc < 0
+             ? rc
+             : judge_version(
+                   o, o->extended_l2,
+                   "Extended L2 entries are only supported with compatibility level 1.1 and above",
+                   errp);
+    rc = rc < 0 ? rc : judge_cluster(o, errp);
+    rc = rc < 0 ? rc : judge_backing(o, errp);
+    rc = rc < 0
+             ? rc
+             : judge_version(o, o->lazy_refcounts,
+                             "Lazy refcounts only supported with compatibility level 1.1 and above",
+                             errp);
+    rc = rc < 0 ? rc : judge_refcount(o, errp);
+    rc = rc < 0 ? rc : judge_data_file(o, errp);
+    rc = rc < 0
+             ? rc
+             : judge_version(
+                   o, o->data_file != NULL,
+                   "External data files are only supported with compatibility level 1.1 and above",
+                   errp);
+    rc = rc < 0 ? rc
+                : judge_version(o, other_compression,
+                                "Non-zlib compression type is only supported with compatibility "
+                                "level 1.1 and above",
+                                errp);
+    rc = rc < 0 ? rc : judge_compression(o, errp);
+    return rc < 0 ? rc : judge_backing_name(o, errp);
+}
+
 int q2_create_judge(struct opts_create_qcow2 *o, uint64_t *ret_disk_bytes, Error **errp)
 {
-    int rc = q2_create_judge_shape(o, errp);
+    int rc = judge_all(o, errp);
 
-    if (rc == 0) {
-        rc = judge_compat(o, errp);
-    }
-    if (rc == 0 && o->data_file_raw && o->data_file == NULL) {
-        rc = error_set(errp, EINVAL, "data-file-raw requires data-file");
-    }
-    if (rc == 0) {
-        rc = judge_backing(o, errp);
-    }
     if (rc == 0 && q2_create_judge_size(o, o->size, ret_disk_bytes) < 0) {
         rc = error_set(errp, EFBIG,
                        "The image size is too large for file format 'qcow2' (try using a larger "
@@ -432,13 +475,59 @@ static int grow(Platter *pl, const char *filename, const char *data_path,
 
 /* ---- all ---- */
 
+static int fill(Platter *pl, const char *filename, const char *data_path,
+                const struct opts_create_qcow2 *o, struct q2_header *h, uint64_t disk_bytes,
+                Error **errp)
+{
+    BdrvEdge *file;
+    int rc = open_made(pl, filename, NULL, &file, errp);
+
+    if (rc < 0) {
+        return rc;
+    }
+    rc = write_empty(file, h, errp);
+    bdrv_create_close(file);
+    return rc == 0 ? grow(pl, filename, data_path, o, disk_bytes, errp) : rc;
+}
+
+/* Both files; when that fails, none that was not there before. Over a file that is there nothing is
+ * written before its data file is made. */
+static int make_all(Platter *pl, const char *filename, const char *data_path,
+                    const struct opts_create_qcow2 *o, struct q2_header *h, uint64_t disk_bytes,
+                    Error **errp)
+{
+    bool is_new = bdrv_create_can_undo(pl, filename);
+    bool is_data_new = data_path != NULL && bdrv_create_can_undo(pl, data_path);
+    bool is_made = false, is_data_made = false;
+    int rc = 0;
+
+    if (is_new) {
+        rc = make_file(pl, filename, o, errp);
+        is_made = rc == 0;
+    }
+    if (rc == 0 && data_path != NULL) {
+        rc = make_file(pl, data_path, o, errp);
+        is_data_made = rc == 0;
+    }
+    if (rc == 0 && !is_new) {
+        rc = make_file(pl, filename, o, errp);
+    }
+    rc = rc == 0 ? fill(pl, filename, data_path, o, h, disk_bytes, errp) : rc;
+    if (rc < 0 && is_made) {
+        bdrv_create_undo(pl, filename);
+    }
+    if (rc < 0 && is_data_made && is_data_new) {
+        bdrv_create_undo(pl, data_path);
+    }
+    return rc;
+}
+
 /* data_path: where the data file is, seen from here; NULL: none. */
 static int create(Platter *pl, const char *filename, const char *data_path,
                   struct opts_create_qcow2 *o, Error **errp)
 {
     struct q2_header h;
     uint64_t disk_bytes;
-    BdrvEdge *file;
     int rc = q2_create_judge(o, &disk_bytes, errp);
 
     if (rc == 0) {
@@ -449,30 +538,18 @@ static int create(Platter *pl, const char *filename, const char *data_path,
     }
     q2_create_fill_header(o, &h); /* borrows strings of o */
     rc = judge_fit(&h, errp);
-    if (rc == 0) {
-        rc = make_file(pl, filename, o, errp);
-    }
-    if (rc == 0 && data_path != NULL) {
-        rc = make_file(pl, data_path, o, errp);
-    }
-    if (rc < 0) {
-        return rc;
-    }
-    rc = open_made(pl, filename, NULL, &file, errp);
-    if (rc < 0) {
-        return rc;
-    }
-    rc = write_empty(file, &h, errp);
-    bdrv_create_close(file);
-    return rc == 0 ? grow(pl, filename, data_path, o, disk_bytes, errp) : rc;
+    return rc == 0 ? make_all(pl, filename, data_path, o, &h, disk_bytes, errp) : rc;
 }
 
 int q2_driver_create(Platter *pl, const char *filename, BlockOptions *options, Error **errp)
 {
     struct opts_create_qcow2 o;
     char *data_path = NULL;
-    int rc = opts_create_qcow2_parse(options, &o, errp);
+    int rc = judge_backing_format(block_options_get_str(options, "backing_fmt"), errp);
 
+    if (rc == 0) {
+        rc = opts_create_qcow2_parse(options, &o, errp);
+    }
     if (rc < 0) {
         return rc;
     }

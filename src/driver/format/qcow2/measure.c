@@ -111,11 +111,6 @@ static int measure(struct measure *m, struct bdrv_measure_result *ret, Error **e
     uint64_t metadata, data, used = 0;
     int rc = q2_create_judge_shape(m->o, errp);
 
-    if (rc == 0 && m->o->compat == OPTS_QCOW2_COMPAT_V2 && m->o->refcount_bits != 16) {
-        rc = error_set(errp, EINVAL,
-                       "Refcount widths other than 16 bits require compatibility level 1.1 or "
-                       "above");
-    }
     if (rc < 0) {
         return rc;
     }

@@ -38,5 +38,7 @@ const BlockDriver bdrv_file = {
     .get_discard_stats = posix_get_discard_stats,
     .get_info = posix_get_info,
     .create = posix_create_file,
+    .create_is_new = posix_create_is_new,
+    .create_undo = posix_create_undo,
     .create_keys = opts_create_file_keys,
 };

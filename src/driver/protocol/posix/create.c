@@ -172,3 +172,15 @@ int posix_create_file(Platter *pl, const char *filename, BlockOptions *options, 
     opts_create_file_fini(&opts);
     return rc;
 }
+
+bool posix_create_is_new(const char *filename)
+{
+    struct stat st;
+
+    return os->stat(filename, &st) == -ENOENT;
+}
+
+void posix_create_undo(const char *filename)
+{
+    (void)os->unlink(filename); /* the failure that it follows is what is told */
+}

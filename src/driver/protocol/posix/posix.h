@@ -135,5 +135,7 @@ int posix_truncate_co(BlockDriverState *bs, uint64_t size_bytes, bool exact,
 
 /* ---- create.c ---- */
 int posix_create_file(Platter *pl, const char *filename, BlockOptions *options, Error **errp);
+bool posix_create_is_new(const char *filename);
+void posix_create_undo(const char *filename);
 
 #endif
