@@ -334,6 +334,7 @@ LINES = [
     'create -f qcow2 -o data_file= new.qcow2 1M',
     'create -f qcow2 -o data_file=nowhere/x new.qcow2 1M',
     'create -f qcow2 -o data_file=x nowhere/new.qcow2 1M',
+    'create -f qcow2 -u -b base.qcow2 new.qcow2',
     'measure -o size=-1 --size=65537',
     'measure -O qcow2 -o size=x --size=65537',
 ]

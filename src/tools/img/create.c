@@ -226,10 +226,9 @@ static int settle_size(struct cli *cli, Platter *pl, struct create_args *args)
 
     if (in_options) {
         code = size_in_options(cli, args, in_options);
-    } else if (!given && args->backing && !args->backing_format && !cli_stands_in(cli)) {
-        code = no_backing_format(cli, args, NULL);
     } else if (!given && !looks) {
-        code = no_size(cli, args);
+        code = args->backing && !args->backing_format ? no_backing_format(cli, args, NULL)
+                                                      : no_size(cli, args);
     }
     if (code == CLI_EXIT_OK && looks) {
         code = look_at_backing(cli, pl, args, &below);
