@@ -161,10 +161,10 @@ ORDER = [
         '--nbd-server addr.0=unix', '--nbd-server addr.type=unix,addr.path.x=y', '--export nbd,id=e,node-name=n,bitmaps=x',
         '--export nbd,id=e,node-name=n,bitmaps.0.node=x', '--monitor chardev.x=1',
         '--nbd-server addr.type=inet,addr.host=localhost,addr.port=1,addr.ipv4=maybe')),
+    'qemu-nbd --object secret,id=t,data=a --tls-creds t disk',
 ]
 # The same, where the order is another.
 ORDER_DIFFERS = {
-    'qemu-nbd --object secret,id=t,data=a --tls-creds t disk': 'that there are no credentials of that id',
     f'qemu-storage-daemon {BAD} --object help': 'help is printed before anything is done',
 }
 
