@@ -245,9 +245,11 @@ static bool editor_init(struct editor *ed)
     el_set(ed->el, EL_EDITOR, "emacs");
     el_set(ed->el, EL_HIST, history, ed->history);
     el_set(ed->el, EL_GETCFN, editor_char);
-    el_set(ed->el, EL_ADDFN, "complete-command", "Complete the name of a command", editor_complete);
+    /* of the wide names the library keeps no copies, which it would never give back */
+    el_wset(ed->el, EL_ADDFN, L"complete-command", L"Complete the name of a command",
+            editor_complete);
     el_set(ed->el, EL_BIND, "^I", "complete-command", NULL);
-    el_set(ed->el, EL_ADDFN, "delete-or-end", "Delete a character or end", editor_delete_or_end);
+    el_wset(ed->el, EL_ADDFN, L"delete-or-end", L"Delete a character or end", editor_delete_or_end);
     el_set(ed->el, EL_BIND, "^D", "delete-or-end", NULL);
     return true;
 }
