@@ -105,7 +105,7 @@ int nbd_refusal_set(const struct nbd_hearing *hearing, enum nbd_refused_option o
                 error_add_compat_hint(errp, "%s", r->hint);
             }
             nbd_hearing_tell(hearing, errp);
-            if (r->hint != NULL) {
+            if (r->hint != NULL) { /* what to do says more than what the server said */
                 error_set_hint(errp, "%s", r->hint);
             }
             return -r->err;

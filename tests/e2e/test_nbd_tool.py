@@ -200,13 +200,14 @@ def test_socket_activation(link, images, count):
         s.close()
 
 
-@pytest.mark.parametrize('options', ['-k /tmp/x', '-p 10810', '-b 127.0.0.1', '-b 127.0.0.1 -p 10810', '-c /dev/nbd0'])
+@pytest.mark.parametrize('options', ['-L', '-k /tmp/x', '-p 10810', '-b 127.0.0.1', '-b 127.0.0.1 -p 10810', '-c /dev/nbd0'])
 def test_activation_has_its_sockets(options, link, images):
-    done = [run(['sh', '-c', f'LISTEN_PID=$$ LISTEN_FDS=1 exec "$0" {options} -f raw "$1" 3<&0', program,
+    disk = '' if options == '-L' else '-f raw "$1"'
+    done = [run(['sh', '-c', f'LISTEN_PID=$$ LISTEN_FDS=1 exec "$0" {options} {disk} 3<&0', program,
                  images / 'plain.raw']) for program in (link, 'qemu-nbd')]
     assert done[0].returncode == done[1].returncode == 1
     assert done[0].stderr == done[1].stderr
-    assert 'when using socket activation' in done[0].stderr
+    assert 'socket activation' in done[0].stderr
 
 
 def test_activation_is_for_one_process(link, images):

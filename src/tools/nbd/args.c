@@ -374,8 +374,10 @@ static int check_activation(struct cli *cli, struct nbd_args *args)
         !take_integer(count, 64, &value) || value == 0) {
         return CLI_EXIT_OK;
     }
-    taken = args->list     ? "List mode"
-            : args->device ? "NBD device"
+    if (args->list) {
+        return cli_error(cli, "List mode is incompatible with socket activation");
+    }
+    taken = args->device   ? "NBD device"
             : args->socket ? "Unix socket"
             : args->bind   ? "The interface"
             : args->port   ? "TCP port number"

@@ -29,14 +29,15 @@ enum { HEADER_AT, REFTABLE_AT, REFBLOCK_AT, CLUSTERS };
 
 /* ---- options ---- */
 
-/* What an image of version 2 cannot have. */
+/* What an image of version 2 cannot have. joined: the levels, in the words of the reference. */
 static int judge_version(const struct opts_create_qcow2 *o, bool wanted, const char *what,
-                         Error **errp)
+                         const char *joined, Error **errp)
 {
     if (o->compat != OPTS_QCOW2_COMPAT_V2 || !wanted) {
         return 0;
     }
-    return error_set(errp, EINVAL, "%s (use compat=v3 or greater)", what);
+    return error_set(errp, EINVAL, "%s compatibility level 1.1 %s above (use compat=v3 or greater)",
+                     what, joined);
 }
 
 static int judge_backing_format(const char *format, Error **errp)
@@ -144,9 +145,8 @@ static int judge_refcount(const struct opts_create_qcow2 *o, Error **errp)
         return error_set(errp, EINVAL,
                          "Refcount width must be a power of two and may not exceed 64 bits");
     }
-    return judge_version(
-        o, o->refcount_bits != 16,
-        "Different refcount widths than 16 bits require compatibility level 1.1 or above", errp);
+    return judge_version(o, o->refcount_bits != 16,
+                         "Different refcount widths than 16 bits require", "or", errp);
 }
 
 static int judge_compression(const struct opts_create_qcow2 *o, Error **errp)
@@ -207,47 +207,52 @@ int q2_create_judge_size(const struct opts_create_qcow2 *o, uint64_t size, uint6
     return 0;
 }
 
+static int judge_extended_l2(const struct opts_create_qcow2 *o, Error **errp)
+{
+    return judge_version(o, o->extended_l2, "Extended L2 entries are only supported with", "and",
+                         errp);
+}
+
+static int judge_lazy_refcounts(const struct opts_create_qcow2 *o, Error **errp)
+{
+    return judge_version(o, o->lazy_refcounts, "Lazy refcounts only supported with", "and", errp);
+}
+
+static int judge_data_file_version(const struct opts_create_qcow2 *o, Error **errp)
+{
+    return judge_version(o, o->data_file != NULL, "External data files are only supported with",
+                         "and", errp);
+}
+
+static int judge_compression_version(const struct opts_create_qcow2 *o, Error **errp)
+{
+    return judge_version(o, o->compression_type != OPTS_QCOW2_COMPRESSION_ZLIB,
+                         "Non-zlib compression type is only supported with", "and", errp);
+}
+
 /* Of several faults the one is told that the reference tells. */
 static int judge_all(const struct opts_create_qcow2 *o, Error **errp)
 {
-    bool other_compression = o->compression_type != OPTS_QCOW2_COMPRESSION_ZLIB;
-    int rc = judge_encryption(o, errp);
+    static int (*const judges[])(const struct opts_create_qcow2 *o, Error **errp) = {
+        judge_encryption,          judge_extended_l2, judge_cluster,      judge_backing,
+        judge_lazy_refcounts,      judge_refcount,    judge_data_file,    judge_data_file_version,
+        judge_compression_version, judge_compression, judge_backing_name,
+    };
+    int rc = 0;
 
-    rc = rc < 0 ? rc : judge_backing_format(o->backing_fmt, errp);
-    rc = rc < 0
-             ? rc
-             : judge_version(
-                   o, o->extended_l2,
-                   "Extended L2 entries are only supported with compatibility level 1.1 and above",
-                   errp);
-    rc = rc < 0 ? rc : judge_cluster(o, errp);
-    rc = rc < 0 ? rc : judge_backing(o, errp);
-    rc = rc < 0
-             ? rc
-             : judge_version(o, o->lazy_refcounts,
-                             "Lazy refcounts only supported with compatibility level 1.1 and above",
-                             errp);
-    rc = rc < 0 ? rc : judge_refcount(o, errp);
-    rc = rc < 0 ? rc : judge_data_file(o, errp);
-    rc = rc < 0
-             ? rc
-             : judge_version(
-                   o, o->data_file != NULL,
-                   "External data files are only supported with compatibility level 1.1 and above",
-                   errp);
-    rc = rc < 0 ? rc
-                : judge_version(o, other_compression,
-                                "Non-zlib compression type is only supported with compatibility "
-                                "level 1.1 and above",
-                                errp);
-    rc = rc < 0 ? rc : judge_compression(o, errp);
-    return rc < 0 ? rc : judge_backing_name(o, errp);
+    for (size_t i = 0; rc == 0 && i < ARRAY_SIZE(judges); i++) {
+        rc = judges[i](o, errp);
+    }
+    return rc;
 }
 
 int q2_create_judge(struct opts_create_qcow2 *o, uint64_t *ret_disk_bytes, Error **errp)
 {
-    int rc = judge_all(o, errp);
+    int rc = judge_backing_format(o->backing_fmt, errp);
 
+    if (rc == 0) {
+        rc = judge_all(o, errp);
+    }
     if (rc == 0 && q2_create_judge_size(o, o->size, ret_disk_bytes) < 0) {
         rc = error_set(errp, EFBIG,
                        "The image size is too large for file format 'qcow2' (try using a larger "
@@ -545,6 +550,7 @@ int q2_driver_create(Platter *pl, const char *filename, BlockOptions *options, E
 {
     struct opts_create_qcow2 o;
     char *data_path = NULL;
+    /* before the values of others are parsed, as by the reference */
     int rc = judge_backing_format(block_options_get_str(options, "backing_fmt"), errp);
 
     if (rc == 0) {

@@ -129,7 +129,7 @@ static int64_t conn_next_try_ns(const struct nbd_conn *conn, int64_t deadline_ns
     return aio_clock_ns() < last_ns ? last_ns : -1;
 }
 
-/* Attempts until the deadline, at least one unless the pause after the last reaches beyond it. */
+/* Attempts until the deadline, at least one unless there is no time for another. */
 static int conn_retry_co(struct nbd_pool *pool, struct nbd_conn *conn, int64_t deadline_ns,
                          Error **errp)
 {
