@@ -17,8 +17,8 @@ KINDS = ['cluster_size=64k', 'cluster_size=512', 'cluster_size=4k,compat=0.10',
          'cluster_size=16k,extended_l2=on']
 
 
-def qemu_img(*arguments):
-    return qemu('qemu-img', *arguments)
+def qemu_img(*arguments, cwd=None):
+    return qemu('qemu-img', *arguments, cwd=cwd)
 
 
 def qemu_io(path, *commands):
@@ -242,6 +242,30 @@ def test_external_data_file(tmp_path, raw, mode):
         ok(qemu('qemu-io', '-c', 'read -q -P 1 100k 100k', '-c', 'read -q -P 0 200k 500k', ours,
                 cwd=ours.parent))
         ok(qemu('qemu-img', 'check', ours, cwd=ours.parent))
+
+
+@pytest.mark.parametrize('raw', ['on', 'off'])
+@pytest.mark.parametrize('mode', MODES)
+def test_external_data_file_that_is_longer(tmp_path, raw, mode):
+    """The reference shows what the file held behind the old end."""
+    sizes = []
+    for name, tool in (('ours', platter), ('theirs', qemu_img)):
+        path = tmp_path / name / 'd.qcow2'
+        path.parent.mkdir()
+        ok(qemu('qemu-img', 'create', '-q', '-f', 'qcow2', '-o',
+                f'data_file=d.raw,data_file_raw={raw}', path, '1M', cwd=path.parent))
+        with open(path.with_suffix('.raw'), 'ab') as data:
+            data.truncate(1 << 20)
+            data.seek(1 << 20)
+            data.write(b'old' * 100000)
+        sizes.append([])
+        for size in (1180160, 1200128, 1507328):
+            ok(tool('resize', '-q', f'--preallocation={mode}', 'd.qcow2', size, cwd=path.parent))
+            sizes[-1].append(path.with_suffix('.raw').stat().st_size)
+            if tool is platter:
+                ok(qemu('qemu-io', '-c', f'read -q -P 0 0 {size}', path, cwd=path.parent))
+            ok(qemu('qemu-img', 'check', path, cwd=path.parent))
+    assert sizes[0] == sizes[1]
 
 
 @pytest.mark.parametrize('size', ['1T', '130G'])

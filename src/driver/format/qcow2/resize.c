@@ -162,7 +162,8 @@ static int zero_tail(struct resize *r)
 }
 
 /* The external data file gets the disk's size, and where clusters are mapped ahead of time room for
- * the last one, as in the reference; what it had behind the old one becomes zeroes. */
+ * the last one, or stays as long as it was, as in the reference; what it had behind the old one
+ * becomes zeroes. */
 static int grow_data_file(struct resize *r, Error **errp)
 {
     struct qcow2 *s = r->s;
@@ -182,6 +183,9 @@ static int grow_data_file(struct resize *r, Error **errp)
         if (rc < 0) {
             return error_set_errno(errp, -rc, "cannot zero the data file");
         }
+    }
+    if (r->mode == BDRV_PREALLOC_METADATA && new_bytes <= (uint64_t)bytes) {
+        return 0; /* nothing to reserve */
     }
     return bdrv_edge_truncate_co(s->data, new_bytes, false, r->data_mode, 0, errp);
 }
