@@ -309,11 +309,6 @@ static int take_sources(struct convert *c, const struct convert_options *o, Erro
     return 0;
 }
 
-static uint64_t pow2_floor(uint64_t v)
-{
-    return v == 0 ? 1 : UINT64_C(1) << (63 - __builtin_clzll(v));
-}
-
 /* What the target gives space in, what it writes alone, and what is worth a hole. */
 static int settle_unit(struct convert *c, Error **errp)
 {

@@ -28,6 +28,11 @@ static inline bool is_pow2(uint64_t v)
 {
     return v != 0 && (v & (v - 1)) == 0;
 }
+/* The largest power of two that is no larger; 1 for 0. */
+static inline uint64_t pow2_floor(uint64_t v)
+{
+    return v == 0 ? 1 : UINT64_C(1) << (63 - __builtin_clzll(v));
+}
 /* align: a power of two. align_up: v must not be within align of UINT64_MAX. */
 static inline uint64_t align_down(uint64_t v, uint64_t align)
 {

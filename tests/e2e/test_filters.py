@@ -17,15 +17,17 @@ def chain(folder):
     folder.mkdir()
     base, top = folder / 'base', folder / 'top'
     assert qemu('qemu-img', 'create', '-q', '-f', 'qcow2', base, '1M').returncode == 0
-    for at in ('0 64k', '100k 3k', '512k 128k'):
-        assert qemu('qemu-io', '-c', f'write -P 7 {at}', base).returncode == 0
+    for what in ('-P 7 0 64k', '-P 7 100k 3k', '-P 7 512k 128k', '-z 640k 64k', '-P 0 704k 128k',
+                 '-P 7 960k 64k', '-z 976k 8k'):
+        assert qemu('qemu-io', '-c', f'write {what}', base).returncode == 0
     made = qemu('qemu-img', 'create', '-q', '-f', 'qcow2', '-F', 'qcow2', '-b', base, top)
     assert made.returncode == 0
     return top
 
 
 def test_copy_on_read_allocates_as_the_reference(tmp_path):
-    commands = ['read -P 7 0 512', 'read 99k 10k', 'write -P 9 520k 1k', 'read 448k 128k']
+    commands = ['read -P 7 0 512', 'read 99k 10k', 'write -P 9 520k 1k', 'read 448k 128k',
+                'read -P 0 650k 4k', 'read -P 0 710k 4k', 'read -P 0 760k 80k', 'read 975k 10k']
     maps = []
     for who in 'ours', 'theirs':
         top = chain(tmp_path / who)

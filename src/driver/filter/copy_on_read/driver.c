@@ -1,7 +1,8 @@
 /* SPDX-License-Identifier: MIT */
 /*
  * copy-on-read: what a read finds further down the child's backing chain is written into the child,
- * so that the next read finds it there. Where the node is read-only, reads are passed on only.
+ * so that the next read finds it there. Copies are of whole units of the child, so that zeroes stay
+ * zeroes. Where the node is read-only, reads are passed on only.
  *
  * Invariants
  *  C1 nothing that was written through this node is overwritten by older bytes: a copy looks at the
@@ -19,7 +20,7 @@
 #include "util/error.h"
 #include "util/iov.h"
 
-#define COPY_BYTES_MAX (UINT64_C(1) << 20)
+#define COPY_BYTES_MAX (UINT64_C(2) << 20) /* the largest cluster of qcow2 */
 
 struct copy_state {
     char *bottom;  /* owned; NULL: the whole chain; set at open */
@@ -129,80 +130,153 @@ static int copy_look(BlockDriverState *bs, uint64_t offset, uint64_t bytes,
     return 0;
 }
 
-static int read_part(BlockDriverState *bs, const struct bdrv_req *req, uint64_t skip,
-                     uint64_t bytes)
+/* A range of the disk that is copied, and the request that it is read for. */
+struct copy_range {
+    const struct bdrv_req *req;
+    uint64_t from; /* what the request reads of the range */
+    uint64_t to;
+    uint64_t begin; /* the range: the same in whole units of the child */
+    uint64_t end;
+};
+
+/* What the child can hold as zeroes without data around them. */
+static uint64_t copy_unit(BlockDriverState *bs)
+{
+    uint64_t unit =
+        bdrv_get_limits(bdrv_edge_node(bdrv_primary_child(bs)))->pwrite_zeroes_alignment;
+
+    return pow2_floor(min_u64(unit, COPY_BYTES_MAX));
+}
+
+static int copy_widen(BlockDriverState *bs, struct copy_range *r)
+{
+    int64_t disk_bytes = bdrv_edge_getlength(bdrv_primary_child(bs));
+    uint64_t unit = copy_unit(bs);
+
+    if (disk_bytes < 0) {
+        return (int)disk_bytes;
+    }
+    r->begin = align_down(r->from, unit);
+    r->end = max_u64(r->to, min_u64(align_up(r->to, unit), (uint64_t)disk_bytes));
+    return 0;
+}
+
+/* The reader's part of buf, which holds [at, at + bytes) of the disk; NULL: zeroes. */
+static void copy_to_reader(const struct copy_range *r, uint64_t at, uint64_t bytes,
+                           const uint8_t *buf)
+{
+    uint64_t from = max_u64(r->from, at);
+    uint64_t to = min_u64(r->to, at + bytes);
+    size_t place;
+
+    if (from >= to) {
+        return;
+    }
+    place = r->req->iov_offset + (from - r->req->offset);
+    if (buf == NULL) {
+        iov_fill(r->req->iov, r->req->niov, place, 0, to - from);
+    } else {
+        iov_from_buf(r->req->iov, r->req->niov, place, buf + (from - at), to - from);
+    }
+}
+
+static int read_through_co(BlockDriverState *bs, const struct bdrv_req *req, uint64_t from,
+                           uint64_t to)
 {
     struct bdrv_req part = *req;
 
-    part.offset += skip;
-    part.iov_offset += skip;
-    part.bytes = bytes;
+    if (from >= to) {
+        return 0;
+    }
+    part.iov_offset += from - req->offset;
+    part.offset = from;
+    part.bytes = to - from;
     return bdrv_edge_request_co(bdrv_primary_child(bs), &part);
 }
 
-static int copy_zeroes(BlockDriverState *bs, const struct bdrv_req *req, uint64_t skip,
-                       uint64_t bytes)
+static int copy_zeroes_co(BlockDriverState *bs, uint64_t at, uint64_t bytes)
 {
-    iov_fill(req->iov, req->niov, req->iov_offset + skip, 0, bytes);
     bdrv_debug_event(bdrv_primary_child(bs), BLKDBG_COR_WRITE);
-    return bdrv_edge_write_zeroes_co(bdrv_primary_child(bs), req->offset + skip, bytes,
-                                     BDRV_REQ_WRITE_UNCHANGED);
+    return bdrv_edge_write_zeroes_co(bdrv_primary_child(bs), at, bytes, BDRV_REQ_WRITE_UNCHANGED);
 }
 
-/* C2: read [skip, skip + bytes) of req, and write what was read. */
-static int copy_data(BlockDriverState *bs, const struct bdrv_req *req, uint64_t skip,
-                     uint64_t bytes)
+/* C2: write what was read, as zeroes where it is nothing else. */
+static int copy_data_co(BlockDriverState *bs, const struct copy_range *r, uint64_t at,
+                        uint64_t bytes)
 {
     BdrvEdge *file = bdrv_primary_child(bs);
-    void *buf = bdrv_buffer_alloc(bs, bytes);
+    uint8_t *buf = bdrv_buffer_alloc(bs, bytes);
     int ret;
 
     if (buf == NULL) {
         return -ENOMEM;
     }
-    ret = bdrv_edge_read_co(file, req->offset + skip, buf, bytes);
+    ret = bdrv_edge_read_co(file, at, buf, bytes);
     if (ret == 0) {
-        iov_from_buf(req->iov, req->niov, req->iov_offset + skip, buf, bytes);
+        copy_to_reader(r, at, bytes, buf);
+    }
+    if (ret == 0 && buffer_is_zero(buf, bytes)) {
+        ret = copy_zeroes_co(bs, at, bytes);
+    } else if (ret == 0) {
         bdrv_debug_event(file, BLKDBG_COR_WRITE);
-        ret = bdrv_edge_write_co(file, req->offset + skip, buf, bytes, BDRV_REQ_WRITE_UNCHANGED);
+        ret = bdrv_edge_write_co(file, at, buf, bytes, BDRV_REQ_WRITE_UNCHANGED);
     }
     bdrv_buffer_free(bs, buf, bytes);
     return ret;
 }
 
 /* C1: under the lock; what was seen before may be old. */
-static int copy_locked(BlockDriverState *bs, const struct bdrv_req *req, uint64_t skip,
-                       struct copy_step *step)
+static int copy_locked_co(BlockDriverState *bs, const struct copy_range *r)
 {
-    int ret = copy_look(bs, req->offset + skip, step->bytes, step);
+    struct copy_step step;
+    int ret = 0;
 
-    if (ret < 0) {
-        return ret;
+    for (uint64_t at = r->begin; ret == 0 && at < r->end; at += step.bytes) {
+        ret = copy_look(bs, at, min_u64(r->end - at, COPY_BYTES_MAX), &step);
+        if (ret < 0) {
+            return ret;
+        }
+        if (!step.copy) {
+            ret =
+                read_through_co(bs, r->req, max_u64(at, r->from), min_u64(at + step.bytes, r->to));
+        } else if (step.zero) {
+            copy_to_reader(r, at, step.bytes, NULL);
+            ret = copy_zeroes_co(bs, at, step.bytes);
+        } else {
+            ret = copy_data_co(bs, r, at, step.bytes);
+        }
     }
-    if (!step->copy) {
-        return read_part(bs, req, skip, step->bytes);
-    }
-    return step->zero ? copy_zeroes(bs, req, skip, step->bytes)
-                      : copy_data(bs, req, skip, step->bytes);
+    return ret;
+}
+
+static int copy_co(BlockDriverState *bs, const struct bdrv_req *req, uint64_t from, uint64_t to)
+{
+    struct copy_state *s = bdrv_opaque(bs);
+    struct copy_range r = {.req = req, .from = from, .to = to};
+    int ret;
+
+    co_rwlock_wrlock(&s->lock);
+    ret = copy_widen(bs, &r);
+    ret = ret == 0 ? copy_locked_co(bs, &r) : ret;
+    co_rwlock_unlock(&s->lock);
+    return ret;
 }
 
 static int copy_read_co(BlockDriverState *bs, const struct bdrv_req *req)
 {
     struct copy_state *s = bdrv_opaque(bs);
+    uint64_t end = req->offset + req->bytes;
     struct copy_step step;
     int ret = 0;
 
     if (!s->copies) {
         return bdrv_edge_request_co(bdrv_primary_child(bs), req);
     }
-    for (uint64_t done = 0; ret == 0 && done < req->bytes; done += step.bytes) {
-        ret = copy_look(bs, req->offset + done, min_u64(req->bytes - done, COPY_BYTES_MAX), &step);
-        if (ret == 0 && step.copy) {
-            co_rwlock_wrlock(&s->lock);
-            ret = copy_locked(bs, req, done, &step);
-            co_rwlock_unlock(&s->lock);
-        } else if (ret == 0) {
-            ret = read_part(bs, req, done, step.bytes);
+    for (uint64_t at = req->offset; ret == 0 && at < end; at += step.bytes) {
+        ret = copy_look(bs, at, min_u64(end - at, COPY_BYTES_MAX), &step);
+        if (ret == 0) {
+            ret = step.copy ? copy_co(bs, req, at, at + step.bytes)
+                            : read_through_co(bs, req, at, at + step.bytes);
         }
     }
     return ret;
