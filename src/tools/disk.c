@@ -140,7 +140,8 @@ static bool is_probed_raw(BlockDriverState *bs)
 /* The same in the words that scripts know. */
 static void warn_as_reference(struct cli *cli, const struct disk_args *args, BlockDriverState *bs)
 {
-    if (args->writable && is_probed_raw(bs)) { /* named as the file below it is */
+    if (args->writable && !args->temporary &&
+        is_probed_raw(bs)) { /* named as the file below it is */
         cli_put_line(cli->err,
                      "WARNING: Image format was not specified for '%s' and probing guessed raw.",
                      bdrv_get_filename(bs));
@@ -235,6 +236,26 @@ static int show_snapshot(BlockDriverState *bs, const char *text, Error **errp)
     return ret;
 }
 
+/* What kept a snapshot from being shown, in the words that scripts know. */
+static void tell_as_reference(const BlockDriverState *bs, Error **errp)
+{
+    int err = error_get_errno(*errp);
+
+    if (err == ENOENT || err == ENOTSUP) {
+        error_free(*errp);
+        *errp = NULL;
+    }
+    if (err == ENOENT) {
+        error_set(errp, err, "Can't find snapshot");
+    } else if (err == ENOTSUP) {
+        error_set(errp, err,
+                  "Block format '%s' used by device '' does not support temporarily loading "
+                  "internal snapshots",
+                  bdrv_get_format_name(bs));
+    }
+    error_prepend(errp, "Failed to load snapshot: ");
+}
+
 int disk_allow_resize(BlockBackend *blk, Error **errp)
 {
     uint64_t perm, shared;
@@ -245,9 +266,17 @@ int disk_allow_resize(BlockBackend *blk, Error **errp)
 
 /* What of opening a disk did not go. */
 enum open_step {
+    STEP_OPTIONS,
     STEP_OPEN,
     STEP_SNAPSHOT,
     STEP_WRAP,
+};
+
+/* What options say of something, if they do. */
+enum disk_said {
+    SAID_NOTHING,
+    SAID_YES,
+    SAID_NO,
 };
 
 /* Print err (owned), which kept a disk from being opened, or what is in it from being shown. */
@@ -256,14 +285,9 @@ static void report_open(struct cli *cli, const struct disk_args *args, enum open
 {
     const struct cli_spelling *spelling = cli_spelling(cli);
 
-    if (step == STEP_WRAP) {
+    if (step == STEP_WRAP || step == STEP_OPTIONS ||
+        (step == STEP_SNAPSHOT && cli_stands_in(cli))) {
         cli_report(cli, err);
-        return;
-    }
-    if (step == STEP_SNAPSHOT && cli_stands_in(cli)) {
-        cli_error(cli, "Failed to load snapshot: %s",
-                  error_get_errno(err) == ENOENT ? "Can't find snapshot" : error_get_pretty(err));
-        error_free(err);
         return;
     }
     if (spelling->open_unnamed && (args->image_opts || !args->file)) {
@@ -286,85 +310,167 @@ bool disk_lock_again(unsigned *tries)
     return true;
 }
 
-BlockBackend *disk_open(struct cli *cli, Platter *pl, const struct disk_args *args)
-{
-    Error *err = NULL;
-    BlockOptions *options = disk_options(cli, args, &err);
-    const char *name = args->image_opts ? NULL : args->file;
-    BlockDriverState *bs;
-    BlockBackend *blk;
-    struct disk_args above = *args; /* of what was put above the disk */
-    bool write_through;
-    int flags = disk_cache_flags(args->cache, &write_through);
-    enum open_step step = STEP_OPEN;
-    BlockDriverState *wrapped = NULL; /* a reference */
+/* ---- opening ---- */
 
-    if (!options) {
-        cli_report(cli, err);
-        return NULL;
-    }
+/* A disk on its way to a backend. */
+struct opening {
+    struct cli *cli;
+    Platter *pl;
+    struct disk_args args;  /* as the options of the disk turn them */
+    BlockDriverState *base; /* a reference: the disk below what is put above it, or NULL */
+    enum open_step step;
+};
+
+static int open_flags(const struct opening *o, bool *ret_write_through)
+{
+    const struct disk_args *args = &o->args;
+    int flags = disk_cache_flags(args->cache, ret_write_through);
+
     flags |= args->writable && !args->temporary ? BDRV_O_RDWR : 0;
     flags |= wants_unmap(args->discard) ? BDRV_O_UNMAP : 0;
     flags |= args->force_share ? BDRV_O_FORCE_SHARE : 0;
     flags |= args->look_only ? BDRV_O_NO_IO : 0;
-    flags |= disk_may_guess(cli, args) ? BDRV_O_PROBE : 0; /* also of its backing files */
+    flags |= disk_may_guess(o->cli, args) ? BDRV_O_PROBE : 0; /* also of its backing files */
     flags |= args->no_backing ? BDRV_O_NO_BACKING : 0;
     flags |= args->check ? BDRV_O_CHECK : 0;
+    return flags;
+}
+
+/* Whether the options of the disk itself say that it is read-only; the flags of the open do not
+ * count then. name may be options too. */
+static enum disk_said said_read_only(const BlockOptions *options, const char *name)
+{
+    BlockOptions *copy = NULL;
+    bool value = false;
+    bool said = false;
+
+    if (block_options_has(options, "read-only")) {
+        copy = block_options_copy(options);
+    } else if (name && strncmp(name, "json:", 5) == 0) {
+        copy = block_options_parse_json(name, NULL);
+    }
+    if (copy) {
+        said = block_options_take_bool(copy, "read-only", &value, NULL) > 0;
+        block_options_free(copy);
+    }
+    return !said ? SAID_NOTHING : value ? SAID_YES : SAID_NO;
+}
+
+/* The disk is read-only, and is to be written. Of a copy on read that is told in other words. */
+static bool is_refused(const struct opening *o, const BlockDriverState *bs,
+                       enum disk_said read_only)
+{
+    const struct disk_args *args = &o->args;
+
+    return cli_stands_in(o->cli) && args->writable && !args->copy_on_read &&
+           (args->temporary ? read_only == SAID_YES : bdrv_is_read_only(bs));
+}
+
+/* The disk itself; options are owned. NULL with errp. */
+static BlockDriverState *open_base(struct opening *o, BlockOptions *options, int flags,
+                                   Error **errp)
+{
+    struct disk_args *args = &o->args;
+    const char *name = args->image_opts ? NULL : args->file;
+    enum disk_said read_only = said_read_only(options, name);
+    BlockDriverState *bs;
+
     if (name) {
-        disk_allow_folder_of(pl, name);
+        disk_allow_folder_of(o->pl, name);
     }
-    disk_allow_folders_in(pl, options);
-    if (disk_check_told(cli, pl, args, options, &err) < 0) {
+    disk_allow_folders_in(o->pl, options);
+    if (disk_check_told(o->cli, o->pl, args, options, errp) < 0) {
         block_options_free(options);
-        bs = NULL;
-    } else {
-        bs = bdrv_open(pl, name, NULL, options, flags, &err);
+        return NULL;
     }
-    if (bs && args->writable && !args->temporary && bdrv_is_read_only(bs) && cli_stands_in(cli)) {
-        error_set(&err, EACCES, "Block node is read-only");
+    bs = bdrv_open(o->pl, name, NULL, options, flags, errp);
+    if (bs && is_refused(o, bs, read_only)) {
+        error_set(errp, EACCES, "Block node is read-only");
         bdrv_unref(bs);
-        bs = NULL;
+        return NULL;
     }
+    if (args->options_decide && !args->snapshot && read_only != SAID_NOTHING) {
+        args->writable = read_only == SAID_NO;
+    }
+    return bs;
+}
+
+/* What args ask for above bs (owned). NULL with errp. */
+static BlockDriverState *add_above(struct opening *o, BlockDriverState *bs, Error **errp)
+{
+    const struct disk_args *args = &o->args;
+
+    if (args->snapshot && args->wrap_check && args->wrap_check(bs, args->wrap_opaque, errp) < 0) {
+        o->step = STEP_WRAP;
+    } else if (args->snapshot && show_snapshot(bs, args->snapshot, errp) < 0) {
+        o->step = STEP_SNAPSHOT;
+        if (cli_stands_in(o->cli)) {
+            tell_as_reference(bs, errp);
+        }
+    }
+    if (o->step != STEP_OPEN) {
+        bdrv_unref(bs);
+        return NULL;
+    }
+    bs = disk_add_layers(o->pl, bs, args, errp);
     if (bs && args->wrap) {
-        wrapped = bs;
-        bdrv_ref(wrapped);
+        bs = args->wrap(o->pl, bs, args->wrap_opaque, errp);
+        o->step = bs ? STEP_OPEN : STEP_WRAP;
     }
-    if (bs && args->wrap_check && args->wrap_check(bs, args->wrap_opaque, &err) < 0) {
-        bdrv_unref(bs);
-        bs = NULL;
-        step = STEP_WRAP;
+    return bs;
+}
+
+static BlockBackend *open_once(struct opening *o, Error **errp)
+{
+    BlockOptions *options = disk_options(o->cli, &o->args, errp);
+    struct disk_args above; /* of what was put above the disk */
+    BlockDriverState *bs;
+    BlockBackend *blk;
+    bool write_through;
+    int flags = open_flags(o, &write_through);
+
+    if (!options) {
+        o->step = STEP_OPTIONS;
+        return NULL;
     }
-    if (bs && args->snapshot && show_snapshot(bs, args->snapshot, &err) < 0) {
-        bdrv_unref(bs);
-        bs = NULL;
-        step = STEP_SNAPSHOT;
+    bs = open_base(o, options, flags, errp);
+    if (bs && o->args.wrap) {
+        o->base = bs;
+        bdrv_ref(bs);
     }
-    if (bs && args->wrap) {
-        bs = args->wrap(pl, bs, args->wrap_opaque, &err);
-        step = bs ? STEP_OPEN : STEP_WRAP;
+    bs = bs ? add_above(o, bs, errp) : NULL;
+    above = o->args;
+    if (bs && above.wrap) {
+        above.writable = !bdrv_is_read_only(bs);
     }
-    bs = bs ? disk_add_layers(pl, bs, args, &err) : NULL;
-    above.writable = bs && !bdrv_is_read_only(bs);
-    blk = bs ? backend_new(pl, bs, args->wrap ? &above : args, &err) : NULL;
+    blk = bs ? backend_new(o->pl, bs, &above, errp) : NULL;
+    if (blk && write_through) {
+        blk_set_enable_write_cache(blk, false);
+    }
+    return blk;
+}
+
+BlockBackend *disk_open(struct cli *cli, Platter *pl, const struct disk_args *args)
+{
+    struct opening o = {.cli = cli, .pl = pl, .args = *args, .step = STEP_OPEN};
+    Error *err = NULL;
+    BlockBackend *blk = open_once(&o, &err);
+
     if (!blk && error_get_errno(err) == EAGAIN) {
         struct disk_args again = *args;
 
         if (disk_lock_again(&again.lock_tries)) {
             error_free(err);
-            bdrv_unref(wrapped);
+            bdrv_unref(o.base);
             return disk_open(cli, pl, &again);
         }
     }
-    if (blk || step == STEP_WRAP) {
-        warn_if_probed(cli, args, wrapped ? wrapped : disk_node(blk));
+    if (blk || o.step == STEP_WRAP) {
+        warn_if_probed(cli, &o.args, o.base ? o.base : disk_node(blk));
     }
-    bdrv_unref(wrapped);
+    bdrv_unref(o.base);
     if (!blk) {
-        report_open(cli, args, step, err);
-        return NULL;
-    }
-    if (write_through) {
-        blk_set_enable_write_cache(blk, false);
+        report_open(cli, args, o.step, err);
     }
     return blk;
 }

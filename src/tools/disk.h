@@ -27,8 +27,9 @@ struct disk_args {
     bool guess;                  /* the format: -f auto */
     bool image_opts;
     bool writable;
-    bool temporary;    /* what is written goes to a file that ends with the disk */
-    bool copy_on_read; /* what is read from backing files is written into the disk */
+    bool options_decide; /* whether it is writable, where they say read-only=... */
+    bool temporary;      /* what is written goes to a file that ends with the disk */
+    bool copy_on_read;   /* what is read from backing files is written into the disk */
     bool force_share;
     bool look_only;      /* no guest data is read */
     bool steady;         /* nobody may change it meanwhile, unless force_share */
@@ -45,7 +46,8 @@ struct disk_args {
     /* What is to be served instead of the disk that was opened, which passes in; NULL: itself. NULL
      * with errp. */
     BlockDriverState *(*wrap)(Platter *pl, BlockDriverState *bs, void *opaque, Error **errp);
-    /* Before a snapshot is shown: whether the disk that was opened can be wrapped. 0 or -errno. */
+    /* Before a snapshot is shown: whether the disk that was opened could be wrapped; NULL: what
+     * the snapshot shows decides. 0 or -errno. */
     int (*wrap_check)(BlockDriverState *bs, void *opaque, Error **errp);
     void *wrap_opaque; /* of both */
 };

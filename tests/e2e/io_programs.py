@@ -124,6 +124,16 @@ PROGRAMS = [
     ('raw', '-m -n', ['read -P 0 64k 512', 'write -P 3 3 5', 'read -P 3 3 5']),
     ('qcow2', '', ['write -bc -P 3 0 64k', 'read -b -P 3 0 64k', 'read -P 0 0 64k', 'write -bc 0 1k', 'map',
                    'write -bcf 0 64k', 'write -bcz 0 64k', 'write -cz 0 64k']),
+    # what the disk's options say of writing is stronger than -r and -s
+    *((None, f'{switches} --image-opts driver=raw,file.filename=other.raw,{said}', ['write -q 0 1', 'read -P 0xcd 0 1'])
+      for switches in ('-r', '-s', '-s -r', '-C', '-C -r', '-s -C', '-U -r')
+      for said in ('read-only=on', 'read-only=off', 'read-only=yes', 'auto-read-only=on', 'read-only=on,auto-read-only=on')),
+    *((None, f'{switches} \'json:{{"driver":"raw","read-only":{said},"file":{{"driver":"file","filename":"other.raw"}}}}\'',
+       ['write -q 0 1', 'close', 'open -r json:{"driver":"raw","read-only":"off","file":"x"}'])
+      for switches in ('', '-r', '-s', '-s -r') for said in ('true', 'false', '"on"', '"off"')),
+    (None, '', ['open -s -o driver=raw,read-only=on other.raw', 'length', 'open -s -r -o driver=raw,read-only=off other.raw',
+                'write -q 0 1', 'close', 'open -r -o driver=raw,read-only=off other.raw', 'write -q 0 1', 'read -P 0xcd 0 1',
+                'close', 'open -r -o read-only=off other.raw', 'close', 'open -s other.raw', 'write -q 0 1']),
     # reopen
     (None, '', ['reopen', 'reopen -r', 'help reopen']),
     ('qcow2', '', ['reopen', 'write -q 0 1k', 'reopen -r', 'write 0 1k', 'read -P 0xcd 0 1k', 'reopen -w',

@@ -44,9 +44,10 @@ class Background:
 
 @contextmanager
 def background(program, folder, *arguments):
-    """Started with --fork: it listens when the command has returned."""
+    """Started with --fork: it listens when the command has returned. program: its name, or words."""
     socket, pid_file = folder / 'nbd.sock', folder / 'nbd.pid'
-    done = run([program, '--fork', '-k', socket, '--pid-file', pid_file, *arguments], cwd=folder)
+    words = program if isinstance(program, list) else [program]
+    done = run([*words, '--fork', '-k', socket, '--pid-file', pid_file, *arguments], cwd=folder)
     assert (done.returncode, done.stdout) == (0, ''), done.stderr
     server = Background(socket, pid_file)
     try:

@@ -10,7 +10,7 @@ import subprocess
 import pytest
 
 from nbd_tool import PROGRAM, alive, background, make_images, seen
-from tools_common import needs, run
+from tools_common import needs, platter, run
 
 pytestmark = needs('qcow2')
 
@@ -33,6 +33,32 @@ REFUSED = [
     ['-l', 'none', '-f', 'qcow2', '-o', '2097152', 'base.qcow2'],
     ['-l', 'none', '-f', 'qcow2', '-o', '-1', 'base.qcow2'], ['-o', '2097152', 'plain.raw'],
     ['-s', '-o', '2097152', 'plain.raw'],
+    ['-l', 'none', '-f', 'raw', 'plain.raw'], ['-l', 'snapshot.id=1', '-o', '512', '-f', 'raw', 'plain.raw'],
+    ['-s', '--image-opts', 'driver=raw,file.filename=plain.raw,read-only=on'],
+    ['-s', '-o', '2097152', '--image-opts', 'driver=qcow2,file.filename=base.qcow2,read-only=yes'],
+    ['-s', '-B', 'none', 'json:{"driver":"raw","read-only":true,"file":{"driver":"file","filename":"plain.raw"}}'],
+    ['-s', '-r', '-B', 'none', '--image-opts', 'driver=raw,file.filename=plain.raw,read-only=on'],
+    # the order of faults: a log of traces, TLS, devices that are let go, listening, the disk, devices
+    ['-d', '--trace', 'file=/FOLDER/none/t', '--tls-creds', 't', '/dev/nosuchnbd'],
+    ['--trace', 'file=/FOLDER/none/t', '--tls-creds', 't', '--tls-hostname', 'x', 'plain.raw'],
+    ['--trace', 'file=/FOLDER/none/t', '--tls-creds', 't', 'plain.raw', 'b'],
+    ['--trace', 'file=/FOLDER/none/t', '-L', 'plain.raw'],
+    ['-d', '--tls-creds', 't', '/dev/nosuchnbd'], ['-d', '-k', '/FOLDER/none/s', '/dev/nosuchnbd'],
+    ['-d', '--object', 'secret,id=t,data=a', '--tls-creds', 't', '/dev/nosuchnbd'],
+    ['-d', '--fork', '--image-opts', '-f', 'raw', '/dev/nosuchnbd'], ['-d', '-c', '/dev/nosuchnbd', '/dev/nosuch2'],
+    ['-d', '--tls-creds', 't', '--tls-authz', 'a', '/dev/nosuchnbd'],
+    ['-f', 'raw', '--image-opts', '--tls-creds', 't', '-k', '/FOLDER/none/s', 'plain.raw'],
+    ['-f', 'raw', '--image-opts', '-k', '/FOLDER/none/s', 'plain.raw'],
+    ['-f', 'raw', '--image-opts', '-p', 'xx', 'plain.raw'],
+    ['-f', 'raw', '--image-opts', '--fork', '-k', '/FOLDER/s', 'missing.img'],
+    ['-f', 'raw', '--image-opts', '--pid-file', '/FOLDER/none/p', 'plain.raw'],
+    ['-f', 'raw', '--image-opts', '-c', '/dev/nosuchnbd', 'plain.raw'],
+    ['-c', '/dev/nosuchnbd', '-k', '/FOLDER/none/s', '-f', 'raw', 'plain.raw'],
+    ['-c', '/dev/nosuchnbd', '-p', 'xx', '-f', 'raw', 'plain.raw'], ['-c', '/dev/nosuchnbd', 'missing.img'],
+    ['-c', '/dev/nosuchnbd', '-l', 'none', '-f', 'qcow2', 'base.qcow2'],
+    ['-c', '/dev/nosuchnbd', '-o', '2097152', '-f', 'raw', 'plain.raw'],
+    ['-c', '/dev/nosuchnbd', '-B', 'none', '-f', 'qcow2', 'base.qcow2'],
+    ['-c', '/dev/nosuchnbd', '--pid-file', '/FOLDER/none/p', '-f', 'raw', 'plain.raw'],
     ['-L', '-f', 'raw'], ['-L', '-l', 'x'], ['-L', '--detect-zeroes=on', '-k', '/FOLDER/none'],
     ['-f', 'raw', '-k', '/FOLDER/s', '-o', '-1', 'plain.raw'], ['-o', '-1', 'missing.img'],
     ['-x', 'x' * 5000, '-o', 'x', 'plain.raw'], ['-D', 'x' * 5000, '-e', 'x', 'plain.raw'],
@@ -200,14 +226,47 @@ def test_socket_activation(link, images, count):
         s.close()
 
 
-@pytest.mark.parametrize('options', ['-L', '-k /tmp/x', '-p 10810', '-b 127.0.0.1', '-b 127.0.0.1 -p 10810', '-c /dev/nbd0'])
+@pytest.mark.parametrize('options', [
+    '-L', '-L --tls-authz x', '-k /tmp/x', '-k /tmp/x --tls-authz x', '-p 10810', '-b 127.0.0.1',
+    '-b 127.0.0.1 -p 10810', '-c /dev/nbd0', '-c /dev/nbd0 --tls-creds x', '-d -k /tmp/x'])
 def test_activation_has_its_sockets(options, link, images):
-    disk = '' if options == '-L' else '-f raw "$1"'
+    disk = '' if options.startswith('-L') else '-f raw "$1"'
     done = [run(['sh', '-c', f'LISTEN_PID=$$ LISTEN_FDS=1 exec "$0" {options} {disk} 3<&0', program,
                  images / 'plain.raw']) for program in (link, 'qemu-nbd')]
     assert done[0].returncode == done[1].returncode == 1
     assert done[0].stderr == done[1].stderr
     assert 'socket activation' in done[0].stderr
+
+
+@pytest.mark.parametrize('options', ['-L', '-k /tmp/x', '-d', '--tls-authz x', '--trace file=/nosuch/t'])
+def test_activation_without_a_socket(options, link, images):
+    """It is told in front of what does not go together, behind a log that cannot be opened."""
+    disk = '' if options == '-L' else '"$1"'
+    done = [run(['sh', '-c', f'LISTEN_PID=$$ LISTEN_FDS=1 exec "$0" {options} {disk} 3<&-', program,
+                 images / 'plain.raw']) for program in (link, 'qemu-nbd')]
+    assert done[0].returncode == done[1].returncode == 1
+    assert done[0].stderr == done[1].stderr != ''
+
+
+def test_part_of_a_snapshot(link, tmp_path):
+    """Where it ends is told by the snapshot's own size; the reference shows none of a part."""
+    for line in (['create', '-q', '-f', 'qcow2', 'disk.qcow2', '2M'], ['snapshot', '-c', 'big', 'disk.qcow2'],
+                 ['resize', '-q', '--shrink', 'disk.qcow2', '1M'], ['snapshot', '-c', 'small', 'disk.qcow2'],
+                 ['resize', '-q', 'disk.qcow2', '1536k']):
+        assert run(['qemu-img', *line], cwd=tmp_path).returncode == 0
+    with background(link, tmp_path, '-t', '-f', 'qcow2', '-l', 'small', '-o', '65536', 'disk.qcow2') as server:
+        assert run(['nbdinfo', '--size', server.uri()]).stdout == '983040\n'
+    words = 'Offset ({}) cannot be greater than size of the containing file ({})\n'
+    line = ['nbd', '-k', tmp_path / 's', '-f', 'qcow2', '-l']
+    for name, offset, size in (('small', 1310720, 1048576), ('big', 2097664, 2097152)):
+        done = platter(*line, name, '-o', str(offset), 'disk.qcow2', cwd=tmp_path)
+        assert (done.returncode, done.stderr) == (1, 'platter: nbd: ' + words.format(offset, size))
+    with background([os.environ['PLATTER_BIN'], 'nbd'], tmp_path, '-t', '-f', 'qcow2', '-l', 'big', '-o', '1703936', 'disk.qcow2') as server:
+        assert run(['nbdinfo', '--size', server.uri()]).stdout == '393216\n'
+    # that of the disk itself is told first, as by the reference
+    done = [run([program, '-l', 'big', '-o', '1703936', '-f', 'qcow2', 'disk.qcow2'], cwd=tmp_path)
+            for program in (link, PROGRAM)]
+    assert done[0].stderr == done[1].stderr == 'qemu-nbd: ' + words.format(1703936, 1572864)
 
 
 def test_activation_is_for_one_process(link, images):

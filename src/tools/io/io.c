@@ -147,7 +147,7 @@ static bool io_take(struct io_setup *setup, int id, const struct cli_args *a)
 static int io_command(struct cli *cli, int argc, char **argv)
 {
     struct io_setup setup = {
-        .disk = {.writable = true, .discard = "unmap"},
+        .disk = {.writable = true, .options_decide = true, .discard = "unmap"},
         .trace = TRACE_OPTION_NONE,
     };
     struct cli_args a = cli_args_begin(cli, argc, argv);

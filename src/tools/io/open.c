@@ -85,12 +85,6 @@ static int take_arguments(struct io_args *args, struct disk_args *disk, struct o
     disk->file = args->operand_count == 1 ? args->operands[0] : NULL;
     disk->options = options->options;
     disk->format_switch = "-o driver=";
-    /* -o read-only=off is stronger than -r, as every option is than its switch */
-    if (options->options) {
-        const char *read_only = block_options_get_str(options->options, "read-only");
-
-        disk->writable = disk->writable || (read_only && strcmp(read_only, "off") == 0);
-    }
     return disk_args_check(args->s->cli, disk) ? 0 : -EINVAL;
 }
 

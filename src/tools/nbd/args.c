@@ -349,54 +349,45 @@ static int check_list(struct cli *cli, const struct nbd_args *args, unsigned ope
     return args->fork ? cli_error(cli, "List mode is incompatible with forking") : CLI_EXIT_OK;
 }
 
-/* The kernel's devices: said first where there are none. */
-static int check_device(struct cli *cli, const struct nbd_args *args)
-{
-    const char *device = args->disconnect ? args->disk.file : args->device;
-
-    if (access(device, F_OK) < 0) {
-        return cli_error(cli, "%s %s: %s", args->disconnect ? "Cannot open" : "Failed to open",
-                         device, strerror(errno));
-    }
-    return cli_error(cli, "attaching kernel devices is not in this build: '%s' stays as it is",
-                     device);
-}
-
-/* Sockets that a service manager passed to this process: sd_listen_fds(3). */
-static int check_activation(struct cli *cli, struct nbd_args *args)
+/* Sockets that a service manager passed to this process: sd_listen_fds(3). They are looked at
+ * before other files are given their numbers; what is wrong is told later. */
+static void take_activation(struct nbd_args *args)
 {
     const char *pid = getenv("LISTEN_PID");
     const char *count = getenv("LISTEN_FDS");
-    const char *taken;
     uint64_t value;
 
     if (!pid || !count || !take_integer(pid, INT_MAX, &value) || value != (uint64_t)getpid() ||
         !take_integer(count, 64, &value) || value == 0) {
-        return CLI_EXIT_OK;
+        return;
+    }
+    args->activated = (unsigned)value;
+    for (unsigned i = 0; args->activation_err == 0 && i < args->activated; i++) {
+        int ret = os->fcntl_getfl(NBD_FIRST_ACTIVATED + (int)i);
+
+        args->activation_err = ret < 0 ? ret : 0;
+        args->bad_activated = NBD_FIRST_ACTIVATED + (int)i;
+    }
+    unsetenv("LISTEN_PID"); /* not for children */
+    unsetenv("LISTEN_FDS");
+}
+
+static int check_activation(struct cli *cli, const struct nbd_args *args)
+{
+    const char *taken = args->device   ? "NBD device"
+                        : args->socket ? "Unix socket"
+                        : args->bind   ? "The interface"
+                        : args->port   ? "TCP port number"
+                                       : NULL;
+
+    if (args->activation_err < 0) {
+        return nbd_report_activated(cli, args->bad_activated, args->activation_err);
     }
     if (args->list) {
         return cli_error(cli, "List mode is incompatible with socket activation");
     }
-    taken = args->device   ? "NBD device"
-            : args->socket ? "Unix socket"
-            : args->bind   ? "The interface"
-            : args->port   ? "TCP port number"
-                           : NULL;
-    if (taken) {
-        return cli_error(cli, "%s can't be set when using socket activation", taken);
-    }
-    for (uint64_t i = 0; i < value; i++) { /* before other files are given these numbers */
-        int fd = NBD_FIRST_ACTIVATED + (int)i;
-        int ret = os->fcntl_getfl(fd);
-
-        if (ret < 0) {
-            return nbd_report_activated(cli, fd, ret);
-        }
-    }
-    args->activated = (unsigned)value;
-    unsetenv("LISTEN_PID"); /* not for children */
-    unsetenv("LISTEN_FDS");
-    return CLI_EXIT_OK;
+    return taken ? cli_error(cli, "%s can't be set when using socket activation", taken)
+                 : CLI_EXIT_OK;
 }
 
 static int check_tls(struct cli *cli, const struct nbd_args *args)
@@ -418,33 +409,23 @@ static int check_tls(struct cli *cli, const struct nbd_args *args)
                : CLI_EXIT_OK;
 }
 
-static int check_all(struct cli *cli, struct nbd_args *args, unsigned operands)
+static int check_operands(struct cli *cli, struct nbd_args *args, unsigned operands)
 {
-    int code;
-
     if (args->list) {
-        code = check_list(cli, args, operands);
-    } else {
-        code = operands != 1 ? wrong_operands(cli) : CLI_EXIT_OK;
+        return check_list(cli, args, operands);
     }
-    if (code == CLI_EXIT_OK) {
-        code = check_tls(cli, args);
-    }
-    if (code == CLI_EXIT_OK) {
-        code = check_activation(cli, args);
-    }
-    if (code == CLI_EXIT_OK && (args->disconnect || args->device)) {
-        code = check_device(cli, args);
-    }
-    if (code == CLI_EXIT_OK && args->disk.image_opts && args->disk.format) {
-        code = cli_error(cli, "--image-opts and -f are mutually exclusive");
-    }
-    args->read_only |= args->disk.snapshot != NULL;
-    args->disk.writable = !args->read_only && !args->scratch;
-    if (code == CLI_EXIT_OK && !args->list && !disk_args_check(cli, &args->disk)) {
-        code = CLI_EXIT_USAGE;
-    }
-    return code;
+    return operands != 1 ? wrong_operands(cli) : CLI_EXIT_OK;
+}
+
+int nbd_args_check(struct cli *cli, const struct nbd_args *args)
+{
+    struct disk_args disk = args->disk;
+    int code = args->activated ? check_activation(cli, args) : CLI_EXIT_OK;
+
+    code = code == CLI_EXIT_OK ? check_tls(cli, args) : code;
+    disk.format = NULL; /* whether it goes with --image-opts is looked at when it listens */
+    return code == CLI_EXIT_OK && !args->list && !disk_args_check(cli, &disk) ? CLI_EXIT_USAGE
+                                                                              : code;
 }
 
 bool nbd_args_parse(struct cli *cli, int argc, char **argv, struct nbd_args *args, int *ret_code)
@@ -475,7 +456,11 @@ bool nbd_args_parse(struct cli *cli, int argc, char **argv, struct nbd_args *arg
         }
     }
     if (*ret_code == CLI_EXIT_OK) {
-        *ret_code = check_all(cli, args, operands);
+        *ret_code = check_operands(cli, args, operands);
     }
+    take_activation(args);
+    args->read_only |= args->disk.snapshot != NULL;
+    args->disk.writable = !args->read_only;
+    args->disk.temporary = args->scratch;
     return *ret_code == CLI_EXIT_OK;
 }

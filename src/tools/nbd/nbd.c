@@ -7,6 +7,7 @@
 #include <limits.h>
 #include <stdlib.h>
 #include <string.h>
+#include <unistd.h>
 
 #include "tools/commands.h"
 #include "tools/daemonize.h"
@@ -124,6 +125,18 @@ static int tell_uris(struct run *r)
 
 /* ---- life ---- */
 
+/* The kernel's devices: what keeps one from being opened is told first. */
+static int refuse_device(struct run *r, const char *what, const char *device)
+{
+    if (access(device, F_OK) < 0) {
+        cli_error(r->cli, "%s %s: %s", what, device, strerror(errno));
+    } else {
+        cli_error(r->cli, "attaching kernel devices is not in this build: '%s' stays as it is",
+                  device);
+    }
+    return -1;
+}
+
 /* The references are the caller's to let go, also on failure. */
 static int take_tls(struct run *r, struct nbd_server_options *options, Error **errp)
 {
@@ -162,7 +175,11 @@ static int server_begin(struct run *r)
         cli_report(r->cli, err);
         return -1;
     }
-    return listen_somewhere(r);
+    if (r->args->disconnect) {
+        return refuse_device(r, "Cannot open", r->args->disk.file);
+    }
+    /* a device has a socket of its own, unless one is named */
+    return r->args->device && !r->args->socket ? 0 : listen_somewhere(r);
 }
 
 static int export_begin(struct run *r)
@@ -194,8 +211,8 @@ static int begin(struct run *r)
 {
     struct disk_args disk = r->args->disk;
 
-    disk.wrap = nbd_overlay;
-    disk.wrap_check = nbd_overlay_check;
+    disk.wrap = nbd_part;
+    disk.wrap_check = cli_stands_in(r->cli) ? nbd_part_check : NULL; /* a fault told first */
     disk.wrap_opaque = (void *)r->args;
     if (end_signals_begin(&r->signals, r->cli) < 0) {
         return -1;
@@ -203,6 +220,10 @@ static int begin(struct run *r)
     r->pl = disk_platter_new(r->cli, &disk);
     if (!r->pl || end_signals_watch(&r->signals, r->cli, platter_get_main_context(r->pl)) < 0 ||
         server_begin(r) < 0) {
+        return -1;
+    }
+    if (disk.image_opts && disk.format) {
+        cli_error(r->cli, "--image-opts and -f are mutually exclusive");
         return -1;
     }
     r->blk = disk_open(r->cli, r->pl, &disk);
@@ -214,6 +235,9 @@ static int begin(struct run *r)
         if (r->pid_fd < 0) {
             return -1;
         }
+    }
+    if (r->args->device) {
+        return refuse_device(r, "Failed to open", r->args->device);
     }
     if (r->args->verbose && tell_uris(r) < 0) {
         return -1;
@@ -278,6 +302,9 @@ static int nbd_command(struct cli *cli, int argc, char **argv)
 
     if (nbd_args_parse(cli, argc, argv, &args, &code)) {
         code = trace_option_begin(&args.trace, cli);
+        if (code == CLI_EXIT_OK) {
+            code = nbd_args_check(cli, &args);
+        }
         if (code == CLI_EXIT_OK) {
             code = args.list ? nbd_list(cli, &args) : serve(cli, &args);
         }

@@ -3,7 +3,7 @@
  * platter nbd, which is qemu-nbd: one disk for NBD clients, or what a server offers.
  *
  *   args.c     the command line      nbd.c   the server's life
- *   overlay.c  what is put above the disk: a part of it, or a scratch layer
+ *   part.c     the part of the disk that is served
  *   list.c     the client that lists (no_list.c in a build without libnbd)
  */
 #ifndef PLATTER_TOOLS_NBD_NBD_H
@@ -35,6 +35,8 @@ struct nbd_args {
     uint64_t offset;
     unsigned shared;    /* 0: as many as come */
     unsigned activated; /* sockets that were passed in, from descriptor 3 on */
+    int activation_err; /* -errno: bad_activated is none of them */
+    int bad_activated;
     bool read_only;
     bool scratch; /* -s */
     bool allocation_depth;
@@ -48,6 +50,8 @@ struct nbd_args {
 
 /* args.c: false: the command ends with *ret_code. */
 bool nbd_args_parse(struct cli *cli, int argc, char **argv, struct nbd_args *args, int *ret_code);
+/* What does not go together, which is told after a log of traces that cannot be opened. */
+int nbd_args_check(struct cli *cli, const struct nbd_args *args);
 extern const struct cli_option nbd_tool_options[];
 /* Where it listens, or connects to, when no address is named. */
 const char *nbd_args_host(const struct cli *cli, const struct nbd_args *args);
@@ -59,9 +63,9 @@ int nbd_report_long_path(struct cli *cli, const struct nbd_args *args);
 /* Name resolution failed, for the reason that ends text. */
 int nbd_report_resolution(struct cli *cli, const struct nbd_args *args, const char *text);
 
-/* overlay.c: wrap_check and wrap of a struct disk_args; opaque is the struct nbd_args. */
-int nbd_overlay_check(BlockDriverState *bs, void *opaque, Error **errp);
-BlockDriverState *nbd_overlay(Platter *pl, BlockDriverState *bs, void *opaque, Error **errp);
+/* part.c: wrap_check and wrap of a struct disk_args; opaque is the struct nbd_args. */
+int nbd_part_check(BlockDriverState *bs, void *opaque, Error **errp);
+BlockDriverState *nbd_part(Platter *pl, BlockDriverState *bs, void *opaque, Error **errp);
 
 /* nbd.c: those of --tls-creds, with a reference; NULL with errp. */
 TlsCreds *nbd_tls_creds(Platter *pl, const struct nbd_args *args, enum tls_endpoint endpoint,

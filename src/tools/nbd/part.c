@@ -1,6 +1,5 @@
 /* SPDX-License-Identifier: MIT */
-/* What stands above the disk that is served: a scratch layer that takes the writes, and the part of
- * the disk that clients see. */
+/* The part of the disk that clients see, from --offset on. */
 #include <errno.h>
 #include <stdio.h>
 #include <stdlib.h>
@@ -10,7 +9,7 @@
 #include "util/error.h"
 #include "util/size.h"
 
-int nbd_overlay_check(BlockDriverState *bs, void *opaque, Error **errp)
+int nbd_part_check(BlockDriverState *bs, void *opaque, Error **errp)
 {
     const struct nbd_args *args = opaque;
     int64_t size = bdrv_getlength(bs);
@@ -30,14 +29,14 @@ int nbd_overlay_check(BlockDriverState *bs, void *opaque, Error **errp)
                : 0;
 }
 
-/* The size of a snapshot is its own, so that bs is checked again. */
+/* A snapshot has a size of its own, whatever that of the disk is. */
 static BlockDriverState *part_of(Platter *pl, BlockDriverState *bs, struct nbd_args *args,
                                  Error **errp)
 {
     BlockDriverState *part = NULL;
     BlockOptions *options;
 
-    if (nbd_overlay_check(bs, args, errp) < 0) {
+    if (nbd_part_check(bs, args, errp) < 0) {
         bdrv_unref(bs);
         return NULL;
     }
@@ -54,12 +53,9 @@ static BlockDriverState *part_of(Platter *pl, BlockDriverState *bs, struct nbd_a
     return part;
 }
 
-BlockDriverState *nbd_overlay(Platter *pl, BlockDriverState *bs, void *opaque, Error **errp)
+BlockDriverState *nbd_part(Platter *pl, BlockDriverState *bs, void *opaque, Error **errp)
 {
     struct nbd_args *args = opaque;
 
-    if (args->scratch) {
-        bs = disk_add_overlay(pl, bs, true, errp);
-    }
-    return bs && args->offset > 0 ? part_of(pl, bs, args, errp) : bs;
+    return args->offset > 0 ? part_of(pl, bs, args, errp) : bs;
 }
