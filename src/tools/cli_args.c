@@ -363,9 +363,7 @@ static bool value_fits(const struct cli_args *args, int rc, uint64_t value, uint
     return true;
 }
 
-/* A size as the reference takes it: also a hexadecimal number with a suffix, which it warns of.
- * 0 or -errno. */
-static int lenient_size(struct cli *cli, const char *text, uint64_t *ret)
+int cli_lenient_size(struct cli *cli, const char *text, uint64_t *ret)
 {
     const char *p = size_skip_sign(text);
     size_t len = 0;
@@ -386,7 +384,7 @@ bool cli_parse_size(struct cli *cli, const char *text, const char *what, const c
                     uint64_t max, uint64_t *ret)
 {
     Error *err = NULL;
-    int rc = cli_stands_in(cli) ? lenient_size(cli, text, ret)
+    int rc = cli_stands_in(cli) ? cli_lenient_size(cli, text, ret)
                                 : size_parse(text, 'b', native_what, ret, &err);
 
     if (rc == 0 && (*ret <= max || !cli_stands_in(cli))) {

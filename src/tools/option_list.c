@@ -1,6 +1,7 @@
 /* SPDX-License-Identifier: MIT */
 /* Lists of a format's own options. */
 #include <errno.h>
+#include <inttypes.h>
 #include <stdlib.h>
 #include <string.h>
 
@@ -9,9 +10,34 @@
 #include "util/error.h"
 #include "util/mem.h"
 #include "util/options.h"
+#include "util/size.h"
 #include "util/text.h"
 
 #define OPTION_LIST_KEYS_MAX 64
+#define SHOWN_KEY_MAX 255 /* bytes, in a message */
+
+/* The end of a value: two commas are one of its own. */
+static const char *value_end(const char *p)
+{
+    while (*p != '\0' && (p[0] != ',' || p[1] == ',')) {
+        p += *p == ',' ? 2 : 1;
+    }
+    return p;
+}
+
+/* The end of a word of a list. *ret_key_len: where its value begins, or it ends without one. */
+static const char *word_end(const char *word, size_t *ret_key_len)
+{
+    const char *end = word + strcspn(word, "=,");
+
+    *ret_key_len = (size_t)(end - word);
+    return *end == '=' ? value_end(end) : end;
+}
+
+static bool asks_for_help(const char *word, size_t len)
+{
+    return (len == 4 && memcmp(word, "help", 4) == 0) || (len == 1 && *word == '?');
+}
 
 /* Take "help" and "?", which have no value, out of the text. */
 static bool take_help(char *text)
@@ -20,10 +46,11 @@ static bool take_help(char *text)
     char *to = text;
 
     for (char *word = text; *word != '\0';) {
-        size_t len = strcspn(word, ",");
+        size_t key_len;
+        size_t len = (size_t)(word_end(word, &key_len) - word);
         size_t step = len + (word[len] == ',');
 
-        if ((len == 4 && memcmp(word, "help", 4) == 0) || (len == 1 && *word == '?')) {
+        if (asks_for_help(word, len)) {
             help = true;
         } else {
             memmove(to, word, step);
@@ -38,24 +65,15 @@ static bool take_help(char *text)
     return help;
 }
 
-/* The end of a value: two commas are one of its own. */
-static const char *value_end(const char *p)
-{
-    while (*p != '\0' && (p[0] != ',' || p[1] == ',')) {
-        p += *p == ',' ? 2 : 1;
-    }
-    return p;
-}
-
 /* A word without a value is switched on, or off where it begins with "no". */
 static void put_switch(struct cli *cli, struct text *t, const char *word, int len, bool warns)
 {
-    bool off = len > 2 && strncmp(word, "no", 2) == 0;
+    bool off = len >= 2 && strncmp(word, "no", 2) == 0;
     int skipped = off ? 2 : 0;
     const char *value = off ? "off" : "on";
 
     text_printf(t, "%.*s=%s", len - skipped, word + skipped, value);
-    if (warns && !(len == 4 && strncmp(word, "help", 4) == 0) && !(len == 1 && *word == '?')) {
+    if (warns && !asks_for_help(word, (size_t)len)) {
         cli_warning(cli, "short-form boolean option '%.*s' deprecated", len, word);
         cli_put_line(cli->err, "Please use %.*s=%s instead", len - skipped, word + skipped, value);
     }
@@ -66,14 +84,17 @@ char *option_list_spelled(struct cli *cli, const char *text, bool is_first_named
     struct text t = {0};
 
     for (const char *word = text; *word != '\0';) {
-        const char *end = word + strcspn(word, "=,");
+        size_t key_len;
+        const char *end = word_end(word, &key_len);
 
         text_puts(&t, word == text ? "" : ",");
-        if (*end == '=' || (word == text && is_first_named)) {
-            end = value_end(end);
+        if (word[key_len] == '=') {
+            text_put(&t, word, (size_t)(end - word));
+        } else if (word == text && is_first_named) {
+            end = value_end(word + key_len);
             text_put(&t, word, (size_t)(end - word));
         } else {
-            put_switch(cli, &t, word, (int)(end - word), warns);
+            put_switch(cli, &t, word, (int)key_len, warns);
         }
         word = end + (*end == ',');
     }
@@ -91,13 +112,52 @@ static bool is_list(const char *text)
     return len > 0 && text[0] != ',' && commas % 2 == 0;
 }
 
+/* Of an image that is made: what is said of it is known when its format is. */
+static int add_text(struct cli *cli, struct option_list *list, const char *text)
+{
+    struct text t = {0};
+    char *both;
+
+    if (list->text) {
+        text_puts(&t, list->text);
+        text_puts(&t, *list->text != '\0' && *text != '\0' ? "," : "");
+    }
+    text_puts(&t, text);
+    both = text_end(&t);
+    if (!both) {
+        return cli_error(cli, "out of memory");
+    }
+    free(list->text);
+    list->text = both;
+    return CLI_EXIT_OK;
+}
+
+static int add_options(struct cli *cli, struct option_list *list, const char *text)
+{
+    Error *err = NULL;
+    BlockOptions *more = block_options_parse(text, NULL, &err);
+    int code = CLI_EXIT_OK;
+
+    if (!more) {
+        cli_report(cli, err);
+        cli->usage_told = true;
+        return CLI_EXIT_USAGE;
+    }
+    if (!list->options) {
+        list->options = more;
+        return CLI_EXIT_OK;
+    }
+    if (block_options_put_prefix(list->options, "", more) < 0) {
+        code = cli_error(cli, "out of memory");
+    }
+    block_options_free(more);
+    return code;
+}
+
 int option_list_add(struct cli *cli, struct option_list *list, const char *text)
 {
     bool of_image = cli->program->commands != NULL; /* that is made */
     AUTO_FREE char *copy = strdup(text);
-    BlockOptions *more = NULL;
-    Error *err = NULL;
-    int code = CLI_EXIT_OK;
 
     if (cli_stands_in(cli) && of_image && !is_list(text)) {
         return cli_error(cli, "Invalid option list: %s", text);
@@ -114,26 +174,16 @@ int option_list_add(struct cli *cli, struct option_list *list, const char *text)
     if (!copy) {
         return cli_error(cli, "out of memory");
     }
-    if (*copy != '\0' || *text == '\0') {
-        more = block_options_parse(copy, NULL, &err);
-        if (!more) {
-            cli_report(cli, err);
-            cli->usage_told = true;
-            code = CLI_EXIT_USAGE;
-        } else if (!list->options) {
-            list->options = more;
-            more = NULL;
-        } else if (block_options_put_prefix(list->options, "", more) < 0) {
-            code = cli_error(cli, "out of memory");
-        }
+    if (*copy == '\0' && *text != '\0') {
+        return CLI_EXIT_OK; /* only help */
     }
-    block_options_free(more);
-    return code;
+    return of_image ? add_text(cli, list, copy) : add_options(cli, list, copy);
 }
 
 void option_list_fini(struct option_list *list)
 {
     block_options_free(list->options);
+    free(list->text);
     *list = (struct option_list){0};
 }
 
@@ -204,39 +254,119 @@ bool option_list_has_key(const struct opts_key *keys, const char *key)
     return false;
 }
 
-/* The value, taken as its type has it. 0 or -errno. */
-static int value_check(const struct opts_key *k, BlockOptions *copy, Error **errp)
-{
-    uint64_t number;
-    bool flag;
+/* ---- what is said ---- */
 
-    if (strcmp(k->type, "size") == 0) {
-        return block_options_take_size(copy, k->key, 0, INT64_MAX, &number, errp);
+/* A size in bytes. */
+static int judge_size(struct cli *cli, const char *key, const char *text, uint64_t *ret,
+                      Error **errp)
+{
+    int rc;
+
+    if (!cli_stands_in(cli)) {
+        return size_of_parameter(text, key, ret, errp);
     }
-    if (strcmp(k->type, "num") == 0) {
-        return block_options_take_uint(copy, k->key, 0, UINT64_MAX, &number, errp);
+    rc = cli_lenient_size(cli, text, ret);
+    return rc < 0 ? size_refuse(rc, text, key, errp) : 0;
+}
+
+/* The reference takes a number in any base, and a negative one for what is missing to 2^64. */
+static int judge_number(const char *key, const char *text, uint64_t *ret, Error **errp)
+{
+    char *end;
+
+    errno = 0;
+    *ret = strtoull(text, &end, 0);
+    if (end == text || *end != '\0') {
+        return error_set(errp, EINVAL, "Parameter '%.64s' expects a number", key);
     }
-    if (strncmp(k->type, "bool", 4) == 0) {
-        return block_options_take_bool(copy, k->key, &flag, errp);
+    if (errno == ERANGE) {
+        return error_set(errp, ERANGE, "Value '%.64s' is too large for parameter '%.64s'", text,
+                         key);
     }
     return 0;
 }
 
-int option_list_check(const struct opts_key *keys, const BlockOptions *options, Error **errp)
+/* Whether the value of the one option that one has is as its type wants it. A size or number
+ * becomes plain decimal. 0 or -errno. */
+static int judge_value(struct cli *cli, const struct opts_key *k, BlockOptions *one, Error **errp)
 {
-    BlockOptions *copy = block_options_copy(options);
-    const char *key = NULL;
-    int ret = copy ? 0 : error_set(errp, ENOMEM, "out of memory");
+    const char *text = block_options_get_str(one, k->key);
+    char plain[32];
+    uint64_t number;
+    bool flag;
+    int ret;
 
-    while (keys && ret >= 0 && (key = block_options_next_key(options, key)) != NULL) {
-        const struct opts_key *k = keys;
+    if (strncmp(k->type, "bool", 4) == 0) {
+        BlockOptions *copy = block_options_copy(one);
 
-        while (k->key && strcmp(k->key, key) != 0) {
-            k++;
-        }
-        ret = k->key ? value_check(k, copy, errp)
-                     : error_set(errp, ENOENT, "Invalid parameter '%.255s'", key);
+        ret = copy ? block_options_take_bool(copy, k->key, &flag, errp)
+                   : error_set(errp, ENOMEM, "out of memory");
+        block_options_free(copy);
+        return ret < 0 ? ret : 0;
     }
-    block_options_free(copy);
-    return ret < 0 ? ret : 0;
+    if (strcmp(k->type, "size") == 0) {
+        ret = judge_size(cli, k->key, text, &number, errp);
+    } else if (strcmp(k->type, "num") == 0) {
+        ret = judge_number(k->key, text, &number, errp);
+    } else {
+        return 0;
+    }
+    if (ret < 0) {
+        return ret;
+    }
+    snprintf(plain, sizeof(plain), "%" PRIu64, number);
+    return block_options_set_str(one, k->key, plain) < 0 ? error_set(errp, ENOMEM, "out of memory")
+                                                         : 0;
+}
+
+/* "KEY=VALUE" */
+static int judge_word(struct cli *cli, const char *word, size_t key_len,
+                      const struct opts_key *keys, BlockOptions *into, Error **errp)
+{
+    const struct opts_key *k = keys;
+    BlockOptions *one;
+    int ret = 0;
+
+    while (k && k->key && (strlen(k->key) != key_len || strncmp(k->key, word, key_len) != 0)) {
+        k++;
+    }
+    if (k && !k->key) {
+        return error_set(errp, ENOENT, "Invalid parameter '%.*s'",
+                         (int)(key_len < SHOWN_KEY_MAX ? key_len : SHOWN_KEY_MAX), word);
+    }
+    one = block_options_parse(word, NULL, errp);
+    if (!one) {
+        return -EINVAL;
+    }
+    if (k) {
+        ret = judge_value(cli, k, one, errp);
+    }
+    if (ret >= 0 && block_options_put_prefix(into, "", one) < 0) {
+        ret = error_set(errp, ENOMEM, "out of memory");
+    }
+    block_options_free(one);
+    return ret;
+}
+
+int option_list_judge(struct cli *cli, struct option_list *list, const struct opts_key *keys,
+                      Error **errp)
+{
+    int ret = 0;
+
+    if (!list->options) {
+        list->options = block_options_new();
+        if (!list->options) {
+            return error_set(errp, ENOMEM, "out of memory");
+        }
+    }
+    for (const char *word = list->text; ret >= 0 && word && *word != '\0';) {
+        size_t key_len;
+        const char *end = word_end(word, &key_len);
+        AUTO_FREE char *copy = strndup(word, (size_t)(end - word));
+
+        ret = copy ? judge_word(cli, copy, key_len, keys, list->options, errp)
+                   : error_set(errp, ENOMEM, "out of memory");
+        word = end + (*end == ',');
+    }
+    return ret;
 }

@@ -12,11 +12,13 @@
 struct opts_key; /* schema/opts.h */
 
 struct option_list {
-    BlockOptions *options; /* owned; NULL: none were given */
+    char *text;            /* owned: of an image, all in order, in full; NULL: nothing was given */
+    BlockOptions *options; /* owned: what they say; of an image once they were judged */
     bool help;             /* "help" or "?" was among them */
 };
 
-/* Add one -o; later values win. CLI_EXIT_*, after printing. */
+/* Add one -o; later values win. Those of an image (of a program with commands) are judged later,
+ * others read at once. CLI_EXIT_*, after printing. */
 int option_list_add(struct cli *cli, struct option_list *list, const char *text);
 /* The list as the tools that we stand in for read it, in full: "a" is "a=on", "noa" is "a=off",
  * with a warning if asked for; but a first word alone may be the name of something. NULL: no
@@ -28,10 +30,12 @@ void option_list_print(FILE *out, const struct opts_key *keys);
 /* Options of creating images with a driver that can: those of the format alone, or with a file to
  * make them in those of the file too. */
 void option_list_print_create(FILE *out, const BlockDriver *drv, bool has_file);
-/* Whether a table (NULL: nothing is known) has all keys, and values look as it says: what can be
- * told before anything is done, the first fault of the list. 0, -ENOENT (a key is not there) or
- * another -errno, with errp. */
-int option_list_check(const struct opts_key *keys, const BlockOptions *options, Error **errp);
+/* Put into list->options what the text says, where the table has all keys (NULL: nothing is known)
+ * and each value looks as it says, also one that a later one replaces: what can be told before
+ * anything is done, the first fault of the list. 0, -ENOENT (a key is not there) or another -errno,
+ * with errp. */
+int option_list_judge(struct cli *cli, struct option_list *list, const struct opts_key *keys,
+                      Error **errp);
 /* Whether a table (may be NULL) has the key. */
 bool option_list_has_key(const struct opts_key *keys, const char *key);
 

@@ -50,7 +50,7 @@ int block_options_take_str(BlockOptions *opts, const char *key, char **ret, Erro
 
 int block_options_take_bool(BlockOptions *opts, const char *key, bool *ret, Error **errp)
 {
-    static const char *const words[] = {"off", "on", "false", "true", "no", "yes"};
+    static const char *const words[] = {"off", "on", "false", "true", "no", "yes", "n", "y"};
     json_t *value = json_object_get(opts->keys, key);
 
     if (!value) {

@@ -163,21 +163,25 @@ const char *size_skip_sign(const char *text)
     return text + (*text == '+');
 }
 
+int size_refuse(int ret, const char *text, const char *name, Error **errp)
+{
+    if (ret == -ERANGE) {
+        return error_set(errp, ERANGE, "Value '%.*s' is out of range for parameter '%.64s'",
+                         SHOWN_MAX, text, name);
+    }
+    error_set(errp, EINVAL, "Parameter '%.64s' expects a non-negative number below 2^64", name);
+    error_set_hint(errp, "'%.*s' is none; a suffix is one of %s", SHOWN_MAX, text, suffixes);
+    error_add_compat_hint(
+        errp, "Optional suffix k, M, G, T, P or E means kilo-, mega-, giga-, tera-, peta-");
+    error_add_compat_hint(errp, "and exabytes, respectively.");
+    return ret;
+}
+
 int size_of_parameter(const char *text, const char *name, uint64_t *ret_bytes, Error **errp)
 {
     int ret = size_parse_raw(size_skip_sign(text), 'b', ret_bytes);
 
-    if (ret == -ERANGE) {
-        error_set(errp, ERANGE, "Value '%.*s' is out of range for parameter '%.64s'", SHOWN_MAX,
-                  text, name);
-    } else if (ret < 0) {
-        error_set(errp, EINVAL, "Parameter '%.64s' expects a non-negative number below 2^64", name);
-        error_set_hint(errp, "'%.*s' is none; a suffix is one of %s", SHOWN_MAX, text, suffixes);
-        error_add_compat_hint(
-            errp, "Optional suffix k, M, G, T, P or E means kilo-, mega-, giga-, tera-, peta-");
-        error_add_compat_hint(errp, "and exabytes, respectively.");
-    }
-    return ret;
+    return ret < 0 ? size_refuse(ret, text, name, errp) : ret;
 }
 
 int number_parse(const char *text, const char *what, uint64_t min, uint64_t max, uint64_t *ret,

@@ -17,6 +17,8 @@ int size_parse(const char *text, char default_suffix, const char *what, uint64_t
                Error **errp);
 /* The same with suffix 'b', for a value of the option name, in the words of the reference. */
 int size_of_parameter(const char *text, const char *name, uint64_t *ret_bytes, Error **errp);
+/* Set errp to what that says of a text that is none, ret: why. Returns ret. */
+int size_refuse(int ret, const char *text, const char *name, Error **errp);
 /* Behind blanks and a plus sign, which the reference lets stand before a number. */
 const char *size_skip_sign(const char *text);
 /* A whole decimal or 0x number in [min, max]. */

@@ -71,21 +71,22 @@ static int print_help(struct cli *cli, const char *format)
 }
 
 /* Whether all options are the format's own, if only when an image is made. */
-static bool is_of_creation(const char *format, const BlockOptions *options)
+static bool is_of_creation(struct cli *cli, const char *format, const struct option_list *list)
 {
     const BlockDriver *file = bdrv_find_driver("file");
+    struct option_list again = {.text = list->text};
     const char *key = NULL;
+    bool is = option_list_judge(cli, &again, bdrv_find_driver(format)->create_keys, NULL) == 0;
 
-    while ((key = block_options_next_key(options, key)) != NULL) {
-        if (file && strcmp(key, "size") != 0 && strcmp(key, "preallocation") != 0 &&
-            option_list_has_key(file->create_keys, key)) {
-            return false;
-        }
+    while (is && (key = block_options_next_key(again.options, key)) != NULL) {
+        is = !file || strcmp(key, "size") == 0 || strcmp(key, "preallocation") == 0 ||
+             !option_list_has_key(file->create_keys, key);
     }
-    return option_list_check(bdrv_find_driver(format)->create_keys, options, NULL) == 0;
+    block_options_free(again.options);
+    return is;
 }
 
-static int check_keys(struct cli *cli, const char *format, const BlockOptions *options)
+static int judge_options(struct cli *cli, const char *format, struct option_list *list)
 {
     const struct opts_key *keys = amend_keys(cli, format);
     Error *err = NULL;
@@ -94,11 +95,11 @@ static int check_keys(struct cli *cli, const char *format, const BlockOptions *o
     if (!keys) {
         return CLI_EXIT_FAILED;
     }
-    ret = option_list_check(keys, options, &err);
+    ret = option_list_judge(cli, list, keys, &err);
     if (ret < 0) {
         cli_report(cli, err);
     }
-    if (ret == -ENOENT && is_of_creation(format, options)) {
+    if (ret == -ENOENT && is_of_creation(cli, format, list)) {
         fputs("This option is only supported for image creation\n", cli->err);
     }
     return ret < 0 ? CLI_EXIT_FAILED : CLI_EXIT_OK;
@@ -109,7 +110,7 @@ static int amend_run(struct cli *cli, BlockBackend *blk, void *opaque)
     struct amend_args *args = opaque;
     BlockDriverState *bs = blk_bs(blk);
     struct job_start start = job_run_start(&args->run);
-    BlockOptions *options = args->list.options;
+    BlockOptions *options;
     Error *err = NULL;
     int code;
     Job *job;
@@ -117,13 +118,14 @@ static int amend_run(struct cli *cli, BlockBackend *blk, void *opaque)
     if (args->list.help) {
         return print_help(cli, bdrv_get_format_name(bs));
     }
-    code = check_keys(cli, bdrv_get_format_name(bs), args->list.options);
+    code = judge_options(cli, bdrv_get_format_name(bs), &args->list);
     if (code != CLI_EXIT_OK) {
         return code;
     }
     if (disk_allow_resize(blk, &err) < 0) {
         return cli_report(cli, err);
     }
+    options = args->list.options;
     args->list.options = NULL; /* the job has them */
     job = job_amend_start(blk_get_platter(blk), &start, bs, options, args->force, &err);
     return job_run_wait(&args->run, job, err);
@@ -166,7 +168,7 @@ static int amend_start(struct cli *cli, struct amend_args *args)
     if (args->list.help && args->disk.format) {
         return print_help(cli, args->disk.format);
     }
-    if (!args->list.help && !args->list.options) {
+    if (!args->list.help && !args->list.text) {
         return cli_usage_error(cli, "Must specify options (-o)");
     }
     if (args->surplus || (!args->disk.file && cli_stands_in(cli))) {

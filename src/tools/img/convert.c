@@ -298,7 +298,7 @@ static const char *misfit(const struct convert_args *args)
     } rules[] = {
         {args->skip_broken_bitmaps && !args->bitmaps,
          "Use of --skip-broken-bitmaps requires --bitmaps"},
-        {args->skip_create && (args->list.options || args->list.help),
+        {args->skip_create && (args->list.text || args->list.help),
          "-o has no effect when skipping image creation"},
         {args->engine.compressed && args->engine.copy_offload,
          "Cannot enable copy offloading when -c is used"},

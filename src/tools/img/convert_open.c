@@ -235,7 +235,7 @@ int convert_prepare_target(struct convert_run *run)
     if (!drv) {
         return CLI_EXIT_FAILED;
     }
-    if (option_list_check(drv->create_keys, args->list.options, &err) < 0) {
+    if (option_list_judge(run->cli, &args->list, drv->create_keys, &err) < 0) {
         return cli_report(run->cli, err);
     }
     code = settle_backing(run, drv);

@@ -246,12 +246,12 @@ static int settle_size(struct cli *cli, Platter *pl, struct create_args *args)
 /* ---- making it ---- */
 
 /* A bad option is told before anything is said or done: 0 or -errno with errp. */
-static int check_options(struct cli *cli, const struct create_args *args, const BlockDriver *drv,
+static int check_options(struct cli *cli, struct create_args *args, const BlockDriver *drv,
                          Error **errp)
 {
     BlockOptions *copy;
     struct opts_create_raw opts;
-    int ret = option_list_check(drv->create_keys, args->list.options, errp);
+    int ret = option_list_judge(cli, &args->list, drv->create_keys, errp);
 
     /* The reference finds out about raw's words when it begins. */
     if (ret < 0 || cli_stands_in(cli) || strcmp(args->format, "raw") != 0) {
@@ -285,7 +285,7 @@ static int check_backing(const struct create_args *args, const BlockDriver *drv,
 }
 
 /* The format and the options, before there is an instance. CLI_EXIT_*, after printing. */
-static int check_format(struct cli *cli, const struct create_args *args)
+static int check_format(struct cli *cli, struct create_args *args)
 {
     const BlockDriver *drv = known_driver(cli, args->file, args->format);
     Error *err = NULL;
@@ -422,10 +422,7 @@ static int create_start(struct cli *cli, struct create_args *args)
                                                   : "FILE and SIZE are wanted, '%s' is too much",
                                args->extra);
     }
-    if (!args->list.options) {
-        args->list.options = block_options_new();
-    }
-    return args->list.options ? create_run(cli, args) : cli_error(cli, "out of memory");
+    return create_run(cli, args);
 }
 
 static int create_command(struct cli *cli, int argc, char **argv)

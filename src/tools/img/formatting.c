@@ -2,19 +2,28 @@
 #include "tools/img/formatting.h"
 
 #include <inttypes.h>
+#include <stdlib.h>
 #include <string.h>
 
-#include "util/size.h"
+#include "util/mem.h"
 
 struct member {
     const char *key;
     const char *value; /* told when none was given, or NULL */
-    bool is_size;      /* told in bytes */
 };
 
 /* Members and order as `qemu-img create` prints them. */
 static const struct member qcow2_members[] = {
-    {"cluster_size", "65536", true},
+    {"encryption"},
+    {"encrypt.format"},
+    {"encrypt.key-secret"},
+    {"encrypt.cipher-alg"},
+    {"encrypt.cipher-mode"},
+    {"encrypt.ivgen-alg"},
+    {"encrypt.ivgen-hash-alg"},
+    {"encrypt.hash-alg"},
+    {"encrypt.iter-time"},
+    {"cluster_size", "65536"},
     {"extended_l2", "off"},
     {"preallocation"},
     {"compression_type", "zlib"},
@@ -27,33 +36,42 @@ static const struct member qcow2_members[] = {
     {"lazy_refcounts", "off"},
     {"refcount_bits", "16"},
     {"nocow"},
-    {"extent_size_hint", NULL, true},
+    {"extent_size_hint"},
     {NULL},
 };
 
-static void print_member(struct cli *cli, const struct member *m, const char *given)
-{
-    const char *value = given ? given : m->value;
-    uint64_t bytes;
+static const struct member raw_members[] = {
+    {"size"}, {"nocow"}, {"preallocation"}, {"extent_size_hint"}, {NULL},
+};
 
-    if (!value) {
+/* A comma is written twice, as in a list; a number above INT64_MAX as the reference has it. */
+static void print_value(struct cli *cli, const char *key, const char *value)
+{
+    if (strcmp(key, "refcount_bits") == 0) {
+        fprintf(cli->out, "%" PRId64, (int64_t)strtoull(value, NULL, 10));
         return;
     }
-    if (m->is_size && size_parse(value, 'b', m->key, &bytes, NULL) == 0) {
-        fprintf(cli->out, " %s=%" PRIu64, m->key, bytes);
-    } else {
-        fprintf(cli->out, " %s=", m->key);
-        cli_put_text(cli->out, value);
+    for (const char *comma; (comma = strchr(value, ',')) != NULL; value = comma + 1) {
+        AUTO_FREE char *piece = strndup(value, (size_t)(comma - value));
+
+        cli_put_text(cli->out, piece ? piece : "");
+        fputs(",,", cli->out);
     }
+    cli_put_text(cli->out, value);
 }
 
-static void print_all(struct cli *cli, uint64_t size_bytes, const BlockOptions *options)
+static void print_members(struct cli *cli, const struct member *m, uint64_t size_bytes,
+                          const BlockOptions *options)
 {
-    for (const struct member *m = qcow2_members; m->key; m++) {
+    for (; m->key; m++) {
+        const char *given = block_options_get_str(options, m->key);
+        const char *value = given ? given : m->value;
+
         if (strcmp(m->key, "size") == 0) {
             fprintf(cli->out, " size=%" PRIu64, size_bytes);
-        } else {
-            print_member(cli, m, block_options_get_str(options, m->key));
+        } else if (value) {
+            fprintf(cli->out, " %s=", m->key);
+            print_value(cli, m->key, value);
         }
     }
 }
@@ -64,9 +82,8 @@ static void print_given(struct cli *cli, uint64_t size_bytes, const BlockOptions
 
     fprintf(cli->out, " size=%" PRIu64, size_bytes);
     while ((key = block_options_next_key(options, key)) != NULL) {
-        const struct member given = {.key = key};
-
-        print_member(cli, &given, block_options_get_str(options, key));
+        fprintf(cli->out, " %s=", key);
+        print_value(cli, key, block_options_get_str(options, key));
     }
 }
 
@@ -76,8 +93,9 @@ void formatting_print(struct cli *cli, const char *file, const char *format, uin
     fputs("Formatting '", cli->out);
     cli_put_text(cli->out, file);
     fprintf(cli->out, "', fmt=%s", format);
-    if (cli_stands_in(cli) && strcmp(format, "qcow2") == 0) {
-        print_all(cli, size_bytes, options);
+    if (cli_stands_in(cli)) {
+        print_members(cli, strcmp(format, "qcow2") == 0 ? qcow2_members : raw_members, size_bytes,
+                      options);
     } else {
         print_given(cli, size_bytes, options);
     }

@@ -67,7 +67,7 @@ static int print_json(struct cli *cli, const struct bdrv_measure_result *r)
 }
 
 /* What the table of the format's options can tell. CLI_EXIT_*, after printing. */
-static int options_check(struct cli *cli, const struct measure_args *args)
+static int options_judge(struct cli *cli, struct measure_args *args)
 {
     const BlockDriver *drv = bdrv_find_driver(args->format);
     Error *err = NULL;
@@ -75,7 +75,7 @@ static int options_check(struct cli *cli, const struct measure_args *args)
     if (!drv && cli_stands_in(cli)) {
         return cli_error(cli, "Unknown file format '%s'", args->format);
     }
-    if (drv && option_list_check(drv->create_keys, args->list.options, &err) < 0) {
+    if (option_list_judge(cli, &args->list, drv ? drv->create_keys : NULL, &err) < 0) {
         cli_report(cli, err);
         if (cli_stands_in(cli)) {
             cli_error(cli, "Invalid options for file format '%s'", args->format);
@@ -90,7 +90,7 @@ static int measure(struct cli *cli, Platter *pl, struct measure_args *args,
 {
     struct bdrv_measure_result result = {0};
     Error *err = NULL;
-    int code = options_check(cli, args);
+    int code = options_judge(cli, args);
     int ret;
 
     if (code != CLI_EXIT_OK) {
@@ -172,12 +172,6 @@ static int measure_start(struct cli *cli, struct measure_args *args)
     }
     if (!disk_args_check(cli, disk)) {
         return CLI_EXIT_USAGE;
-    }
-    if (!args->list.options) {
-        args->list.options = block_options_new();
-    }
-    if (!args->list.options) {
-        return cli_error(cli, "out of memory");
     }
     return args->size ? measure_size(cli, args) : disk_run(cli, disk, measure_file, args);
 }
