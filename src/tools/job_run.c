@@ -112,9 +112,6 @@ int job_run_wait(struct job_run *run, Job *job, Error *err)
 {
     int ret = job_run_to_end(run, job, &err);
 
-    if (ret < 0 && run->told_of) {
-        error_prepend(&err, "%s: ", run->told_of);
-    }
     return ret < 0 ? cli_report(run->cli, err) : CLI_EXIT_OK;
 }
 

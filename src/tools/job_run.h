@@ -15,7 +15,6 @@
 
 struct job_run {
     struct cli *cli;
-    const char *told_of; /* stands before errors of the job, or NULL */
     struct progress progress;
     int signal_fd;   /* < 0: signals are not watched */
     AioContext *ctx; /* borrowed; watches it; or NULL */

@@ -359,7 +359,11 @@ LINES = [
     'create -f qcow2 -o refcount_bits=18446744073709551616 new.qcow2 1M',
     'create -f qcow2 -o lazy_refcounts=y new.qcow2 1M',
     'create -f raw -o extent_size_hint=1M,nocow=n new.raw 1M',
+    'create -f raw -o extent_size_hint=4G new.raw 1M',
+    'create -q -f qcow2 -o extent_size_hint=4G new.qcow2 1M',
     'create -f qcow2 -o encryption=off new.qcow2 1M',
+    'create -f raw plain.raw 7E',
+    'create -f qcow2 -o preallocation=falloc,cluster_size=2M new.qcow2 7E',
     'amend -o size=0x800k base.qcow2',
 ]
 
@@ -458,7 +462,7 @@ def test_what_is_not_finished_is_taken_away(name, kept, images, link, tmp_path):
     before = {p.name for p in folder.iterdir()}
     done = run([link, 'create', '-f', 'qcow2', '-o', f'preallocation=falloc,data_file={kept}', name,
                 '1P'], cwd=folder)
-    assert done.returncode == 1 and 'Could not resize' in done.stderr
+    assert done.returncode == 1 and 'image size is too large' in done.stderr
     assert {p.name for p in folder.iterdir()} == before
 
 

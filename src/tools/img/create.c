@@ -312,6 +312,23 @@ static int check_format(struct cli *cli, struct create_args *args)
     return CLI_EXIT_OK;
 }
 
+/* What the reference says of any file that cannot be so large; err is of a creation that failed
+ * with ret. */
+static void tell_size(struct cli *cli, const struct create_args *args, int ret, Error **err)
+{
+    const BlockDriver *drv = bdrv_find_driver(args->format);
+
+    if (ret != -EFBIG || !cli_stands_in(cli)) {
+        return;
+    }
+    error_free(*err);
+    *err = NULL;
+    error_set(err, EFBIG, "The image size is too large for file format '%s'%s", args->format,
+              option_list_has_key(drv->create_keys, "cluster_size")
+                  ? " (try using a larger cluster size)"
+                  : "");
+}
+
 static int create_on(struct cli *cli, Platter *pl, struct create_args *args)
 {
     struct job_start start = job_run_start(&args->run);
@@ -319,6 +336,7 @@ static int create_on(struct cli *cli, Platter *pl, struct create_args *args)
     Error *err = NULL;
     int code = settle_size(cli, pl, args);
     Job *job = NULL;
+    int ret;
 
     if (code != CLI_EXIT_OK) {
         return code;
@@ -328,7 +346,6 @@ static int create_on(struct cli *cli, Platter *pl, struct create_args *args)
     }
     if (cli_stands_in(cli)) {
         args->size_bytes = (uint64_t)image_whole_sectors((int64_t)args->size_bytes);
-        args->run.told_of = args->file;
     }
     if (block_options_set_str(args->list.options, "driver", args->format) < 0 ||
         block_options_set_u64(args->list.options, "size", args->size_bytes) < 0) {
@@ -337,7 +354,15 @@ static int create_on(struct cli *cli, Platter *pl, struct create_args *args)
         args->list.options = NULL; /* the job has them */
         job = job_create_start(pl, &start, args->file, NULL, options, &err);
     }
-    return job_run_wait(&args->run, job, err);
+    ret = job_run_to_end(&args->run, job, &err);
+    if (ret >= 0) {
+        return CLI_EXIT_OK;
+    }
+    tell_size(cli, args, ret, &err);
+    if (cli_stands_in(cli)) {
+        error_prepend(&err, "%s: ", args->file);
+    }
+    return cli_report(cli, err);
 }
 
 static int create_run(struct cli *cli, struct create_args *args)

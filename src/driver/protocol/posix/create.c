@@ -38,7 +38,7 @@ static void ask_extent_size(int fd, uint64_t bytes)
 #ifdef FS_IOC_FSSETXATTR
     struct fsxattr attr;
 
-    if (bytes > 0 && bytes <= UINT32_MAX && os->ioctl(fd, FS_IOC_FSGETXATTR, &attr) == 0) {
+    if (bytes > 0 && os->ioctl(fd, FS_IOC_FSGETXATTR, &attr) == 0) {
         attr.fsx_xflags |= FS_XFLAG_EXTSIZE;
         attr.fsx_extsize = (uint32_t)bytes;
         os->ioctl(fd, FS_IOC_FSSETXATTR, &attr);
@@ -166,6 +166,8 @@ int posix_create_file(Platter *pl, const char *filename, BlockOptions *options, 
     }
     if (opts.preallocation == OPTS_PREALLOC_METADATA) {
         rc = error_set(errp, ENOTSUP, "Unsupported preallocation mode: metadata");
+    } else if (opts.extent_size_hint > UINT32_MAX) {
+        rc = error_set(errp, EINVAL, "Extent size hint is too large");
     } else {
         rc = create_locked(pl, filename, &opts, errp);
     }
