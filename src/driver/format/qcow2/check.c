@@ -137,6 +137,14 @@ static int file_size(struct q2_check *c, Error **errp)
     return 0;
 }
 
+/* How many steps a look at all of it takes, in about: what is active in the order of the disk two
+ * times and once for its flags, each snapshot two times, the refcounts. */
+static uint64_t steps(const struct q2_check *c)
+{
+    return 3 * (1 + c->s->header.l1_entries / Q2_CHECK_STEP_ENTRIES) + 2 * c->s->snapshot_count +
+           c->clusters / c->s->geo.refblock_entries;
+}
+
 int q2_check_count_co(struct q2_check *c, Error **errp)
 {
     int ret = file_size(c, errp);
@@ -145,6 +153,7 @@ int q2_check_count_co(struct q2_check *c, Error **errp)
         return ret;
     }
     c->clusters = (c->file_bytes + c->s->geo.cluster_bytes - 1) >> c->s->geo.cluster_bits;
+    c->total = c->done + steps(c);
     c->rebuild = false;
     q2_refmap_fini(&c->refs);
     q2_refmap_fini(&c->alone);
@@ -298,19 +307,12 @@ static int run_co(struct q2_check *c, Error **errp)
     return ret == 0 ? unmark_co(c, errp) : ret;
 }
 
-/* A rough idea of how many steps there will be. */
-static uint64_t steps(const struct qcow2 *s)
-{
-    return 3 + s->header.l1_entries / 1024 * 3 + s->snapshot_count * 2 + s->refs.table_entries / 8;
-}
-
 int q2_check_co(struct qcow2 *s, const struct bdrv_check_options *options,
                 struct bdrv_check_result *ret_result, Error **errp)
 {
     struct bdrv_check_result res = {
         .total_clusters = (s->header.size_bytes + s->geo.cluster_bytes - 1) >> s->geo.cluster_bits};
-    struct q2_check c = {
-        .s = s, .options = options, .res = &res, .fix = options->fix, .total = steps(s)};
+    struct q2_check c = {.s = s, .options = options, .res = &res, .fix = options->fix};
     bool lazy = s->opt.lazy_refcounts;
     int ret;
 
@@ -323,6 +325,10 @@ int q2_check_co(struct qcow2 *s, const struct bdrv_check_options *options,
     ret = c.table ? settle_co(&c, errp) : error_set(errp, ENOMEM, "out of memory");
     if (ret == 0) {
         ret = run_co(&c, errp);
+    }
+    if (ret == 0) {
+        c.done = max_u64(c.total, 1) - 1;
+        q2_check_step(&c);
     }
     if (c.snapshots_owned) {
         q2_snapshots_free(c.snapshots, c.snapshot_count);

@@ -347,7 +347,7 @@ int q2_check_copied_co(struct q2_check *c)
         if (ret > 0) {
             ret = flag_table_co(&f, entry & Q2_OFFSET_MASK);
         }
-        if (i % 1024 == 0) {
+        if (i % Q2_CHECK_STEP_ENTRIES == 0) {
             q2_check_step(c);
         }
     }

@@ -46,7 +46,8 @@ struct q2_check {
 
 /* Tell a finding, unless there were very many. */
 void q2_check_tell(struct q2_check *c, const char *fmt, ...) __attribute__((format(printf, 2, 3)));
-/* One more step is done. */
+/* One more step is done: so many entries of an L1 table, or another part of work like it. */
+#define Q2_CHECK_STEP_ENTRIES 64
 void q2_check_step(struct q2_check *c);
 /* [offset, offset + bytes) of the file is referred to times times. 0 or -ENOMEM. */
 int q2_check_refer(struct q2_check *c, uint64_t offset, uint64_t bytes, uint64_t times);

@@ -276,7 +276,7 @@ static int each_active_co(struct trees *t, entry_fn *fn)
         uint64_t entry = q2_l1_entry(l1, i);
 
         ret = entry != 0 ? fn(t, entry, 1, true) : 0;
-        if (i % 1024 == 0) {
+        if (i % Q2_CHECK_STEP_ENTRIES == 0) {
             q2_check_step(t->c);
         }
     }
