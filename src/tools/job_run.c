@@ -118,7 +118,7 @@ int job_run_wait(struct job_run *run, Job *job, Error *err)
 void job_run_end(struct job_run *run, int code)
 {
     if (code == CLI_EXIT_OK) {
-        progress_set(&run->progress, 1, 1);
+        progress_complete(&run->progress);
     }
     if (run->ctx) {
         if (run->progress.signal_fd >= 0) {

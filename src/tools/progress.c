@@ -33,6 +33,7 @@ static void show(const struct progress *p, uint64_t done, uint64_t total)
 
 void progress_set(struct progress *p, uint64_t done, uint64_t total)
 {
+    p->total = total;
     p->percent = done >= total ? 100.0 : (double)done * 100.0 / (double)total;
     if (p->form != PROGRESS_NONE && (p->printed < 0 || p->percent >= p->printed + STEP_PERCENT ||
                                      (p->percent >= 100.0 && p->printed < 100.0))) {
@@ -40,6 +41,14 @@ void progress_set(struct progress *p, uint64_t done, uint64_t total)
         p->printed = p->percent;
     }
     progress_answer(p);
+}
+
+void progress_complete(struct progress *p)
+{
+    if (p->line_again && p->form == PROGRESS_LINE) {
+        p->printed = -1;
+    }
+    progress_set(p, p->total, p->total);
 }
 
 static void report(void *opaque, uint64_t done, uint64_t total)

@@ -16,18 +16,25 @@
         id, 'p', "progress", "[=json]", "show how far it is; json: an object a line"               \
     }
 
-/* How it is shown; a bool does where there is no JSON. */
-enum progress_form { PROGRESS_NONE = false, PROGRESS_LINE = true, PROGRESS_JSON };
+/* How it is shown. */
+enum progress_form { PROGRESS_NONE, PROGRESS_LINE, PROGRESS_JSON };
 
 struct progress {
     struct cli *cli;
     enum progress_form form;
     int signal_fd;              /* < 0: SIGUSR1 is not watched */
+    bool line_again;            /* the line tells the end also where it has told of it */
+    uint64_t total;             /* as told last */
     double percent;             /* now */
     double printed;             /* what the line shows; < 0: nothing yet */
     struct bdrv_progress calls; /* for the library: reports to this */
 };
 
+/* With -q no line is shown; what programs read is. */
+static inline enum progress_form progress_beside(enum progress_form form, bool quiet)
+{
+    return form == PROGRESS_LINE && quiet ? PROGRESS_NONE : form;
+}
 /* CLI_EXIT_*, after printing. */
 int progress_take(const struct cli_args *a, enum progress_form *ret);
 /* From here on SIGUSR1 asks for the progress. Before any thread is made; what is not watched does
@@ -35,6 +42,8 @@ int progress_take(const struct cli_args *a, enum progress_form *ret);
  * "percent": N}, and at the end {"event": "end", "ok": BOOL}. */
 void progress_begin(struct progress *p, struct cli *cli, enum progress_form form);
 void progress_set(struct progress *p, uint64_t done, uint64_t total);
+/* All is done, whatever was told last. */
+void progress_complete(struct progress *p);
 /* Answer what asked on SIGUSR1 since the last call; progress_set does so, too. */
 void progress_answer(struct progress *p);
 void progress_end(struct progress *p, bool ok);

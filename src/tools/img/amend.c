@@ -25,7 +25,7 @@ static const struct cli_option amend_options[] = {
     DISK_ROW_IMAGE_OPTS,
     DISK_ROW_CACHE,
     {AMEND_FORCE, 0, "force", NULL, "also what is not quite safe"},
-    {AMEND_PROGRESS, 'p', "progress", NULL, "show how far it is"},
+    PROGRESS_ROW(AMEND_PROGRESS),
     {AMEND_QUIET, 'q', "quiet", NULL, "print only errors"},
     DISK_ROW_OBJECT,
     DISK_ROWS_REFS,
@@ -36,7 +36,7 @@ struct amend_args {
     struct disk_args disk;
     struct option_list list;
     bool force;
-    bool progress;
+    enum progress_form progress;
     bool quiet;
     bool surplus; /* one more file was named */
     struct job_run run;
@@ -145,8 +145,7 @@ static int amend_take(void *opaque, int id, const struct cli_args *a)
     case AMEND_OPTIONS:
         return option_list_add(a->cli, &args->list, a->value);
     case AMEND_PROGRESS:
-        args->progress = true;
-        return CLI_EXIT_OK;
+        return progress_take(a, &args->progress);
     case AMEND_QUIET:
         args->quiet = true;
         return CLI_EXIT_OK;
@@ -181,7 +180,8 @@ static int amend_start(struct cli *cli, struct amend_args *args)
         return CLI_EXIT_USAGE;
     }
     args->disk.writable = !args->list.help;
-    job_run_begin(&args->run, cli, args->progress && !args->quiet && !args->list.help);
+    job_run_begin(&args->run, cli,
+                  args->list.help ? PROGRESS_NONE : progress_beside(args->progress, args->quiet));
     code = job_run_disk(&args->run, &args->disk, amend_run, args);
     job_run_leave(&args->run);
     return code;

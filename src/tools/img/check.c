@@ -38,7 +38,7 @@ static const struct cli_option check_options[] = {
     {CHECK_OUTPUT, 0, "output", "human|json", "form of the answer; human when not given"},
     DISK_ROW_SRC_CACHE,
     DISK_ROW_FORCE_SHARE,
-    {CHECK_PROGRESS, 'p', "progress", NULL, "show how far it is"},
+    PROGRESS_ROW(CHECK_PROGRESS),
     {CHECK_QUIET, 'q', "quiet", NULL, "print only errors and findings"},
     DISK_ROW_OBJECT,
     DISK_ROWS_REFS,
@@ -49,7 +49,7 @@ struct check_args {
     struct disk_args disk;
     unsigned fix; /* BDRV_FIX_* */
     bool json;
-    bool progress;
+    enum progress_form progress;
     bool quiet;
 };
 
@@ -200,7 +200,7 @@ static int check_run(struct cli *cli, BlockBackend *blk, void *opaque)
     Error *err = NULL;
     int ret;
 
-    progress_begin(&progress, cli, args->progress && !args->quiet);
+    progress_begin(&progress, cli, progress_beside(args->progress, args->quiet));
     ret = check_twice(cli, blk_bs(blk), args, &options, &result, &err);
     progress_end(&progress, ret == 0);
     if (ret == -ENOTSUP) {
@@ -251,8 +251,7 @@ static bool check_take(struct check_args *args, int id, const struct cli_args *a
     case CHECK_OUTPUT:
         return disk_take_output(a, &args->json);
     case CHECK_PROGRESS:
-        args->progress = true;
-        return true;
+        return progress_take(a, &args->progress) == CLI_EXIT_OK;
     case CHECK_QUIET:
         args->quiet = true;
         return true;

@@ -45,7 +45,7 @@ static const struct cli_option checksum_options[] = {
     DISK_ROW_SRC_CACHE,
     DISK_ROW_AIO,
     DISK_ROW_FORCE_SHARE,
-    {CHECKSUM_PROGRESS, 'p', "progress", NULL, "show how far it is"},
+    PROGRESS_ROW(CHECKSUM_PROGRESS),
     {CHECKSUM_QUIET, 'q', "quiet", NULL, "print only errors"},
     DISK_ROWS_REFS,
     {0},
@@ -59,7 +59,7 @@ struct checksum_args {
     const char *verify;    /* NULL: nothing to verify */
     bool flat;
     bool json;
-    bool progress;
+    enum progress_form progress;
     bool quiet;
 };
 
@@ -131,7 +131,9 @@ static int checksum_disk(struct cli *cli, BlockBackend *blk, void *opaque)
     const char *step;
     int ret;
 
-    progress_begin(&progress, cli, c->args->progress && !c->args->quiet && !c->args->json);
+    progress_begin(&progress, cli,
+                   c->args->json ? PROGRESS_NONE
+                                 : progress_beside(c->args->progress, c->args->quiet));
     ret = checksum_read(blk, c->alg, c->args->flat, report, &progress, &result, &step);
     progress_end(&progress, ret == 0);
     if (ret < 0) {
@@ -179,8 +181,7 @@ static bool checksum_take(struct checksum_args *args, int id, const struct cli_a
     case CHECKSUM_OUTPUT:
         return disk_take_output(a, &args->json);
     case CHECKSUM_PROGRESS:
-        args->progress = true;
-        return true;
+        return progress_take(a, &args->progress) == CLI_EXIT_OK;
     case CHECKSUM_QUIET:
         args->quiet = true;
         return true;

@@ -34,7 +34,7 @@ static const struct cli_option commit_options[] = {
     DISK_ROW_IMAGE_OPTS,
     DISK_ROW_CACHE,
     {COMMIT_RATE, 'r', "rate-limit", "RATE", "write no more bytes than this in a second"},
-    {COMMIT_PROGRESS, 'p', "progress", NULL, "show how far it is"},
+    PROGRESS_ROW(COMMIT_PROGRESS),
     {COMMIT_QUIET, 'q', "quiet", NULL, "print only errors"},
     DISK_ROW_OBJECT,
     DISK_ROWS_REFS,
@@ -46,7 +46,7 @@ struct commit_args {
     const char *base;
     uint64_t bytes_per_s;
     bool keep;
-    bool progress;
+    enum progress_form progress;
     bool quiet;
 };
 
@@ -231,7 +231,7 @@ static int commit_image(struct cli *cli, const struct commit_args *args)
     struct commit c = {.cli = cli, .args = args};
     int code = CLI_EXIT_FAILED;
 
-    job_run_begin(&c.run, cli, args->progress && !args->quiet);
+    job_run_begin(&c.run, cli, progress_beside(args->progress, args->quiet));
     c.pl = disk_platter_new(cli, &args->disk);
     if (c.pl) {
         code = commit_run(&c);
@@ -258,8 +258,7 @@ static bool commit_take(struct commit_args *args, int id, const struct cli_args 
         args->keep = true;
         return true;
     case COMMIT_PROGRESS:
-        args->progress = true;
-        return true;
+        return progress_take(a, &args->progress) == CLI_EXIT_OK;
     case COMMIT_QUIET:
         args->quiet = true;
         return true;

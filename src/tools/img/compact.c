@@ -126,8 +126,7 @@ static int compact_image(struct cli *cli, struct compact_args *args)
     if (args->json) {
         cli->out = cli->err; /* one document is printed there */
     }
-    job_run_begin(&args->run, cli,
-                  args->progress == PROGRESS_LINE && args->quiet ? PROGRESS_NONE : args->progress);
+    job_run_begin(&args->run, cli, progress_beside(args->progress, args->quiet));
     code = job_run_disk(&args->run, &args->disk, compact_run, args);
     cli->out = out;
     job_run_leave(&args->run);

@@ -39,7 +39,7 @@ static const struct cli_option compare_options[] = {
     DISK_ROW_SRC_CACHE,
     {COMPARE_STRICT, 's', "strict", NULL, "sizes and allocation must be equal, too"},
     DISK_ROW_FORCE_SHARE,
-    {COMPARE_PROGRESS, 'p', "progress", NULL, "show how far it is"},
+    PROGRESS_ROW(COMPARE_PROGRESS),
     {COMPARE_QUIET, 'q', "quiet", NULL, "print only errors"},
     DISK_ROW_OBJECT,
     DISK_ROWS_REFS,
@@ -48,7 +48,7 @@ static const struct cli_option compare_options[] = {
 
 struct compare_args {
     struct disk_args disks[2];
-    bool progress;
+    enum progress_form progress;
     bool quiet;
     bool strict;
 };
@@ -289,7 +289,7 @@ static int compare_run(struct cli *cli, const struct compare_args *args)
     Platter *pl = disk_platter_new(cli, &args->disks[0]);
     int code = pl ? 0 : COMPARE_EXIT_OPEN;
 
-    progress_begin(&c.progress, cli, args->progress && !args->quiet);
+    progress_begin(&c.progress, cli, progress_beside(args->progress, args->quiet));
     for (unsigned i = 0; code == 0 && i < 2; i++) {
         code = side_begin(&c, pl, i);
     }
@@ -316,8 +316,7 @@ static bool compare_take(struct compare_args *args, int id, const struct cli_arg
         disk_take_format(&args->disks[1], a);
         return true;
     case COMPARE_PROGRESS:
-        args->progress = true;
-        return true;
+        return progress_take(a, &args->progress) == CLI_EXIT_OK;
     case COMPARE_QUIET:
         args->quiet = true;
         return true;

@@ -136,8 +136,7 @@ static int convert_files(struct cli *cli, struct convert_args *args)
     if (args->to_pipe) {
         cli->out = cli->err; /* the disk goes there */
     }
-    job_run_begin(&run.job, cli,
-                  args->progress == PROGRESS_LINE && args->quiet ? PROGRESS_NONE : args->progress);
+    job_run_begin(&run.job, cli, progress_beside(args->progress, args->quiet));
     run.job.at_once = args->from_pipe || args->to_pipe;
     run.pl = disk_platter_new(cli, &args->disk);
     code = CLI_EXIT_FAILED;
@@ -148,7 +147,7 @@ static int convert_files(struct cli *cli, struct convert_args *args)
         code = convert_run_all(&run);
     }
     convert_close(&run);
-    run.job.progress.printed = -1; /* the end is told in any case */
+    run.job.progress.line_again = true;
     job_run_end(&run.job, code);
     platter_free(run.pl);
     cli->out = out;

@@ -33,7 +33,7 @@ static const struct cli_option rebase_options[] = {
     DISK_ROW_CACHE,
     {REBASE_SRC_CACHE, 'T', "src-cache", "MODE", "cache mode of the new backing file"},
     {DISK_OPTION_FORCE_SHARE, 'U', "force-share", NULL, "take no locks on the new backing file"},
-    {REBASE_PROGRESS, 'p', "progress", NULL, "show how far it is"},
+    PROGRESS_ROW(REBASE_PROGRESS),
     {REBASE_QUIET, 'q', "quiet", NULL, "print only errors"},
     DISK_ROW_OBJECT,
     DISK_ROWS_REFS,
@@ -44,7 +44,7 @@ struct rebase_args {
     struct disk_args disk;
     struct disk_args base; /* of the new backing file; base.file: as the image will name it */
     bool unsafe;
-    bool progress;
+    enum progress_form progress;
     bool quiet;
 };
 
@@ -156,7 +156,7 @@ static int rebase_image(struct cli *cli, const struct rebase_args *args)
     struct rebase r = {.cli = cli, .args = args, .run = &run};
     int code;
 
-    job_run_begin(&run, cli, args->progress && !args->quiet);
+    job_run_begin(&run, cli, progress_beside(args->progress, args->quiet));
     code = job_run_disk(&run, &args->disk, rebase_run, &r);
     job_run_leave(&run);
     return code;
@@ -174,8 +174,7 @@ static bool rebase_take(struct rebase_args *args, int id, const struct cli_args 
         args->base.format = a->value;
         return true;
     case REBASE_PROGRESS:
-        args->progress = true;
-        return true;
+        return progress_take(a, &args->progress) == CLI_EXIT_OK;
     case REBASE_QUIET:
         args->quiet = true;
         return true;
