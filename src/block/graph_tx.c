@@ -234,6 +234,7 @@ static void swap_flags(struct action *action)
 
     bs->open_flags = action->flags;
     bs->read_only = !(bs->open_flags & BDRV_O_RDWR);
+    bs->turns_read_only = bs->read_only && (flags & BDRV_O_RDWR);
     bs->detect_zeroes = action->detect_zeroes;
     action->flags = flags;
     action->detect_zeroes = detect_zeroes;
@@ -354,6 +355,7 @@ static void action_commit(struct action *action)
         edge_free(action->edge);
         break;
     case ACTION_SET_FLAGS:
+        action->bs->turns_read_only = false;
         if (action->bs->drv != NULL && action->bs->drv->reopen_commit != NULL) {
             action->bs->drv->reopen_commit(action->bs);
         }

@@ -79,6 +79,7 @@ struct BlockDriverState {
     unsigned caps;
     int open_flags; /* BDRV_O_* */
     bool read_only;
+    bool turns_read_only; /* in the transaction that runs, which may still fail */
     bool sg;
     bool debugged; /* its driver acts on debug events (debug.c) */
     enum bdrv_detect_zeroes detect_zeroes;

@@ -151,7 +151,12 @@ static int read_only_refusal(const BlockDriverState *bs, Error **errp)
     }
     assert(edge != NULL);
     edge->klass->describe(edge->parent, who, sizeof(who));
-    error_set(errp, EPERM, "Block node is read-only");
+    if (bs->turns_read_only) {
+        error_set(errp, EPERM, "Read-only block node '%s' cannot support read-write users",
+                  bs->node_name);
+    } else {
+        error_set(errp, EPERM, "Block node is read-only");
+    }
     error_set_hint(errp, "Node '%s' is read-only, but %s needs permission '%s' as '%s'",
                    bs->node_name, who, perm_name(edge->perm & PERM_CHANGES), edge->name);
     return -EPERM;

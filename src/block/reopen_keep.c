@@ -5,6 +5,7 @@
  */
 #include <errno.h>
 #include <stdio.h>
+#include <string.h>
 
 #include <platter/graph.h>
 
@@ -52,8 +53,35 @@ static BlockOptions *own_options(const BlockDriverState *bs)
     return own;
 }
 
+static bool is_below(const char *key, const char *other)
+{
+    size_t len = strlen(other);
+
+    return strncmp(key, other, len) == 0 && key[len] == '.';
+}
+
+/* A value takes the place of what was below its name, and that of a value. */
+static void drop_misfits(BlockOptions *whole, const char *key)
+{
+    const char *other = block_options_next_key(whole, NULL);
+
+    while (other != NULL) {
+        const char *next = block_options_next_key(whole, other);
+
+        if (is_below(key, other) || is_below(other, key)) {
+            block_options_del(whole, other);
+        }
+        other = next;
+    }
+}
+
 static int merge(BlockOptions *whole, const BlockOptions *changes, Error **errp)
 {
+    const char *key = NULL;
+
+    while ((key = block_options_next_key(changes, key)) != NULL) {
+        drop_misfits(whole, key);
+    }
     return block_options_put_prefix(whole, "", changes) < 0
                ? error_set(errp, EINVAL, "The new options do not fit those there are")
                : 0;

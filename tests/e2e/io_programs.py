@@ -168,6 +168,24 @@ PROGRAMS = [
                      'reopen -o backing.driver=qcow2', 'reopen -o backing.lazy-refcounts=on', 'read -P 3 0 4k',
                      'read -P 1 4k 4k']),
     ('qcow2', '', ['reopen -o backing=nosuch']),
+    *((disk, '', [f'reopen -o {said}read-only=on', 'write -q 0 1', 'reopen -r', f'reopen -o {said}read-only=on', 'write 0 1',
+                  'reopen -w', 'close']) for disk in ('raw', 'qcow2', 'overlay') for said in ('', 'file.')),
+    *((disk, '', ['reopen -o id=x', 'reopen -o id=9 -r -w', 'reopen -o a=b,id=', 'reopen -r -w -o id=x',
+                  'reopen -o encrypt.foo=1', 'reopen -o encrypt.format=luks', 'reopen -o encrypt.format=,a=b',
+                  'reopen -o encrypt.format=aes,lazy-refcounts=x', 'reopen -o encrypt=x',
+                  'reopen -o encrypt.format=luks,cache-size=1,l2-cache-size=2M', 'reopen -o encrypt.key-secret=x,lazy-refcounts=on',
+                  'reopen -o overlap-check=none', 'reopen -o overlap-check.template=all', 'reopen -o overlap-check.main-header=off',
+                  'reopen -o overlap-check.foo=on', 'reopen -o overlap-check.main-header=bad', 'reopen -o backing.read-only=on',
+                  'write -q 0 1', 'info'])
+      for disk in ('qcow2', 'overlay', 'datafile')),
+    ('qcow2', '', ['reopen -o overlap-check=none', 'reopen -o overlap-check.template=all', 'reopen -o overlap-check=cached',
+                   'reopen -o overlap-check.foo=1', 'reopen -o overlap-check=all', 'write -q 0 64k']),
+    *(('raw', '', ['reopen -r', *first, 'reopen -w', 'write 0 1', 'writev 0 1', 'aio_write 0 1', 'aio_flush', 'discard 0 1', 'read -q 0 1',
+                   'truncate 2M', 'reopen -r', 'write 0 1', 'reopen -w -o file.read-only=off', 'write -q 0 1'])
+      for first in ([], ['reopen -o file.read-only=on'])),
+    *((None, f'--image-opts driver=qcow2,file.filename=overlay.qcow2,{said}', ['write -q 0 1', 'info'])
+      for said in ('encrypt.format=luks', 'encrypt.format=', 'encrypt.key-secret=x', 'encrypt.foo=1,lazy-refcounts=on',
+                   'encrypt.format=luks,lazy-refcounts=x', 'encrypt.format=luks,nosuch=1', 'encrypt=x')),
     # a child is another node by its name, whatever options have opened it
     ('overlay', '--image-opts driver=qcow2,file.driver=file,file.filename=overlay.qcow2', [
         'reopen -o file=nosuch', 'reopen -o backing=nosuch', 'reopen -o backing.driver=raw',
@@ -251,7 +269,11 @@ DIFFERENT = [
     ('raw', '', ['read 0 0x1k'], 'a hexadecimal number takes no suffix, as in later releases'),
     (None, '', ['open -o driver=null-co,size=x'], 'the reference aborts'),
     (None, '-f raw null-co://', ['map'], 'a null disk that leaves a buffer alone counts as data'),
-    ('qcow2', '', ['reopen -o read-only=on'], 'the message names the user that writes'),
+    ('qcow2', '', ['reopen -o overlap-check=all,overlap-check.template=all'],
+     'an option is a value, or has others below it'),
+    ('overlay', '', ['reopen -o backing.read-only=off'], 'a backing file is not opened for writing'),
+    ('qcow2', '', ['reopen -o file.x-check-cache-dropped=on'], 'options of migration are not here'),
+    ('qcow2', '', ['reopen -o overlap-check=bad'], OWN_WORDS),
     ('qcow2', '', ['reopen -o discard=bad'], OWN_WORDS),
     ('raw', '', ['length', 'abort'], 'what was printed before the end is not lost'),
     ('raw', '-r -U', ['reopen -w', 'write 0 1'], 'what is shared by force is not written to'),

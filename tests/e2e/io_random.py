@@ -204,7 +204,9 @@ class Programs(Chance):
                 'offset=512', 'file.locking=off', 'pass-discard-request=on', 'force-share=on',
                 'backing=nosuch', 'file=nosuch', 'file.driver=file', 'file.nosuch=1', 'data-file=x', 'node-name=x',
                 'cache.foo=1', 'l2-cache-size=x', 'lazy-refcounts=x', 'auto-read-only=x', 'read-only=on,read-only=off',
-                'cache-size=1,l2-cache-size=2M,refcount-cache-size=3M', 'overlap-check=none')]
+                'cache-size=1,l2-cache-size=2M,refcount-cache-size=3M', 'overlap-check=none',
+                'overlap-check.template=all', 'overlap-check.main-header=off', 'encrypt.format=luks', 'encrypt.foo=1', 'id=x',
+                'file.read-only=on', 'file.read-only=off', 'backing.read-only=on', 'read-only=on', 'auto-read-only=on')]
         return [self.command('reopen', switches, [])]
 
     def at_breakpoint(self):

@@ -92,7 +92,8 @@ def comparable(line, got, theirs):
         if theirs and not re.search(r'(?<!\S)(-f|--form)', text):  # guessed raw is served by the byte
             listed = listed.replace('min block: 512\n', 'min block: 1\n')
         if re.search(r'over\.qcow2|(?<!\S)(-s|--sn)', text) and re.search(r'(?<!\S)(-o|--of)', text):
-            maps = maps[1:]  # what is allocated below the first layer is seen through an offset
+            # what is allocated below the first layer is seen through an offset, and how deep
+            maps = maps[2 if 'qemu:allocation-depth' in listed else 1:]
         served = listed, maps, *rest
     return (out, err, code), served, held
 

@@ -224,6 +224,15 @@ static bool count_fits(struct io_session *s, const struct io_command *c, const c
     return false;
 }
 
+/* A disk that was reopened for writing may stand on a file that is not. */
+static bool may_write(BlockBackend *blk)
+{
+    uint64_t perm, shared;
+
+    blk_get_perm(blk, &perm, &shared);
+    return !blk_is_read_only(blk) && (perm & BDRV_PERM_WRITE) != 0;
+}
+
 static int run_words(struct io_session *s, int argc, char **argv)
 {
     const struct io_command *c = find_command(argv[0]);
@@ -241,7 +250,7 @@ static int run_words(struct io_session *s, int argc, char **argv)
     if (!count_fits(s, c, argv[0], argc - 1)) {
         return -EINVAL;
     }
-    if (c->writes && blk_is_read_only(s->blk)) {
+    if (c->writes && !may_write(s->blk)) {
         cli_error(s->cli, "Block node is read-only");
         return -EACCES;
     }

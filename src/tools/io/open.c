@@ -129,7 +129,14 @@ static int take_reopen_option(struct reopen *r, int letter, const char *value)
         }
         return 0;
     case 'o':
-        return option_list_add(cli, &r->options, value) == CLI_EXIT_OK ? 0 : -EINVAL;
+        if (option_list_add(cli, &r->options, value) != CLI_EXIT_OK) {
+            return -EINVAL;
+        }
+        if (cli_stands_in(cli) && block_options_has(r->options.options, "id")) {
+            cli_error(cli, "Invalid parameter 'id'");
+            return -EINVAL;
+        }
+        return 0;
     case 'r':
     case 'w':
         if (r->access != 0) {
@@ -203,10 +210,12 @@ static int reopen_disk(struct reopen *r)
         ret = bdrv_reopen_changed(bs, changes, &err);
     }
     if (set_access(s, !bdrv_is_read_only(bs), ret < 0 ? NULL : &err) < 0 && ret == 0) {
-        ret = -EPERM;
+        ret = cli_stands_in(s->cli) ? 0 : -EPERM; /* there the first write tells it */
     }
     if (ret < 0) {
         cli_report(s->cli, err);
+    } else {
+        error_free(err);
     }
     return ret;
 }

@@ -177,18 +177,36 @@ static int judge(const struct opts_node_qcow2 *o, const struct q2_header *h,
     return 0;
 }
 
+/* How to read what is encrypted: of no use where nothing is. */
+static int judge_encryption(const BlockOptions *encrypt, Error **errp)
+{
+    const char *format = block_options_get_str(encrypt, "format");
+
+    return format ? error_set(errp, EINVAL,
+                              "No encryption in image header, but options specified format '%s'",
+                              format)
+                  : 0;
+}
+
 int q2_options_parse(BlockOptions *options, const struct q2_header *h,
                      const struct q2_geometry *geo, int flags, struct q2_options *ret, Error **errp)
 {
+    BlockOptions *encrypt = block_options_take_prefix(options, "encrypt.");
     struct opts_node_qcow2 o;
     struct q2_options judged = {0};
-    int rc = opts_node_qcow2_parse(options, &o, errp);
+    int rc = encrypt ? 0 : error_set(errp, ENOMEM, "out of memory");
 
+    rc = rc == 0 ? opts_node_qcow2_parse(options, &o, errp) : rc;
     if (rc < 0) {
+        block_options_free(encrypt);
         return rc;
     }
     rc = judge(&o, h, geo, flags, &judged, errp);
     opts_node_qcow2_fini(&o);
+    if (rc == 0 && h->crypt_method == Q2_CRYPT_NONE) {
+        rc = judge_encryption(encrypt, errp);
+    }
+    block_options_free(encrypt);
     if (rc == 0) {
         *ret = judged;
     }
