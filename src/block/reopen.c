@@ -213,6 +213,9 @@ static int child_to_reference(struct reopen *r, struct reopen_item *item, BdrvEd
     bool cow = edge == NULL || (edge->role & BDRV_ROLE_COW);
     int rc = 0;
 
+    if (edge != NULL && edge->bs != node && !cow && !(edge->role & BDRV_ROLE_PRIMARY)) {
+        return error_set(errp, EINVAL, "Cannot change the option '%s'", name);
+    }
     if (node == NULL) {
         return error_set(errp, ENOENT, "Cannot find device='' nor node-name='%.*s'",
                          BDRV_NODE_NAME_BYTES_MAX, reference);
@@ -222,8 +225,6 @@ static int child_to_reference(struct reopen *r, struct reopen_item *item, BdrvEd
                        r->pl->backing_depth_max, item->bs->node_name);
     } else if (edge == NULL) {
         graph_tx_attach_child(r->tx, item->bs, node, name, BDRV_ROLE_COW);
-    } else if (edge->bs != node && !cow && !(edge->role & BDRV_ROLE_PRIMARY)) {
-        rc = error_set(errp, EINVAL, "Cannot change the option '%s'", name);
     } else if (edge->bs != node) {
         graph_tx_replace(r->tx, edge, node);
     }

@@ -178,6 +178,7 @@ PROGRAMS = [
                   'reopen -o overlap-check.foo=on', 'reopen -o overlap-check.main-header=bad', 'reopen -o backing.read-only=on',
                   'write -q 0 1', 'info'])
       for disk in ('qcow2', 'overlay', 'datafile')),
+    ('datafile', '', ['reopen -o data-file=x', 'reopen -r -o data-file=x', 'reopen -o data-file=', 'write 0 1']),
     ('qcow2', '', ['reopen -o overlap-check=none', 'reopen -o overlap-check.template=all', 'reopen -o overlap-check=cached',
                    'reopen -o overlap-check.foo=1', 'reopen -o overlap-check=all', 'write -q 0 64k']),
     *(('raw', '', ['reopen -r', *first, 'reopen -w', 'write 0 1', 'writev 0 1', 'aio_write 0 1', 'aio_flush', 'discard 0 1', 'read -q 0 1',

@@ -42,6 +42,7 @@ DIFFERS = {
         'which of several options is told is chance there',
     r"\nreopen [^\n]*size=64k.*theirs: .*Cannot change the option 'size'":
         'the same size in other words is no change',
+    r'\[[^\]]*-C.*\nr(ead)?v? [^\n]* 0\b.*theirs: [^\n]*allocated': 'copy-on-read copies nothing where nothing is read',
     r': ext \[[^\]]*-C.*theirs: [^\n]*allocated': 'copy-on-read copies no more than what is read takes',
     r'theirs: .*Could not write zeros for preallocation: Invalid argument':
         'a file that is written directly is preallocated too, whatever its size was',
