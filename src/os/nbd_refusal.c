@@ -16,14 +16,25 @@ static const char said_prefix[] = "handshake: server error message: ";
 
 /* ---- what the server says ---- */
 
+/* libnbd goes from state to state, of which each option has its own. */
+static bool begins_option(const char *message)
+{
+    static const char first[] = ".START";
+    const char *state = strstr(message, " -> NEWSTYLE.OPT_");
+    size_t len = state != NULL ? strlen(state) : 0;
+
+    return len >= sizeof(first) && strcmp(state + len - (sizeof(first) - 1), first) == 0;
+}
+
 static int hear(void *user_data, const char *context, const char *message)
 {
     struct nbd_hearing *hearing = user_data;
     size_t skip = sizeof(said_prefix) - 1;
+    bool said = strncmp(message, said_prefix, skip) == 0;
 
-    if (strncmp(message, said_prefix, skip) == 0) {
+    if (!hearing->enough && (said || begins_option(message))) {
         free(hearing->text);
-        hearing->text = strdup(message + skip); /* NULL: as if nothing had been said */
+        hearing->text = said ? strdup(message + skip) : NULL; /* NULL: nothing was said */
     }
     return 0;
 }

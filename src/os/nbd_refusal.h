@@ -15,10 +15,13 @@ enum nbd_refused_option {
     NBD_REFUSED_GO = 7,
 };
 
-/* What the server says beside its last refusal. libnbd tells it as a debug message only. */
+/* What the server says beside a refusal of the last option. libnbd tells it as a debug message
+ * only.
+ */
 struct nbd_hearing {
     char *text; /* owned, or NULL: nothing was said */
     bool on;
+    bool enough;                   /* what it says of further options does not count */
     struct nbd_question *question; /* borrowed while it is asked, or NULL */
 };
 

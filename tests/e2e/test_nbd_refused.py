@@ -1,11 +1,15 @@
 # SPDX-License-Identifier: MIT
 """Servers that refuse an option of the negotiation, in each of the protocol's ways: what the program
 says of it, beside the installed tools."""
+import signal
 import struct
+import subprocess
+import threading
 
 import pytest
 
-from nbd_fake_server import ACK, INFO, OPTION_REPLY, UNSUPPORTED, FakeServer, fake_serving
+from nbd_fake_server import (ACK, INFO, OPTION_REPLY, SET_META, STRUCTURED, UNSUPPORTED, FakeServer,
+                             fake_serving)
 from tools_common import called, formats, platter, run
 
 pytestmark = pytest.mark.skipif('nbd' not in formats(), reason='this build has no nbd')
@@ -87,6 +91,62 @@ def test_list_alone_is_refused(code, tmp_path):
     assert (told, code) == ('', 1)
     assert 'does not list its exports' in err and err.endswith('\nserver reported: no\n'), err
     assert 'tls' not in err
+
+
+@pytest.mark.parametrize('before', [{STRUCTURED: (UNSUP, b'old')}, {SET_META: (UNSUP, b'old')},
+                                    {SET_META: (INVALID, b'old'), STRUCTURED: (POLICY, b'older')}])
+@pytest.mark.parametrize('text', [b'', b'new'])
+def test_words_of_an_earlier_refusal(before, text, tmp_path):
+    """They are not those of the one that is told."""
+    ours, theirs = both(tmp_path, 'qemu-img', ['info', 'nbd+unix:///?socket=s'], {**before, GO: (POLICY, text)})
+    assert ours == theirs and theirs[2] == 1
+    if SET_META not in before:
+        (tmp_path / 's').unlink()
+        ours, theirs = both(tmp_path, 'qemu-nbd', ['-L', '-k', tmp_path / 's'], {**before, OPTION_INFO: (POLICY, text)})
+        assert ours == theirs and theirs[2] == 1
+
+
+@pytest.mark.parametrize('words', [(b'of the list', b''), (b'', b'of the next'), (b'of the list', b'of the next')])
+def test_words_of_a_later_refusal(words, tmp_path):
+    refused = {LIST: (TLS_REQD, words[0]), OPTION_INFO: (TLS_REQD, words[1])}
+    ours, theirs = both(tmp_path, 'qemu-nbd', ['-L', '-k', tmp_path / 's'], refused)
+    assert ours == theirs and theirs[2] == 1
+
+
+class Silent(FakeServer):
+    """Says nothing from some point on."""
+    silent_at = None
+    asked = None
+
+    def talk(self, conn):
+        if self.silent_at == 'greeting':
+            self.wait(conn)
+        FakeServer.talk(self, conn)
+
+    def option(self, conn, option, data):
+        if option == self.silent_at:
+            self.wait(conn)
+        return FakeServer.option(self, conn, option, data)
+
+    def wait(self, conn):
+        self.asked.set()
+        while conn.recv(1000):
+            pass
+        raise ConnectionError
+
+
+@pytest.mark.parametrize('point', ['greeting', STRUCTURED, LIST])
+def test_list_of_a_silent_server_can_be_ended(point, tmp_path):
+    server = Silent()
+    server.silent_at, server.asked = point, threading.Event()
+    with fake_serving(tmp_path / 's', server):
+        with subprocess.Popen([called(tmp_path, 'qemu-nbd'), '-L', '-k', tmp_path / 's'],
+                              stdout=subprocess.PIPE, stderr=subprocess.PIPE) as program:
+            assert server.asked.wait(30)
+            assert program.poll() is None
+            program.send_signal(signal.SIGINT)
+            assert program.communicate(timeout=30) == (b'', b'')
+            assert program.returncode == -signal.SIGINT
 
 
 def test_own_words(tmp_path):

@@ -216,6 +216,7 @@ static int list_refused(struct listing *l)
 
     error_set(&err, EIO, "the server does not list its exports: %s", libnbd()->get_error());
     nbd_hearing_tell(&l->hearing, &err);
+    l->hearing.enough = true;
     ret = libnbd()->aio_is_negotiating(l->nbd) > 0
               ? nbd_ask_info(l->nbd, &l->hearing, NBD_REFUSED_LIST, &same)
               : 0;
