@@ -41,6 +41,7 @@ struct disk_args {
     const char *image_refs; /* none, listed, follow; NULL: listed */
     const char *allow_refs[DISK_ALLOW_REFS_MAX];
     unsigned allow_refs_count;
+    const char *output;        /* form of the answer: human, json; NULL: human */
     const char *backing_depth; /* a number; NULL: the usual */
     const char *detect_zeroes; /* off, on, unmap; NULL: off */
     /* What is to be served instead of the disk that was opened, which passes in; NULL: itself. NULL
@@ -68,6 +69,7 @@ enum disk_option {
     DISK_OPTION_IMAGE_OPTS,
     DISK_OPTION_IMAGE_REFS,
     DISK_OPTION_OBJECT,
+    DISK_OPTION_OUTPUT,
     DISK_OPTION_SNAPSHOT,
 };
 #define DISK_ROW_FORMAT                                                                            \
@@ -100,6 +102,10 @@ enum disk_option {
     {                                                                                              \
         DISK_OPTION_OBJECT, 0, "object", "TYPE,id=ID,...",                                         \
             "make a throttle-group, secret, ... that options name; help lists them", object_help   \
+    }
+#define DISK_ROW_OUTPUT                                                                            \
+    {                                                                                              \
+        DISK_OPTION_OUTPUT, 0, "output", "human|json", "form of the answer; human when not given"  \
     }
 /* -l, but where it is something else already */
 #define DISK_ROW_SNAPSHOT                                                                          \
@@ -143,6 +149,10 @@ int disk_cache_flags(const char *name, bool *ret_write_through);
 int disk_cache_options(const char *name, BlockOptions *options, bool *ret_write_through);
 /* Take the rights to the disk of blk that args ask for. 0 or -errno. */
 int disk_set_perm(BlockBackend *blk, const struct disk_args *args, Error **errp);
+/* Whether the answer is to be JSON. */
+bool disk_wants_json(const struct disk_args *args);
+/* Whether the form of the answer is one that there is; false after printing. */
+bool disk_output_check(struct cli *cli, const struct disk_args *args);
 /* Check the words in args without opening anything; false after printing. */
 bool disk_args_check(struct cli *cli, const struct disk_args *args);
 /* The same of modes of caches, engines and discards alone. */
@@ -168,9 +178,6 @@ int disk_run(struct cli *cli, const struct disk_args *args,
 /* The same on an instance that is there. */
 int disk_run_on(struct cli *cli, Platter *pl, const struct disk_args *args,
                 int (*run)(struct cli *cli, BlockBackend *blk, void *opaque), void *opaque);
-
-/* "--output=human|json"; false after printing. */
-bool disk_take_output(const struct cli_args *a, bool *ret_json);
 
 /* "off", "metadata", "falloc", "full" */
 bool disk_prealloc_parse(const char *text, enum bdrv_prealloc *ret);

@@ -87,6 +87,9 @@ bool disk_take_option(struct disk_args *args, int id, const struct cli_args *a)
     case DISK_OPTION_OBJECT:
         object_take(a->cli, a->value);
         return true;
+    case DISK_OPTION_OUTPUT:
+        args->output = a->value;
+        return true;
     case DISK_OPTION_SNAPSHOT:
         args->snapshot = a->value;
         return true;
@@ -143,17 +146,22 @@ bool disk_take_file(struct disk_args *args, const struct cli_args *a)
     return true;
 }
 
-bool disk_take_output(const struct cli_args *a, bool *ret_json)
+bool disk_wants_json(const struct disk_args *args)
 {
-    *ret_json = strcmp(a->value, "json") == 0;
-    if (!*ret_json && strcmp(a->value, "human") != 0 && object_look_ahead(a)) {
-        if (cli_stands_in(a->cli)) {
-            cli_misfit(a->cli, "--output must be used with human or json as argument.");
-        } else {
-            cli_usage_error(a->cli, "no output form '%s': there are human and json", a->value);
-        }
+    return args->output && strcmp(args->output, "json") == 0;
+}
+
+bool disk_output_check(struct cli *cli, const struct disk_args *args)
+{
+    if (!args->output || disk_wants_json(args) || strcmp(args->output, "human") == 0) {
+        return true;
     }
-    return *ret_json || strcmp(a->value, "human") == 0;
+    if (cli_stands_in(cli)) {
+        cli_misfit(cli, "--output must be used with human or json as argument.");
+    } else {
+        cli_usage_error(cli, "no output form '%s': there are human and json", args->output);
+    }
+    return false;
 }
 
 bool disk_prealloc_parse(const char *text, enum bdrv_prealloc *ret)
@@ -221,7 +229,8 @@ bool disk_words_check(struct cli *cli, const struct disk_args *args)
 
 bool disk_args_check(struct cli *cli, const struct disk_args *args)
 {
-    if (!disk_words_check(cli, args) || !disk_refs_check(cli, args)) {
+    if (!disk_output_check(cli, args) || !disk_words_check(cli, args) ||
+        !disk_refs_check(cli, args)) {
         return false;
     }
     if (args->snapshot && args->writable) {

@@ -365,6 +365,16 @@ LINES = [
     'create -f raw plain.raw 7E',
     'create -f qcow2 -o preallocation=falloc,cluster_size=2M new.qcow2 7E',
     'amend -o size=0x800k base.qcow2',
+    'info --output=foo',
+    'info --output=foo --output=json base.qcow2',
+    'info --output=foo --image-opts -f raw base.qcow2',
+    'check --output=foo -T foo base.qcow2',
+    'check --output=foo -r foo base.qcow2',
+    'map --output=foo --max-length x base.qcow2',
+    'map --output=foo --object nosuch,id=a base.qcow2',
+    'measure --output=foo --size 1M -x',
+    'measure --output=foo --size x --object nosuch,id=a',
+    'measure --size x --output=foo',
 ]
 
 # What differs on purpose, and why.

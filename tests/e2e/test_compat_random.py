@@ -40,7 +40,6 @@ DIFFERS = {
     r"doesn't support the option 'filename'.*The only allowed filename":
         'a driver without a name says so of any name in the same words',
     r'Please specify a throttle group': 'what is missing is told in an order of our own',
-    r'^[a-z]+ .*--output must be used': 'a form that is unknown is told when it is read',
     r'^snapshot .*WARNING.*WARNING.*Could not apply': 'a warning is given once',
     r"^measure .*Parameter '(compression_type' does not accept|preallocation' does not accept.*required)":
         'a bad value is refused, though nothing depends on it',

@@ -30,7 +30,7 @@ serve-disk|2|no command
 info|2|which FILE?
 info a b|2|'b' is too much
 info --|2|which FILE?
-info --output NAME|2|no output form
+info --output NAME|2|which FILE?
 info --output=xml NAME|2|there are human and json
 info --output= NAME|2|no output form ''
 info --outptu=json NAME|2|did you mean '--output'?

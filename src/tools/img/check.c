@@ -17,8 +17,7 @@
 #include "tools/progress.h"
 
 enum check_option {
-    CHECK_OUTPUT = 1,
-    CHECK_PROGRESS,
+    CHECK_PROGRESS = 1,
     CHECK_QUIET,
     CHECK_REPAIR,
 };
@@ -35,7 +34,7 @@ static const struct cli_option check_options[] = {
     DISK_ROW_FORMAT,
     DISK_ROW_IMAGE_OPTS,
     {CHECK_REPAIR, 'r', "repair", "leaks|all", "give leaked clusters back; mend every error"},
-    {CHECK_OUTPUT, 0, "output", "human|json", "form of the answer; human when not given"},
+    DISK_ROW_OUTPUT,
     DISK_ROW_SRC_CACHE,
     DISK_ROW_FORCE_SHARE,
     PROGRESS_ROW(CHECK_PROGRESS),
@@ -48,7 +47,6 @@ static const struct cli_option check_options[] = {
 struct check_args {
     struct disk_args disk;
     unsigned fix; /* BDRV_FIX_* */
-    bool json;
     enum progress_form progress;
     bool quiet;
 };
@@ -153,7 +151,7 @@ static int check_twice(struct cli *cli, BlockDriverState *bs, const struct check
     }
     corruptions_fixed = r->corruptions_fixed;
     leaks_fixed = r->leaks_fixed;
-    if (!args->json && !args->quiet) {
+    if (!disk_wants_json(&args->disk) && !args->quiet) {
         fprintf(cli->out,
                 "The following inconsistencies were found and repaired:\n\n"
                 "    %" PRIu64 " leaked clusters\n    %" PRIu64 " corruptions\n\n"
@@ -218,7 +216,7 @@ static int check_run(struct cli *cli, BlockBackend *blk, void *opaque)
     if (args->quiet && cli_stands_in(cli)) {
         return check_code(cli, &result);
     }
-    if (args->json) {
+    if (disk_wants_json(&args->disk)) {
         if (print_json(cli, blk_bs(blk), args->disk.file, &result) != CLI_EXIT_OK) {
             return CHECK_EXIT_FAILED;
         }
@@ -248,8 +246,6 @@ static bool check_repair(struct check_args *args, const struct cli_args *a)
 static bool check_take(struct check_args *args, int id, const struct cli_args *a)
 {
     switch (id) {
-    case CHECK_OUTPUT:
-        return disk_take_output(a, &args->json);
     case CHECK_PROGRESS:
         return progress_take(a, &args->progress) == CLI_EXIT_OK;
     case CHECK_QUIET:

@@ -22,7 +22,6 @@ static const char tree_word[] = "tree1-";
 enum checksum_option {
     CHECKSUM_ALGORITHM = 1,
     CHECKSUM_FLAT,
-    CHECKSUM_OUTPUT,
     CHECKSUM_PROGRESS,
     CHECKSUM_QUIET,
     CHECKSUM_VERIFY,
@@ -40,7 +39,7 @@ static const struct cli_option checksum_options[] = {
     {CHECKSUM_ALGORITHM, 'a', "algorithm", "NAME", "sha256 (when not given), sha384 or sha512"},
     {CHECKSUM_FLAT, 0, "flat", NULL, "hash all bytes in their order, as sha256sum does"},
     {CHECKSUM_VERIFY, 0, "verify", "HASH", "tell whether each disk has this one"},
-    {CHECKSUM_OUTPUT, 0, "output", "human|json", "form of the answer; human when not given"},
+    DISK_ROW_OUTPUT,
     DISK_ROW_SNAPSHOT,
     DISK_ROW_SRC_CACHE,
     DISK_ROW_AIO,
@@ -58,7 +57,6 @@ struct checksum_args {
     const char *algorithm; /* NULL: not given */
     const char *verify;    /* NULL: nothing to verify */
     bool flat;
-    bool json;
     enum progress_form progress;
     bool quiet;
 };
@@ -102,7 +100,7 @@ static int answer(struct checksum *c, BlockBackend *blk, const struct checksum_r
              c->args->flat ? "" : c->alg->name, c->args->flat ? "" : ":", hex);
     same = !c->wanted || strcasecmp(hex, c->wanted) == 0;
     c->different = c->different || !same;
-    if (c->args->json) {
+    if (disk_wants_json(&c->args->disk)) {
         return add_json(c, blk, result, hash, c->wanted ? &same : NULL);
     }
     if (c->args->quiet) {
@@ -132,8 +130,9 @@ static int checksum_disk(struct cli *cli, BlockBackend *blk, void *opaque)
     int ret;
 
     progress_begin(&progress, cli,
-                   c->args->json ? PROGRESS_NONE
-                                 : progress_beside(c->args->progress, c->args->quiet));
+                   disk_wants_json(&c->args->disk)
+                       ? PROGRESS_NONE
+                       : progress_beside(c->args->progress, c->args->quiet));
     ret = checksum_read(blk, c->alg, c->args->flat, report, &progress, &result, &step);
     progress_end(&progress, ret == 0);
     if (ret < 0) {
@@ -148,8 +147,8 @@ static int checksum_run(struct cli *cli, struct checksum_args *args,
     struct checksum c = {.cli = cli, .args = args, .alg = alg, .wanted = wanted};
     int code = CLI_EXIT_OK;
 
-    c.answers = args->json ? json_array() : NULL;
-    if (args->json && !c.answers) {
+    c.answers = disk_wants_json(&args->disk) ? json_array() : NULL;
+    if (disk_wants_json(&args->disk) && !c.answers) {
         cli_error(cli, "out of memory");
         return CHECKSUM_EXIT_FAILED;
     }
@@ -159,7 +158,7 @@ static int checksum_run(struct cli *cli, struct checksum_args *args,
             code = CHECKSUM_EXIT_FAILED;
         }
     }
-    if (args->json && !args->quiet) {
+    if (disk_wants_json(&args->disk) && !args->quiet) {
         code = json_text_print(cli, c.answers, 0) == CLI_EXIT_OK ? code : CHECKSUM_EXIT_FAILED;
     } else {
         json_decref(c.answers);
@@ -178,8 +177,6 @@ static bool checksum_take(struct checksum_args *args, int id, const struct cli_a
     case CHECKSUM_FLAT:
         args->flat = true;
         return true;
-    case CHECKSUM_OUTPUT:
-        return disk_take_output(a, &args->json);
     case CHECKSUM_PROGRESS:
         return progress_take(a, &args->progress) == CLI_EXIT_OK;
     case CHECKSUM_QUIET:

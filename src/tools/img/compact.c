@@ -16,7 +16,6 @@ enum compact_option {
     COMPACT_DROP_SAME = 1,
     COMPACT_DRY_RUN,
     COMPACT_KEEP_ZEROES,
-    COMPACT_OUTPUT,
     COMPACT_PROGRESS,
     COMPACT_QUIET,
     COMPACT_RATE,
@@ -31,7 +30,7 @@ static const struct cli_option compact_options[] = {
      "drop clusters that hold what the backing file does, which must then stay as it is"},
     {COMPACT_DRY_RUN, 'n', "dry-run", NULL, "change nothing; tell about how short it would be"},
     {COMPACT_RATE, 'r', "rate-limit", "RATE", "read and move no more bytes than this in a second"},
-    {COMPACT_OUTPUT, 0, "output", "human|json", "form of the answer; human when not given"},
+    DISK_ROW_OUTPUT,
     PROGRESS_ROW(COMPACT_PROGRESS),
     {COMPACT_QUIET, 'q', "quiet", NULL, "print only errors"},
     DISK_ROWS_REFS,
@@ -45,7 +44,6 @@ struct compact_args {
     struct job_compact_result result;
     const char *rate;
     enum progress_form progress;
-    bool json;
     bool quiet;
 };
 
@@ -123,14 +121,14 @@ static int compact_image(struct cli *cli, struct compact_args *args)
     FILE *out = cli->out;
     int code;
 
-    if (args->json) {
+    if (disk_wants_json(&args->disk)) {
         cli->out = cli->err; /* one document is printed there */
     }
     job_run_begin(&args->run, cli, progress_beside(args->progress, args->quiet));
     code = job_run_disk(&args->run, &args->disk, compact_run, args);
     cli->out = out;
     job_run_leave(&args->run);
-    if (code == CLI_EXIT_OK && args->json) {
+    if (code == CLI_EXIT_OK && disk_wants_json(&args->disk)) {
         print_json(cli->out, args);
     } else if (code == CLI_EXIT_OK && !args->quiet) {
         /* lines of JSON are to be read by a program */
@@ -156,8 +154,6 @@ static int compact_take(void *opaque, int id, const struct cli_args *a)
     case COMPACT_KEEP_ZEROES:
         args->job.keep_zeroes = true;
         return CLI_EXIT_OK;
-    case COMPACT_OUTPUT:
-        return disk_take_output(a, &args->json) ? CLI_EXIT_OK : CLI_EXIT_USAGE;
     case COMPACT_PROGRESS:
         return progress_take(a, &args->progress);
     case COMPACT_QUIET:

@@ -21,14 +21,13 @@
 
 enum info_option {
     INFO_CHAIN = 1,
-    INFO_OUTPUT,
 };
 
 static const struct cli_option info_options[] = {
     DISK_ROW_FORMAT,
     DISK_ROW_IMAGE_OPTS,
     {INFO_CHAIN, 0, "backing-chain", NULL, "show each backing file too"},
-    {INFO_OUTPUT, 0, "output", "human|json", "form of the answer; human when not given"},
+    DISK_ROW_OUTPUT,
     DISK_ROW_FORCE_SHARE,
     DISK_ROW_OBJECT,
     DISK_ROWS_REFS,
@@ -38,7 +37,6 @@ static const struct cli_option info_options[] = {
 struct info_args {
     struct disk_args disk;
     bool chain;
-    bool json;
 };
 
 /* ---- human ---- */
@@ -161,10 +159,10 @@ static int show(struct cli *cli, const struct info_args *args, BlockDriverState 
 static int info_run(struct cli *cli, BlockBackend *blk, void *opaque)
 {
     const struct info_args *args = opaque;
-    json_t *list = args->json ? json_array() : NULL;
+    json_t *list = disk_wants_json(&args->disk) ? json_array() : NULL;
     int code;
 
-    if (args->json && !list) {
+    if (disk_wants_json(&args->disk) && !list) {
         return cli_error(cli, "out of memory");
     }
     code = show(cli, args, blk_bs(blk), list);
@@ -180,8 +178,6 @@ static bool info_take(struct info_args *args, int id, const struct cli_args *a)
     case INFO_CHAIN:
         args->chain = true;
         return true;
-    case INFO_OUTPUT:
-        return disk_take_output(a, &args->json);
     default:
         return disk_take_option(&args->disk, id, a) || disk_take_file(&args->disk, a);
     }

@@ -18,13 +18,9 @@
 #define INDENT 4
 #define DEPTH_MAX 32 /* deeper JSON is shown in one line */
 
-enum inspect_option {
-    INSPECT_OUTPUT = 1,
-};
-
 static const struct cli_option inspect_options[] = {
     DISK_ROW_FORMAT,
-    {INSPECT_OUTPUT, 0, "output", "human|json", "form of the answer; human when not given"},
+    DISK_ROW_OUTPUT,
     {0},
 };
 
@@ -96,7 +92,7 @@ static int print_facts(struct cli *cli, const char *text, bool json)
     return CLI_EXIT_OK;
 }
 
-static int inspect_run(struct cli *cli, const struct disk_args *args, bool json)
+static int inspect_run(struct cli *cli, const struct disk_args *args)
 {
     Platter *pl = disk_platter_new(cli, NULL);
     Error *err = NULL;
@@ -104,7 +100,7 @@ static int inspect_run(struct cli *cli, const struct disk_args *args, bool json)
     int code = CLI_EXIT_FAILED;
 
     if (text) {
-        code = print_facts(cli, text, json);
+        code = print_facts(cli, text, disk_wants_json(args));
     } else if (pl) {
         cli_report(cli, err);
     }
@@ -117,28 +113,23 @@ static int inspect_command(struct cli *cli, int argc, char **argv)
 {
     struct disk_args args = {0};
     struct cli_args a = cli_args_begin(cli, argc, argv);
-    bool json = false;
     int id;
 
     while ((id = cli_next(&a)) != CLI_END) {
-        bool good = id != CLI_BAD;
-
         if (id == CLI_HELP) {
             return CLI_EXIT_OK;
         }
-        if (good && id == INSPECT_OUTPUT) {
-            good = disk_take_output(&a, &json);
-        } else if (good) {
-            good = disk_take_option(&args, id, &a) || disk_take_file(&args, &a);
-        }
-        if (!good) {
+        if (id == CLI_BAD || !(disk_take_option(&args, id, &a) || disk_take_file(&args, &a))) {
             return CLI_EXIT_USAGE;
         }
     }
     if (!args.file) {
         return cli_usage_error(cli, "which FILE?");
     }
-    return inspect_run(cli, &args, json);
+    if (!disk_output_check(cli, &args)) {
+        return CLI_EXIT_USAGE;
+    }
+    return inspect_run(cli, &args);
 }
 
 const struct cli_command command_inspect = {

@@ -21,7 +21,6 @@
 
 enum map_option {
     MAP_LENGTH = 1,
-    MAP_OUTPUT,
     MAP_OUT_FILE,
     MAP_PICTURE,
     MAP_START,
@@ -33,7 +32,7 @@ static const struct cli_option map_options[] = {
     {DISK_OPTION_SNAPSHOT, 0, "load-snapshot", "SNAPSHOT", "show this internal snapshot"},
     {MAP_START, 's', "start-offset", "OFFSET", "begin here"},
     {MAP_LENGTH, 'l', "max-length", "BYTES", "look at no more than this"},
-    {MAP_OUTPUT, 0, "output", "human|json", "form of the answer; human when not given"},
+    DISK_ROW_OUTPUT,
     {MAP_PICTURE, 0, "picture", NULL, "draw it"},
     {MAP_OUT_FILE, 'o', "out-file", "FILE", "draw it into FILE.svg or FILE.png"},
     DISK_ROW_FORCE_SHARE,
@@ -46,7 +45,6 @@ struct map_args {
     struct disk_args disk;
     uint64_t start;
     uint64_t length;
-    bool json;
     bool picture;
     const char *out_file; /* of the picture; NULL: on the terminal */
 };
@@ -263,7 +261,8 @@ static int draw(struct map_walk *w, const struct map_args *args)
 static int map_run(struct cli *cli, BlockBackend *blk, void *opaque)
 {
     const struct map_args *args = opaque;
-    struct map_walk w = {.cli = cli, .blk = blk, .json = args->json, .first = true};
+    struct map_walk w = {
+        .cli = cli, .blk = blk, .json = disk_wants_json(&args->disk), .first = true};
     int64_t bytes = blk_getlength(blk);
     int code;
 
@@ -279,13 +278,13 @@ static int map_run(struct cli *cli, BlockBackend *blk, void *opaque)
     if (args->picture) {
         return draw(&w, args);
     }
-    if (args->json) {
+    if (disk_wants_json(&args->disk)) {
         fputc('[', cli->out);
     } else {
         fprintf(cli->out, "%-16s%-16s%-16s%s\n", "Offset", "Length", "Mapped to", "File");
     }
     code = walk(&w);
-    if (args->json && code == CLI_EXIT_OK) {
+    if (disk_wants_json(&args->disk) && code == CLI_EXIT_OK) {
         fputs("]\n", cli->out);
     }
     return code;
@@ -298,8 +297,6 @@ static bool map_take(struct map_args *args, int id, const struct cli_args *a)
     switch (id) {
     case MAP_LENGTH:
         return cli_size_value(a, "max length", 0, INT64_MAX, &args->length);
-    case MAP_OUTPUT:
-        return disk_take_output(a, &args->json);
     case MAP_OUT_FILE:
         args->out_file = a->value;
         args->picture = true;
@@ -331,7 +328,7 @@ static int map_command(struct cli *cli, int argc, char **argv)
     if (!args.disk.file) {
         return disk_no_file(cli);
     }
-    if (args.picture && args.json) {
+    if (args.picture && disk_wants_json(&args.disk)) {
         return cli_misfit(cli, "a picture (--picture, -o) is no JSON");
     }
     if (!disk_args_check(cli, &args.disk)) {

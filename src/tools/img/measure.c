@@ -16,7 +16,6 @@
 
 enum measure_option {
     MEASURE_OPTIONS = 1,
-    MEASURE_OUTPUT,
     MEASURE_OUTPUT_FORMAT,
     MEASURE_SIZE,
 };
@@ -28,7 +27,7 @@ static const struct cli_option measure_options[] = {
     DISK_ROW_FORMAT,
     DISK_ROW_IMAGE_OPTS,
     DISK_ROW_SNAPSHOT,
-    {MEASURE_OUTPUT, 0, "output", "human|json", "form of the answer; human when not given"},
+    DISK_ROW_OUTPUT,
     DISK_ROW_FORCE_SHARE,
     DISK_ROW_OBJECT,
     DISK_ROWS_REFS,
@@ -41,7 +40,6 @@ struct measure_args {
     const char *format; /* of the image */
     const char *size;   /* as it was given; NULL: not */
     uint64_t size_bytes;
-    bool json;
 };
 
 static void print_human(FILE *out, const struct bdrv_measure_result *r)
@@ -104,7 +102,7 @@ static int measure(struct cli *cli, Platter *pl, struct measure_args *args,
     if (ret < 0) {
         return cli_report(cli, err);
     }
-    if (args->json) {
+    if (disk_wants_json(&args->disk)) {
         return print_json(cli, &result);
     }
     print_human(cli->out, &result);
@@ -134,8 +132,6 @@ static int measure_take(void *opaque, int id, const struct cli_args *a)
     switch (id) {
     case MEASURE_OPTIONS:
         return option_list_add(a->cli, &args->list, a->value);
-    case MEASURE_OUTPUT:
-        return disk_take_output(a, &args->json) ? CLI_EXIT_OK : CLI_EXIT_USAGE;
     case MEASURE_OUTPUT_FORMAT:
         args->format = a->value;
         return CLI_EXIT_OK;
@@ -147,6 +143,10 @@ static int measure_take(void *opaque, int id, const struct cli_args *a)
     default:
         if (cli_stands_in(a->cli) && id == CLI_OPERAND && args->disk.file) {
             return cli_misfit(a->cli, "At most one filename argument is allowed.");
+        }
+        if (id == DISK_OPTION_OUTPUT && cli_stands_in(a->cli)) { /* other commands judge it later */
+            args->disk.output = a->value;
+            return disk_output_check(a->cli, &args->disk) ? CLI_EXIT_OK : CLI_EXIT_USAGE;
         }
         return disk_take_option(&args->disk, id, a) || disk_take_file(&args->disk, a)
                    ? CLI_EXIT_OK
