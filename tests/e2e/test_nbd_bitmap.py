@@ -8,7 +8,7 @@ import pytest
 from nbd_client import (CMD_BLOCK_STATUS, EXTENDED, OPT_LIST_META, OPT_SET_META, PAYLOAD_LEN,
                         REQ_ONE, STRUCTURED, Client, Refused, connect)
 from nbd_tool import background
-from tools_common import needs, qemu
+from tools_common import called, needs, qemu
 
 pytestmark = needs('qcow2')
 SIZE = 8 << 20
@@ -55,6 +55,24 @@ def test_choosing_knows_no_wildcards(server):
         with pytest.raises(Refused):
             c.meta(OPT_SET_META, '', ['qemu'])
         assert set(c.meta(OPT_SET_META, '', [B0, DEPTH])) == {B0, DEPTH}
+
+
+@pytest.mark.parametrize('program', ['qemu-nbd', None])
+def test_asked_for_twice(program, tmp_path):
+    """Both are listed, by the reference too; the name means the first."""
+    disk = tmp_path / 'disk.qcow2'
+    assert qemu('qemu-img', 'create', '-q', '-f', 'qcow2', disk, '1M').returncode == 0
+    for name in ('b0', 'b1'):
+        assert qemu('qemu-img', 'bitmap', '--add', '--disable', disk, name).returncode == 0
+    with background(program or called(tmp_path, 'qemu-nbd'), tmp_path, '-t', '-r', '-f', 'qcow2', '-B', 'b0',
+                    '-B', 'b1', '-B', 'b0', disk) as server, \
+            Client(str(server.socket)).greet().negotiate(STRUCTURED) as c:
+        for queries, found in (([], ['base:allocation', B0, B1, B0]), (['qemu:'], [B0, B1, B0]), ([B0], [B0]),
+                               ([B1, B0], [B0, B1])):
+            assert [data[4:].decode() for _, data in c.opt(OPT_LIST_META, c.meta_data('', queries))] == found
+        c.meta(OPT_SET_META, '', [B0, B1])
+        assert c.go()
+        assert c.request(CMD_BLOCK_STATUS, 0, 1 << 20).extents == {c.contexts[name]: [(1 << 20, 0)] for name in (B0, B1)}
 
 
 @pytest.mark.parametrize('mode', [STRUCTURED, EXTENDED])

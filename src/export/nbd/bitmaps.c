@@ -60,16 +60,6 @@ static int check(const struct nbd_export *export, const char *name, BlockDriverS
                      : 0;
 }
 
-static bool has(const struct nbd_export *export, const BdrvDirtyBitmap *bitmap)
-{
-    for (unsigned i = 0; i < export->bitmap_count; i++) {
-        if (export->bitmaps[i].bitmap == bitmap) {
-            return true;
-        }
-    }
-    return false;
-}
-
 static int add(struct nbd_export *export, const struct nbd_export_bitmap *wish, Error **errp)
 {
     struct nbd_bitmap *one = &export->bitmaps[export->bitmap_count];
@@ -84,9 +74,6 @@ static int add(struct nbd_export *export, const struct nbd_export_bitmap *wish, 
     bitmap = find(blk_bs(export->blk), wish, &node);
     if (bitmap == NULL) {
         return error_set(errp, ENOENT, "Bitmap '%s' is not found", wish->name);
-    }
-    if (has(export, bitmap)) {
-        return 0;
     }
     rc = check(export, wish->name, node, bitmap, errp);
     if (rc < 0) {

@@ -33,7 +33,8 @@ static bool is_wildcard(struct nbd_string query, const char *name)
             nbd_string_equal(query, "qemu:dirty-bitmap:"));
 }
 
-/* What a query matches; unknown names and name spaces match nothing. */
+/* What a query matches; unknown names and name spaces match nothing. Of several bitmaps of one
+ * name, or one that was asked for twice, a name means the first; a listing has them all. */
 static uint64_t query_match(const struct nbd_export *export, struct nbd_string query,
                             bool wildcards)
 {
@@ -42,8 +43,10 @@ static uint64_t query_match(const struct nbd_export *export, struct nbd_string q
     for (unsigned i = 0; i < NBD_CONTEXTS_MAX; i++) {
         const char *name = context_name(export, i);
 
-        if (name != NULL &&
-            (nbd_string_equal(query, name) || (wildcards && is_wildcard(query, name)))) {
+        if (name != NULL && nbd_string_equal(query, name)) {
+            return NBD_CONTEXT_BIT(i);
+        }
+        if (name != NULL && wildcards && is_wildcard(query, name)) {
             bits |= NBD_CONTEXT_BIT(i);
         }
     }
