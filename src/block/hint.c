@@ -89,7 +89,7 @@ int bdrv_refuse_options(const BlockDriver *drv, const BlockOptions *options, Err
         return 0;
     }
     error_set(errp, EINVAL,
-              drv->caps & BDRV_CAP_PROTOCOL
+              drv->caps & BDRV_CAP_PROTOCOL || drv->protocol_name != NULL
                   ? "Block protocol '%s' doesn't support the option '%.*s'"
                   : "Block format '%s' does not support the option '%.*s'",
               drv->format_name, BDRV_NODE_NAME_BYTES_MAX, key);

@@ -315,6 +315,32 @@ static int check_bounds(const struct open_request *req, Error **errp)
     return 0;
 }
 
+/* A positional name that is none is told before whatever is wrong with the flags. */
+static int check_name(const struct open_request *req, const struct opts_node_common *common,
+                      Error **errp)
+{
+    const BlockDriver *drv = common->has_driver ? bdrv_find_driver(common->driver) : NULL;
+    BlockOptions *scratch;
+    int rc;
+
+    if (req->filename == NULL) {
+        return 0;
+    }
+    if (drv == NULL || (drv->caps & BDRV_CAP_FORMAT)) { /* the name is for the child */
+        drv = bdrv_find_protocol(req->filename, errp);
+    } else if (!(drv->caps & BDRV_CAP_PROTOCOL) && !bdrv_speaks_protocol(drv, req->filename)) {
+        return 0;
+    }
+    if (drv == NULL) {
+        return -EINVAL;
+    }
+    scratch = block_options_new();
+    rc = scratch != NULL ? bdrv_filename_to_options(drv, req->filename, scratch, errp)
+                         : open_no_memory(errp);
+    block_options_free(scratch);
+    return rc;
+}
+
 static BlockDriverState *open_with_common(struct open_request *req,
                                           const struct opts_node_common *common, Error **errp)
 {
@@ -324,7 +350,8 @@ static BlockDriverState *open_with_common(struct open_request *req,
         bdrv_unknown_driver(common->driver, errp);
         return NULL;
     }
-    if (open_flags_from_options(common, &req->flags, errp) < 0 || check_bounds(req, errp) < 0) {
+    if (check_name(req, common, errp) < 0 ||
+        open_flags_from_options(common, &req->flags, errp) < 0 || check_bounds(req, errp) < 0) {
         return NULL;
     }
     bs = node_new(req->pl, common->has_node_name ? common->node_name : NULL, errp);

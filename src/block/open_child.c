@@ -81,6 +81,10 @@ int bdrv_child_options_take(BlockDriverState *bs, BlockOptions *options, const c
     if (block_options_has(options, name)) {
         ret->is_null = block_options_is_null(options, name);
         ret->reference = block_options_get_str(options, name);
+        if (ret->reference != NULL && *ret->reference == '\0' && strcmp(name, "backing") == 0) {
+            ret->reference = NULL; /* the older spelling of null */
+            ret->is_null = true;
+        }
         if (ret->reference == NULL && !ret->is_null) {
             return error_set(errp, EINVAL,
                              "Option '%s' of node '%s' must be the name of a node or a group of "

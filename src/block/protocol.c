@@ -155,7 +155,7 @@ int bdrv_filename_to_options(const BlockDriver *drv, const char *filename, Block
     bool ours = bdrv_speaks_protocol(drv, filename);
     int rc;
 
-    if (ours && drv->parse_filename != NULL) {
+    if ((ours || (drv->caps & BDRV_CAP_PROTOCOL)) && drv->parse_filename != NULL) {
         return drv->parse_filename(filename, options, errp);
     }
     if (ours) {

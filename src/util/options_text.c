@@ -174,7 +174,7 @@ BlockOptions *block_options_from_json(json_t *object, Error **errp)
     if (!f.opts) {
         ret = error_set(errp, ENOMEM, "out of memory");
     } else if (!json_is_object(object)) {
-        ret = error_set(errp, EINVAL, "options in JSON must be an object");
+        ret = error_set(errp, EINVAL, "Invalid JSON object given");
     } else {
         ret = flatten_value(&f, object);
     }

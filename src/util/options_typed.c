@@ -60,17 +60,16 @@ int block_options_take_bool(BlockOptions *opts, const char *key, bool *ret, Erro
         *ret = json_is_true(value);
         return taken(opts, key);
     }
-    if (!json_is_string(value)) {
-        return wrong_type(key, "on or off", errp);
-    }
-    for (size_t i = 0; i < sizeof(words) / sizeof(words[0]); i++) {
+    for (size_t i = 0; json_is_string(value) && i < sizeof(words) / sizeof(words[0]); i++) {
         if (strcmp(json_string_value(value), words[i]) == 0) {
             *ret = i % 2 == 1;
             return taken(opts, key);
         }
     }
     error_set(errp, EINVAL, "Parameter '%.64s' expects 'on' or 'off'", key);
-    error_set_hint(errp, "'%.64s' is neither", json_string_value(value));
+    if (json_is_string(value)) {
+        error_set_hint(errp, "'%.64s' is neither", json_string_value(value));
+    }
     return -EINVAL;
 }
 
@@ -109,6 +108,20 @@ int block_options_take_int(BlockOptions *opts, const char *key, int64_t min, int
     return taken(opts, key);
 }
 
+/* A size that JSON has in another form than text or a whole number is none. */
+static int size_of_value(const json_t *value, const char *key, uint64_t *ret, Error **errp)
+{
+    char text[32] = "?";
+
+    if (json_is_string(value)) {
+        return size_of_parameter(json_string_value(value), key, ret, errp);
+    }
+    if (json_is_integer(value)) {
+        snprintf(text, sizeof(text), "%lld", (long long)json_integer_value(value));
+    }
+    return size_of_parameter(text, key, ret, errp);
+}
+
 /* A number that is not negative: JSON, or text that parse_text understands. */
 static int take_unsigned(BlockOptions *opts, const char *key, bool size, uint64_t min, uint64_t max,
                          uint64_t *ret, Error **errp)
@@ -122,16 +135,15 @@ static int take_unsigned(BlockOptions *opts, const char *key, bool size, uint64_
         return 0;
     }
     what_option(key, what);
-    if (json_is_integer(value) && json_integer_value(value) < 0) {
+    if (size) {
+        rc = size_of_value(value, key, &number, errp);
+    } else if (json_is_integer(value) && json_integer_value(value) < 0) {
         return error_set(errp, ERANGE, "option '%.64s': %lld is negative", key,
                          (long long)json_integer_value(value));
-    }
-    if (json_is_integer(value)) {
+    } else if (json_is_integer(value)) {
         number = (uint64_t)json_integer_value(value);
     } else if (!json_is_string(value)) {
-        return wrong_type(key, size ? "a size" : "a whole number", errp);
-    } else if (size) {
-        rc = size_of_parameter(json_string_value(value), key, &number, errp);
+        return wrong_type(key, "a whole number", errp);
     } else {
         rc = number_parse(json_string_value(value), what, 0, UINT64_MAX, &number, NULL);
         if (rc == -EINVAL) {

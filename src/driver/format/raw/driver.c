@@ -41,9 +41,6 @@ static int raw_check_window(const struct raw_window *s, uint64_t file_bytes, Err
 {
     const uint64_t shown_bytes = (file_bytes + 511) / 512 * 512; /* as clients know sizes */
 
-    if (s->has_size && s->size_bytes % RAW_SIZE_UNIT != 0) {
-        return error_set(errp, EINVAL, "Specified size is not multiple of %d", RAW_SIZE_UNIT);
-    }
     if (s->offset > file_bytes) {
         return error_set(errp, EINVAL,
                          "Offset (%" PRIu64 ") cannot be greater than size of the containing file "
@@ -56,6 +53,9 @@ static int raw_check_window(const struct raw_window *s, uint64_t file_bytes, Err
                          ") has to be smaller or equal to the  actual size of the containing file "
                          "(%" PRIu64 ")",
                          s->offset, s->size_bytes, shown_bytes);
+    }
+    if (s->has_size && s->size_bytes % RAW_SIZE_UNIT != 0) {
+        return error_set(errp, EINVAL, "Specified size is not multiple of %d", RAW_SIZE_UNIT);
     }
     return 0;
 }

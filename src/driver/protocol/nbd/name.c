@@ -186,7 +186,11 @@ int nbdc_name_parse(const char *name, struct nbdc_address *ret_address, Error **
         error_set(errp, EINVAL, "No valid URL specified");
         error_set_hint(errp, "Write nbd://HOST[:PORT]/EXPORT or nbd+unix:///EXPORT?socket=PATH");
     } else {
-        error_set(errp, EINVAL, "error parsing address '%s'", rest != NULL ? rest : name);
+        if (rest != NULL) {
+            error_set(errp, EINVAL, "error parsing address '%s'", rest);
+        } else {
+            error_set(errp, EINVAL, "File name string for NBD must start with 'nbd:'");
+        }
         error_set_hint(errp, "Write nbd:HOST:PORT or nbd:unix:PATH, then :exportname=NAME");
     }
     return -EINVAL;
