@@ -105,6 +105,7 @@ struct cli_args {
     bool signed_operands;            /* "-5G" is an operand: '-' and a digit begin no option */
     const struct cli_option *option; /* the one that cli_next returned */
     const char *value;               /* of an option, or the operand */
+    const char *operand;             /* the last one so far, or NULL */
 };
 
 struct cli_args cli_args_begin(struct cli *cli, int argc, char **argv);

@@ -252,12 +252,26 @@ static int next_long(struct cli_args *args)
     return found_option(args, o);
 }
 
+/* How a letter of a bundle is shown where it is at fault: "-x", or the word that the reference
+ * names, which has gone on from the word before only when it reads the last letter. */
+static const char *shown_letter(const struct cli_args *args, const char *dashed, const char *rest)
+{
+    if (!cli_stands_in(args->cli) || getopt_words(args)) {
+        return dashed;
+    }
+    if (!rest) {
+        return args->argv[args->index - 1];
+    }
+    return args->operand ? args->operand : args->argv[args->index - 2];
+}
+
 static int next_short(struct cli_args *args)
 {
     char letter = *args->bundle++;
     const char *rest = *args->bundle ? args->bundle : NULL;
     const struct cli_option *o = NULL;
-    char shown[] = {'-', letter, '\0'};
+    char dashed[] = {'-', letter, '\0'};
+    const char *shown = shown_letter(args, dashed, rest);
 
     args->bundle = rest;
     while ((o = option_next(args, o)) != NULL && o->letter != letter) {
@@ -312,6 +326,7 @@ int cli_next(struct cli_args *args)
     }
     args->index++;
     args->value = arg;
+    args->operand = arg;
     return CLI_OPERAND;
 }
 

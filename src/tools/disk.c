@@ -92,6 +92,20 @@ static BlockOptions *list_options(struct cli *cli, const char *text, Error **err
     return block_options_parse(full ? full : text, named ? "file" : NULL, errp);
 }
 
+/* Whether options take back what -U says: told by the reference without looking at the image. */
+static int refuse_unshared(const struct cli *cli, const struct disk_args *args,
+                           const BlockOptions *options, Error **errp)
+{
+    const char *given = block_options_get_str(options, "force-share");
+
+    if (!args->image_opts || !args->force_share || !cli_stands_in(cli) || !given ||
+        strcmp(given, "on") == 0) {
+        return 0;
+    }
+    return error_set(errp, EINVAL, "%s conflicts with image options",
+                     cli_spelling(cli)->getopt_words ? "-U" : "--force-share/-U");
+}
+
 static BlockOptions *disk_options(struct cli *cli, const struct disk_args *args, Error **errp)
 {
     char key_buf[BLOCK_OPTIONS_KEY_BYTES_MAX + sizeof(".driver")];
@@ -112,6 +126,10 @@ static BlockOptions *disk_options(struct cli *cli, const struct disk_args *args,
         if (!args->image_opts || args->options) {
             error_set(errp, ENOMEM, "out of memory");
         }
+        return NULL;
+    }
+    if (refuse_unshared(cli, args, options, errp) < 0) {
+        block_options_free(options);
         return NULL;
     }
     key = args->aio ? aio_key(args, options, key_buf, sizeof(key_buf)) : NULL;

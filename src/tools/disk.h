@@ -13,6 +13,7 @@
 
 struct disk_args {
     const char *file;          /* operand: a name, or options with image_opts */
+    bool surplus;              /* one more file was named, which is to be told */
     const char *id;            /* name of the backend; NULL: "disk" */
     const char *format;        /* NULL: guessed, where disk_guess.c allows it */
     const char *format_switch; /* what tells it, for an error; NULL: "-f " */
@@ -134,11 +135,11 @@ void disk_take_format(struct disk_args *args, const struct cli_args *a);
  * in the error, as the reference tool of that name has it. CLI_EXIT_OK, or a code after printing.
  */
 int disk_take_snapshot(struct disk_args *args, const struct cli_args *a, char quote);
-/* The one operand of a command that works on one disk; false after printing that it is too much. */
+/* The one operand of a command that works on one disk; false after printing that it is too much.
+ * What stands in for the reference tells so only in disk_file_check. */
 bool disk_take_file(struct disk_args *args, const struct cli_args *a);
-/* There is none, or one more. Both return CLI_EXIT_USAGE after printing so. */
-int disk_no_file(struct cli *cli);
-int disk_extra_file(const struct cli_args *a);
+/* Behind all options: whether there was one file; false after printing what is wrong. */
+bool disk_file_check(struct cli *cli, const struct disk_args *args);
 
 /* Whether there is such a cache mode; NULL: the usual one. */
 bool disk_cache_is_known(const char *name);

@@ -122,27 +122,26 @@ int disk_take_snapshot(struct disk_args *args, const struct cli_args *a, char qu
     return code;
 }
 
-static const char one_file[] = "Expecting one image file name";
-
-int disk_no_file(struct cli *cli)
-{
-    return cli_usage_error(cli, "%s", cli_stands_in(cli) ? one_file : "which FILE?");
-}
-
-int disk_extra_file(const struct cli_args *a)
-{
-    return cli_stands_in(a->cli)
-               ? cli_usage_error(a->cli, "%s", one_file)
-               : cli_usage_error(a->cli, "one FILE is wanted, '%s' is too much", a->value);
-}
-
 bool disk_take_file(struct disk_args *args, const struct cli_args *a)
 {
-    if (args->file) {
-        disk_extra_file(a);
+    if (!args->file) {
+        args->file = a->value;
+        return true;
+    }
+    args->surplus = true;
+    if (!cli_stands_in(a->cli)) {
+        cli_usage_error(a->cli, "one FILE is wanted, '%s' is too much", a->value);
+    }
+    return cli_stands_in(a->cli);
+}
+
+bool disk_file_check(struct cli *cli, const struct disk_args *args)
+{
+    if (!args->file || args->surplus) {
+        cli_usage_error(cli, "%s",
+                        cli_stands_in(cli) ? "Expecting one image file name" : "which FILE?");
         return false;
     }
-    args->file = a->value;
     return true;
 }
 

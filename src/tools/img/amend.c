@@ -38,7 +38,6 @@ struct amend_args {
     bool force;
     enum progress_form progress;
     bool quiet;
-    bool surplus; /* one more file was named */
     struct job_run run;
 };
 
@@ -150,10 +149,6 @@ static int amend_take(void *opaque, int id, const struct cli_args *a)
         args->quiet = true;
         return CLI_EXIT_OK;
     default:
-        if (id == CLI_OPERAND && args->disk.file && cli_stands_in(a->cli)) {
-            args->surplus = true; /* told behind other faults */
-            return CLI_EXIT_OK;
-        }
         return disk_take_option(&args->disk, id, a) || disk_take_file(&args->disk, a)
                    ? CLI_EXIT_OK
                    : CLI_EXIT_USAGE;
@@ -170,11 +165,11 @@ static int amend_start(struct cli *cli, struct amend_args *args)
     if (!args->list.help && !args->list.text) {
         return cli_usage_error(cli, "Must specify options (-o)");
     }
-    if (args->surplus || (!args->disk.file && cli_stands_in(cli))) {
+    if (args->disk.surplus || (!args->disk.file && cli_stands_in(cli))) {
         return cli_misfit(cli, "Expecting one image file name");
     }
-    if (!args->disk.file) {
-        return disk_no_file(cli);
+    if (!disk_file_check(cli, &args->disk)) {
+        return CLI_EXIT_USAGE;
     }
     if (!disk_args_check(cli, &args->disk)) {
         return CLI_EXIT_USAGE;

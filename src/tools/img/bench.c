@@ -337,8 +337,7 @@ static bool bench_option(struct bench_args *args, int id, const struct cli_args 
 /* What only the options together can get wrong. */
 static bool bench_args_check(struct cli *cli, struct bench_args *args)
 {
-    if (!args->disk.file) {
-        disk_no_file(cli);
+    if (!disk_file_check(cli, &args->disk)) {
         return false;
     }
     if (args->size_bytes > 0 && args->depth > BENCH_MEMORY_MAX / args->size_bytes) {

@@ -272,11 +272,7 @@ static int check_command(struct cli *cli, int argc, char **argv)
             return CHECK_EXIT_FAILED;
         }
     }
-    if (!args.disk.file) {
-        disk_no_file(cli);
-        return CHECK_EXIT_FAILED;
-    }
-    if (!disk_args_check(cli, &args.disk)) {
+    if (!disk_file_check(cli, &args.disk) || !disk_args_check(cli, &args.disk)) {
         return CHECK_EXIT_FAILED;
     }
     args.disk.look_only = args.fix == 0;

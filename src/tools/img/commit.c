@@ -284,8 +284,8 @@ static int commit_command(struct cli *cli, int argc, char **argv)
             return CLI_EXIT_USAGE;
         }
     }
-    if (!args.disk.file) {
-        return cli_usage_error(cli, "Expecting one image file name");
+    if (!disk_file_check(cli, &args.disk)) {
+        return CLI_EXIT_USAGE;
     }
     if (!disk_args_check(cli, &args.disk)) {
         return CLI_EXIT_USAGE;

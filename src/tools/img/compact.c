@@ -173,8 +173,8 @@ static int compact_begin(struct cli *cli, struct compact_args *args)
 {
     Error *err = NULL;
 
-    if (!args->disk.file) {
-        return disk_no_file(cli);
+    if (!disk_file_check(cli, &args->disk)) {
+        return CLI_EXIT_USAGE;
     }
     if (args->rate &&
         size_parse(args->rate, 'b', "rate limit", &args->job.bytes_per_second, &err) < 0) {

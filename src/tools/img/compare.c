@@ -328,10 +328,6 @@ static bool compare_take(struct compare_args *args, int id, const struct cli_arg
             return id == DISK_OPTION_FORMAT || id == DISK_OPTION_OBJECT ||
                    disk_take_option(&args->disks[1], id, a);
         }
-        if (args->disks[1].file && cli_stands_in(a->cli)) {
-            cli_usage_error(a->cli, "Expecting two image file names");
-            return false;
-        }
         return disk_take_file(&args->disks[args->disks[0].file != NULL], a);
     }
 }
@@ -351,7 +347,7 @@ static int compare_command(struct cli *cli, int argc, char **argv)
             return COMPARE_EXIT_OPEN;
         }
     }
-    if (!args.disks[1].file) {
+    if (!args.disks[1].file || args.disks[1].surplus) {
         cli_usage_error(cli, cli_stands_in(cli) ? "Expecting two image file names"
                                                 : "two FILEs are wanted");
         return COMPARE_EXIT_OPEN;

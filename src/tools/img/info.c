@@ -197,8 +197,8 @@ static int info_command(struct cli *cli, int argc, char **argv)
             return CLI_EXIT_USAGE;
         }
     }
-    if (!args.disk.file) {
-        return disk_no_file(cli);
+    if (!disk_file_check(cli, &args.disk)) {
+        return CLI_EXIT_USAGE;
     }
     if (!disk_args_check(cli, &args.disk)) {
         return CLI_EXIT_USAGE;

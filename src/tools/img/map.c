@@ -325,8 +325,8 @@ static int map_command(struct cli *cli, int argc, char **argv)
             return CLI_EXIT_USAGE;
         }
     }
-    if (!args.disk.file) {
-        return disk_no_file(cli);
+    if (!disk_file_check(cli, &args.disk)) {
+        return CLI_EXIT_USAGE;
     }
     if (args.picture && disk_wants_json(&args.disk)) {
         return cli_misfit(cli, "a picture (--picture, -o) is no JSON");

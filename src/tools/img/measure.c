@@ -141,9 +141,6 @@ static int measure_take(void *opaque, int id, const struct cli_args *a)
                    ? CLI_EXIT_OK
                    : CLI_EXIT_USAGE;
     default:
-        if (cli_stands_in(a->cli) && id == CLI_OPERAND && args->disk.file) {
-            return cli_misfit(a->cli, "At most one filename argument is allowed.");
-        }
         if (id == DISK_OPTION_OUTPUT && cli_stands_in(a->cli)) { /* other commands judge it later */
             args->disk.output = a->value;
             return disk_output_check(a->cli, &args->disk) ? CLI_EXIT_OK : CLI_EXIT_USAGE;
@@ -158,6 +155,9 @@ static int measure_start(struct cli *cli, struct measure_args *args)
 {
     const struct disk_args *disk = &args->disk;
 
+    if (disk->surplus) {
+        return cli_misfit(cli, "At most one filename argument is allowed.");
+    }
     if (!disk->file && (disk->image_opts || disk->format || disk->snapshot)) {
         return cli_misfit(cli, "--image-opts, -f, and -l require a filename argument.");
     }

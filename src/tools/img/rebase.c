@@ -207,8 +207,8 @@ static int rebase_command(struct cli *cli, int argc, char **argv)
             return CLI_EXIT_USAGE;
         }
     }
-    if (!args.disk.file) {
-        return cli_usage_error(cli, "Expecting one image file name");
+    if (!disk_file_check(cli, &args.disk)) {
+        return CLI_EXIT_USAGE;
     }
     if (!args.base.file && !args.unsafe) {
         return cli_usage_error(cli, "Must specify backing file (-b) or use unsafe mode (-u)");

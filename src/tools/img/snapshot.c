@@ -179,8 +179,8 @@ static int snapshot_command(struct cli *cli, int argc, char **argv)
             return CLI_EXIT_USAGE;
         }
     }
-    if (!args.disk.file) {
-        return disk_no_file(cli);
+    if (!disk_file_check(cli, &args.disk)) {
+        return CLI_EXIT_USAGE;
     }
     if (args.action == 0) { /* where the reference is told nothing, it opens the image and ends */
         args.action = cli_stands_in(cli) ? SNAPSHOT_NOTHING : SNAPSHOT_LIST;
