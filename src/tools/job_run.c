@@ -96,15 +96,21 @@ struct job_start job_run_start(struct job_run *run)
 
 int job_run_to_end(struct job_run *run, Job *job, Error **errp)
 {
+    Error *err = NULL;
     int ret;
 
     if (!job) {
         return -EINVAL; /* errp is set */
     }
     run->job = job;
-    ret = job_wait(job, errp);
+    ret = job_wait(job, &err);
     run->job = NULL;
     job_dismiss(job, NULL);
+    if (ret == -ECANCELED && run->signal != 0) {
+        error_free(err);
+        return error_set(errp, ECANCELED, "ended by a signal: %s", strsignal(run->signal));
+    }
+    error_propagate(errp, err);
     return ret;
 }
 

@@ -235,8 +235,11 @@ def test_progress_on_signal_and_end_by_signal(sources, tmp_path):
             assert process.stdout.read(10) == '    (0.00/'
             process.send_signal(signal.SIGUSR1)
             assert re.fullmatch(r'    \(\d+\.\d\d/100%\)\n', process.stderr.readline())
+            assert '100%)' in process.stdout.readline()
+            assert process.stdout.read(10) # something was copied: the job runs
             process.send_signal(signal.SIGINT)
             assert process.wait(TIMEOUT) == -signal.SIGINT
+            assert process.stderr.read() == 'platter: convert: ended by a signal: Interrupt\n'
         finally:
             if process.poll() is None:
                 process.kill()
