@@ -33,7 +33,10 @@ struct cli_option {
     const char *help;
     /* Whether the value asks for help, which was printed then; may be NULL. */
     bool (*helps)(struct cli *cli, const char *value);
+    const char *const *words; /* all that its value may be, NULL ends; NULL: other values, too */
 };
+
+bool cli_is_word(const char *text, const char *const *words);
 
 struct cli_command {
     const char *name;

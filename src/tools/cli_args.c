@@ -71,6 +71,16 @@ static const struct cli_option *option_next(const struct cli_args *args, const s
     return o->id ? o : &help_row;
 }
 
+bool cli_is_word(const char *text, const char *const *words)
+{
+    for (; *words; words++) {
+        if (strcmp(text, *words) == 0) {
+            return true;
+        }
+    }
+    return false;
+}
+
 static const struct cli_option *find_exact(const struct cli_args *args, const char *text,
                                            size_t len)
 {

@@ -73,6 +73,12 @@ enum disk_option {
     DISK_OPTION_OUTPUT,
     DISK_OPTION_SNAPSHOT,
 };
+/* All words that such options take. */
+extern const char *const disk_aio_words[];
+extern const char *const disk_cache_words[];
+extern const char *const disk_detect_zeroes_words[];
+extern const char *const disk_discard_words[];
+extern const char *const disk_prealloc_words[];
 #define DISK_ROW_FORMAT                                                                            \
     {                                                                                              \
         DISK_OPTION_FORMAT, 'f', "format", "FMT", "format of the disk; auto: guess it"             \
@@ -84,16 +90,17 @@ enum disk_option {
 #define DISK_ROW_CACHE                                                                             \
     {                                                                                              \
         DISK_OPTION_CACHE, 't', "cache", "MODE",                                                   \
-            "none, writeback, writethrough, directsync, unsafe"                                    \
+            "none, writeback, writethrough, directsync, unsafe", .words = disk_cache_words         \
     }
 #define DISK_ROW_SRC_CACHE                                                                         \
     {                                                                                              \
         DISK_OPTION_CACHE, 'T', "src-cache", "MODE",                                               \
-            "none, writeback, writethrough, directsync, unsafe"                                    \
+            "none, writeback, writethrough, directsync, unsafe", .words = disk_cache_words         \
     }
 #define DISK_ROW_AIO                                                                               \
     {                                                                                              \
-        DISK_OPTION_AIO, 'i', "aio", "MODE", "threads, native or io_uring"                         \
+        DISK_OPTION_AIO, 'i', "aio", "MODE", "threads, native or io_uring",                        \
+            .words = disk_aio_words                                                                \
     }
 #define DISK_ROW_FORCE_SHARE                                                                       \
     {                                                                                              \

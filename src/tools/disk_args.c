@@ -1,5 +1,6 @@
 /* SPDX-License-Identifier: MIT */
 /* What commands are told of a disk before it is opened: options and operands, and their words. */
+#include <assert.h>
 #include <errno.h>
 #include <string.h>
 
@@ -7,25 +8,32 @@
 #include "util/mem.h"
 #include "util/options.h"
 
-struct cache_mode {
-    const char *name;
-    int flags;
-    bool write_through;
+const char *const disk_aio_words[] = {"threads", "native", "io_uring", NULL};
+const char *const disk_cache_words[] = {
+    "none", "off", "writeback", "writethrough", "directsync", "unsafe", NULL,
+};
+const char *const disk_detect_zeroes_words[] = {"off", "on", "unmap", NULL};
+const char *const disk_discard_words[] = {"ignore", "off", "unmap", "on", NULL};
+const char *const disk_prealloc_words[] = {
+    [BDRV_PREALLOC_OFF] = "off",       [BDRV_PREALLOC_METADATA] = "metadata",
+    [BDRV_PREALLOC_FALLOC] = "falloc", [BDRV_PREALLOC_FULL] = "full",
+    [BDRV_PREALLOC_FULL + 1] = NULL,
 };
 
-static const struct cache_mode cache_modes[] = {
-    {"none", BDRV_O_NOCACHE, false},
-    {"off", BDRV_O_NOCACHE, false},
-    {"writeback", 0, false},
-    {"writethrough", 0, true},
-    {"directsync", BDRV_O_NOCACHE, true},
-    {"unsafe", BDRV_O_NO_FLUSH, false},
+/* In the order of disk_cache_words. */
+static const struct cache_mode {
+    int flags;
+    bool write_through;
+} cache_modes[] = {
+    {BDRV_O_NOCACHE, false}, {BDRV_O_NOCACHE, false},  {0, false}, {0, true},
+    {BDRV_O_NOCACHE, true},  {BDRV_O_NO_FLUSH, false},
 };
 
 static const struct cache_mode *find_cache_mode(const char *name)
 {
+    static_assert(ARRAY_SIZE(disk_cache_words) == ARRAY_SIZE(cache_modes) + 1, "a mode a word");
     for (size_t i = 0; i < ARRAY_SIZE(cache_modes); i++) {
-        if (strcmp(cache_modes[i].name, name ? name : "writeback") == 0) {
+        if (strcmp(disk_cache_words[i], name ? name : "writeback") == 0) {
             return &cache_modes[i];
         }
     }
@@ -41,16 +49,6 @@ static void unknown_word(struct cli *cli, const char *what, const char *word, co
     } else {
         cli_usage_error(cli, "no %s mode '%s': there are %s", what, word, known);
     }
-}
-
-static bool is_one_of(const char *word, const char *const *words)
-{
-    for (; *words; words++) {
-        if (strcmp(word, *words) == 0) {
-            return true;
-        }
-    }
-    return false;
 }
 
 bool disk_take_option(struct disk_args *args, int id, const struct cli_args *a)
@@ -165,15 +163,8 @@ bool disk_output_check(struct cli *cli, const struct disk_args *args)
 
 bool disk_prealloc_parse(const char *text, enum bdrv_prealloc *ret)
 {
-    static const char *const names[] = {
-        [BDRV_PREALLOC_OFF] = "off",
-        [BDRV_PREALLOC_METADATA] = "metadata",
-        [BDRV_PREALLOC_FALLOC] = "falloc",
-        [BDRV_PREALLOC_FULL] = "full",
-    };
-
-    for (size_t i = 0; i < ARRAY_SIZE(names); i++) {
-        if (strcmp(names[i], text) == 0) {
+    for (size_t i = 0; disk_prealloc_words[i]; i++) {
+        if (strcmp(disk_prealloc_words[i], text) == 0) {
             *ret = (enum bdrv_prealloc)i;
             return true;
         }
@@ -207,19 +198,16 @@ int disk_cache_options(const char *name, BlockOptions *options, bool *ret_write_
 
 bool disk_words_check(struct cli *cli, const struct disk_args *args)
 {
-    static const char *const aio[] = {"threads", "native", "io_uring", NULL};
-    static const char *const discard[] = {"ignore", "off", "unmap", "on", NULL};
-
     if (!find_cache_mode(args->cache)) {
         unknown_word(cli, args->cache_of_source && cli_stands_in(cli) ? "source cache" : "cache",
                      args->cache, "none, writeback, writethrough, directsync and unsafe");
         return false;
     }
-    if (args->aio && !is_one_of(args->aio, aio)) {
+    if (args->aio && !cli_is_word(args->aio, disk_aio_words)) {
         unknown_word(cli, "aio", args->aio, "threads, native and io_uring");
         return false;
     }
-    if (args->discard && !is_one_of(args->discard, discard)) {
+    if (args->discard && !cli_is_word(args->discard, disk_discard_words)) {
         unknown_word(cli, "discard", args->discard, "ignore and unmap");
         return false;
     }

@@ -109,6 +109,16 @@ def test_complete_values(complete):
     # as bash cuts --output=j
     assert complete('info', '--output', '=', 'j') == ['json']
     assert complete('info', '--output', '=') == ['human', 'json']
+    cache = ['none', 'off', 'writeback', 'writethrough', 'directsync', 'unsafe']
+    for command, option in (('commit', '-t'), ('convert', '--cache'), ('check', '-T'), ('rebase', '--src-cache'),
+                            ('nbd', '--cache'), ('serve', '--cache')):
+        assert complete(command, option, '') == cache
+    assert complete('nbd', '--aio', 'i') == complete('bench', '-i', 'i') == ['io_uring']
+    assert complete('nbd', '--discard', '=', 'u') == complete('io', '-d', 'u') == ['unmap']
+    assert complete('nbd', '--detect-zeroes', '') == ['off', 'on', 'unmap']
+    assert complete('resize', '--preallocation', '=') == ['off', 'metadata', 'falloc', 'full']
+    for command, option in (('convert', '-O'), ('create', '-F'), ('compare', '-F'), ('rebase', '-B'), ('dd', '-O')):
+        assert complete(command, option, '') == formats()
     assert complete('info', 'disk') == []   # left to file names
     assert complete('convert', '-m', '4', '--source-s') == ['--source-size']
     assert complete('convert', '-m', '4', '--nothing') == []
@@ -126,6 +136,8 @@ def test_zsh(tmp_path):
     text = platter('docs', '--zsh').stdout
     assert text.startswith('#compdef platter\n')
     assert all(f"'{c}:" in text for c in COMMANDS)
+    assert "'*--detect-zeroes=''[off, on or unmap]:MODE:(off on unmap)'" in text
+    assert ':MODE:_files' not in text
     if not shutil.which('zsh'):
         pytest.skip('needs zsh')
     (tmp_path / '_platter').write_text(text)

@@ -5,19 +5,22 @@
 #include "block/driver.h"
 #include "tools/docs/docs.h"
 
-/* The values of an option, one call each; false: they are no list of words. */
-static bool each_value(FILE *out, const struct cli_option *o)
+/* The values of an option that has_values. */
+static void put_values(FILE *out, const struct cli_option *o)
 {
     const char *word = o->arg;
 
+    for (size_t i = 0; o->words && o->words[i]; i++) {
+        fprintf(out, "%s%s", i > 0 ? " " : "", o->words[i]);
+    }
+    if (o->words) {
+        return;
+    }
     if (strcmp(word, "FMT") == 0) {
         for (size_t i = 0; bdrv_drivers[i]; i++) {
             fprintf(out, "%s%s", i > 0 ? " " : "", bdrv_drivers[i]->format_name);
         }
-        return true;
-    }
-    if (!strchr(word, '|')) {
-        return false;
+        return;
     }
     word += strspn(word, "[=");
     while (*word && *word != ']') {
@@ -30,12 +33,11 @@ static bool each_value(FILE *out, const struct cli_option *o)
             word++;
         }
     }
-    return true;
 }
 
 static bool has_values(const struct cli_option *o)
 {
-    return o->arg && (strcmp(o->arg, "FMT") == 0 || strchr(o->arg, '|'));
+    return o->words || (o->arg && (strcmp(o->arg, "FMT") == 0 || strchr(o->arg, '|')));
 }
 
 static void put_command_names(FILE *out, const struct cli_program *program)
@@ -78,7 +80,7 @@ static void bash_values(FILE *out, const struct cli_command *command)
             fprintf(out, "%s:--%s", command->name, o->name);
         }
         fputs(") words='", out);
-        each_value(out, o);
+        put_values(out, o);
         fputs("' ;;\n", out);
     }
 }
@@ -162,7 +164,7 @@ static void zsh_rest(FILE *out, const struct cli_option *o)
         fputc(':', out);
         if (has_values(o)) {
             fputc('(', out);
-            each_value(out, o);
+            put_values(out, o);
             fputc(')', out);
         } else {
             fputs("_files", out);

@@ -17,7 +17,7 @@ static const struct cli_option resize_options[] = {
     DISK_ROW_FORMAT,
     DISK_ROW_IMAGE_OPTS,
     {RESIZE_PREALLOCATION, 0, "preallocation", "MODE",
-     "of what is added: off, metadata, falloc, full"},
+     "of what is added: off, metadata, falloc, full", .words = disk_prealloc_words},
     {RESIZE_SHRINK, 0, "shrink", NULL, "the disk may become smaller, and lose what was behind"},
     {RESIZE_QUIET, 'q', "quiet", NULL, "print only errors"},
     DISK_ROW_OBJECT,

@@ -62,10 +62,13 @@ const struct cli_option nbd_tool_options[] = {
     {NBD_OPTION_SCRATCH, 's', "snapshot", NULL, "writes go to a scratch file that ends with this"},
     DISK_ROW_SNAPSHOT,
     {NBD_OPTION_NOCACHE, 'n', "nocache", NULL, "as --cache=none"},
-    {NBD_OPTION_CACHE, 0, "cache", "MODE", "none, writeback, writethrough, directsync, unsafe"},
-    {NBD_OPTION_AIO, 0, "aio", "MODE", "threads, native or io_uring"},
-    {NBD_OPTION_DISCARD, 0, "discard", "MODE", "unmap (trim gives space back) or ignore"},
-    {NBD_OPTION_DETECT_ZEROES, 0, "detect-zeroes", "MODE", "off, on or unmap"},
+    {NBD_OPTION_CACHE, 0, "cache", "MODE", "none, writeback, writethrough, directsync, unsafe",
+     .words = disk_cache_words},
+    {NBD_OPTION_AIO, 0, "aio", "MODE", "threads, native or io_uring", .words = disk_aio_words},
+    {NBD_OPTION_DISCARD, 0, "discard", "MODE", "unmap (trim gives space back) or ignore",
+     .words = disk_discard_words},
+    {NBD_OPTION_DETECT_ZEROES, 0, "detect-zeroes", "MODE", "off, on or unmap",
+     .words = disk_detect_zeroes_words},
     DISK_ROW_OBJECT,
     {NBD_OPTION_TLS_CREDS, 0, "tls-creds", "ID", "TLS only, with the credentials of that --object"},
     {NBD_OPTION_TLS_HOSTNAME, 0, "tls-hostname", "NAME", "with -L: whose certificate to expect"},
@@ -131,34 +134,22 @@ static int take_word(struct cli *cli, const char **to, const char *value, const 
     return CLI_EXIT_OK;
 }
 
-static bool is_one_of(const char *word, const char *const *words)
-{
-    for (; *words; words++) {
-        if (strcmp(*words, word) == 0) {
-            return true;
-        }
-    }
-    return false;
-}
-
 static int take_discard(struct nbd_args *args, const struct cli_args *a)
 {
-    static const char *const modes[] = {"ignore", "off", "unmap", "on", NULL};
-
     if (args->disk.discard) {
         return cli_error(a->cli, "--discard can only be specified once");
     }
     args->disk.discard = a->value;
-    return is_one_of(a->value, modes) ? CLI_EXIT_OK
-                                      : cli_error(a->cli, "Invalid discard mode `%s'", a->value);
+    return cli_is_word(a->value, disk_discard_words)
+               ? CLI_EXIT_OK
+               : cli_error(a->cli, "Invalid discard mode `%s'", a->value);
 }
 
 static int take_detect_zeroes(struct nbd_args *args, const struct cli_args *a)
 {
-    static const char *const modes[] = {"off", "on", "unmap", NULL};
     const char *discard = args->disk.discard;
 
-    if (!is_one_of(a->value, modes)) {
+    if (!cli_is_word(a->value, disk_detect_zeroes_words)) {
         return cli_error(a->cli, "Failed to parse detect_zeroes mode: invalid parameter value: %s",
                          a->value);
     }
@@ -183,10 +174,9 @@ static int take_cache(struct nbd_args *args, const struct cli_args *a, const cha
 
 static int take_aio(struct nbd_args *args, const struct cli_args *a)
 {
-    static const char *const modes[] = {"threads", "native", "io_uring", NULL};
     int code = take_word(a->cli, &args->disk.aio, a->value, "--aio");
 
-    if (code == CLI_EXIT_OK && !is_one_of(a->value, modes)) {
+    if (code == CLI_EXIT_OK && !cli_is_word(a->value, disk_aio_words)) {
         return cli_error(a->cli, "Invalid aio mode '%s'", a->value);
     }
     return code;
