@@ -90,16 +90,18 @@ extern const char *const disk_prealloc_words[];
 #define DISK_ROW_CACHE                                                                             \
     {                                                                                              \
         DISK_OPTION_CACHE, 't', "cache", "MODE",                                                   \
-            "none, writeback, writethrough, directsync, unsafe", .words = disk_cache_words         \
+            "of the disk: none, writeback, writethrough, directsync, unsafe",                      \
+            .words = disk_cache_words                                                              \
     }
 #define DISK_ROW_SRC_CACHE                                                                         \
     {                                                                                              \
         DISK_OPTION_CACHE, 'T', "src-cache", "MODE",                                               \
-            "none, writeback, writethrough, directsync, unsafe", .words = disk_cache_words         \
+            "of what is read: none, writeback, writethrough, directsync, unsafe",                  \
+            .words = disk_cache_words                                                              \
     }
 #define DISK_ROW_AIO                                                                               \
     {                                                                                              \
-        DISK_OPTION_AIO, 'i', "aio", "MODE", "threads, native or io_uring",                        \
+        DISK_OPTION_AIO, 'i', "aio", "MODE", "how I/O is done: threads, native or io_uring",       \
             .words = disk_aio_words                                                                \
     }
 #define DISK_ROW_FORCE_SHARE                                                                       \

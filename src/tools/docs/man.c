@@ -1,39 +1,86 @@
 /* SPDX-License-Identifier: MIT */
 /* Manual pages from option tables. */
 #include <ctype.h>
+#include <stdlib.h>
 #include <string.h>
+#include <time.h>
 
 #include <platter/platter.h>
 
+#include "os/os.h"
 #include "tools/docs/docs.h"
 
-/* len bytes of text as roff input: nothing in it is an instruction, and '-' is the one that can be
- * copied into a shell. */
+#define LINE_BYTES 78 /* of filled text, as it is written */
+
+/* What stands for a character that roff would take for something else; NULL: itself. '-' is the one
+ * that can be copied into a shell. */
+static const char *roff_char(char c)
+{
+    switch (c) {
+    case '\\':
+        return "\\e";
+    case '-':
+        return "\\-";
+    case '\'':
+        return "\\(aq";
+    case '^':
+        return "\\(ha";
+    case '~':
+        return "\\(ti";
+    default:
+        return NULL;
+    }
+}
+
+static size_t roff_bytes(const char *text, size_t len)
+{
+    size_t bytes = 0;
+
+    for (size_t i = 0; i < len; i++) {
+        bytes += roff_char(text[i]) ? strlen(roff_char(text[i])) : 1;
+    }
+    return bytes;
+}
+
+/* len bytes of text as roff input: nothing in it is an instruction. */
 static void put(FILE *out, const char *text, size_t len)
 {
     if (len > 0 && (text[0] == '.' || text[0] == '\'')) {
         fputs("\\&", out);
     }
     for (size_t i = 0; i < len; i++) {
-        switch (text[i]) {
-        case '\\':
-            fputs("\\e", out);
-            break;
-        case '-':
-            fputs("\\-", out);
-            break;
-        case '\'':
-            fputs("\\(aq", out);
-            break;
-        case '^':
-            fputs("\\(ha", out);
-            break;
-        case '~':
-            fputs("\\(ti", out);
-            break;
-        default:
+        const char *escaped = roff_char(text[i]);
+
+        if (escaped) {
+            fputs(escaped, out);
+        } else {
             fputc(text[i], out);
         }
+    }
+}
+
+/* Text to be filled, in short lines; a sentence begins one. Its last line is not ended. */
+static void put_filled(FILE *out, const char *text, size_t len)
+{
+    size_t column = 0;
+
+    for (size_t at = 0, word; at < len; at += word + (at + word < len)) {
+        bool begins = at >= 2 && strchr(".!?", text[at - 2]) && isupper((unsigned char)text[at]);
+        size_t bytes;
+
+        word = 0;
+        while (at + word < len && text[at + word] != ' ') {
+            word++;
+        }
+        bytes = roff_bytes(text + at, word);
+        if (column > 0) {
+            bool wraps = begins || column + 1 + bytes > LINE_BYTES;
+
+            fputc(wraps ? '\n' : ' ', out);
+            column = wraps ? 0 : column + 1;
+        }
+        put(out, text + at, word);
+        column += bytes;
     }
 }
 
@@ -51,22 +98,40 @@ static void put_upper(FILE *out, const char *text)
     }
 }
 
+/* Of the build, which may say that it is another day, so that it can be made again. */
+static void put_date(FILE *out)
+{
+    const char *given = getenv("SOURCE_DATE_EPOCH");
+    time_t when =
+        given ? (time_t)strtoll(given, NULL, 10) : (time_t)(os->clock_realtime_ns() / 1000000000);
+    char date[32] = "";
+    struct tm day;
+
+    if (gmtime_r(&when, &day)) {
+        strftime(date, sizeof(date), "%Y-%m-%d", &day);
+    }
+    fprintf(out, " 1 \"%s\"", date);
+}
+
 static void put_title(FILE *out, const struct cli_program *program,
                       const struct cli_command *command)
 {
+    const char *summary = command ? command->summary : program->summary;
+
     fputs(".TH ", out);
     put_upper(out, program->name);
     if (command) {
         fputs("\\-", out);
         put_upper(out, command->name);
     }
-    fprintf(out, " 1 \"\" \"%s %s\" \"Virtual disks\"\n.nh\n", program->name, platter_version());
+    put_date(out);
+    fprintf(out, " \"%s %s\" \"Virtual disks\"\n.nh\n", program->name, platter_version());
     fprintf(out, ".SH NAME\n%s%s", program->name, command ? "\\-" : "");
     if (command) {
         put_text(out, command->name);
     }
-    fputs(" \\- ", out);
-    put_text(out, command ? command->summary : program->summary);
+    fputs(" \\-\n", out);
+    put_filled(out, summary, strlen(summary));
     fputs("\n", out);
 }
 
@@ -92,7 +157,7 @@ static void put_option(FILE *out, const struct cli_option *o)
         fputs("\\fR", out);
     }
     fputc('\n', out);
-    put_text(out, o->help);
+    put_filled(out, o->help, strlen(o->help));
     fputs(".\n", out);
 }
 
@@ -121,7 +186,11 @@ static void put_details(FILE *out, const char *text)
                 fputs(".RS\n.nf\n", out);
                 verbatim = true;
             }
-            put(out, text + (indented ? 2 : 0), len - (indented ? 2 : 0));
+            if (indented) {
+                put(out, text + 2, len - 2);
+            } else {
+                put_filled(out, text, len);
+            }
             fputc('\n', out);
         }
         text += len + (text[len] == '\n');
@@ -136,7 +205,7 @@ static void put_command(FILE *out, const struct cli_program *program,
 {
     fprintf(out, ".SH SYNOPSIS\n\\fB%s ", program->name);
     put_text(out, command->name);
-    fputs("\\fR [\\fIOPTION\\fR]... ", out);
+    fprintf(out, "\\fR [\\fIOPTION\\fR]...%s", *command->operands ? " " : "");
     put_text(out, command->operands);
     fputs("\n.SH DESCRIPTION\n", out);
     put_text(out, command->summary);

@@ -24,7 +24,7 @@ static const struct cli_option amend_options[] = {
     DISK_ROW_FORMAT,
     DISK_ROW_IMAGE_OPTS,
     DISK_ROW_CACHE,
-    {AMEND_FORCE, 0, "force", NULL, "also what is not quite safe"},
+    {AMEND_FORCE, 0, "force", NULL, "also make changes that are not quite safe"},
     PROGRESS_ROW(AMEND_PROGRESS),
     {AMEND_QUIET, 'q', "quiet", NULL, "print only errors"},
     DISK_ROW_OBJECT,

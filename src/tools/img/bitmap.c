@@ -27,7 +27,7 @@ static const struct cli_option bitmap_options[] = {
     {BITMAP_REMOVE, 0, "remove", NULL, "take it out of the image"},
     {BITMAP_CLEAR, 0, "clear", NULL, "nothing is dirty any more"},
     {BITMAP_ENABLE, 0, "enable", NULL, "it records what is changed"},
-    {BITMAP_DISABLE, 0, "disable", NULL, "it does not"},
+    {BITMAP_DISABLE, 0, "disable", NULL, "it records nothing"},
     {BITMAP_MERGE, 0, "merge", "SOURCE", "what is dirty in bitmap SOURCE is dirty in it too"},
     {BITMAP_GRANULARITY, 'g', "granularity", "SIZE",
      "for --add: bytes of disk that one bit stands for; a power of two, 512 to 2G"},

@@ -33,7 +33,8 @@ enum check_exit {
 static const struct cli_option check_options[] = {
     DISK_ROW_FORMAT,
     DISK_ROW_IMAGE_OPTS,
-    {CHECK_REPAIR, 'r', "repair", "leaks|all", "give leaked clusters back; mend every error"},
+    {CHECK_REPAIR, 'r', "repair", "leaks|all",
+     "leaks: give leaked clusters back; all: mend every error"},
     DISK_ROW_OUTPUT,
     DISK_ROW_SRC_CACHE,
     DISK_ROW_FORCE_SHARE,

@@ -298,9 +298,10 @@ const struct cli_command command_commit = {
     .operands = "FILE",
     .summary = "Write what an image holds into its backing file",
     .options = commit_options,
-    .details = "The image is empty afterwards, but with -d or -b. A smaller backing file grows.\n\n"
-               "Examples:\n"
-               "  platter commit -f qcow2 overlay.qcow2\n"
-               "  platter commit -f qcow2 -p -b base.qcow2 newest.qcow2\n",
+    .details =
+        "The image is empty afterwards, except with -d or -b. A smaller backing file grows.\n\n"
+        "Examples:\n"
+        "  platter commit -f qcow2 overlay.qcow2\n"
+        "  platter commit -f qcow2 -p -b base.qcow2 newest.qcow2\n",
     .run = commit_command,
 };

@@ -361,7 +361,7 @@ const struct cli_command command_compare = {
     .operands = "FILE1 FILE2",
     .summary = "Tell whether two disks hold the same",
     .options = compare_options,
-    .details = "Ends with 0: they do, 1: they do not, 2: one could not be opened, 3: block status\n"
+    .details = "Ends with 0: they do, 1: they differ, 2: one could not be opened, 3: block status\n"
                "failed, 4: a read failed.\n\n"
                "Examples:\n"
                "  platter compare -f raw -F qcow2 disk.img disk.qcow2\n"

@@ -57,7 +57,8 @@ static const struct cli_option convert_options[] = {
      "so many zero bytes become a hole; 4k when not given, 0: none do"},
     DISK_ROW_SNAPSHOT,
     {CONVERT_BITMAPS, 0, "bitmaps", NULL, "copy the persistent bitmaps of SOURCE, too"},
-    {CONVERT_SKIP_BROKEN, 0, "skip-broken-bitmaps", NULL, "... but those that are inconsistent"},
+    {CONVERT_SKIP_BROKEN, 0, "skip-broken-bitmaps", NULL,
+     "with --bitmaps: leave out those that are inconsistent"},
     {CONVERT_SALVAGE, 0, "salvage", NULL, "what cannot be read becomes zeroes"},
     {CONVERT_COUNT, 'm', "coroutines", "N", "how many pieces are copied at a time: 1 to 16"},
     {CONVERT_OUT_OF_ORDER, 'W', "out-of-order", NULL, "write in any order"},
@@ -407,7 +408,7 @@ const struct cli_command command_convert = {
     .options = convert_options,
     .details =
         "Several SOURCEs become one disk, one behind the other. An existing TARGET is\n"
-        "replaced, but with -n. When it is interrupted, TARGET is\n"
+        "replaced, except with -n. When it is interrupted, TARGET is\n"
         "incomplete; SOURCE is never changed.\n\n"
         "'-' is standard input (raw, or an image whose parts come in order) or standard\n"
         "output (-O raw, -O qcow2 without -c, -B and -n), or both. What a qcow2 stream\n"

@@ -227,11 +227,12 @@ const struct cli_command command_rebase = {
     .operands = "FILE",
     .summary = "Put an image on another backing file",
     .options = rebase_options,
-    .details = "The disk reads the same afterwards, but with -u, which is for a backing file that\n"
-               "was moved or renamed.\n\n"
-               "Examples:\n"
-               "  platter rebase -f qcow2 -b newer.qcow2 -F qcow2 overlay.qcow2\n"
-               "  platter rebase -f qcow2 -b '' overlay.qcow2\n"
-               "  platter rebase -f qcow2 -u -b moved/base.img -F raw overlay.qcow2\n",
+    .details =
+        "The disk reads the same afterwards, except with -u, which is for a backing file that\n"
+        "was moved or renamed.\n\n"
+        "Examples:\n"
+        "  platter rebase -f qcow2 -b newer.qcow2 -F qcow2 overlay.qcow2\n"
+        "  platter rebase -f qcow2 -b '' overlay.qcow2\n"
+        "  platter rebase -f qcow2 -u -b moved/base.img -F raw overlay.qcow2\n",
     .run = rebase_command,
 };
