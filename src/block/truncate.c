@@ -21,6 +21,8 @@
 #include "util/checked.h"
 #include "util/error.h"
 
+#define SIZE_BYTES_MAX (INT64_MAX - (INT64_C(1) << 30) + 1) /* the largest GiB that has an end */
+
 static int truncate_check(const BdrvEdge *edge, BlockDriverState *bs, uint64_t size_bytes,
                           unsigned flags, Error **errp)
 {
@@ -43,9 +45,9 @@ static int truncate_check(const BdrvEdge *edge, BlockDriverState *bs, uint64_t s
         return error_set(errp, EPERM, "Node '%s' is read-only and cannot be resized",
                          bdrv_get_node_name(bs));
     }
-    if (size_bytes > INT64_MAX) {
-        return error_set(errp, EFBIG, "Size %" PRIu64 " for node '%s' is too large", size_bytes,
-                         bdrv_get_node_name(bs));
+    if (size_bytes > SIZE_BYTES_MAX) {
+        return error_set(errp, EFBIG, "offset(%" PRIu64 ") exceeds maximum(%" PRId64 ")",
+                         size_bytes, SIZE_BYTES_MAX);
     }
     return 0;
 }

@@ -74,6 +74,11 @@ PROGRAMS = [
                  'read -C -v 0 16', 'read -C -P 3 64k 16', 'read 0 1K', 'read 0 1b', 'read 0 1B',
                  'read 0 1kk', 'read 0 k', 'read 0 1e1', 'read 0 .5k', 'read 0 1.k',
                  'read 0 1s', 'read 0 0.3', 'length 1 2']),
+    ('raw', '', [f'{name} 0{" 1" * count}' for name in ('readv', 'writev') for count in (62, 63, 64, 500, 1024)] +
+     ['nosuch' + ' x' * 70, 'read' + ' x' * 70, 'aio_write 0' + ' 1' * 100, 'aio_flush', 'aio_read 0' + ' 2' * 500]),
+    *((disk, '', [f'truncate {size}' for size in ('9223372036854775807', '9223372035781033985', '9223372035781033984', '7E', '1P')])
+      for disk in ('raw', 'qcow2', 'v2')),
+    (None, '-f raw null-co://', ['truncate 9223372035781033985', 'truncate 9223372035781033984']),
     # open and close
     ('raw', '', ['open', 'open -r', 'open other.raw', 'close', 'length', 'close', 'flush', 'map',
                  'aio_flush', 'info', 'alloc 0', 'truncate 0', 'discard 0 1', 'write 0 1',
@@ -276,6 +281,7 @@ DIFFERENT = [
     ('qcow2', '', ['reopen -o file.x-check-cache-dropped=on'], 'options of migration are not here'),
     ('qcow2', '', ['reopen -o overlap-check=bad'], OWN_WORDS),
     ('qcow2', '', ['reopen -o discard=bad'], OWN_WORDS),
+    ('raw', '', ['readv 0' + ' 1' * 1025], 'more pieces than one call of the system takes'),
     ('raw', '', ['length', 'abort'], 'what was printed before the end is not lost'),
     ('raw', '-r -U', ['reopen -w', 'write 0 1'], 'what is shared by force is not written to'),
     ('raw', '-k -i threads', ['length'], 'the last engine that is named counts'),

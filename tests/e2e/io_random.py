@@ -150,7 +150,7 @@ class Programs(Chance):
         # the reference shows what was behind the end in the last cluster of a disk that shrank
         size = self.pick('1M', '512k', '2M', '1048575', '0', '1984k',
                          '1M' if fmt == 'qcow2' else self.offset())
-        switches = self.switches(('m', mode), percent=20)
+        switches = [w for w in self.switches(('m', mode), percent=20) if w != '-'] # a bad size is one without a mode
         if self.chance(5): # of a bad size behind a mode the reference names another word; without, it dies
             switches, size = [], self.pick(self.bad(), '')
         return [' '.join(['truncate', *switches, size])]

@@ -30,6 +30,8 @@ DIFFERS = {
         'what is compressed may take the place of data',
     r': v2 .*\nw(rite)? [^\n]*-\w*n.*theirs: (qemu-io> )*(write failed: Operation not supported|THE DISK)':
         'zeroes of an image of version 2 are fast where nothing is below',
+    r'\no(pen)? (?![^\n]*driver=)[^\n]*other\.raw.*\nw(rite)? [^\n]*-\w*n.*theirs: (qemu-io> )*write failed: Operation not supported':
+        'a guessed raw disk is written by the byte',
     r'null-[ac].*\nw(rite)? [^\n]*-\w*n.*theirs: (qemu-io> )*write failed: Operation not supported':
         'a null disk takes zeroes at once',
     r'\nreopen [^\n]*(-w|read-only=off).*ours: .*force-share=on can only be used':
@@ -81,6 +83,8 @@ def first_differences(ours, theirs):
 def differs_on_purpose(text, ours, theirs):
     if theirs[0][2] < 0: # it died of a signal; we never do
         return ours[0][2] >= 0
+    if 2 in theirs[2] and not any(ours[2]): # it has damaged its disk, as it says itself
+        return True
     return any(re.search(pattern, f'{text}\n{lines}', re.S)
                for lines in first_differences(ours, theirs) for pattern in DIFFERS)
 

@@ -30,6 +30,8 @@ DIFFERS = {
     r'invalid JSON at byte .*JSON parse error': 'ours says at which byte',
     r"\A[^\n]*(-l|--lo)[^\n]*qcow2.*used by device '' does not support":
         'a part of what a snapshot shows can be served',
+    r"(-o|--of).*Block format 'null-co' used by device ''.*Block format 'raw' used by device ''":
+        'the part is put above what a snapshot shows',
     r"(-s|--snap).*Can't find snapshot": 'a scratch layer may stand above a snapshot',
     r'json:.*aio=native was specified': 'what json: says is all that is said',
     r'Bitmap name is longer than': 'a name that is too long for any is told so',

@@ -130,8 +130,10 @@ static int take_range(struct request *r, const struct io_args *args)
         return io_number(r->s, args->operands[1], &r->result.bytes) ? 0 : -EINVAL;
     }
     ret = io_pieces_init(r->s, &r->pieces, args->operands + 1, args->operand_count - 1, fill);
-    r->view = iov_view_of(r->pieces.iov, r->pieces.count);
-    r->result.bytes = r->pieces.bytes;
+    if (ret == 0) {
+        r->view = iov_view_of(r->pieces.iov, r->pieces.count);
+        r->result.bytes = r->pieces.bytes;
+    }
     return ret;
 }
 

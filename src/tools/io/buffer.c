@@ -2,6 +2,7 @@
 /* platter io: buffers for transfers, whole and in pieces. */
 #include <errno.h>
 #include <inttypes.h>
+#include <stdlib.h>
 #include <string.h>
 
 #include "tools/io/io.h"
@@ -64,14 +65,19 @@ int io_pieces_init(struct io_session *s, struct io_pieces *p, char *const *words
     unsigned char *at;
     int ret;
 
-    *p = (struct io_pieces){.count = count};
-    ret = take_lengths(s, p, words, count);
-    if (ret < 0) {
-        return ret;
-    }
-    p->buf = io_buffer_new(s, p->bytes, fill);
-    if (!p->buf) {
+    *p = (struct io_pieces){.count = count, .iov = calloc((size_t)count, sizeof(*p->iov))};
+    if (!p->iov) {
+        cli_error(s->cli, "out of memory");
         return -ENOMEM;
+    }
+    ret = take_lengths(s, p, words, count);
+    if (ret == 0) {
+        p->buf = io_buffer_new(s, p->bytes, fill);
+        ret = p->buf ? 0 : -ENOMEM;
+    }
+    if (ret < 0) {
+        io_pieces_fini(s, p);
+        return ret;
     }
     at = p->buf;
     for (int i = 0; i < count; i++) {
@@ -85,4 +91,6 @@ void io_pieces_fini(struct io_session *s, struct io_pieces *p)
 {
     io_buffer_free(s, p->buf);
     p->buf = NULL;
+    free(p->iov);
+    p->iov = NULL;
 }

@@ -112,7 +112,8 @@ int io_usage(struct io_session *s, const struct io_command *command)
 struct io_args io_args_begin(struct io_session *s, const struct io_command *command, int argc,
                              char **argv)
 {
-    return (struct io_args){.s = s, .command = command, .argc = argc, .argv = argv, .index = 1};
+    return (struct io_args){
+        .s = s, .command = command, .argc = argc, .argv = argv, .operands = argv + 1, .index = 1};
 }
 
 static int bad_option(struct io_args *args, const char *what, char letter)
@@ -139,7 +140,7 @@ int io_next_option(struct io_args *args, const char *letters)
             args->only_operands = true;
         } else if (!args->only_operands && word[0] == '-' && word[1]) {
             args->bundle = word + 1;
-        } else if (args->operand_count < IO_WORDS_MAX) {
+        } else {
             args->operands[args->operand_count++] = word;
         }
     }
@@ -260,21 +261,16 @@ static int run_words(struct io_session *s, int argc, char **argv)
 int io_run_line(struct io_session *s, const char *line)
 {
     AUTO_FREE char *copy = strdup(line);
-    char *words[IO_WORDS_MAX + 1];
+    AUTO_FREE char **words = calloc(strlen(line) / 2 + 2, sizeof(*words));
     char *save = NULL;
     int n = 0;
 
-    if (!copy) {
+    if (!copy || !words) {
         cli_error(s->cli, "out of memory");
         return -ENOMEM;
     }
     for (char *w = strtok_r(copy, " \t\r\n", &save); w; w = strtok_r(NULL, " \t\r\n", &save)) {
-        if (n == IO_WORDS_MAX) {
-            cli_error(s->cli, "more than %d words", IO_WORDS_MAX);
-            return -E2BIG;
-        }
         words[n++] = w;
     }
-    words[n] = NULL;
     return n == 0 ? 0 : run_words(s, n, words);
 }

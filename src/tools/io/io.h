@@ -9,7 +9,6 @@
 
 #include "tools/disk.h"
 
-#define IO_WORDS_MAX 64
 #define IO_TAGS_MAX 256
 /* Largest transfer of one command: the largest multiple of a sector that an int can hold. */
 #define IO_LENGTH_MAX UINT64_C(2147483136)
@@ -78,7 +77,7 @@ bool io_all_bytes_are(const unsigned char *buf, uint64_t bytes, int pattern);
 /* One buffer in pieces, as long as words say. */
 struct io_pieces {
     unsigned char *buf; /* owned */
-    struct iovec iov[IO_WORDS_MAX];
+    struct iovec *iov;  /* owned */
     int count;
     uint64_t bytes;
 };
@@ -105,7 +104,7 @@ struct io_args {
     bool only_operands; /* "--" was seen */
     const char *bundle;
     const char *value;
-    char *operands[IO_WORDS_MAX];
+    char **operands; /* in argv, from which they have been read */
     int operand_count;
 };
 struct io_args io_args_begin(struct io_session *s, const struct io_command *command, int argc,

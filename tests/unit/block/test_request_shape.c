@@ -370,8 +370,10 @@ static int resize(struct fake_node *n, uint64_t size, enum bdrv_prealloc preallo
     assert_int_equal(ret < 0, c.err != NULL);
     if (c.err != NULL) {
         assert_int_equal(error_get_errno(c.err), -ret);
-        assert_non_null(
-            strstr(error_get_pretty(c.err), ret != -ENOTSUP ? "fake0" : "does not support resize"));
+        assert_non_null(strstr(error_get_pretty(c.err), size > INT64_MAX ? "exceeds maximum"
+                                                        : ret != -ENOTSUP
+                                                            ? "fake0"
+                                                            : "does not support resize"));
     }
     error_free(c.err);
     return ret;

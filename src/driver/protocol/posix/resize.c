@@ -131,8 +131,8 @@ int posix_truncate_co(BlockDriverState *bs, uint64_t size_bytes, bool exact,
         return error_set(errp, -rc, "%s", job.refused);
     }
     if (rc < 0) {
-        return error_set_errno(errp, -rc, "Could not resize '%s' to %" PRIu64 " bytes", s->filename,
-                               size_bytes);
+        error_set_errno(errp, -rc, "Could not resize file");
+        error_set_hint(errp, "'%s' was to have %" PRIu64 " bytes", s->filename, size_bytes);
     }
-    return 0;
+    return rc < 0 ? rc : 0;
 }
