@@ -94,6 +94,25 @@ static const char *option_name(enum nbd_refused_option option)
     return option == NBD_REFUSED_LIST ? "list" : option == NBD_REFUSED_INFO ? "info" : "go";
 }
 
+/* The reason stands between the name of the call and libnbd's numbers. */
+static int set_handshake_failed(const char *text, Error **errp)
+{
+    static const char call[] = "gnutls_handshake: ";
+    const char *reason = strstr(text, call);
+    const char *end;
+
+    if (reason == NULL) {
+        return 0;
+    }
+    reason += sizeof(call) - 1;
+    end = strrchr(reason, '(');
+    while (end != NULL && end > reason && end[-1] == ' ') {
+        end--;
+    }
+    return error_set(errp, EPROTO, "TLS handshake failed: %.*s",
+                     end != NULL ? (int)(end - reason) : (int)strlen(reason), reason);
+}
+
 int nbd_refusal_set(const struct nbd_hearing *hearing, enum nbd_refused_option option, Error **errp)
 {
     const char *text = libnbd()->get_error();
@@ -122,7 +141,7 @@ int nbd_refusal_set(const struct nbd_hearing *hearing, enum nbd_refused_option o
             return -r->err;
         }
     }
-    return 0;
+    return set_handshake_failed(text, errp);
 }
 
 /* ---- one question ---- */

@@ -34,8 +34,8 @@ void nbd_hearing_end(struct nbd_hearing *hearing, struct nbd_handle *h);
 /* What was said, to be told below the error; nothing when nothing was. */
 void nbd_hearing_tell(const struct nbd_hearing *hearing, Error **errp);
 
-/* The last error of libnbd in this thread, where it is the refusal of an option: -errno with errp
- * (ENOENT: there is no such export). 0: it is something else. */
+/* The last error of libnbd in this thread, where it is the refusal of an option or of TLS: -errno
+ * with errp (ENOENT: there is no such export). 0: it is something else. */
 int nbd_refusal_set(const struct nbd_hearing *hearing, enum nbd_refused_option option,
                     Error **errp);
 

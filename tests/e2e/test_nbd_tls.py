@@ -202,7 +202,13 @@ def test_our_client_at_qemu_nbd(tmp_path, keys, disk, kind):
         done = run([PLATTER, 'convert', '-O', 'raw', *image(served, ours), copy])
         assert done.returncode == 0, done.stderr
         assert copy.read_bytes() == disk.read_bytes()
-        assert run([PLATTER, 'info', *image(served, wrong)]).returncode == 1
+        told = [run([who, 'info', *image(served, wrong)]) for who in (called(tmp_path, 'qemu-img'), 'qemu-img')]
+        assert told[0].returncode == told[1].returncode == 1 and 'TLS handshake failed: ' in told[0].stderr
+        assert kind == 'x509' or told[0].stderr == told[1].stderr  # libnbd does not say what a certificate lacks
+        sums = [run([PLATTER, 'checksum', '--flat', *words]).stdout.split()[0]
+                for words in (image(served, ours), ['-f', 'raw', disk])]
+        assert sums[0] == sums[1]
+        assert run([PLATTER, 'compare', *image(served, ours), f'driver=raw,file.filename={disk}']).returncode == 0
         lists = [run([program, *words, '-L', '-b', '127.0.0.1', '-p', served.port, *ours, '--tls-creds', 'c'])
                  for program, *words in (['qemu-nbd'], [PLATTER, 'nbd'])]
         assert [done.returncode for done in lists] == [0, 0], lists

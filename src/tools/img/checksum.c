@@ -44,6 +44,7 @@ static const struct cli_option checksum_options[] = {
     DISK_ROW_SRC_CACHE,
     DISK_ROW_AIO,
     DISK_ROW_FORCE_SHARE,
+    DISK_ROW_OBJECT,
     PROGRESS_ROW(CHECKSUM_PROGRESS),
     {CHECKSUM_QUIET, 'q', "quiet", NULL, "print only errors"},
     DISK_ROWS_REFS,

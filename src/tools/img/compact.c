@@ -33,6 +33,7 @@ static const struct cli_option compact_options[] = {
     DISK_ROW_OUTPUT,
     PROGRESS_ROW(COMPACT_PROGRESS),
     {COMPACT_QUIET, 'q', "quiet", NULL, "print only errors"},
+    DISK_ROW_OBJECT,
     DISK_ROWS_REFS,
     {0},
 };

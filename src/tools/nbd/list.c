@@ -189,7 +189,11 @@ static int print_entry(struct listing *l, const struct entry *e)
 static int connect_failed(struct listing *l, const struct nbd_args *args)
 {
     int err = libnbd()->get_errno();
+    Error *refusal = NULL;
 
+    if (nbd_refusal_set(&l->hearing, NBD_REFUSED_LIST, &refusal) < 0) {
+        return cli_report(l->cli, refusal);
+    }
     if (!args->socket && err == 0) {
         return nbd_report_resolution(l->cli, args, libnbd()->get_error());
     }
