@@ -8,6 +8,8 @@ import itertools
 import os
 import random
 import re
+import shutil
+import subprocess
 
 import pytest
 
@@ -30,6 +32,8 @@ DIFFERS = {
         'what is compressed may take the place of data',
     r': v2 .*\nw(rite)? [^\n]*-\w*n.*theirs: (qemu-io> )*(write failed: Operation not supported|THE DISK)':
         'zeroes of an image of version 2 are fast where nothing is below',
+    r'(-n|-t ?(none|directsync|off)).*\nd(iscard)? .*theirs: THE DISK':
+        'of a disk that is written directly, whole sectors are discarded',
     r'\no(pen)? (?![^\n]*driver=)[^\n]*other\.raw.*\nw(rite)? [^\n]*-\w*n.*theirs: (qemu-io> )*write failed: Operation not supported':
         'a guessed raw disk is written by the byte',
     r'null-[ac].*\nw(rite)? [^\n]*-\w*n.*theirs: (qemu-io> )*write failed: Operation not supported':
@@ -89,14 +93,25 @@ def differs_on_purpose(text, ours, theirs):
                for lines in first_differences(ours, theirs) for pattern in DIFFERS)
 
 
+def outcome_in_time(program, *rest):
+    """None where the reference hangs, as it does of some reads of compressed clusters through io_uring."""
+    try:
+        return outcome(program, *rest, described_too=True)
+    except subprocess.TimeoutExpired:
+        if program != PROGRAM:
+            raise
+        shutil.rmtree(rest[4])
+        return None
+
+
 def check_program(number, link, models, folder):
     disk, options, commands, is_input = Programs(random.Random(f'{SEED}/{number}')).program()
     text = told(number, disk, options, commands, is_input)
     ours, theirs = (
-        outcome(program, disk, options, [] if is_input else commands, models, folder / 'work',
-                '\n'.join(commands) + '\n' if is_input else None, described_too=True)
+        outcome_in_time(program, disk, options, [] if is_input else commands, models, folder / 'work',
+                        '\n'.join(commands) + '\n' if is_input else None)
         for program in (link, PROGRAM))
-    if not differs_on_purpose(text, ours, theirs):
+    if theirs and not differs_on_purpose(text, ours, theirs):
         print(text)
         same(ours, theirs)
 
