@@ -5,6 +5,7 @@
  */
 #include <assert.h>
 #include <errno.h>
+#include <inttypes.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
@@ -235,4 +236,52 @@ void bdrv_create_undo(Platter *pl, const char *filename)
     if (drv != NULL) {
         drv->create_undo(creating_name(drv, filename));
     }
+}
+
+/* ---- in what is there already ---- */
+
+#define PROBED_BYTES 512
+
+struct clear_start {
+    BdrvEdge *edge;
+    uint64_t bytes;
+};
+
+static int clear_start_co(void *opaque)
+{
+    struct clear_start *job = opaque;
+
+    return job->bytes > 0 ? bdrv_edge_write_zeroes_co(job->edge, 0, job->bytes, 0) : 0;
+}
+
+int bdrv_create_in_place(Platter *pl, const char *filename, uint64_t size_bytes,
+                         const char *protocol, const char *cannot_grow, Error **errp)
+{
+    struct clear_start job = {.edge = bdrv_create_open(pl, filename, NULL, errp)};
+    int64_t size;
+    int rc;
+
+    if (job.edge == NULL) {
+        error_prepend(errp,
+                      "Protocol driver '%s' does not support image creation, and opening the "
+                      "image failed: ",
+                      protocol);
+        return -EIO;
+    }
+    size = bdrv_edge_getlength(job.edge);
+    if (size < 0) {
+        rc = error_set_errno(errp, (int)-size, "The size of '%s' is not known", filename);
+    } else if (size_bytes > (uint64_t)size) {
+        rc = error_set(errp, EINVAL, "%s", cannot_grow);
+        error_set_hint(errp, "'%s' is %" PRId64 " bytes long, not %" PRIu64, filename, size,
+                       size_bytes);
+    } else {
+        job.bytes = size < PROBED_BYTES ? (uint64_t)size : PROBED_BYTES;
+        rc = bdrv_run_co(clear_start_co, &job);
+        if (rc < 0) {
+            error_set_errno(errp, -rc, "Cannot clear the start of '%s'", filename);
+        }
+    }
+    bdrv_create_close(job.edge);
+    return rc;
 }

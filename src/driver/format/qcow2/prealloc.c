@@ -184,6 +184,9 @@ static int reserve(struct prealloc *p, uint64_t host, uint64_t bytes, enum bdrv_
     old_end = min_u64((uint64_t)file_bytes, host + bytes);
     if (host + bytes > (uint64_t)file_bytes) {
         rc = bdrv_edge_truncate_co(s->file, host + bytes, false, mode, 0, errp);
+        if (rc < 0) {
+            error_prepend(errp, "Failed to resize underlying file: ");
+        }
     }
     if (rc == 0 && host < old_end) {
         rc = bdrv_edge_write_zeroes_co(s->file, host, old_end - host, 0);

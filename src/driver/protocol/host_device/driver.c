@@ -1,8 +1,11 @@
 /* SPDX-License-Identifier: MIT */
 /* host_device: a block or character device of this machine. The work is done in ../posix. */
+#include <errno.h>
+
 #include "driver/protocol/posix/posix.h"
 #include "os/os.h"
 #include "schema/opts.h"
+#include "util/error.h"
 
 static int device_probe(const char *filename)
 {
@@ -14,6 +17,26 @@ static int device_probe(const char *filename)
 static int device_open(BlockDriverState *bs, BlockOptions *options, int flags, Error **errp)
 {
     return posix_open(bs, options, flags, POSIX_DEVICE, errp);
+}
+
+/* The device is there already. */
+static int device_create(Platter *pl, const char *filename, BlockOptions *options, Error **errp)
+{
+    struct opts_create_host_device opts;
+    int rc = opts_create_host_device_parse(options, &opts, errp);
+
+    if (rc < 0) {
+        return rc;
+    }
+    if (opts.preallocation != OPTS_PREALLOC_OFF) {
+        rc = error_set(errp, ENOTSUP, "Unsupported preallocation mode '%s'",
+                       opts_prealloc_str(opts.preallocation));
+    } else {
+        rc = bdrv_create_in_place(pl, filename, opts.size, "host_device",
+                                  "Cannot grow device files", errp);
+    }
+    opts_create_host_device_fini(&opts);
+    return rc;
 }
 
 const BlockDriver bdrv_host_device = {
@@ -46,4 +69,6 @@ const BlockDriver bdrv_host_device = {
     .get_discard_stats = posix_get_discard_stats,
     .get_info = posix_get_info,
     .probe_blocksizes = posix_probe_blocksizes,
+    .create = device_create,
+    .create_keys = opts_create_host_device_keys,
 };

@@ -95,6 +95,11 @@ static int64_t resize_run(void *arg)
 static int device_truncate(BlockDriverState *bs, uint64_t size_bytes, bool exact,
                            enum bdrv_prealloc prealloc, Error **errp)
 {
+    static const char *const names[] = {
+        [BDRV_PREALLOC_METADATA] = "metadata",
+        [BDRV_PREALLOC_FALLOC] = "falloc",
+        [BDRV_PREALLOC_FULL] = "full",
+    };
     const struct posix_state *s = bdrv_opaque(bs);
     int64_t now = posix_getlength(bs);
 
@@ -102,8 +107,9 @@ static int device_truncate(BlockDriverState *bs, uint64_t size_bytes, bool exact
         return error_set_errno(errp, (int)-now, "Could not tell the size of '%s'", s->filename);
     }
     if (prealloc != BDRV_PREALLOC_OFF) {
-        return error_set(errp, ENOTSUP, "'%s' is a device: nothing can be preallocated",
-                         s->filename);
+        return error_set(errp, ENOTSUP,
+                         "Preallocation mode '%s' unsupported for this non-regular file",
+                         names[prealloc]);
     }
     if (exact && size_bytes != (uint64_t)now) {
         return error_set(errp, ENOTSUP, "Cannot resize device files");
