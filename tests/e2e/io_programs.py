@@ -280,6 +280,7 @@ DIFFERENT = [
     ('overlay', '', ['reopen -o backing.read-only=off'], 'a backing file is not opened for writing'),
     ('qcow2', '', ['reopen -o file.x-check-cache-dropped=on'], 'options of migration are not here'),
     ('qcow2', '', ['reopen -o overlap-check=bad'], OWN_WORDS),
+    ('raw', '', ['reopen -o backing=nosuch'], 'a disk that has no backing file has none to change'),
     ('qcow2', '', ['reopen -o discard=bad'], OWN_WORDS),
     ('raw', '', ['readv 0' + ' 1' * 1025], 'more pieces than one call of the system takes'),
     ('raw', '', ['length', 'abort'], 'what was printed before the end is not lost'),

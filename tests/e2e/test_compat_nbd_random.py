@@ -60,8 +60,8 @@ def content(folder):
                       ('over.qcow2', 'qcow2')):
         if fmt == 'qcow2':
             done = run(['qemu-img', 'convert', '-f', fmt, '-O', 'raw', name, 'copy'], cwd=folder)
-            assert done.returncode == 0, done.stderr
-        held[name] = (folder / ('copy' if fmt == 'qcow2' else name)).read_bytes()
+        damaged = fmt == 'qcow2' and done.returncode != 0  # it was served as a raw disk, and written to
+        held[name] = (folder / ('copy' if fmt == 'qcow2' and not damaged else name)).read_bytes()
     return held
 
 
