@@ -273,9 +273,14 @@ static int plan_child(struct reopen *r, struct reopen_item *item, BdrvEdge *edge
 static int plan_named_child(struct reopen *r, struct reopen_item *item, BdrvEdge *edge,
                             const char *name, Error **errp)
 {
+    const char *reference = block_options_get_str(item->options, name);
     struct bdrv_child_options from;
     int rc = bdrv_child_options_take(item->bs, item->options, name, &from, errp);
 
+    if (rc == 0 && reference != NULL && *reference == '\0') { /* null in an open alone */
+        from.reference = reference;
+        from.is_null = false;
+    }
     if (rc == 0) {
         rc = plan_child(r, item, edge, name, &from, errp);
         block_options_free(from.options);
