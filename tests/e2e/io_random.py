@@ -244,7 +244,7 @@ class Programs(Chance):
             made += self.side_by_side()
         for _ in range(length):
             made += self.pick(*rare)() if self.chance(6) else self.pick(*kinds)()
-        if self.chance(3):
+        if not has_fault and self.chance(3): # nothing ends while a request waits at a breakpoint
             made.insert(self.rng.randrange(len(made) + 1), self.pick('quit', 'q', 'quit x', 'close', 'c'))
         return made
 

@@ -497,6 +497,7 @@ def test_command_lines_refused_as_by_the_reference(tmp_path, program, disk, word
 
 
 def test_what_libnbd_cannot_do_is_refused(served, keys):
+    assert run([PLATTER, 'info', *image(served, x509('c', keys.client))]).returncode == 0  # it serves, and can be ended
     for creds, text in ((x509('c', keys.client, more=',priority=NORMAL'), "'priority' cannot be honoured"),
                         (['--object', 'tls-creds-anon,id=c'], 'not anonymously')):
         done = run([PLATTER, 'info', *image(served, creds)])
