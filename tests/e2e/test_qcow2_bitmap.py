@@ -499,3 +499,18 @@ def test_bitmaps_that_share_clusters(disk):
     well(platter('bitmap', '--remove', disk, 'b'))
     well(ours_io(disk, 'write -P 9 576k 448k', 'read -P 7 64k 512k'))
     assert qemu_img('check', disk).returncode in (0, 3)
+
+
+@pytest.mark.parametrize('at, how, value', [(0, '>I', 0), (0, '>I', 1), (0, '>I', 70000), (4, '>I', 1), (8, '>Q', 0),
+                                            (8, '>Q', 1 << 40), (16, '>Q', 512), (-4, '>I', 23)])
+def test_broken_extension_is_told_as_known(at, how, value, tmp_path):
+    disk = tmp_path / 'disk.qcow2'
+    assert qemu('qemu-img', 'create', '-q', '-f', 'qcow2', disk, '1M').returncode == 0
+    for name in ('one', 'two'):
+        assert qemu('qemu-img', 'bitmap', '--add', disk, name).returncode == 0
+    data = bytearray(disk.read_bytes())
+    struct.pack_into(how, data, Image(disk).extension + at, value)
+    disk.write_bytes(data)
+    ours, theirs = platter('info', disk), qemu('qemu-img', 'info', disk)
+    assert ours.returncode == theirs.returncode == 1
+    assert ours.stderr.startswith('platter: info: ' + theirs.stderr.split("': ")[1])

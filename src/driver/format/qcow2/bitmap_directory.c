@@ -27,24 +27,31 @@ int q2_bitmaps_ext_check(const struct q2_header *h, uint64_t file_bytes, Error *
     uint64_t cluster_bytes = UINT64_C(1) << h->cluster_bits;
 
     if (h->bitmap_count == 0) {
-        return error_set(errp, EINVAL, "Bitmaps extension: it has no bitmaps");
+        return error_set(errp, EINVAL, "found bitmaps extension with zero bitmaps");
     }
     if (h->bitmap_count > Q2_BITMAPS_MAX) {
-        return error_set(errp, EINVAL, "Bitmaps extension: %" PRIu32 " bitmaps, more than %d",
+        return error_set(errp, EINVAL,
+                         "bitmaps_ext: Image has %" PRIu32
+                         " bitmaps, exceeding the QEMU supported maximum of %d",
                          h->bitmap_count, Q2_BITMAPS_MAX);
     }
-    if (h->bitmap_directory_bytes == 0 ||
-        h->bitmap_directory_bytes > Q2_BITMAP_DIRECTORY_BYTES_MAX) {
+    if (h->bitmap_directory_bytes > Q2_BITMAP_DIRECTORY_BYTES_MAX) {
         return error_set(errp, EINVAL,
-                         "Bitmaps extension: the directory's size %" PRIu64
-                         " is not between 1 and %" PRIu64,
+                         "bitmaps_ext: bitmap directory size (%" PRIu64
+                         ") exceeds the maximum supported size (%" PRIu64 ")",
                          h->bitmap_directory_bytes, Q2_BITMAP_DIRECTORY_BYTES_MAX);
     }
-    if (h->bitmap_directory_offset == 0 || !is_aligned(h->bitmap_directory_offset, cluster_bytes) ||
+    if (h->bitmap_directory_bytes == 0) {
+        return error_set(errp, EINVAL, "Requested bitmap directory size is zero");
+    }
+    if (!is_aligned(h->bitmap_directory_offset, cluster_bytes)) {
+        return error_set(errp, EINVAL, "bitmaps_ext: invalid bitmap directory offset");
+    }
+    if (h->bitmap_directory_offset == 0 ||
         !range_inside(h->bitmap_directory_offset, h->bitmap_directory_bytes, file_bytes)) {
         return error_set(errp, EINVAL,
                          "Bitmaps extension: the directory at offset 0x%" PRIx64
-                         " is not aligned or not inside the file",
+                         " is not inside the file",
                          h->bitmap_directory_offset);
     }
     return 0;
@@ -128,8 +135,7 @@ static int refuse_same_names(const struct q2_bitmap_directory *dir, Error **errp
     qsort(names, dir->count, sizeof(*names), name_order);
     for (uint32_t i = 1; i < dir->count && ret == 0; i++) {
         if (strcmp(names[i - 1], names[i]) == 0) {
-            ret = error_set(errp, EINVAL, "Broken bitmap directory: two bitmaps are named '%s'",
-                            names[i]);
+            ret = error_set(errp, EINVAL, "Bitmap already exists: %s", names[i]);
         }
     }
     free(names);
@@ -146,9 +152,7 @@ static int directory_fill(const uint8_t *buf, uint64_t bytes, uint32_t count,
         int ret;
 
         if (pos == bytes) {
-            return error_set(errp, EINVAL,
-                             "Broken bitmap directory: it holds fewer than %" PRIu32 " bitmaps",
-                             count);
+            return error_set(errp, EINVAL, "Less bitmaps found than specified in header extension");
         }
         ret = entry_parse(buf + pos, bytes - pos, pos, &dir->entries[dir->count], &n, errp);
         dir->count++; /* also a half-made one, for fini */
@@ -158,9 +162,7 @@ static int directory_fill(const uint8_t *buf, uint64_t bytes, uint32_t count,
         pos += n;
     }
     if (pos != bytes) {
-        return error_set(errp, EINVAL,
-                         "Broken bitmap directory: it goes on after its %" PRIu32 " bitmaps",
-                         count);
+        return error_set(errp, EINVAL, "More bitmaps found than specified in header extension");
     }
     return 0;
 }

@@ -141,10 +141,10 @@ static int load_string(const uint8_t *data, size_t bytes, const char *what, char
 static int load_bitmaps_ext(const struct q2_extension *e, struct q2_header *h, Error **errp)
 {
     if (e->bytes != Q2_EXT_BITMAPS_BYTES) {
-        return error_set(errp, EINVAL, "bitmaps extension: invalid length %" PRIu32, e->bytes);
+        return error_set(errp, EINVAL, "bitmaps_ext: Invalid extension length");
     }
     if (load_be32(e->data + 4) != 0 && (h->autoclear & Q2_AUTOCLEAR_BITMAPS)) {
-        return error_set(errp, EINVAL, "bitmaps extension: reserved field is not zero");
+        return error_set(errp, EINVAL, "bitmaps_ext: Reserved field is not zero");
     }
     h->has_bitmaps_ext = true;
     h->bitmap_count = load_be32(e->data);
