@@ -337,6 +337,8 @@ LINES = [
     'create -f qcow2 -u -b base.qcow2 new.qcow2',
     'measure -o size=-1 --size=65537',
     'measure -O qcow2 -o size=x --size=65537',
+    'measure -O raw -o size=3T base.qcow2',
+    'measure -O raw -o size=x base.qcow2',
     'create -f qcow2 -o cluster_size=x,cluster_size=4k new.qcow2 1M',
     'create -f qcow2 -o cluster_size=x -o cluster_size=4k new.qcow2 1M',
     'create -f qcow2 -o cluster_size=4k,nosuch=1,cluster_size=x new.qcow2 1M',

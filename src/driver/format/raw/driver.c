@@ -273,17 +273,16 @@ static int raw_create(Platter *pl, const char *filename, BlockOptions *options, 
 static int raw_measure(Platter *pl, BlockOptions *options, BlockDriverState *source,
                        struct bdrv_measure_result *ret_result, Error **errp)
 {
+    int64_t source_bytes = source != NULL ? bdrv_getlength(source) : 0;
     struct opts_create_raw opts;
     uint64_t bytes;
     int rc;
 
+    if (source_bytes < 0) {
+        return error_set_errno(errp, (int)-source_bytes, "raw: cannot tell the size of '%s'",
+                               bdrv_get_node_name(source));
+    }
     if (source != NULL && !block_options_has(options, "size")) {
-        int64_t source_bytes = bdrv_getlength(source);
-
-        if (source_bytes < 0) {
-            return error_set_errno(errp, (int)-source_bytes, "raw: cannot tell the size of '%s'",
-                                   bdrv_get_node_name(source));
-        }
         rc = block_options_set_u64(options, "size", (uint64_t)source_bytes);
         if (rc < 0) {
             return error_set_errno(errp, -rc, "raw: cannot measure");
@@ -293,7 +292,7 @@ static int raw_measure(Platter *pl, BlockOptions *options, BlockDriverState *sou
     if (rc < 0) {
         return rc;
     }
-    bytes = opts.size;
+    bytes = source != NULL ? (uint64_t)source_bytes : opts.size; /* what is copied decides */
     opts_create_raw_fini(&opts);
     if (bytes > INT64_MAX - RAW_SIZE_UNIT) {
         return error_set(errp, EFBIG, "raw: size %" PRIu64 " is too large", bytes);
