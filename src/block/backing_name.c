@@ -75,6 +75,11 @@ static bool has_change(const BlockDriver *drv)
     return drv->image != NULL && drv->image->change_backing_file_co != NULL;
 }
 
+bool bdrv_stores_backing_name(const BlockDriverState *bs)
+{
+    return bs->drv != NULL && has_change(bs->drv);
+}
+
 static int change_run_co(BlockDriverState *bs, void *args, Error **errp)
 {
     struct backing_name *name = args;

@@ -396,6 +396,13 @@ static int flush_co(struct rebase *r)
     return ret;
 }
 
+static int not_supported(const struct rebase *r, Error **errp)
+{
+    return error_set(errp, ENOTSUP,
+                     "Could not change the backing file to '%s': Operation not supported",
+                     r->backing_file != NULL ? r->backing_file : "");
+}
+
 static int rebase_run_co(Job *job, Error **errp)
 {
     struct rebase *r = (struct rebase *)job;
@@ -403,6 +410,9 @@ static int rebase_run_co(Job *job, Error **errp)
     int64_t base_bytes = r->base != NULL ? blk_getlength(r->base) : 0;
     int ret;
 
+    if (!bdrv_stores_backing_name(blk_bs(r->overlay))) {
+        return not_supported(r, errp); /* before anything is copied for it */
+    }
     if (r->unsafe) {
         return 0;
     }
@@ -435,9 +445,7 @@ static int rebase_prepare(Job *job, Error **errp)
     ret = bdrv_change_backing_file(blk_bs(r->overlay), r->backing_file, r->backing_format, &err);
     if (ret == -ENOTSUP) {
         error_free(err);
-        return error_set(errp, ENOTSUP,
-                         "Could not change the backing file to '%s': Operation not supported",
-                         r->backing_file != NULL ? r->backing_file : "");
+        return not_supported(r, errp);
     }
     if (ret < 0) {
         error_prepend(&err, "Could not change the backing file to '%s': ",

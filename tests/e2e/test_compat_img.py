@@ -367,6 +367,9 @@ LINES = [
     'create -f raw plain.raw 7E',
     'create -f qcow2 -o preallocation=falloc,cluster_size=2M new.qcow2 7E',
     'amend -o size=0x800k base.qcow2',
+    'rebase -b "" json:{"driver":"raw","file":{"driver":"blkdebug","image":{"driver":"file","filename":"plain.raw"},'
+    '"inject-error":[{"event":"none","iotype":"flush","errno":5}]}}',
+    'rebase -b x -F raw json:{"driver":"null-co","size":65536}',
     'info --output=foo',
     'info --output=foo --output=json base.qcow2',
     'info --output=foo --image-opts -f raw base.qcow2',

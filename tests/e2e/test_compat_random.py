@@ -65,7 +65,11 @@ DIFFERS = {
     r'^rebase .*a raw external data file and a backing file exclude each other':
         'ours says what excludes what',
     r"^rebase .*to '\(null\)'": 'a name that was not given is none',
-    r'^rebase .*Cannot use relative backing file names': 'that the format names no backing file is told instead',
+    r'^rebase .*(Operation not supported|format must be specified)\n.*Cannot use relative backing file names':
+        'that the format names no backing file is told instead',
+    r'^rebase [^\n]*\n+qemu-img: Could not resolve backing filename: Cannot use relative':
+        'a name is beside the file that is below, whatever is between',
+    r"^rebase .*names for 'null-[a-z]+://.*The only allowed filename": 'a null disk is in no folder',
     r'^rebase .*blkdebug requires both config file': 'a backing file is beside the file below the fault filter',
     r"^[a-z]+ .*--im.*Cannot find device='json:": 'options may be JSON',
     r'^compare .*(Strict mode: Offset \d+|Content|identical).*Strict mode: Offset ':

@@ -73,6 +73,19 @@ static bool format_is_known(const char *name)
     return *names != NULL;
 }
 
+/* The name of the new backing file cannot be any in this image. */
+static int path_failed(struct rebase *r, Error *err)
+{
+    if (cli_stands_in(r->cli)) {
+        error_free(err);
+        return cli_error(r->cli,
+                         "Could not resolve backing filename: Cannot use relative backing file "
+                         "names for '%s'",
+                         bdrv_get_filename(blk_bs(r->blk)));
+    }
+    return cli_report(r->cli, err);
+}
+
 /* The new backing file: a member of the old chain, or opened. CLI_EXIT_OK or after printing. */
 static int base_open(struct rebase *r)
 {
@@ -86,7 +99,7 @@ static int base_open(struct rebase *r)
     unsigned depth;
 
     if (!path) {
-        return cli_report(cli, err);
+        return path_failed(r, err);
     }
     member = chain_find(bs, path, &depth);
     if (member && (!args.format || strcmp(bdrv_get_format_name(member), args.format) == 0)) {
