@@ -360,6 +360,7 @@ int bdrv_open_referenced(BlockDriverState *bs, BlockOptions *options, const char
 BlockDriverState *bdrv_edge_node(const BdrvEdge *edge);
 BdrvEdge *bdrv_primary_child(const BlockDriverState *bs);
 
+#define BDRV_FDSET_PREFIX "/dev/fdset/" /* of a name that stands for a given descriptor */
 /* A descriptor for a path, "/dev/fdset/N" included; -errno with errp. flags: O_*. */
 int bdrv_os_open(Platter *pl, const char *path, int flags, int mode, Error **errp);
 

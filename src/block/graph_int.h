@@ -11,7 +11,6 @@
 #include "block/node.h"
 
 #define BDRV_NODE_NAME_BYTES_MAX 255
-#define BDRV_FDSET_PREFIX "/dev/fdset/"
 /* Opens inside opens: nodes that options may put above each other. */
 #define BDRV_OPEN_DEPTH_MAX 64
 /* Nodes that images may name, for each layer that a chain may have. */

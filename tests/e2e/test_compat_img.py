@@ -370,6 +370,10 @@ LINES = [
     'rebase -b "" json:{"driver":"raw","file":{"driver":"blkdebug","image":{"driver":"file","filename":"plain.raw"},'
     '"inject-error":[{"event":"none","iotype":"flush","errno":5}]}}',
     'rebase -b x -F raw json:{"driver":"null-co","size":65536}',
+    'bench -c 1 -f raw -i native .',
+    'check -T none .',
+    'convert -n -t none plain.raw .',
+    'bench -c 1 -f raw -i native missing',
     'info --output=foo',
     'info --output=foo --output=json base.qcow2',
     'info --output=foo --image-opts -f raw base.qcow2',

@@ -84,7 +84,6 @@ DIFFERS = {
     r'^convert .*(data-file-raw requires data-file|Backing format cannot be used without)': 'options are judged before a file is made',
     r"^create .*(Backing|does not accept|power of two|only supported|requires).*Could not create '(nowhere/|')":
         'options are judged before a file is made',
-    r'^[a-z]+ .*folder.*filesystem does not support O_DIRECT': 'a folder is no disk, however it is to be cached',
     r'^dd .*error while reading at byte': 'ours says where',
     r'^bench .*empty\.raw.*(Failed request: Input/output error| 0 bytes each)':
         'a disk without bytes cannot be read; the reference dies of a division by zero',

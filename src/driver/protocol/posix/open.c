@@ -15,12 +15,8 @@
 
 /* Refuse what is not of this kind: other things than disks may hang, or do something when they are
  * opened or read. */
-static int check_kind(const struct stat *st, enum posix_kind kind, const char *path, int oflags,
-                      Error **errp)
+static int check_kind(const struct stat *st, enum posix_kind kind, const char *path, Error **errp)
 {
-    if (S_ISDIR(st->st_mode) && (oflags & O_ACCMODE) != O_RDONLY) {
-        return error_set(errp, EISDIR, "Could not open '%s': Is a directory", path);
-    }
     if (kind == POSIX_FILE && !S_ISREG(st->st_mode)) {
         return error_set(errp, EINVAL, "'file' driver requires '%s' to be a regular file", path);
     }
@@ -33,7 +29,32 @@ static int check_kind(const struct stat *st, enum posix_kind kind, const char *p
     return 0;
 }
 
-/* A checked descriptor in blocking mode, or -errno. oflags: access mode and O_DIRECT. */
+/* What is no folder, which does nothing and may have a fault that is told before that it is one. */
+static int check_no_folder(const struct stat *st, enum posix_kind kind, const char *path,
+                           Error **errp)
+{
+    return S_ISDIR(st->st_mode) ? 0 : check_kind(st, kind, path, errp);
+}
+
+static int open_plain(Platter *pl, const char *path, int oflags, Error **errp)
+{
+    Error *err = NULL;
+    int fd = bdrv_os_open(pl, path, oflags, 0, &err);
+    bool by_name = strncmp(path, BDRV_FDSET_PREFIX, strlen(BDRV_FDSET_PREFIX)) != 0;
+
+    if (fd == -EINVAL && (oflags & O_DIRECT) != 0 && by_name) {
+        error_free(err);
+        return error_set(errp, EINVAL, "Could not open '%s': filesystem does not support O_DIRECT",
+                         path);
+    }
+    if (fd < 0) {
+        error_propagate(errp, err);
+    }
+    return fd;
+}
+
+/* A descriptor in blocking mode, checked unless it is a folder's, or -errno. oflags: access mode
+ * and O_DIRECT. */
 static int open_checked(Platter *pl, enum posix_kind kind, const char *path, int oflags,
                         Error **errp)
 {
@@ -42,12 +63,12 @@ static int open_checked(Platter *pl, enum posix_kind kind, const char *path, int
 
     /* Before the open where the name can be looked at, because opening some devices is an act. */
     if (os->stat(path, &st) == 0) {
-        rc = check_kind(&st, kind, path, oflags, errp);
+        rc = check_no_folder(&st, kind, path, errp);
         if (rc < 0) {
             return rc;
         }
     }
-    fd = bdrv_os_open(pl, path, oflags | O_NONBLOCK, 0, errp);
+    fd = open_plain(pl, path, oflags | O_NONBLOCK, errp);
     if (fd < 0) {
         return fd;
     }
@@ -56,7 +77,7 @@ static int open_checked(Platter *pl, enum posix_kind kind, const char *path, int
         error_set_errno(errp, -rc, "Could not look at '%s'", path);
         goto fail;
     }
-    rc = check_kind(&st, kind, path, oflags, errp);
+    rc = check_no_folder(&st, kind, path, errp);
     if (rc < 0) {
         goto fail;
     }
@@ -102,9 +123,6 @@ static int open_with_fallback(BlockDriverState *bs, enum posix_kind kind, const 
         writable = false;
         fd = open_checked(pl, kind, path, O_RDONLY | direct, &err);
     }
-    if (fd == -EINVAL && direct != 0 && error_get_errno(err) == EINVAL) {
-        error_set_hint(&err, "The file system may not support direct I/O (cache.direct=on)");
-    }
     if (fd < 0) {
         error_propagate(errp, err);
         return fd;
@@ -144,6 +162,15 @@ static int choose_engine(BlockDriverState *bs, struct posix_state *s,
     return 0;
 }
 
+static int check_folder(const struct posix_state *s, Error **errp)
+{
+    struct stat st;
+    int rc = os->fstat(s->fd, &st);
+
+    return rc < 0 ? error_set_errno(errp, -rc, "Could not look at '%s'", s->filename)
+                  : check_kind(&st, s->kind, s->filename, errp);
+}
+
 /* All that follows once the descriptor is there. */
 static int open_finish(BlockDriverState *bs, struct posix_state *s,
                        const struct opts_node_file *opts, Error **errp)
@@ -152,6 +179,7 @@ static int open_finish(BlockDriverState *bs, struct posix_state *s,
     bool on = opts->locking == OPTS_ON_OFF_AUTO_ON;
     int rc = choose_engine(bs, s, opts, errp);
 
+    rc = rc < 0 ? rc : check_folder(s, errp);
     if (rc < 0) {
         return rc;
     }
