@@ -146,9 +146,9 @@ int cli_report(struct cli *cli, Error *err);
  * and natively. False after printing: end with CLI_EXIT_USAGE. */
 bool cli_parse_size(struct cli *cli, const char *text, const char *what, const char *native_what,
                     uint64_t max, uint64_t *ret);
-/* A size as the reference takes it: also a hexadecimal number with a suffix, which it warns of. 0,
- * -EINVAL or -ERANGE. */
-int cli_lenient_size(struct cli *cli, const char *text, uint64_t *ret);
+/* The value of a parameter, in all spellings that the program knows. 0 or -errno. */
+int cli_size_of_parameter(struct cli *cli, const char *text, const char *name, uint64_t *ret,
+                          Error **errp);
 /* Value of the current option as a size (which a stand-in calls what) or number; false after
  * printing why not. */
 bool cli_size_value(const struct cli_args *args, const char *what, uint64_t min, uint64_t max,

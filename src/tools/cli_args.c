@@ -388,7 +388,9 @@ static bool value_fits(const struct cli_args *args, int rc, uint64_t value, uint
     return true;
 }
 
-int cli_lenient_size(struct cli *cli, const char *text, uint64_t *ret)
+/* A size as the reference takes it: also a hexadecimal number with a suffix, which it warns of. 0,
+ * -EINVAL or -ERANGE. */
+static int lenient_size(struct cli *cli, const char *text, uint64_t *ret)
 {
     const char *p = size_skip_sign(text);
     size_t len = 0;
@@ -409,7 +411,7 @@ bool cli_parse_size(struct cli *cli, const char *text, const char *what, const c
                     uint64_t max, uint64_t *ret)
 {
     Error *err = NULL;
-    int rc = cli_stands_in(cli) ? cli_lenient_size(cli, text, ret)
+    int rc = cli_stands_in(cli) ? lenient_size(cli, text, ret)
                                 : size_parse(text, 'b', native_what, ret, &err);
 
     if (rc == 0 && (*ret <= max || !cli_stands_in(cli))) {
@@ -428,6 +430,18 @@ bool cli_parse_size(struct cli *cli, const char *text, const char *what, const c
         cli_error(cli, "kilobytes, megabytes, gigabytes, terabytes, petabytes and exabytes.");
     }
     return false;
+}
+
+int cli_size_of_parameter(struct cli *cli, const char *text, const char *name, uint64_t *ret,
+                          Error **errp)
+{
+    int rc;
+
+    if (!cli_stands_in(cli)) {
+        return size_of_parameter(text, name, ret, errp);
+    }
+    rc = lenient_size(cli, text, ret);
+    return rc < 0 ? size_refuse(rc, text, name, errp) : 0;
 }
 
 bool cli_size_value(const struct cli_args *args, const char *what, uint64_t min, uint64_t max,

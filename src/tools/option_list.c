@@ -10,7 +10,6 @@
 #include "util/error.h"
 #include "util/mem.h"
 #include "util/options.h"
-#include "util/size.h"
 #include "util/text.h"
 
 #define OPTION_LIST_KEYS_MAX 64
@@ -256,19 +255,6 @@ bool option_list_has_key(const struct opts_key *keys, const char *key)
 
 /* ---- what is said ---- */
 
-/* A size in bytes. */
-static int judge_size(struct cli *cli, const char *key, const char *text, uint64_t *ret,
-                      Error **errp)
-{
-    int rc;
-
-    if (!cli_stands_in(cli)) {
-        return size_of_parameter(text, key, ret, errp);
-    }
-    rc = cli_lenient_size(cli, text, ret);
-    return rc < 0 ? size_refuse(rc, text, key, errp) : 0;
-}
-
 /* The reference takes a number in any base, and a negative one for what is missing to 2^64. */
 static int judge_number(const char *key, const char *text, uint64_t *ret, Error **errp)
 {
@@ -305,7 +291,7 @@ static int judge_value(struct cli *cli, const struct opts_key *k, BlockOptions *
         return ret < 0 ? ret : 0;
     }
     if (strcmp(k->type, "size") == 0) {
-        ret = judge_size(cli, k->key, text, &number, errp);
+        ret = cli_size_of_parameter(cli, text, k->key, &number, errp);
     } else if (strcmp(k->type, "num") == 0) {
         ret = judge_number(k->key, text, &number, errp);
     } else {

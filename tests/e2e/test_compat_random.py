@@ -44,8 +44,6 @@ DIFFERS = {
     r"^measure .*Parameter '(compression_type' does not accept|preallocation' does not accept.*required)":
         'a bad value is refused, though nothing depends on it',
     r'^resize .*inject-error.*the last flush failed': 'what may not be on the disk is told',
-    r'^resize .*unrecognized option.*Expecting image file name and size':
-        'an option that is unknown is told, also where the reference looks for the size',
     r"^(convert|measure|create|resize|amend) .*Value '8E' is out of range":
         'a size of 2^63 and more is too large',
     r"^measure .*Parameter 'compat' does not accept.*Invalid compatibility level": 'ours says of which parameter',

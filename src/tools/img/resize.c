@@ -27,6 +27,7 @@ static const struct cli_option resize_options[] = {
 
 struct resize_args {
     struct disk_args disk;
+    bool surplus; /* one more word was given */
     const char *size;
     int relative;   /* 0, +1, -1 */
     uint64_t bytes; /* what size says, without its sign */
@@ -112,11 +113,12 @@ static bool resize_operand(struct resize_args *args, const struct cli_args *a)
         args->disk.file = a->value;
         return true;
     }
+    if (cli_stands_in(a->cli)) {
+        args->surplus = true; /* told behind the options */
+        return true;
+    }
     if (args->size) {
-        cli_usage_error(a->cli,
-                        cli_stands_in(a->cli) ? "Expecting image file name and size"
-                                              : "FILE and SIZE are wanted, '%s' is too much",
-                        a->value);
+        cli_usage_error(a->cli, "FILE and SIZE are wanted, '%s' is too much", a->value);
         return false;
     }
     args->size = a->value;
@@ -139,22 +141,18 @@ static bool resize_take(struct resize_args *args, int id, const struct cli_args 
     }
 }
 
-/* words: how many there are behind the command. */
-static int resize_size(struct cli *cli, struct resize_args *args, int words)
+static int resize_size(struct cli *cli, struct resize_args *args)
 {
     const char *text = args->size;
     Error *err = NULL;
 
-    if (!text && words > 1 && cli_stands_in(cli)) { /* it takes the last word for the size */
-        return cli_usage_error(cli, "Expecting image file name and size");
-    }
-    if (!args->disk.file || !text) {
-        return cli_usage_error(cli, cli_stands_in(cli) ? "Not enough arguments"
+    if (!args->disk.file || !text || args->surplus) {
+        return cli_usage_error(cli, cli_stands_in(cli) ? "Expecting image file name and size"
                                                        : "FILE and SIZE are wanted");
     }
     args->relative = *text == '+' ? 1 : *text == '-' ? -1 : 0;
     text += args->relative != 0;
-    if ((cli_stands_in(cli) ? size_of_parameter(text, "size", &args->bytes, &err)
+    if ((cli_stands_in(cli) ? cli_size_of_parameter(cli, text, "size", &args->bytes, &err)
                             : size_parse(text, 'b', "size", &args->bytes, &err)) < 0) {
         cli_report(cli, err);
         cli->usage_told = true;
@@ -166,11 +164,18 @@ static int resize_size(struct cli *cli, struct resize_args *args, int words)
 static int resize_command(struct cli *cli, int argc, char **argv)
 {
     struct resize_args args = {.disk = {.writable = true, .exclusive = true}};
-    struct cli_args a = cli_args_begin(cli, argc, argv);
+    bool size_is_last = cli_stands_in(cli); /* whatever it looks like */
+    struct cli_args a = cli_args_begin(cli, argc - size_is_last, argv);
     int code;
     int id;
 
-    a.signed_operands = true;
+    if (size_is_last && argc < 3) {
+        return cli_usage_error(cli, "Not enough arguments");
+    }
+    if (size_is_last) {
+        args.size = argv[argc - 1];
+    }
+    a.signed_operands = !size_is_last;
     while ((id = cli_next(&a)) != CLI_END) {
         if (id == CLI_HELP) {
             return CLI_EXIT_OK;
@@ -179,7 +184,7 @@ static int resize_command(struct cli *cli, int argc, char **argv)
             return CLI_EXIT_USAGE;
         }
     }
-    code = resize_size(cli, &args, argc - 1);
+    code = resize_size(cli, &args);
     return code == CLI_EXIT_OK ? disk_run(cli, &args.disk, resize_run, &args) : code;
 }
 
