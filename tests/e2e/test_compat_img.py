@@ -527,6 +527,21 @@ def test_what_is_not_finished_is_taken_away(name, kept, images, link, tmp_path):
     assert {p.name for p in folder.iterdir()} == before
 
 
+@pytest.mark.parametrize('options', ['preallocation=falloc,cluster_size=2M', 'preallocation=falloc,data_file=beside',
+                                     'raw'])
+def test_a_link_to_nothing_stays(options, link, tmp_path):
+    """What was made behind it is taken away."""
+    (tmp_path / 'folder').mkdir()
+    for name in ('name', 'beside'):
+        (tmp_path / name).symlink_to(f'folder/{name}')
+    (tmp_path / 'folder' / 'name').symlink_to(tmp_path / 'file')
+    made = ['-f', 'raw'] if options == 'raw' else ['-f', 'qcow2', '-o', options]
+    assert run([link, 'create', *made, 'name', '7E' if options[-1] != 'e' else '1P'], cwd=tmp_path).returncode == 1
+    assert sorted(p.name for p in tmp_path.rglob('*')) == ['beside', 'folder', 'name', 'name']
+    assert run([link, 'create', '-q', '-f', 'qcow2', 'name', '1M'], cwd=tmp_path).returncode == 0
+    assert (tmp_path / 'name').is_symlink() and (tmp_path / 'file').is_file()
+
+
 HINTED = [
     'check many.qcow2', 'check -q many.qcow2', 'check -r leaks many.qcow2', 'check --output=json extra.qcow2',
     'info many.qcow2', 'info extra.qcow2', 'check extra.qcow2', 'check -r all extra.qcow2', 'snapshot -l extra.qcow2',
