@@ -495,6 +495,9 @@ int bdrv_create_in_place(Platter *pl, const char *filename, uint64_t size_bytes,
 bool bdrv_create_can_undo(Platter *pl, const char *filename);
 void bdrv_create_undo(Platter *pl, const char *filename); /* then, after a failure */
 
+/* Whether bs itself takes BDRV_REQ_WRITE_COMPRESSED. */
+bool bdrv_can_compress(const BlockDriverState *bs);
+
 /* The largest cluster that bs, or a node below it, may have compressed, in bytes; 0: none has.
  * Control thread. */
 uint64_t bdrv_compressed_cluster_bytes(BlockDriverState *bs);

@@ -141,6 +141,11 @@ int bdrv_get_info(BlockDriverState *bs, struct bdrv_info *ret_info)
     return rc;
 }
 
+bool bdrv_can_compress(const BlockDriverState *bs)
+{
+    return (bs->caps & BDRV_CAP_COMPRESSED) != 0;
+}
+
 uint64_t bdrv_compressed_cluster_bytes(BlockDriverState *bs)
 {
     struct node_walk walk = node_walk_begin(bs->pl);

@@ -210,17 +210,41 @@ static void finish_co(struct convert *c)
     }
 }
 
+/* Data that the target cannot take compressed fails where it begins, before anything is written. */
+static int refuse_compressed_co(struct convert *c)
+{
+    struct convert_chunk chunk;
+    int ret = 0;
+
+    for (uint64_t offset = c->o.start; ret == 0 && offset < c->total; offset += chunk.bytes) {
+        ret = convert_next_chunk_co(c, offset, &chunk);
+        if (ret == 0 && chunk.kind == CONVERT_DATA) {
+            ret = -ENOTSUP;
+            convert_fail(c, ret, "writing at byte", offset);
+        }
+    }
+    return ret;
+}
+
+static int copy_co(struct convert *c)
+{
+    clear_target_co(c);
+    if (c->o.feed != NULL) {
+        convert_feed_co(c);
+        return 0;
+    }
+    return from_disks_co(c);
+}
+
 static int convert_run_co(Job *job, Error **errp)
 {
     struct convert *c = (struct convert *)job;
     int ret = 0;
 
-    clear_target_co(c);
-    if (c->o.feed != NULL) {
-        convert_feed_co(c);
-    } else {
-        ret = from_disks_co(c);
+    if (c->o.compressed && c->o.feed == NULL && !bdrv_can_compress(blk_bs(c->target))) {
+        ret = refuse_compressed_co(c);
     }
+    ret = ret == 0 ? copy_co(c) : ret;
     if (c->ret == 0 && ret == 0 && !job_is_cancelled(job)) {
         finish_co(c);
     }

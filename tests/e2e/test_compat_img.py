@@ -542,6 +542,20 @@ def test_a_link_to_nothing_stays(options, link, tmp_path):
     assert (tmp_path / 'name').is_symlink() and (tmp_path / 'file').is_file()
 
 
+def test_nothing_is_written_where_nothing_can_be_compressed(images, link, tmp_path):
+    """Into an image whose data lies in another file."""
+    folder = tmp_path / 'work'
+    shutil.copytree(images, folder)
+    assert run(['qemu-io', '-c', 'write -q -P 5 0 1M', 'beside.qcow2'], cwd=folder).returncode == 0
+    before = contents(folder)
+    line = ['convert', '-c', '-n', '-O', 'qcow2', 'base.qcow2', 'beside.qcow2']
+    ours = run([link, *line], cwd=folder)
+    assert contents(folder) == before
+    theirs = run([PROGRAM, *line], cwd=folder)
+    assert ours.returncode == theirs.returncode == 1
+    assert ours.stderr == theirs.stderr == 'qemu-img: error while writing at byte 65536: Operation not supported\n'
+
+
 HINTED = [
     'check many.qcow2', 'check -q many.qcow2', 'check -r leaks many.qcow2', 'check --output=json extra.qcow2',
     'info many.qcow2', 'info extra.qcow2', 'check extra.qcow2', 'check -r all extra.qcow2', 'snapshot -l extra.qcow2',

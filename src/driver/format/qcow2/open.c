@@ -175,6 +175,7 @@ static int open_data_file(struct qcow2 *s, BlockOptions *options, Error **errp)
         return error_set(errp, EINVAL, "'data-file' is required for this image");
     }
     s->data = s->header.crypt_method == Q2_CRYPT_NONE ? edge : NULL;
+    bdrv_set_caps(s->bs, bdrv_find_driver("qcow2")->caps & ~BDRV_CAP_COMPRESSED); /* all is raw */
     return 0;
 }
 
