@@ -27,6 +27,7 @@ DIFFERS = {
     ('"write-threshold": -1',): 'a number below 0 is none, and not a very large one',
     ('"blockdev-', ': -1'): 'the same',
     ('"blockdev-create"', '"driver": "nbd"'): 'a disk of a server may stand for a new file',
+    ('"blockdev-create"', '"driver": "host_device"'): 'so may a device',
     ('blockdev-', '"driver": "nbd"'): 'its address may be spelled in other ways too',
     ('blockdev-reopen', '"options": []'): 'the reference aborts',
     ('"transaction"', 'block-dirty-bitmap-enable'): 'the reference ends where the bitmap is not there',
