@@ -47,6 +47,14 @@ def test_a_line_each(folder, name, quiet):
         assert (lines[-1]['done'], lines[-1]['percent']) == (lines[-1]['total'], 100)
 
 
+@pytest.mark.parametrize('name', ['check', 'checksum', 'compact'])
+def test_an_answer_in_json_stands_alone(folder, name):
+    done = platter(name, '-p', '--output=json', *COMMANDS[name], cwd=folder)
+    assert done.returncode == 0, done.stderr
+    assert json.loads(done.stdout)
+    assert '(100.00/100%)' in done.stderr
+
+
 @pytest.mark.parametrize('name', COMMANDS)
 def test_another_form_is_refused(folder, name):
     done = platter(name.split()[0], '--progress=xml', *COMMANDS[name], cwd=folder)

@@ -127,15 +127,17 @@ static int checksum_disk(struct cli *cli, BlockBackend *blk, void *opaque)
     struct checksum *c = opaque;
     struct checksum_result result;
     struct progress progress;
+    FILE *out = cli->out;
     const char *step;
     int ret;
 
-    progress_begin(&progress, cli,
-                   disk_wants_json(&c->args->disk)
-                       ? PROGRESS_NONE
-                       : progress_beside(c->args->progress, c->args->quiet));
+    if (disk_wants_json(&c->args->disk)) {
+        cli->out = cli->err; /* one document is printed there */
+    }
+    progress_begin(&progress, cli, progress_beside(c->args->progress, c->args->quiet));
     ret = checksum_read(blk, c->alg, c->args->flat, report, &progress, &result, &step);
     progress_end(&progress, ret == 0);
+    cli->out = out;
     if (ret < 0) {
         return cli_error(cli, "%s '%s' failed: %s", step, c->args->disk.file, strerror(-ret));
     }
