@@ -35,6 +35,11 @@ static inline enum progress_form progress_beside(enum progress_form form, bool q
 {
     return form == PROGRESS_LINE && quiet ? PROGRESS_NONE : form;
 }
+/* Where text for people goes beside it: lines of JSON stand alone. */
+static inline FILE *progress_text(const struct cli *cli, enum progress_form form)
+{
+    return form == PROGRESS_JSON ? cli->err : cli->out;
+}
 /* CLI_EXIT_*, after printing. */
 int progress_take(const struct cli_args *a, enum progress_form *ret);
 /* From here on SIGUSR1 asks for the progress. Before any thread is made; what is not watched does

@@ -153,7 +153,7 @@ static int check_twice(struct cli *cli, BlockDriverState *bs, const struct check
     corruptions_fixed = r->corruptions_fixed;
     leaks_fixed = r->leaks_fixed;
     if (!disk_wants_json(&args->disk) && !args->quiet) {
-        fprintf(cli->out,
+        fprintf(progress_text(cli, args->progress),
                 "The following inconsistencies were found and repaired:\n\n"
                 "    %" PRIu64 " leaked clusters\n    %" PRIu64 " corruptions\n\n"
                 "Double checking the fixed image now...\n",
@@ -227,7 +227,7 @@ static int check_run(struct cli *cli, BlockBackend *blk, void *opaque)
             return CHECK_EXIT_FAILED;
         }
     } else if (!args->quiet) {
-        print_human(cli->out, &result);
+        print_human(progress_text(cli, args->progress), &result);
     }
     return check_code(cli, &result);
 }

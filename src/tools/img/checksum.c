@@ -94,6 +94,7 @@ static int answer(struct checksum *c, BlockBackend *blk, const struct checksum_r
 {
     char hex[TEXT_MAX];
     char hash[TEXT_MAX + 32];
+    FILE *text = progress_text(c->cli, c->args->progress);
     bool same;
 
     hash_text(result->hash, c->alg->bytes, hex);
@@ -108,9 +109,9 @@ static int answer(struct checksum *c, BlockBackend *blk, const struct checksum_r
         return CLI_EXIT_OK;
     }
     if (c->wanted) {
-        cli_put_line(c->cli->out, "%s: %s", c->args->disk.file, same ? "OK" : "FAILED");
+        cli_put_line(text, "%s: %s", c->args->disk.file, same ? "OK" : "FAILED");
     } else {
-        cli_put_line(c->cli->out, "%s  %s", hash, c->args->disk.file);
+        cli_put_line(text, "%s  %s", hash, c->args->disk.file);
     }
     return CLI_EXIT_OK;
 }

@@ -241,7 +241,7 @@ static int commit_image(struct cli *cli, const struct commit_args *args)
     platter_free(c.pl);
     job_run_leave(&c.run);
     if (code == CLI_EXIT_OK && !args->quiet) {
-        fputs("Image committed.\n", cli->out);
+        fputs("Image committed.\n", progress_text(cli, args->progress));
     }
     return code;
 }

@@ -132,8 +132,7 @@ static int compact_image(struct cli *cli, struct compact_args *args)
     if (code == CLI_EXIT_OK && disk_wants_json(&args->disk)) {
         print_json(cli->out, args);
     } else if (code == CLI_EXIT_OK && !args->quiet) {
-        /* lines of JSON are to be read by a program */
-        print_human(args->progress == PROGRESS_JSON ? cli->err : cli->out, args);
+        print_human(progress_text(cli, args->progress), args);
     }
     return code;
 }

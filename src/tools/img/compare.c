@@ -81,7 +81,7 @@ static void say(const struct compare *c, const char *fmt, ...)
 
     if (!c->args->quiet) {
         va_start(ap, fmt);
-        vfprintf(c->cli->out, fmt, ap);
+        vfprintf(progress_text(c->cli, c->args->progress), fmt, ap);
         va_end(ap);
     }
 }
