@@ -295,8 +295,8 @@ struct BlockDriver {
     /* Make an image. options: what the caller gave, without "driver"; leftovers are refused by
      * block/. NULL: "cannot create". May poll. */
     int (*create)(Platter *pl, const char *filename, BlockOptions *options, Error **errp);
-    /* Whether nothing has that name yet, so that what create makes there may be taken away again
-     * while nobody has it open, but no link that leads there. Both or neither; NULL: it stays. */
+    /* Whether nothing has that name yet, not even a link, so that what create makes there may be
+     * taken away again while nobody has it open. Both or neither; NULL: it stays. */
     bool (*create_is_new)(const char *filename);
     void (*create_undo)(const char *filename);
     /* What create takes: others are refused before it is called, so that nothing was touched then.

@@ -6,17 +6,12 @@
 #include <fcntl.h>
 #include <inttypes.h>
 #include <linux/fs.h>
-#include <stdlib.h>
-#include <string.h>
 
 #include "loop/context.h"
 #include "os/os.h"
 #include "posix.h"
 #include "schema/opts.h"
 #include "util/error.h"
-
-#define LINKS_MAX 40 /* as the kernel */
-#define LINK_BYTES_MAX 4095
 
 static const enum bdrv_prealloc prealloc_of[] = {
     [OPTS_PREALLOC_OFF] = BDRV_PREALLOC_OFF,
@@ -51,63 +46,13 @@ static void ask_extent_size(int fd, uint64_t bytes)
 #endif
 }
 
-/* A link's target, seen from where the link is seen from. */
-static char *path_beside(const char *link, const char *target)
-{
-    const char *slash = strrchr(link, '/');
-    size_t dir_len = target[0] != '/' && slash != NULL ? (size_t)(slash - link) + 1 : 0;
-    char *path = malloc(dir_len + strlen(target) + 1);
-
-    if (path != NULL) {
-        memcpy(path, link, dir_len);
-        memcpy(path + dir_len, target, strlen(target) + 1);
-    }
-    return path;
-}
-
-/* Where path leads by links of its last component, also where nothing is. NULL: no memory, or round
- * and round. */
-static char *behind_links(const char *path)
-{
-    char *at = strdup(path);
-
-    for (unsigned links = 0; at != NULL && links < LINKS_MAX; links++) {
-        char target[LINK_BYTES_MAX + 1];
-        int64_t len = os->readlink(at, target, LINK_BYTES_MAX);
-        char *next;
-
-        if (len < 0) {
-            return at;
-        }
-        target[len] = '\0';
-        next = path_beside(at, target);
-        free(at);
-        at = next;
-    }
-    free(at);
-    return NULL;
-}
-
-/* The file, not a link that leads to it. */
-static void unlink_file(const char *path)
-{
-    char *at = behind_links(path);
-
-    if (at != NULL) {
-        (void)os->unlink(at); /* a failure before it is what is told */
-    }
-    free(at);
-}
-
 /* A new file, or the one that is there, checked. */
 static int open_for_create(Platter *pl, const char *path, bool *ret_is_new, Error **errp)
 {
-    char *at = behind_links(path); /* exclusively a link is not followed */
     struct stat st;
     int fd, rc;
 
-    fd = at != NULL ? bdrv_os_open(pl, at, O_RDWR | O_CREAT | O_EXCL, 0644, NULL) : -ENOMEM;
-    free(at);
+    fd = bdrv_os_open(pl, path, O_RDWR | O_CREAT | O_EXCL, 0644, NULL);
     *ret_is_new = fd >= 0;
     if (fd >= 0) {
         return fd;
@@ -179,8 +124,9 @@ static int fill_file(int fd, const char *path, const struct opts_create_file *op
     coroutine_enter(co);
     aio_wait_while(aio_context_current(), fill_pending, &job);
     if (job.rc < 0) {
-        return error_set_errno(errp, -job.rc, "Could not make '%s' %" PRIu64 " bytes large", path,
-                               opts->size);
+        error_set_errno(errp, -job.rc, "Could not resize file");
+        error_set_hint(errp, "'%s' was to have %" PRIu64 " bytes", path, opts->size);
+        return job.rc;
     }
     return 0;
 }
@@ -204,7 +150,7 @@ static int create_locked(Platter *pl, const char *path, const struct opts_create
     if (rc == 0) {
         rc = fill_file(fd, path, opts, errp);
         if (rc < 0 && is_new) {
-            unlink_file(path);
+            os->unlink(path);
         }
     }
     os->close(fd); /* ends the locks */
@@ -230,14 +176,18 @@ int posix_create_file(Platter *pl, const char *filename, BlockOptions *options, 
     return rc;
 }
 
+/* A link to nothing is something: it stays, and so does what is made behind it, since where a link
+ * leads may be another's to say. */
 bool posix_create_is_new(const char *filename)
 {
     struct stat st;
+    char target[1];
 
-    return os->stat(filename, &st) == -ENOENT;
+    return os->stat(filename, &st) == -ENOENT &&
+           os->readlink(filename, target, sizeof(target)) < 0;
 }
 
 void posix_create_undo(const char *filename)
 {
-    unlink_file(filename);
+    (void)os->unlink(filename); /* the failure that it follows is what is told */
 }
