@@ -154,9 +154,10 @@ static int read_head(BlockDriverState *file, const char *shown, uint8_t *buf, si
     rc = bdrv_edge_pread(edge, 0, buf, *ret_len);
     bdrv_root_detach(edge);
     if (rc < 0) {
-        return error_set_errno(errp, -rc, "Could not read '%s' to find out its format", shown);
+        error_set_errno(errp, -rc, "Could not read image for determining its format");
+        error_set_hint(errp, "The image is '%s'", shown);
     }
-    return 0;
+    return rc < 0 ? rc : 0;
 }
 
 const BlockDriver *bdrv_probe(BlockDriverState *file, const char *shown, Error **errp)

@@ -407,6 +407,9 @@ LINES = [
     'info -Uf',
     'info json:[]',
     'info json:{"driver":"raw","size":-1,"file.filename":"plain.raw"}',
+    'info json:{"file":{"driver":"blkdebug","image":{"driver":"file","filename":"plain.raw"},'
+    '"inject-error":[{"event":"none","iotype":"read"}]}}',
+    'resize plain.raw 7E',
     'info json:{"driver":"raw","size":1.5,"file.filename":"plain.raw"}',
     'info json:{"driver":"raw","read-only":1,"file.filename":"plain.raw"}',
     'info --image-opts driver=raw,offset=512,size=1048577,file.filename=plain.raw',
@@ -530,14 +533,14 @@ def test_what_is_not_finished_is_taken_away(name, kept, images, link, tmp_path):
 @pytest.mark.parametrize('options', ['preallocation=falloc,cluster_size=2M', 'preallocation=falloc,data_file=beside',
                                      'raw'])
 def test_a_link_to_nothing_stays(options, link, tmp_path):
-    """What was made behind it is taken away."""
+    """And what was made behind it, which is not looked for by its links."""
     (tmp_path / 'folder').mkdir()
     for name in ('name', 'beside'):
         (tmp_path / name).symlink_to(f'folder/{name}')
     (tmp_path / 'folder' / 'name').symlink_to(tmp_path / 'file')
     made = ['-f', 'raw'] if options == 'raw' else ['-f', 'qcow2', '-o', options]
     assert run([link, 'create', *made, 'name', '7E' if options[-1] != 'e' else '1P'], cwd=tmp_path).returncode == 1
-    assert sorted(p.name for p in tmp_path.rglob('*')) == ['beside', 'folder', 'name', 'name']
+    assert (tmp_path / 'name').is_symlink() and (tmp_path / 'beside').is_symlink()
     assert run([link, 'create', '-q', '-f', 'qcow2', 'name', '1M'], cwd=tmp_path).returncode == 0
     assert (tmp_path / 'name').is_symlink() and (tmp_path / 'file').is_file()
 
