@@ -153,19 +153,15 @@ static int add_options(struct cli *cli, struct option_list *list, const char *te
     return code;
 }
 
-int option_list_add(struct cli *cli, struct option_list *list, const char *text)
+static int add(struct cli *cli, struct option_list *list, const char *text, bool judged_later)
 {
-    bool of_image = cli->program->commands != NULL; /* that is made */
     AUTO_FREE char *copy = strdup(text);
 
-    if (cli_stands_in(cli) && of_image && !is_list(text)) {
-        return cli_error(cli, "Invalid option list: %s", text);
-    }
     if (copy && take_help(copy)) {
         list->help = true;
     }
     if (copy && cli_stands_in(cli)) {
-        char *spelled = option_list_spelled(cli, copy, false, !of_image);
+        char *spelled = option_list_spelled(cli, copy, false, !judged_later);
 
         free(copy);
         copy = spelled;
@@ -176,7 +172,20 @@ int option_list_add(struct cli *cli, struct option_list *list, const char *text)
     if (*copy == '\0' && *text != '\0') {
         return CLI_EXIT_OK; /* only help */
     }
-    return of_image ? add_text(cli, list, copy) : add_options(cli, list, copy);
+    return judged_later ? add_text(cli, list, copy) : add_options(cli, list, copy);
+}
+
+int option_list_add(struct cli *cli, struct option_list *list, const char *text)
+{
+    if (cli_stands_in(cli) && !is_list(text)) {
+        return cli_error(cli, "Invalid option list: %s", text);
+    }
+    return add(cli, list, text, true);
+}
+
+int option_list_add_of_open(struct cli *cli, struct option_list *list, const char *text)
+{
+    return add(cli, list, text, false);
 }
 
 void option_list_fini(struct option_list *list)

@@ -12,14 +12,16 @@
 struct opts_key; /* schema/opts.h */
 
 struct option_list {
-    char *text;            /* owned: of an image, all in order, in full; NULL: nothing was given */
-    BlockOptions *options; /* owned: what they say; of an image once they were judged */
+    char *text;            /* owned: what is judged later, in order, in full; NULL: nothing */
+    BlockOptions *options; /* owned: what they say, once they were judged */
     bool help;             /* "help" or "?" was among them */
 };
 
-/* Add one -o; later values win. Those of an image (of a program with commands) are judged later,
- * others read at once. CLI_EXIT_*, after printing. */
+/* Add one -o of an image to be made or changed, judged by option_list_judge; later values win.
+ * CLI_EXIT_*, after printing. */
 int option_list_add(struct cli *cli, struct option_list *list, const char *text);
+/* The same of a disk to be opened: read at once. */
+int option_list_add_of_open(struct cli *cli, struct option_list *list, const char *text);
 /* The list as the tools that we stand in for read it, in full: "a" is "a=on", "noa" is "a=off",
  * with a warning if asked for; but a first word alone may be the name of something. NULL: no
  * memory. */

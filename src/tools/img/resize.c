@@ -164,7 +164,8 @@ static int resize_size(struct cli *cli, struct resize_args *args)
 static int resize_command(struct cli *cli, int argc, char **argv)
 {
     struct resize_args args = {.disk = {.writable = true, .exclusive = true}};
-    bool size_is_last = cli_stands_in(cli); /* whatever it looks like */
+    bool asks = argc == 2 && (strcmp(argv[1], "--help") == 0 || strcmp(argv[1], "-h") == 0);
+    bool size_is_last = cli_stands_in(cli) && !asks; /* whatever it looks like */
     struct cli_args a = cli_args_begin(cli, argc - size_is_last, argv);
     int code;
     int id;

@@ -51,7 +51,7 @@ static bool take_option(struct io_session *s, struct disk_args *args, struct opt
             fputs("--image-opts and 'open -o' are mutually exclusive\n", s->cli->out);
             return false;
         }
-        return option_list_add(s->cli, options, value) == CLI_EXIT_OK;
+        return option_list_add_of_open(s->cli, options, value) == CLI_EXIT_OK;
     case 'r':
         args->writable = false;
         return true;
@@ -129,7 +129,7 @@ static int take_reopen_option(struct reopen *r, int letter, const char *value)
         }
         return 0;
     case 'o':
-        if (option_list_add(cli, &r->options, value) != CLI_EXIT_OK) {
+        if (option_list_add_of_open(cli, &r->options, value) != CLI_EXIT_OK) {
             return -EINVAL;
         }
         if (cli_stands_in(cli) && block_options_has(r->options.options, "id")) {

@@ -42,7 +42,7 @@ static void line_moves_by_whole_percents(void **state)
     struct progress p;
 
     begin(&f);
-    progress_begin(&p, &f.cli, true);
+    progress_begin(&p, &f.cli, PROGRESS_LINE);
     p.calls.report(p.calls.opaque, 1, 1000);
     p.calls.report(p.calls.opaque, 10, 1000);
     p.calls.report(p.calls.opaque, 15, 1000);
@@ -59,7 +59,7 @@ static void nothing_is_shown_unasked(void **state)
     struct progress p;
 
     begin(&f);
-    progress_begin(&p, &f.cli, false);
+    progress_begin(&p, &f.cli, PROGRESS_NONE);
     progress_set(&p, 0, 0);
     progress_end(&p, true);
     end(&f, "", "");
@@ -71,7 +71,7 @@ static void sigusr1_is_answered(void **state)
     struct progress p;
 
     begin(&f);
-    progress_begin(&p, &f.cli, false);
+    progress_begin(&p, &f.cli, PROGRESS_NONE);
     progress_set(&p, 1, 4);
     assert_int_equal(raise(SIGUSR1), 0);
     progress_set(&p, 1, 2);
@@ -89,7 +89,7 @@ static void lists_add_up_and_help_is_taken_out(void **state)
 
     begin(&f);
     for (size_t i = 0; i < sizeof(texts) / sizeof(texts[0]); i++) {
-        assert_int_equal(option_list_add(&f.cli, &list, texts[i]), CLI_EXIT_OK);
+        assert_int_equal(option_list_add_of_open(&f.cli, &list, texts[i]), CLI_EXIT_OK);
         assert_int_equal(list.help, i > 0);
     }
     assert_string_equal(block_options_get_str(list.options, "a"), "1");
@@ -101,13 +101,32 @@ static void lists_add_up_and_help_is_taken_out(void **state)
     end(&f, "", "");
 }
 
+/* What an image is made with is known when its format is. */
+static void lists_of_an_image_are_judged_later(void **state)
+{
+    struct fixture f;
+    struct option_list list = {0};
+
+    begin(&f);
+    assert_int_equal(option_list_add(&f.cli, &list, "a=1,help"), 0);
+    assert_int_equal(option_list_add(&f.cli, &list, "b=2,a=3"), 0);
+    assert_true(list.help);
+    assert_null(list.options);
+    assert_string_equal(list.text, "a=1,b=2,a=3");
+    assert_int_equal(option_list_judge(&f.cli, &list, NULL, NULL), 0);
+    assert_string_equal(block_options_get_str(list.options, "a"), "3");
+    assert_string_equal(block_options_get_str(list.options, "b"), "2");
+    option_list_fini(&list);
+    end(&f, "", "");
+}
+
 static void bad_list_is_a_usage_error(void **state)
 {
     struct option_list list = {0};
     struct fixture f;
 
     begin(&f);
-    assert_int_equal(option_list_add(&f.cli, &list, "=1"), CLI_EXIT_USAGE);
+    assert_int_equal(option_list_add_of_open(&f.cli, &list, "=1"), CLI_EXIT_USAGE);
     assert_null(list.options);
     option_list_fini(&list);
     fclose(f.cli.out);
@@ -124,6 +143,7 @@ int main(void)
         cmocka_unit_test(nothing_is_shown_unasked),
         cmocka_unit_test(sigusr1_is_answered),
         cmocka_unit_test(lists_add_up_and_help_is_taken_out),
+        cmocka_unit_test(lists_of_an_image_are_judged_later),
         cmocka_unit_test(bad_list_is_a_usage_error),
     };
 
