@@ -26,6 +26,7 @@ enum platter_event_type {
     PLATTER_EVENT_REQUEST_SUSPENDED, /* at a breakpoint of a fault filter */
     PLATTER_EVENT_REQUEST_RESUMED,
     PLATTER_EVENT_BLOCK_WRITE_THRESHOLD, /* a node was written to beyond its threshold */
+    PLATTER_EVENT_IMAGE_WARNING,         /* an image that was opened is not what it was */
 };
 
 struct platter_event {
@@ -69,6 +70,11 @@ struct platter_event {
             uint64_t bytes;
             bool fatal; /* the node answers errors from now on */
         } image_corrupted;
+        struct {
+            const char *node_name;
+            const char *message;
+            bool leaks; /* it may have clusters that nothing refers to: a repair gives them back */
+        } image_warning;
         struct {
             const char *node_name;
             uint64_t amount_exceeded_bytes;

@@ -437,6 +437,9 @@ void bdrv_bitmap_import(BdrvDirtyBitmap *bitmap, uint64_t first_bit, uint64_t bi
  * UINT64_MAX: none. Any thread. */
 void bdrv_image_corrupted(BlockDriverState *bs, bool fatal, uint64_t offset, uint64_t bytes,
                           const char *fmt, ...) __attribute__((format(printf, 5, 6)));
+/* At open, which does not fail for it: what the user of the image should know
+ * (PLATTER_EVENT_IMAGE_WARNING). */
+void bdrv_image_warning(BlockDriverState *bs, const char *message, bool leaks);
 /* The node cannot be trusted any more: all later requests answer -EIO; reported once. Any thread.
  */
 void bdrv_mark_broken(BlockDriverState *bs, const char *fmt, ...)

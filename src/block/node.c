@@ -341,6 +341,14 @@ void bdrv_mark_broken(BlockDriverState *bs, const char *fmt, ...)
                            });
 }
 
+void bdrv_image_warning(BlockDriverState *bs, const char *message, bool leaks)
+{
+    instance_raise(bs->pl, &(struct platter_event){.type = PLATTER_EVENT_IMAGE_WARNING,
+                                                   .u.image_warning = {.node_name = bs->node_name,
+                                                                       .message = message,
+                                                                       .leaks = leaks}});
+}
+
 void bdrv_image_corrupted(BlockDriverState *bs, bool fatal, uint64_t offset, uint64_t bytes,
                           const char *fmt, ...)
 {

@@ -232,6 +232,7 @@ static const char *convert(const struct platter_event *event, json_t **data)
         return "BLOCK_JOB_ERROR";
     case PLATTER_EVENT_REQUEST_SUSPENDED: /* for those who debug in this process */
     case PLATTER_EVENT_REQUEST_RESUMED:
+    case PLATTER_EVENT_IMAGE_WARNING: /* the daemon's log has it */
         break;
     }
     return NULL;

@@ -74,10 +74,23 @@ bool disk_refs_check(struct cli *cli, const struct disk_args *args)
     return true;
 }
 
+static void tell_warning(struct cli *cli, const struct platter_event *event)
+{
+    cli_warning(cli, "%s", event->u.image_warning.message);
+    if (event->u.image_warning.leaks && cli_stands_in(cli) && !cli_is_muted(cli)) {
+        cli_put_line(cli->err, "Some clusters may be leaked, run 'qemu-img check -r' on the image "
+                               "file to fix.");
+    } else if (event->u.image_warning.leaks) {
+        cli_hint(cli, "Some clusters may be leaked: 'platter check -r leaks' gives them back.");
+    }
+}
+
 void disk_tell_event(void *opaque, const struct platter_event *event)
 {
     if (event->type == PLATTER_EVENT_IMAGE_CORRUPTED) {
         cli_warning(opaque, "%s", event->u.image_corrupted.message);
+    } else if (event->type == PLATTER_EVENT_IMAGE_WARNING) {
+        tell_warning(opaque, event);
     }
 }
 

@@ -457,6 +457,34 @@ def test_somebody_without_bitmaps_wrote(disk):
     checked(disk)
 
 
+def warns(done):
+    return ('a program lacking bitmap support modified this file, so all bitmaps are now considered inconsistent\n'
+            'Some clusters may be leaked') in done.stderr
+
+
+@needs('qcow2')
+@pytest.mark.parametrize('command', ['info', 'check', 'map', 'compare', 'checksum'])
+def test_it_is_told_that_somebody_without_bitmaps_wrote(command, disk):
+    words = [command, disk, disk] if command == 'compare' else [command, disk]
+    well(qemu_img('bitmap', '--add', disk, 'b'))
+    assert not warns(platter(*words))
+    patch(disk, 88, '>Q', 0)
+    done = platter(*words)
+    assert warns(done) and done.returncode == (3 if command == 'check' else 0)
+    if command != 'checksum':
+        theirs = qemu_img(*words)
+        assert warns(theirs) and theirs.stderr.count('warning') == done.stderr.count('warning')
+
+
+@needs('qcow2')
+def test_a_daemon_tells_it_too(disk):
+    well(qemu_img('bitmap', '--add', disk, 'b'))
+    patch(disk, 88, '>Q', 0)
+    nodes = [f'driver=file,filename={disk},node-name=f', 'driver=qcow2,file=f,node-name=q']
+    done = platter('daemon', *itertools.chain(*(('--blockdev', node) for node in nodes)), '--export', 'nosuch')
+    assert done.returncode == 1 and warns(done)
+
+
 @needs('qcow2')
 def test_many_bitmaps(tmp_path):
     path = fresh(tmp_path / 'd.qcow2', '1M', '-o', 'cluster_size=512')

@@ -193,6 +193,16 @@ static int carry_out(struct daemon *d, int argc, char **argv)
 
 /* ---- life ---- */
 
+static void tell_event(void *opaque, const struct platter_event *event)
+{
+    struct daemon *d = opaque;
+
+    if (event->type == PLATTER_EVENT_IMAGE_WARNING) { /* has no name in QMP */
+        disk_tell_event(d->cli, event);
+    }
+    monitors_platter_event(d->service.monitors, event);
+}
+
 static int begin(struct daemon *d)
 {
     Error *err = NULL;
@@ -205,8 +215,7 @@ static int begin(struct daemon *d)
     if (service_begin(&d->service, &err) < 0) {
         return cli_report(d->cli, err);
     }
-    d->service.control->pl = disk_platter_new_for(d->cli, &d->refs, d->service.ctx,
-                                                  monitors_platter_event, d->service.monitors);
+    d->service.control->pl = disk_platter_new_for(d->cli, &d->refs, d->service.ctx, tell_event, d);
     if (!d->service.control->pl) {
         return CLI_EXIT_FAILED;
     }

@@ -114,8 +114,16 @@ static void test_platter_events(void **state)
          "{\"event\": \"BLOCK_JOB_ERROR\", \"data\": {\"device\": \"j\", \"operation\": "
          "\"read\", \"action\": \"ignore\"}}\n"},
     };
+    static const struct platter_event unnamed[] = {
+        {.type = PLATTER_EVENT_IMAGE_WARNING, .u.image_warning = {"n", "what", true}},
+        {.type = PLATTER_EVENT_REQUEST_SUSPENDED, .u.breakpoint = {"n", "tag"}},
+        {.type = PLATTER_EVENT_REQUEST_RESUMED, .u.breakpoint = {"n", "tag"}},
+    };
 
     monitor_open_a(false);
+    for (size_t i = 0; i < sizeof(unnamed) / sizeof(unnamed[0]); i++) {
+        monitors_platter_event(control.all, &unnamed[i]); /* QMP has no event of it */
+    }
     for (size_t i = 0; i < sizeof(cases) / sizeof(cases[0]); i++) {
         monitors_platter_event(control.all, &cases[i].event);
         expect_events(&a, cases[i].expected);

@@ -63,8 +63,15 @@ int q2_bitmaps_open(struct qcow2 *s, Error **errp)
     struct q2_bitmaps *b;
     int ret;
 
-    if (!s->header.has_bitmaps_ext || !(s->header.autoclear & Q2_AUTOCLEAR_BITMAPS)) {
+    if (!s->header.has_bitmaps_ext) {
+        return 0;
+    }
+    if (!(s->header.autoclear & Q2_AUTOCLEAR_BITMAPS)) {
         s->header.has_bitmaps_ext = false; /* P2 */
+        bdrv_image_warning(s->bs,
+                           "a program lacking bitmap support modified this file, so all bitmaps "
+                           "are now considered inconsistent",
+                           true);
         return 0;
     }
     b = calloc(1, sizeof(*b));
