@@ -56,7 +56,7 @@ const struct drive drives[] = {
     {"copy-on-read",     "driver=copy-on-read,file.driver=qcow2,file.file.driver=file,file.file.filename=@", "/dev/shm", Q_USUAL | D_RESIZE,      QCOW2, 0, "driver=qcow2,size=#,cluster_size=16384,backing_file=@.base,backing_fmt=qcow2", 16384, "driver=qcow2,cluster_size=4096"},
     {"copy-on-read-raw", "driver=copy-on-read,file.driver=qcow2,file.file.driver=file,file.file.filename=@", "/tmp", Q_USUAL,                     QCOW2, 0, "driver=qcow2,size=#,extended_l2=on,backing_file=@.base,backing_fmt=raw", 65536, "driver=raw"},
     {"blkdebug",         "driver=blkdebug,image.driver=mem,image.size=#",    NULL,       D_RESIZE | D_TWO,                                         ODD, 0},
-    {"blkdebug-limits",  "driver=blkdebug,align=4096,max-transfer=12288,opt-write-zero=8192,max-write-zero=16384,opt-discard=8192,max-discard=24576,image.driver=mem,image.size=#", NULL, D_TWO, 3 * MIB, 0},
+    {"blkdebug-limits",  "driver=blkdebug,align=4096,max-transfer=12288,opt-write-zero=8192,max-write-zero=16384,opt-discard=8192,max-discard=24576,image.driver=file,image.filename=@", "/dev/shm", D_PERSISTS | D_TWO, 3 * MIB, 0},
     {"blkdebug-delays",  "driver=blkdebug,inject-delay.0.event=none,inject-delay.0.latency-ns=1,image.driver=file,image.filename=@", "/dev/shm", D_RESIZE | D_PERSISTS | D_TWO, ODD, 0},
     {"qcow2-on-blkdebug", "driver=qcow2,file.driver=blkdebug,file.image.driver=file,file.image.filename=@", "/dev/shm", Q_USUAL | D_RESIZE | D_COMPRESSED, QCOW2, 0, "driver=qcow2,size=#,cluster_size=4096", 4096, NULL},
     {"blklogwrites",     "driver=blklogwrites,log.driver=file,log.filename=@,file.driver=mem,file.size=#", "/dev/shm", D_TWO,                        3 * MIB, 0},
