@@ -87,23 +87,31 @@ extern const char *const disk_prealloc_words[];
     {                                                                                              \
         DISK_OPTION_IMAGE_OPTS, 0, "image-opts", NULL, "FILE is a list of options"                 \
     }
-#define DISK_ROW_CACHE                                                                             \
+/* Rows that commands have under ids and letters of their own. */
+#define DISK_ROW_CACHE_AS(id, letter)                                                              \
     {                                                                                              \
-        DISK_OPTION_CACHE, 't', "cache", "MODE",                                                   \
+        id, letter, "cache", "MODE",                                                               \
             "of the disk: none, writeback, writethrough, directsync, unsafe",                      \
             .words = disk_cache_words                                                              \
     }
+#define DISK_ROW_AIO_AS(id, letter)                                                                \
+    {                                                                                              \
+        id, letter, "aio", "MODE", "how I/O is done: threads, native or io_uring",                 \
+            .words = disk_aio_words                                                                \
+    }
+#define DISK_ROW_DISCARD_AS(id)                                                                    \
+    {                                                                                              \
+        id, 0, "discard", "MODE", "what trim does: unmap (gives space back) or ignore",            \
+            .words = disk_discard_words                                                            \
+    }
+#define DISK_ROW_CACHE DISK_ROW_CACHE_AS(DISK_OPTION_CACHE, 't')
 #define DISK_ROW_SRC_CACHE                                                                         \
     {                                                                                              \
         DISK_OPTION_CACHE, 'T', "src-cache", "MODE",                                               \
             "of what is read: none, writeback, writethrough, directsync, unsafe",                  \
             .words = disk_cache_words                                                              \
     }
-#define DISK_ROW_AIO                                                                               \
-    {                                                                                              \
-        DISK_OPTION_AIO, 'i', "aio", "MODE", "how I/O is done: threads, native or io_uring",       \
-            .words = disk_aio_words                                                                \
-    }
+#define DISK_ROW_AIO DISK_ROW_AIO_AS(DISK_OPTION_AIO, 'i')
 #define DISK_ROW_FORCE_SHARE                                                                       \
     {                                                                                              \
         DISK_OPTION_FORCE_SHARE, 'U', "force-share", NULL, "take no locks; only for reading"       \
@@ -161,6 +169,9 @@ int disk_cache_options(const char *name, BlockOptions *options, bool *ret_write_
 int disk_set_perm(BlockBackend *blk, const struct disk_args *args, Error **errp);
 /* Whether the answer is to be JSON. */
 bool disk_wants_json(const struct disk_args *args);
+/* Where that answer goes. It stands alone there: what is printed on cli->out from now on, until
+ * that is set back to this, goes beside it. */
+FILE *disk_answer_alone(struct cli *cli, const struct disk_args *args);
 /* Whether the form of the answer is one that there is; false after printing. */
 bool disk_output_check(struct cli *cli, const struct disk_args *args);
 /* Check the words in args without opening anything; false after printing. */

@@ -148,6 +148,16 @@ bool disk_wants_json(const struct disk_args *args)
     return args->output && strcmp(args->output, "json") == 0;
 }
 
+FILE *disk_answer_alone(struct cli *cli, const struct disk_args *args)
+{
+    FILE *out = cli->out;
+
+    if (disk_wants_json(args)) {
+        cli->out = cli->err;
+    }
+    return out;
+}
+
 bool disk_output_check(struct cli *cli, const struct disk_args *args)
 {
     if (!args->output || disk_wants_json(args) || strcmp(args->output, "human") == 0) {

@@ -196,13 +196,10 @@ static int check_run(struct cli *cli, BlockBackend *blk, void *opaque)
         .opaque = cli,
     };
     struct bdrv_check_result result = {0};
-    FILE *out = cli->out;
+    FILE *out = disk_answer_alone(cli, &args->disk);
     Error *err = NULL;
     int ret;
 
-    if (disk_wants_json(&args->disk)) {
-        cli->out = cli->err; /* one document is printed there */
-    }
     progress_begin(&progress, cli, progress_beside(args->progress, args->quiet));
     ret = check_twice(cli, blk_bs(blk), args, &options, &result, &err);
     progress_end(&progress, ret == 0);

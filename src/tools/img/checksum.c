@@ -128,13 +128,10 @@ static int checksum_disk(struct cli *cli, BlockBackend *blk, void *opaque)
     struct checksum *c = opaque;
     struct checksum_result result;
     struct progress progress;
-    FILE *out = cli->out;
+    FILE *out = disk_answer_alone(cli, &c->args->disk);
     const char *step;
     int ret;
 
-    if (disk_wants_json(&c->args->disk)) {
-        cli->out = cli->err; /* one document is printed there */
-    }
     progress_begin(&progress, cli, progress_beside(c->args->progress, c->args->quiet));
     ret = checksum_read(blk, c->alg, c->args->flat, report, &progress, &result, &step);
     progress_end(&progress, ret == 0);

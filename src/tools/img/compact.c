@@ -119,12 +119,9 @@ static int compact_run(struct cli *cli, BlockBackend *blk, void *opaque)
 
 static int compact_image(struct cli *cli, struct compact_args *args)
 {
-    FILE *out = cli->out;
+    FILE *out = disk_answer_alone(cli, &args->disk);
     int code;
 
-    if (disk_wants_json(&args->disk)) {
-        cli->out = cli->err; /* one document is printed there */
-    }
     job_run_begin(&args->run, cli, progress_beside(args->progress, args->quiet));
     code = job_run_disk(&args->run, &args->disk, compact_run, args);
     cli->out = out;

@@ -123,10 +123,7 @@ static int inspect_command(struct cli *cli, int argc, char **argv)
             return CLI_EXIT_USAGE;
         }
     }
-    if (!args.file) {
-        return cli_usage_error(cli, "which FILE?");
-    }
-    if (!disk_output_check(cli, &args)) {
+    if (!disk_file_check(cli, &args) || !disk_output_check(cli, &args)) {
         return CLI_EXIT_USAGE;
     }
     return inspect_run(cli, &args);

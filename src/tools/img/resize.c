@@ -27,7 +27,6 @@ static const struct cli_option resize_options[] = {
 
 struct resize_args {
     struct disk_args disk;
-    bool surplus; /* one more word was given */
     const char *size;
     int relative;   /* 0, +1, -1 */
     uint64_t bytes; /* what size says, without its sign */
@@ -114,7 +113,7 @@ static bool resize_operand(struct resize_args *args, const struct cli_args *a)
         return true;
     }
     if (cli_stands_in(a->cli)) {
-        args->surplus = true; /* told behind the options */
+        args->disk.surplus = true; /* told behind the options */
         return true;
     }
     if (args->size) {
@@ -146,7 +145,7 @@ static int resize_size(struct cli *cli, struct resize_args *args)
     const char *text = args->size;
     Error *err = NULL;
 
-    if (!args->disk.file || !text || args->surplus) {
+    if (!args->disk.file || !text || args->disk.surplus) {
         return cli_usage_error(cli, cli_stands_in(cli) ? "Expecting image file name and size"
                                                        : "FILE and SIZE are wanted");
     }

@@ -1,5 +1,6 @@
 /* SPDX-License-Identifier: MIT */
 /* Changing the size of a file, with the space reserved or written where that is asked for. */
+#include <assert.h>
 #include <errno.h>
 #include <inttypes.h>
 #include <stdlib.h>
@@ -8,6 +9,7 @@
 #include "os/full.h"
 #include "os/os.h"
 #include "posix.h"
+#include "schema/opts.h"
 #include "util/checked.h"
 #include "util/error.h"
 #include "util/mem.h"
@@ -92,14 +94,14 @@ static int64_t resize_run(void *arg)
                         job->s->offset_align);
 }
 
+static_assert((int)OPTS_PREALLOC_METADATA == (int)BDRV_PREALLOC_METADATA &&
+                  (int)OPTS_PREALLOC_FALLOC == (int)BDRV_PREALLOC_FALLOC &&
+                  (int)OPTS_PREALLOC_FULL == (int)BDRV_PREALLOC_FULL,
+              "modes have one name");
+
 static int device_truncate(BlockDriverState *bs, uint64_t size_bytes, bool exact,
                            enum bdrv_prealloc prealloc, Error **errp)
 {
-    static const char *const names[] = {
-        [BDRV_PREALLOC_METADATA] = "metadata",
-        [BDRV_PREALLOC_FALLOC] = "falloc",
-        [BDRV_PREALLOC_FULL] = "full",
-    };
     const struct posix_state *s = bdrv_opaque(bs);
     int64_t now = posix_getlength(bs);
 
@@ -109,7 +111,7 @@ static int device_truncate(BlockDriverState *bs, uint64_t size_bytes, bool exact
     if (prealloc != BDRV_PREALLOC_OFF) {
         return error_set(errp, ENOTSUP,
                          "Preallocation mode '%s' unsupported for this non-regular file",
-                         names[prealloc]);
+                         opts_prealloc_str((enum opts_prealloc)prealloc));
     }
     if (exact && size_bytes != (uint64_t)now) {
         return error_set(errp, ENOTSUP, "Cannot resize device files");
