@@ -4,6 +4,9 @@
  * started when work finds nobody idle, up to the context's limit, and end after a while without
  * work. A finished call wakes its coroutine like any other thread would.
  *
+ * Work that computes is at most once on each processor: what is more waits, and the thread that is
+ * done with one goes on with the next.
+ *
  * The struct of a piece of work is on the waiting coroutine's stack and is gone once it is woken.
  */
 #include <errno.h>
@@ -20,6 +23,7 @@ struct work {
     int64_t ret;
     AioContext *ctx;
     Coroutine *co;
+    bool computes;
     uint64_t number;
     STAILQ_ENTRY(work) entry;
 };
@@ -31,7 +35,8 @@ struct worker {
 };
 
 struct workers {
-    unsigned max; /* this and idle_ns: set before start */
+    unsigned max; /* this, computing_max and idle_ns: set before start */
+    unsigned computing_max;
     int64_t idle_ns;
     struct os_mutex lock;
     /* lock: */
@@ -39,7 +44,9 @@ struct workers {
     struct os_cond gone; /* running fell */
     STAILQ_HEAD(, work) queue;
     unsigned queued;
-    uint64_t submitted; /* ever; numbers the work */
+    unsigned computing;                  /* works of that kind with workers or queued */
+    STAILQ_HEAD(, work) computing_waits; /* empty unless that is the maximum */
+    uint64_t submitted;                  /* ever; numbers the work */
     unsigned running;
     unsigned idle;
     bool stopping;
@@ -70,21 +77,37 @@ static struct work *work_wait(struct workers *pool)
     return work;
 }
 
+/* With the lock held, after work that computes. NULL: nothing of its kind waits. */
+static struct work *computing_next(struct workers *pool)
+{
+    struct work *next = STAILQ_FIRST(&pool->computing_waits);
+
+    if (next) {
+        STAILQ_REMOVE_HEAD(&pool->computing_waits, entry);
+    } else {
+        pool->computing--;
+    }
+    return next;
+}
+
 static void *worker_main(void *arg)
 {
     struct worker *worker = arg;
     struct workers *pool = worker->pool;
+    struct work *next = 0;
     struct work *work;
 
     os_mutex_lock(&pool->lock);
-    while ((work = work_wait(pool))) {
+    while ((work = next ? next : work_wait(pool))) {
         Coroutine *co = work->co;
+        bool computes = work->computes;
 
         os_mutex_unlock(&pool->lock);
         current_number = work->number;
         work->ret = work->fn(work->arg);
         aio_co_wake(co);
         os_mutex_lock(&pool->lock);
+        next = computes ? computing_next(pool) : 0;
     }
     pool->running--;
     LIST_INSERT_HEAD(&pool->ended, worker, entry);
@@ -128,11 +151,13 @@ static struct workers *workers_new(const AioContext *ctx)
 
     if (pool) {
         pool->max = ctx->workers_max;
+        pool->computing_max = os->processors();
         pool->idle_ns = ctx->workers_idle_ns;
         os_mutex_init(&pool->lock);
         os_cond_init(&pool->more);
         os_cond_init(&pool->gone);
         STAILQ_INIT(&pool->queue);
+        STAILQ_INIT(&pool->computing_waits);
         LIST_INIT(&pool->ended);
     }
     return pool;
@@ -144,7 +169,7 @@ void workers_free(struct workers *pool)
         return;
     }
     os_mutex_lock(&pool->lock);
-    assert(STAILQ_EMPTY(&pool->queue));
+    assert(STAILQ_EMPTY(&pool->queue) && STAILQ_EMPTY(&pool->computing_waits));
     pool->stopping = true;
     os_cond_broadcast(&pool->more);
     while (pool->running > 0) {
@@ -180,15 +205,11 @@ unsigned workers_pending(const AioContext *ctx)
     return pending;
 }
 
-/* Queue work; false when there is nobody to do it and nobody could be had. */
-static bool workers_submit(struct workers *pool, struct work *work)
+/* With the lock held; false when there is nobody to do it and nobody could be had. */
+static bool work_queue(struct workers *pool, struct work *work)
 {
     bool queued;
 
-    os_mutex_lock(&pool->lock);
-    if (!LIST_EMPTY(&pool->ended)) {
-        workers_join_ended(pool);
-    }
     if (pool->queued >= pool->idle && pool->running < pool->max) {
         worker_start(pool);
     }
@@ -196,9 +217,28 @@ static bool workers_submit(struct workers *pool, struct work *work)
     if (queued) {
         STAILQ_INSERT_TAIL(&pool->queue, work, entry);
         pool->queued++;
-        work->number = ++pool->submitted;
+        pool->computing += work->computes;
         os_cond_signal(&pool->more);
     }
+    return queued;
+}
+
+/* False when there is nobody to do it and nobody could be had. */
+static bool workers_submit(struct workers *pool, struct work *work)
+{
+    bool queued = true;
+
+    os_mutex_lock(&pool->lock);
+    if (!LIST_EMPTY(&pool->ended)) {
+        workers_join_ended(pool);
+    }
+    work->number = pool->submitted + 1;
+    if (work->computes && pool->computing == pool->computing_max) {
+        STAILQ_INSERT_TAIL(&pool->computing_waits, work, entry);
+    } else {
+        queued = work_queue(pool, work);
+    }
+    pool->submitted += queued;
     os_mutex_unlock(&pool->lock);
     return queued;
 }
@@ -223,21 +263,36 @@ static int64_t work_later_co(struct work *work)
     return work->ret;
 }
 
-int64_t aio_worker_co(int64_t (*fn)(void *arg), void *arg)
+static int64_t work_co(struct work *work)
 {
     AioContext *ctx = loop_current();
-    struct work work = {.fn = fn, .arg = arg, .ctx = ctx, .co = coroutine_self()};
 
-    assert(ctx && work.co);
+    work->ctx = ctx;
+    work->co = coroutine_self();
+    assert(ctx && work->co);
     if (os->run_later) {
-        return work_later_co(&work);
+        return work_later_co(work);
     }
     if (!ctx->workers) {
         ctx->workers = workers_new(ctx);
     }
-    if (!ctx->workers || !workers_submit(ctx->workers, &work)) {
+    if (!ctx->workers || !workers_submit(ctx->workers, work)) {
         return -ENOMEM;
     }
     coroutine_yield();
-    return work.ret;
+    return work->ret;
+}
+
+int64_t aio_worker_co(int64_t (*fn)(void *arg), void *arg)
+{
+    struct work work = {.fn = fn, .arg = arg};
+
+    return work_co(&work);
+}
+
+int64_t aio_compute_co(int64_t (*fn)(void *arg), void *arg)
+{
+    struct work work = {.fn = fn, .arg = arg, .computes = true};
+
+    return work_co(&work);
 }

@@ -53,6 +53,9 @@ int aio_engine_probe(AioContext *ctx, enum aio_engine engine, Error **errp);
 /* Run fn(arg) on a worker thread of the current context and return its result; for system calls
  * that may block and that no engine knows. Coroutine. -ENOMEM when no worker could be had. */
 int64_t aio_worker_co(int64_t (*fn)(void *arg), void *arg);
+/* The same for what keeps a processor at work and waits for nobody: as many at a time as there are
+ * processors, in the order they came. */
+int64_t aio_compute_co(int64_t (*fn)(void *arg), void *arg);
 
 /* Non-blocking stream sockets. Coroutine.
  * recv: bytes received (at least 1), 0 at end of stream, or -errno.

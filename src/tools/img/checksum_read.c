@@ -91,7 +91,7 @@ static int piece_read_co(struct piece *p)
         return ret;
     }
     memset(p->buf + p->bytes, 0, (size_t)CHUNK - p->bytes);
-    return (int)aio_worker_co(hash_chunk, p);
+    return (int)aio_compute_co(hash_chunk, p);
 }
 
 /* On a worker thread, in turn: nobody else uses r->hash. */
@@ -119,7 +119,7 @@ static int piece_add_co(struct piece *p)
     int ret;
 
     if (r->flat) {
-        return (int)aio_worker_co(hash_flat, p);
+        return (int)aio_compute_co(hash_flat, p);
     }
     ret = tree_hash_add_zeroes(&r->tree, (uint64_t)(p->zero_bytes / CHUNK));
     return ret == 0 && p->bytes > 0 ? tree_hash_add(&r->tree, p->hash) : ret;

@@ -127,12 +127,105 @@ static void test_free_after_work(void **state)
     }
 }
 
+/* ---- work that computes ---- */
+
+#define COMPUTES 20
+
+static struct {
+    unsigned processors;
+    atomic_int begun, at_work, most;
+    atomic_bool released; /* by work of the other kind */
+    int order[COMPUTES];
+    int left;
+} computing;
+
+static unsigned fake_processors(void)
+{
+    return computing.processors;
+}
+
+/* The first ones wait for each other: as many as there are processors are at work at once. */
+static int64_t compute(void *arg)
+{
+    int at_work = atomic_fetch_add(&computing.at_work, 1) + 1;
+    int most = atomic_load(&computing.most);
+    int begun = atomic_fetch_add(&computing.begun, 1);
+
+    computing.order[begun] = *(int *)arg;
+    while (most < at_work && !atomic_compare_exchange_weak(&computing.most, &most, at_work)) {
+    }
+    while (atomic_load(&computing.begun) < (int)computing.processors ||
+           !atomic_load(&computing.released)) {
+        os->sleep_ns(1000);
+    }
+    atomic_fetch_sub(&computing.at_work, 1);
+    return *(int *)arg;
+}
+
+static void compute_one(void *opaque)
+{
+    int n = *(int *)opaque;
+
+    assert_int_equal(aio_compute_co(compute, &n), n);
+    computing.left--;
+}
+
+static int64_t release(void *arg)
+{
+    atomic_store(&computing.released, true);
+    return 0;
+}
+
+static void release_co(void *opaque)
+{
+    assert_int_equal(aio_worker_co(release, 0), 0);
+}
+
+static void compute_many(unsigned processors)
+{
+    AioContext *ctx = test_context_new();
+    int numbers[COMPUTES];
+
+    memset(&computing, 0, sizeof(computing));
+    computing.processors = processors;
+    computing.left = COMPUTES;
+    ctx->workers_max = COMPUTES + 1;
+    aio_context_set_current(ctx);
+    for (int i = 0; i < COMPUTES; i++) {
+        numbers[i] = i;
+        coroutine_enter(coroutine_create(compute_one, &numbers[i]));
+    }
+    coroutine_enter(coroutine_create(release_co, 0));
+    aio_wait_while(ctx, work_left, &computing.left);
+    aio_context_unref(ctx);
+}
+
+/* No more than one on each processor, in order; other work does not wait for them. */
+static void test_compute(void **state)
+{
+    struct os_table table = os_linux;
+
+    table.processors = fake_processors;
+    os_replace(&table);
+    compute_many(1);
+    assert_int_equal(atomic_load(&computing.most), 1);
+    for (int i = 0; i < COMPUTES; i++) {
+        assert_int_equal(computing.order[i], i);
+    }
+    compute_many(3);
+    assert_int_equal(atomic_load(&computing.most), 3);
+    compute_many(COMPUTES);
+    assert_int_equal(atomic_load(&computing.most), COMPUTES);
+    os_replace(0);
+}
+
 int main(int argc, char **argv)
 {
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(test_workers),
         cmocka_unit_test(test_workers_come_and_go),
         cmocka_unit_test(test_free_after_work),
+        cmocka_unit_test(test_compute),
     };
 
     test_engine_set(argc, argv);

@@ -137,7 +137,7 @@ static int read_co(struct q2_compact *c, const struct q2_blob *b, uint32_t *ret_
     if (rc == 0 && b + 1 < c->blobs + c->blobs_count && b[1].offset > b->offset &&
         b[1].offset < b->offset + bytes) {
         t.bytes = (uint32_t)(b[1].offset - b->offset);
-        *ret_bytes = aio_worker_co(trial_run, &t) == 0 ? t.bytes : bytes;
+        *ret_bytes = aio_compute_co(trial_run, &t) == 0 ? t.bytes : bytes;
     }
     return rc;
 }

@@ -7,9 +7,8 @@
 #include <stddef.h>
 #include <stdint.h>
 
-#include <platter/coroutine.h>
-
 #include "block/driver.h"
+#include "os/thread.h"
 
 #include "format.h"
 
@@ -37,12 +36,10 @@ int q2_decompress(enum q2_compression type, const void *in, size_t in_bytes, voi
 
 /* ---- compressed_io.c: clusters ---- */
 
-/* The packers of an image: as many as ever were at work at a time, no more than can work. */
+/* The packers of an image: as many as ever were at work at a time. */
 struct q2_packers {
-    CoMutex lock;
+    struct os_mutex lock;
     struct q2_packer *idle; /* owned; the one that worked last first */
-    unsigned made, max;
-    CoQueue wanted; /* who waits for one */
 };
 void q2_packers_init(struct q2_packers *p);
 void q2_packers_fini(struct q2_packers *p);

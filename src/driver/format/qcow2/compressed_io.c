@@ -24,38 +24,29 @@
 
 void q2_packers_init(struct q2_packers *p)
 {
-    co_mutex_init(&p->lock);
-    co_queue_init(&p->wanted);
-    p->max = os->processors();
+    os_mutex_init(&p->lock);
 }
 
-/* Each takes most of a MiB, and keeps a processor at work. NULL: no memory. */
-static struct q2_packer *packer_take_co(struct q2_packers *p)
+/* NULL: no memory. [any] */
+static struct q2_packer *packer_take(struct q2_packers *p)
 {
     struct q2_packer *packer;
 
-    co_mutex_lock(&p->lock);
-    while (p->idle == NULL && p->made == p->max) {
-        co_queue_wait(&p->wanted, &p->lock);
-    }
+    os_mutex_lock(&p->lock);
     packer = p->idle;
     if (packer != NULL) {
         p->idle = packer->next;
-    } else {
-        packer = calloc(1, sizeof(*packer));
-        p->made += packer != NULL;
     }
-    co_mutex_unlock(&p->lock);
-    return packer;
+    os_mutex_unlock(&p->lock);
+    return packer != NULL ? packer : calloc(1, sizeof(*packer));
 }
 
-static void packer_give_co(struct q2_packers *p, struct q2_packer *packer)
+static void packer_give(struct q2_packers *p, struct q2_packer *packer)
 {
-    co_mutex_lock(&p->lock);
+    os_mutex_lock(&p->lock);
     packer->next = p->idle;
     p->idle = packer;
-    co_queue_next(&p->wanted);
-    co_mutex_unlock(&p->lock);
+    os_mutex_unlock(&p->lock);
 }
 
 void q2_packers_fini(struct q2_packers *p)
@@ -67,13 +58,13 @@ void q2_packers_fini(struct q2_packers *p)
         q2_packer_fini(packer);
         free(packer);
     }
+    os_mutex_fini(&p->lock);
 }
 
 /* ---- workers ---- */
 
 struct codec_job {
-    const struct qcow2 *s;
-    struct q2_packer *packer; /* of one that compresses */
+    struct qcow2 *s;
     const void *in;
     size_t in_bytes;
     void *out;
@@ -83,9 +74,17 @@ struct codec_job {
 static int64_t compress_run(void *arg)
 {
     const struct codec_job *job = arg;
+    struct q2_packer *packer = packer_take(&job->s->packers);
+    int64_t bytes;
 
-    return q2_compress(job->packer, (enum q2_compression)job->s->header.compression_type,
-                       job->s->opt.compat_window, job->in, job->in_bytes, job->out, job->out_bytes);
+    if (packer == NULL) {
+        return -ENOMEM;
+    }
+    bytes =
+        q2_compress(packer, (enum q2_compression)job->s->header.compression_type,
+                    job->s->opt.compat_window, job->in, job->in_bytes, job->out, job->out_bytes);
+    packer_give(&job->s->packers, packer);
+    return bytes;
 }
 
 static int64_t decompress_run(void *arg)
@@ -142,7 +141,7 @@ int q2_read_compressed_co(struct qcow2 *s, uint64_t l2_entry, void *out_cluster)
     if (ret == 0) {
         job.in = buf;
         job.in_bytes = bytes;
-        ret = (int)aio_worker_co(decompress_run, &job);
+        ret = (int)aio_compute_co(decompress_run, &job);
         if (ret == -EIO) {
             ret = data_corrupt_co(s, offset, bytes, "cannot be decompressed");
         }
@@ -223,19 +222,6 @@ static int store_co(struct compressed_piece *piece, const void *data, uint32_t b
     return ret;
 }
 
-static int64_t pack_co(struct qcow2 *s, struct codec_job *job)
-{
-    int64_t bytes;
-
-    job->packer = packer_take_co(&s->packers);
-    if (job->packer == NULL) {
-        return -ENOMEM;
-    }
-    bytes = aio_worker_co(compress_run, job);
-    packer_give_co(&s->packers, job->packer);
-    return bytes;
-}
-
 /* The cluster to compress: where it stands when it is one piece of memory, else copied to *ret_buf,
  * which is the caller's. NULL: no memory. */
 static const void *cluster_data(const struct compressed_piece *piece, uint8_t **ret_buf)
@@ -274,7 +260,7 @@ static int piece_pack_co(struct compressed_piece *piece)
     }
     job.in = cluster_data(piece, &buf);
     job.out = out;
-    bytes = job.in != NULL ? pack_co(s, &job) : -ENOMEM;
+    bytes = job.in != NULL ? aio_compute_co(compress_run, &job) : -ENOMEM;
     co_turn_wait_co(&piece->turn);
     if (bytes > 0) {
         ret = store_co(piece, job.out, (uint32_t)bytes);
