@@ -85,6 +85,22 @@ def test_same(line, images, link, tmp_path):
     assert ours == theirs
 
 
+@pytest.mark.parametrize('line', DIFFERS)
+def test_differs_on_purpose(line, images, link, tmp_path):
+    """Still: what does not differ any more is no difference."""
+    ours = outcome(link, line, images, tmp_path / 'work')
+    shutil.rmtree(tmp_path / 'work')
+    assert ours != outcome(PROGRAM, line, images, tmp_path / 'work')
+
+
+@pytest.mark.parametrize('name', ['/proc/version', '/proc/self/maps'])
+def test_what_has_no_end_is_not_empty(name, link, tmp_path):
+    """These files are 0 bytes long, they say."""
+    done = run([link, 'convert', '-O', 'raw', name, 'new'], cwd=tmp_path)
+    assert done.returncode == 1 and f"Could not find the end of '{name}'" in done.stderr
+    assert not (tmp_path / 'new').exists()
+
+
 def test_the_image_outlives_a_data_file_that_cannot_be_made(images, link, tmp_path):
     folder = tmp_path / 'work'
     shutil.copytree(images, folder)

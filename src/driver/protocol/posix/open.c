@@ -7,6 +7,7 @@
 #include <fcntl.h>
 #include <stdlib.h>
 #include <string.h>
+#include <unistd.h>
 
 #include "os/os.h"
 #include "posix.h"
@@ -171,6 +172,15 @@ static int check_folder(const struct posix_state *s, Error **errp)
                   : check_kind(&st, s->kind, s->filename, errp);
 }
 
+/* A file that has no end to be looked for (those of /proc) is not as empty as it says. */
+static int check_end(const struct posix_state *s, Error **errp)
+{
+    int64_t end = s->kind == POSIX_FILE ? os->lseek(s->fd, 0, SEEK_END) : 0;
+
+    return end < 0 ? error_set_errno(errp, (int)-end, "Could not find the end of '%s'", s->filename)
+                   : 0;
+}
+
 /* All that follows once the descriptor is there. */
 static int open_finish(BlockDriverState *bs, struct posix_state *s,
                        const struct opts_node_file *opts, Error **errp)
@@ -180,6 +190,7 @@ static int open_finish(BlockDriverState *bs, struct posix_state *s,
     int rc = choose_engine(bs, s, opts, errp);
 
     rc = rc < 0 ? rc : check_folder(s, errp);
+    rc = rc < 0 ? rc : check_end(s, errp);
     if (rc < 0) {
         return rc;
     }
