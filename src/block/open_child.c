@@ -32,14 +32,13 @@ int open_child_flags(int parent_flags, unsigned role)
     return flags | BDRV_O_UNMAP;
 }
 
-/* A filter that stands where a protocol does ("blkdebug:...") has one below, as its primary child.
- */
+/* Whether a child that is named without a driver is storage. The primary child of a filter is; what
+ * it has beside that (blkverify) is an image. */
 static bool child_is_protocol(const BlockDriverState *parent, unsigned role)
 {
-    bool filter = (parent->caps & BDRV_CAP_FILTER) != 0 &&
-                  (parent->drv->protocol_name == NULL || !(role & BDRV_ROLE_PRIMARY));
+    bool beside = (parent->caps & BDRV_CAP_FILTER) && !(role & BDRV_ROLE_PRIMARY);
 
-    return !(role & BDRV_ROLE_COW) && !filter;
+    return !(role & BDRV_ROLE_COW) && !beside;
 }
 
 struct open_request open_request_for_child(BlockDriverState *parent, const char *filename,

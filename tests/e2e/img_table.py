@@ -414,6 +414,14 @@ LINES = [
     'convert -l first plain.raw new.raw',
     'convert -l first -f raw plain.raw new.raw',
     'convert -l first --image-opts driver=null-co new.raw',
+    'map --object throttle-group,id=g --image-opts driver=throttle,throttle-group=g,file.filename=plain.raw',
+    'map --object throttle-group,id=g --image-opts driver=throttle,throttle-group=g,file.filename=base.qcow2',
+    'map --object throttle-group,id=g --image-opts driver=throttle,throttle-group=g,file.file.filename=plain.raw',
+    'map --image-opts driver=throttle,throttle-group=none,file.filename=plain.raw',
+    'map --image-opts driver=throttle,throttle-group.x=1,file.filename=plain.raw',
+    'map --image-opts driver=throttle,file.driver=file,file.filename=missing',
+    'map --image-opts driver=throttle,throttle-group=none',
+    'map --image-opts driver=blklogwrites,log.driver=file,log.filename=base.qcow2,file.filename=plain.raw',
 ]
 
 # What differs on purpose, and why.

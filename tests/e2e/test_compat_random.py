@@ -38,7 +38,6 @@ DIFFERS = {
     r"^snapshot .*-f.*unrecognized option '": 'snapshot takes -f, as every command does',
     r"doesn't support the option 'filename'.*The only allowed filename":
         'a driver without a name says so of any name in the same words',
-    r'Please specify a throttle group': 'what is missing is told in an order of our own',
     r'^snapshot .*WARNING.*WARNING.*Could not apply': 'a warning is given once',
     r'^snapshot .*-a.*blkdebug.*Block driver does not support snapshots\n\n$': 'the reference dies',
     r"^measure .*Parameter '(compression_type' does not accept|preallocation' does not accept.*required)":

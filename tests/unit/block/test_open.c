@@ -54,6 +54,19 @@ static void test_names(void **state)
     expect_raw_over(fake_open(pl, "driver=raw,file.filename=net://x"), "file", "./net://x");
 }
 
+/* What a filter is put on is storage where no driver is named, whatever the filter. */
+static void test_below_filter(void **state)
+{
+    Platter *pl = *state;
+    BlockDriverState *bs = fake_open(pl, "driver=pass,file.filename=x");
+
+    assert_string_equal(bdrv_get_format_name(bdrv_get_child(bs, "file")), "file");
+    bdrv_unref(bs);
+    bs = fake_open(pl, "driver=pass,file.driver=raw,file.file.filename=x");
+    assert_string_equal(bdrv_get_format_name(bdrv_get_child(bs, "file")), "raw");
+    bdrv_unref(bs);
+}
+
 static void test_protocol_alone(void **state)
 {
     Platter *pl = *state;
@@ -127,6 +140,7 @@ static const struct refusal refusals[] = {
     {NULL, "force-share=on", RW, EINVAL, "Must specify either driver or file"},
     {NULL, "discard=maybe", RW, EINVAL, "Must specify either driver or file"},
     {NULL, "driver=raw,file.discard=maybe", RW, EINVAL, "Must specify either driver or file"},
+    {NULL, "driver=pass,file.file.filename=x", RW, EINVAL, "Must specify either driver or file"},
     {"json:{'driver':null}", NULL, RW, EINVAL, "driver"},
     {"json:{'driver':'raw','file':{'driver':null}}", NULL, RW, EINVAL, ""},
     {"json:{'driver':'raw','file':{'filename':7}}", NULL, RW, EINVAL, ""},
@@ -136,7 +150,8 @@ static const struct refusal refusals[] = {
     {NULL, "driver=raw,file.filename=x,node-name=", RW, EINVAL, "node-name"},
     {NULL, "driver=raw,file.filename=x,file.node-name=a,node-name=a", RW, EEXIST, "'a'"},
     {NULL, "driver=raw,file.filename=x,force-share=on", RW, EINVAL, "force-share"},
-    {NULL, "driver=raw,file.filename=x,detect-zeroes=unmap", RW, EINVAL, "discard operation to unmap"},
+    {NULL, "driver=raw,file.filename=x,detect-zeroes=unmap", RW, EINVAL,
+     "discard operation to unmap"},
     {NULL, "driver=raw,file.filename=x,read-only=maybe", RW, EINVAL, "read-only"},
     {NULL, "driver=raw,file.filename=x,discard=maybe", RW, EINVAL, "discard"},
     {NULL, "driver=raw,file.filename=x,cache.direct=2", RW, EINVAL, "cache.direct"},
@@ -309,6 +324,7 @@ int main(void)
 {
     const struct CMUnitTest tests[] = {
         cmocka_unit_test_setup_teardown(test_names, fake_setup, fake_teardown),
+        cmocka_unit_test_setup_teardown(test_below_filter, fake_setup, fake_teardown),
         cmocka_unit_test_setup_teardown(test_protocol_alone, fake_setup, fake_teardown),
         cmocka_unit_test_setup_teardown(test_reference, fake_setup, fake_teardown),
         cmocka_unit_test_setup_teardown(test_json_and_options, fake_setup, fake_teardown),

@@ -29,6 +29,10 @@ static int throttle_open(BlockDriverState *bs, BlockOptions *options, int flags,
     struct opts_node_throttle opts;
     int rc;
 
+    if (bdrv_open_child(bs, NULL, options, "file", BDRV_ROLE_FILTERED | BDRV_ROLE_PRIMARY, false,
+                        errp) == NULL) {
+        return -EINVAL;
+    }
     if (!block_options_has(options, "throttle-group")) {
         error_set(errp, EINVAL, "Please specify a throttle group");
         error_set_hint(errp, "It is the option 'throttle-group'");
@@ -37,11 +41,6 @@ static int throttle_open(BlockDriverState *bs, BlockOptions *options, int flags,
     rc = opts_node_throttle_parse(options, &opts, errp);
     if (rc < 0) {
         return rc;
-    }
-    if (bdrv_open_child(bs, NULL, options, "file", BDRV_ROLE_FILTERED | BDRV_ROLE_PRIMARY, false,
-                        errp) == NULL) {
-        opts_node_throttle_fini(&opts);
-        return -EINVAL;
     }
     s->member = bdrv_throttle_join(bs, opts.throttle_group, errp);
     opts_node_throttle_fini(&opts);
