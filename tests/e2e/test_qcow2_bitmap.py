@@ -477,6 +477,17 @@ def test_it_is_told_that_somebody_without_bitmaps_wrote(command, disk):
 
 
 @needs('qcow2')
+def test_that_is_told_until_it_is_opened_for_writing(disk):
+    well(qemu_img('bitmap', '--add', disk, 'b'))
+    patch(disk, 88, '>Q', 0)
+    assert all(warns(platter('io', *options, '-c', 'read 0 512', disk)) for options in (['-r'], ['-r'], []))
+    assert not warns(platter('io', '-c', 'read 0 512', disk)) and not warns(platter('info', disk))
+    assert not warns(qemu_img('info', disk))
+    assert platter('check', '-r', 'leaks', disk).returncode == 0
+    checked(disk)
+
+
+@needs('qcow2')
 def test_a_daemon_tells_it_too(disk):
     well(qemu_img('bitmap', '--add', disk, 'b'))
     patch(disk, 88, '>Q', 0)

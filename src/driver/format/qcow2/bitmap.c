@@ -8,8 +8,9 @@
  *     now: before the disk changes, the flag is durable (flag_co), in place, in the one sector that
  *     holds it; a store writes a new directory, tables and data beside the old ones, and the
  *     header's extension switches to them last (W6).
- *  P2 bitmaps of an image whose autoclear bit 0 is clear are not believed, and not kept when the
- *     header is written: who wrote the image last did not know of them.
+ *  P2 bitmaps of an image whose autoclear bit 0 is clear are not believed, and the header names
+ *     them no more once it is written, which an open for writing does: who wrote the image last
+ *     did not know of them.
  */
 #include <errno.h>
 #include <stdlib.h>
@@ -58,6 +59,28 @@ static int read_all(struct qcow2 *s, struct q2_bitmaps *b, Error **errp)
     return ret;
 }
 
+static int header_write_co(void *opaque)
+{
+    const struct store_args *args = opaque;
+
+    return q2_header_write_co(args->s, args->errp);
+}
+
+/* P2. A check is to see what is there. */
+static int drop_stale(struct qcow2 *s, Error **errp)
+{
+    struct store_args args = {s, errp};
+    int flags = bdrv_open_flags(s->bs);
+
+    s->header.has_bitmaps_ext = false;
+    bdrv_image_warning(s->bs,
+                       "a program lacking bitmap support modified this file, so all bitmaps are "
+                       "now considered inconsistent",
+                       true);
+    return (flags & BDRV_O_RDWR) && !(flags & BDRV_O_CHECK) ? bdrv_run_co(header_write_co, &args)
+                                                            : 0;
+}
+
 int q2_bitmaps_open(struct qcow2 *s, Error **errp)
 {
     struct q2_bitmaps *b;
@@ -67,12 +90,7 @@ int q2_bitmaps_open(struct qcow2 *s, Error **errp)
         return 0;
     }
     if (!(s->header.autoclear & Q2_AUTOCLEAR_BITMAPS)) {
-        s->header.has_bitmaps_ext = false; /* P2 */
-        bdrv_image_warning(s->bs,
-                           "a program lacking bitmap support modified this file, so all bitmaps "
-                           "are now considered inconsistent",
-                           true);
-        return 0;
+        return drop_stale(s, errp);
     }
     b = calloc(1, sizeof(*b));
     if (b == NULL) {
