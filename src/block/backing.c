@@ -33,6 +33,7 @@ struct backing_wanted {
     BlockOptions *options;  /* owned */
     char *filename;         /* owned: positional, or NULL */
     char *path;             /* owned: what options name, when an image brought it */
+    bool as_named;          /* the image's name of it is all that is known */
     unsigned bounds;
 };
 
@@ -232,6 +233,7 @@ static int wanted_by_name(BlockDriverState *bs, const char *name, const char *fo
             }
         }
     }
+    w->as_named = given == NULL;
     if (given != NULL && block_options_put_prefix(w->options, "", given) < 0) {
         return no_memory(errp);
     }
@@ -400,6 +402,7 @@ static int chain_step(BlockDriverState *bs, struct backing_wanted *w, BlockDrive
     edge = bdrv_attach_child(bs, node, "backing", BDRV_ROLE_COW, errp);
     if (edge != NULL) {
         edge->opened_here = *ret_next != NULL;
+        edge->as_named = w->as_named;
     }
     bdrv_unref(node);
     return edge == NULL ? -EPERM : 0;
@@ -410,12 +413,10 @@ int backing_open_chain(BlockDriverState *bs, Error **errp)
     int rc = 0;
 
     while (rc == 0 && bs != NULL && bs->backing_wanted != NULL) {
-        struct backing_wanted *w = bs->backing_wanted;
         BlockDriverState *next;
 
-        bs->backing_wanted = NULL;
-        rc = chain_step(bs, w, &next, errp);
-        wanted_free(w);
+        rc = chain_step(bs, bs->backing_wanted, &next, errp);
+        backing_wanted_free(bs);
         bs = next;
     }
     return rc;

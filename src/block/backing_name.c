@@ -43,6 +43,9 @@ static void name_put(BlockDriverState *bs, struct backing_name *name)
     free(bs->backing_format);
     bs->backing_file = name->file;
     bs->backing_format = name->format;
+    if (bs->backing_slot != NULL && *bs->backing_slot != NULL) {
+        (*bs->backing_slot)->as_named = false; /* it was opened for another name */
+    }
 }
 
 int bdrv_set_backing_name(BlockDriverState *bs, const char *file, const char *format)

@@ -137,6 +137,7 @@ BlockDriverState *edge_move(BdrvEdge *edge, BlockDriverState *bs)
     TAILQ_REMOVE(&old->parents, edge, in_child);
     edge->bs = bs;
     edge->opened_here = false;
+    edge->as_named = false;
     TAILQ_INSERT_TAIL(&bs->parents, edge, in_child);
     if (parent != NULL) {
         drain_update(parent);

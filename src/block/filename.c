@@ -57,14 +57,36 @@ static bool has_strong_options(const BlockDriverState *bs)
     return false;
 }
 
+static const BlockDriverState *plain_node(const BlockDriverState *bs);
+
+/* Whether another backing file than the one that the image names stands below it, or none. */
+static bool backing_differs(const BlockDriverState *bs)
+{
+    const BdrvEdge *edge = bs->backing_slot != NULL ? *bs->backing_slot : NULL;
+    const BlockDriverState *plain;
+
+    if (edge == NULL) {
+        return bs->backing_file != NULL && bs->opening == NULL && bs->backing_wanted == NULL &&
+               !(bs->open_flags & BDRV_O_NO_BACKING);
+    }
+    if (edge->as_named) {
+        return false;
+    }
+    plain = plain_node(edge->bs);
+    return plain == NULL || bs->backing_file == NULL ||
+           strcmp(plain->filename, bs->backing_file) != 0;
+}
+
 /* The node whose plain name stands for bs, or NULL. */
 static const BlockDriverState *plain_node(const BlockDriverState *bs)
 {
-    while (bs->drv != NULL && !has_strong_options(bs)) {
+    for (unsigned formats = 0; bs->drv != NULL && !has_strong_options(bs); formats++) {
         if ((bs->caps & BDRV_CAP_PROTOCOL) || name_is_full(bs)) {
             return bs->filename != NULL ? bs : NULL;
         }
-        if ((bs->caps & BDRV_CAP_FILTER) || bs->file == NULL) {
+        /* of a format above another one only options tell */
+        if (formats > 0 || (bs->caps & BDRV_CAP_FILTER) || bs->file == NULL ||
+            backing_differs(bs)) {
             return NULL;
         }
         bs = bs->file->bs;
@@ -130,13 +152,17 @@ static json_t *full_options(const BlockDriverState *bs, unsigned depth)
     BlockOptions *own = own_options(bs);
     json_t *all = own != NULL ? block_options_flat_json(own) : NULL;
     int ret = all != NULL ? 0 : -ENOMEM;
+    bool differs = backing_differs(bs);
     BdrvEdge *edge;
 
     block_options_free(own);
+    if (ret == 0 && differs && *bs->backing_slot == NULL) {
+        json_add(all, "backing", json_null(), &ret);
+    }
     TAILQ_FOREACH (edge, &bs->children, in_parent) {
         bool by_name = depth == 0 || edge->bs->drv == NULL;
 
-        if (ret == 0) {
+        if (ret == 0 && (differs || !(edge->role & BDRV_ROLE_COW))) {
             json_add(all, edge->name,
                      by_name ? json_text(edge->bs->node_name) : full_options(edge->bs, depth - 1),
                      &ret);

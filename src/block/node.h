@@ -54,6 +54,7 @@ struct BdrvEdge {
     uint64_t shared;
     bool frozen;
     bool opened_here; /* bs was opened by options of the parent, and has had no other place yet */
+    bool as_named;    /* bs was opened by nothing but what the image of the parent names */
     int quiesced;     /* drained_begin calls it has seen */
     TAILQ_ENTRY(BdrvEdge) in_parent; /* parents' children (when parent_is_node) */
     TAILQ_ENTRY(BdrvEdge) in_child;  /* bs->parents */

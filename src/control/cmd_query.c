@@ -141,7 +141,7 @@ static json_t *cache_json(BlockDriverState *bs, bool writeback)
 static json_t *node_json(BlockDriverState *bs, BlockBackend *blk, bool flat)
 {
     static const char *const detect[] = {"off", "on", "unmap"};
-    const char *backing_file = bdrv_get_backing_file(bs);
+    BlockDriverState *backing = bdrv_get_child(bs, "backing");
     json_t *object = json_object();
     int ret = object ? 0 : -ENOMEM;
 
@@ -152,8 +152,8 @@ static json_t *node_json(BlockDriverState *bs, BlockBackend *blk, bool flat)
     json_add(object, "node-name", json_text(bdrv_get_node_name(bs)), &ret);
     json_add(object, "backing_file_depth", json_integer(flat ? 0 : backing_depth(bs)), &ret);
     json_add(object, "drv", json_string(bdrv_get_format_name(bs)), &ret);
-    if (backing_file) { /* before write_threshold, whose bucket it shares */
-        json_add(object, "backing_file", json_text(backing_file), &ret);
+    if (backing) { /* before write_threshold, whose bucket it shares */
+        json_add(object, "backing_file", json_text(bdrv_get_filename(backing)), &ret);
     }
     json_add(object, "write_threshold", json_u64(bdrv_get_write_threshold(bs)), &ret);
     json_add(object, "encrypted", json_false(), &ret);

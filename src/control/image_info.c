@@ -9,6 +9,15 @@
 #include "util/json.h"
 #include "util/name_beside.h"
 
+/* Where the backing file is, seen from here; NULL: that cannot be told. */
+static char *full_backing_file(const struct image_facts *facts, BlockDriverState *bs)
+{
+    bool is_plain = strncmp(facts->filename, "json:", strlen("json:")) != 0;
+
+    return is_plain ? name_beside(facts->filename, facts->backing_file)
+                    : bdrv_get_backing_path(bs, facts->backing_file, NULL);
+}
+
 /* What only some formats have. 0 or -errno with errp. */
 static int facts_of_format(struct image_facts *facts, BlockDriverState *bs, Error **errp)
 {
@@ -23,7 +32,7 @@ static int facts_of_format(struct image_facts *facts, BlockDriverState *bs, Erro
     facts->encrypted = json_object_get(json_object_get(facts->specific, "data"), "encrypt") != NULL;
     free(text);
     if (facts->backing_file) {
-        facts->full_backing_file = name_beside(facts->filename, facts->backing_file);
+        facts->full_backing_file = full_backing_file(facts, bs);
     }
     /* not every format has snapshots, and a damaged table is no reason to show nothing */
     (void)bdrv_snapshot_list(bs, &facts->snapshots, NULL);
