@@ -79,6 +79,7 @@ extern const char *const disk_cache_words[];
 extern const char *const disk_detect_zeroes_words[];
 extern const char *const disk_discard_words[];
 extern const char *const disk_prealloc_words[];
+extern const char *const disk_refs_words[];
 #define DISK_ROW_FORMAT                                                                            \
     {                                                                                              \
         DISK_OPTION_FORMAT, 'f', "format", "FMT", "format of the disk; auto: guess it"             \
@@ -136,8 +137,12 @@ extern const char *const disk_prealloc_words[];
 #define DISK_ROWS_REFS                                                                             \
     {DISK_OPTION_ALLOW_REF, 0, "allow-ref", "PATH",                                                \
      "let images name this file, or those below this folder"},                                     \
-        {DISK_OPTION_IMAGE_REFS, 0, "image-refs", "POLICY",                                        \
-         "what images may name: none, listed (and own folder), follow"},                           \
+        {DISK_OPTION_IMAGE_REFS,                                                                   \
+         0,                                                                                        \
+         "image-refs",                                                                             \
+         "POLICY",                                                                                 \
+         "what images may name: none, listed (and own folder), follow",                            \
+         .words = disk_refs_words},                                                                \
     {                                                                                              \
         DISK_OPTION_BACKING_DEPTH, 0, "backing-depth", "N",                                        \
             "longest chain of backing files; 64 when not given"                                    \

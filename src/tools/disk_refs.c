@@ -3,6 +3,7 @@
  * What the images of a command may open by naming it: files in the folders of the images on the
  * command line and what --allow-ref lists, unless --image-refs says otherwise.
  */
+#include <assert.h>
 #include <stdlib.h>
 #include <string.h>
 
@@ -17,27 +18,27 @@
 
 static const char hint[] = "Where the image is trusted: --allow-ref PATH, or --image-refs follow";
 
-struct policy {
-    const char *name;
-    enum platter_image_refs refs;
+const char *const disk_refs_words[] = {"none", "listed", "follow", NULL};
+
+/* In the order of disk_refs_words. */
+static const enum platter_image_refs policies[] = {
+    PLATTER_REFS_NONE,
+    PLATTER_REFS_LISTED,
+    PLATTER_REFS_FOLLOW,
 };
 
-static const struct policy policies[] = {
-    {"none", PLATTER_REFS_NONE},
-    {"listed", PLATTER_REFS_LISTED},
-    {"follow", PLATTER_REFS_FOLLOW},
-};
-
-/* NULL: the one of the program. */
-static const struct policy *find_policy(const struct cli *cli, const char *name)
+/* name NULL: the one of the program. False: there is none of that name. */
+static bool find_policy(const struct cli *cli, const char *name, enum platter_image_refs *ret)
 {
+    static_assert(ARRAY_SIZE(disk_refs_words) == ARRAY_SIZE(policies) + 1, "a policy a word");
     name = name ? name : cli_spelling(cli)->image_refs;
     for (size_t i = 0; i < ARRAY_SIZE(policies); i++) {
-        if (strcmp(policies[i].name, name) == 0) {
-            return &policies[i];
+        if (strcmp(disk_refs_words[i], name) == 0) {
+            *ret = policies[i];
+            return true;
         }
     }
-    return NULL;
+    return false;
 }
 
 /* 0: not given. */
@@ -55,10 +56,11 @@ static bool take_depth(const struct disk_args *args, uint32_t *ret, Error **errp
 
 bool disk_refs_check(struct cli *cli, const struct disk_args *args)
 {
+    enum platter_image_refs policy;
     Error *err = NULL;
     uint32_t depth;
 
-    if (!find_policy(cli, args->image_refs)) {
+    if (!find_policy(cli, args->image_refs, &policy)) {
         cli_usage_error(cli, "no policy '%s': there are none, listed and follow", args->image_refs);
         return false;
     }
@@ -115,7 +117,7 @@ Platter *disk_platter_new_for(struct cli *cli, const struct disk_args *args, Aio
     Platter *pl = NULL;
 
     args = args ? args : &usual;
-    options.image_refs = find_policy(cli, args->image_refs)->refs;
+    (void)find_policy(cli, args->image_refs, &options.image_refs); /* it was checked */
     if (take_depth(args, &options.backing_depth_max, &err)) {
         pl = platter_new(&options, &err);
     }

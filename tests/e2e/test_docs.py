@@ -118,6 +118,8 @@ def test_complete_values(complete):
     assert complete('resize', '--preallocation', '=') == ['off', 'metadata', 'falloc', 'full']
     for command, option in (('convert', '-O'), ('create', '-F'), ('compare', '-F'), ('rebase', '-B'), ('dd', '-O')):
         assert complete(command, option, '') == formats()
+    assert complete('info', '--image-refs', '') == ['none', 'listed', 'follow']
+    assert complete('checksum', '-a', 'sha5') == ['sha512']
     assert complete('info', 'disk') == []   # left to file names
     assert complete('convert', '-m', '4', '--source-s') == ['--source-size']
     assert complete('convert', '-m', '4', '--nothing') == []

@@ -33,10 +33,13 @@ enum checksum_exit {
     CHECKSUM_EXIT_FAILED = 2, /* usage, too */
 };
 
+static const char *const algorithm_words[] = {"sha256", "sha384", "sha512", NULL};
+
 static const struct cli_option checksum_options[] = {
     {DISK_OPTION_FORMAT, 'f', "format", "FMT", "format of the disks; auto: guess it"},
     DISK_ROW_IMAGE_OPTS,
-    {CHECKSUM_ALGORITHM, 'a', "algorithm", "NAME", "sha256 (when not given), sha384 or sha512"},
+    {CHECKSUM_ALGORITHM, 'a', "algorithm", "NAME", "sha256 (when not given), sha384 or sha512",
+     .words = algorithm_words},
     {CHECKSUM_FLAT, 0, "flat", NULL, "hash all bytes in their order, as sha256sum does"},
     {CHECKSUM_VERIFY, 0, "verify", "HASH", "tell whether each disk has this one"},
     DISK_ROW_OUTPUT,
