@@ -254,27 +254,32 @@ static int clear_start_co(void *opaque)
     return job->bytes > 0 ? bdrv_edge_write_zeroes_co(job->edge, 0, job->bytes, 0) : 0;
 }
 
-int bdrv_create_in_place(Platter *pl, const char *filename, uint64_t size_bytes,
-                         const char *protocol, const char *cannot_grow, Error **errp)
+int bdrv_create_in_place(Platter *pl, const char *filename, const struct bdrv_create_place *place,
+                         Error **errp)
 {
-    struct clear_start job = {.edge = bdrv_create_open(pl, filename, NULL, errp)};
+    struct clear_start job = {0};
     int64_t size;
     int rc;
 
+    if (strcmp(place->preallocation, "off") != 0) {
+        return error_set(errp, ENOTSUP, "Unsupported preallocation mode '%s'",
+                         place->preallocation);
+    }
+    job.edge = bdrv_create_open(pl, filename, NULL, errp);
     if (job.edge == NULL) {
         error_prepend(errp,
                       "Protocol driver '%s' does not support image creation, and opening the "
                       "image failed: ",
-                      protocol);
+                      place->protocol);
         return -EIO;
     }
     size = bdrv_edge_getlength(job.edge);
     if (size < 0) {
         rc = error_set_errno(errp, (int)-size, "The size of '%s' is not known", filename);
-    } else if (size_bytes > (uint64_t)size) {
-        rc = error_set(errp, EINVAL, "%s", cannot_grow);
+    } else if (place->size_bytes > (uint64_t)size) {
+        rc = error_set(errp, EINVAL, "%s", place->cannot_grow);
         error_set_hint(errp, "'%s' is %" PRId64 " bytes long, not %" PRIu64, filename, size,
-                       size_bytes);
+                       place->size_bytes);
     } else {
         job.bytes = size < PROBED_BYTES ? (uint64_t)size : PROBED_BYTES;
         rc = bdrv_run_co(clear_start_co, &job);

@@ -489,11 +489,17 @@ int bdrv_run_co(int (*run_co)(void *opaque), void *opaque);
  * driver), the image in it, to be written and grown; without its backing file. NULL with errp. */
 BdrvEdge *bdrv_create_open(Platter *pl, const char *filename, BlockOptions *options, Error **errp);
 void bdrv_create_close(BdrvEdge *edge); /* flush first where it matters: errors are lost here */
-/* For create of a protocol whose storage is there already and does not grow: it must be large
- * enough (else cannot_grow is told), and its first sector is zeroed, so that nothing of what was
- * there is taken for the new image. 0 or -errno. */
-int bdrv_create_in_place(Platter *pl, const char *filename, uint64_t size_bytes,
-                         const char *protocol, const char *cannot_grow, Error **errp);
+/* An image in storage that is there already and does not grow. */
+struct bdrv_create_place {
+    uint64_t size_bytes;
+    const char *preallocation; /* the word for it: nothing but "off" can be had */
+    const char *protocol;
+    const char *cannot_grow; /* told when the storage is too small */
+};
+/* For create of such a protocol: the first sector is zeroed, so that nothing of what was there is
+ * taken for the new image. 0 or -errno. */
+int bdrv_create_in_place(Platter *pl, const char *filename, const struct bdrv_create_place *place,
+                         Error **errp);
 /* For create. Before: whether a file made here would be a new one that can be taken away again. */
 bool bdrv_create_can_undo(Platter *pl, const char *filename);
 void bdrv_create_undo(Platter *pl, const char *filename); /* then, after a failure */

@@ -191,6 +191,10 @@ def test_what_is_refused(disk, tmp_path):
             assert done.returncode == 1 and 'Cannot resize NBD nodes' in done.stderr
         done = platter('create', '-f', 'raw', f'nbd:unix:{sock}', '9M')
         assert done.returncode == 1 and 'Cannot grow NBD nodes' in done.stderr
+        words = ['create', '-f', 'raw', f'nbd:unix:{sock}', '8M', '-o']
+        good(platter(*words, 'preallocation=off'))
+        done = platter(*words, 'preallocation=full')
+        assert done.returncode == 1 and "Unsupported preallocation mode 'full'" in done.stderr
 
 
 def test_dirty_bitmap_is_shown_as_the_reference_does(tmp_path):

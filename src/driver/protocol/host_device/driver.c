@@ -25,17 +25,17 @@ static int device_create(Platter *pl, const char *filename, BlockOptions *option
     struct opts_create_host_device opts;
     int rc = opts_create_host_device_parse(options, &opts, errp);
 
-    if (rc < 0) {
-        return rc;
+    if (rc == 0) {
+        const struct bdrv_create_place place = {
+            .size_bytes = opts.size,
+            .preallocation = opts_prealloc_str(opts.preallocation),
+            .protocol = "host_device",
+            .cannot_grow = "Cannot grow device files",
+        };
+
+        rc = bdrv_create_in_place(pl, filename, &place, errp);
+        opts_create_host_device_fini(&opts);
     }
-    if (opts.preallocation != OPTS_PREALLOC_OFF) {
-        rc = error_set(errp, ENOTSUP, "Unsupported preallocation mode '%s'",
-                       opts_prealloc_str(opts.preallocation));
-    } else {
-        rc = bdrv_create_in_place(pl, filename, opts.size, "host_device",
-                                  "Cannot grow device files", errp);
-    }
-    opts_create_host_device_fini(&opts);
     return rc;
 }
 

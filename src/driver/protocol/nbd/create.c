@@ -10,7 +10,14 @@ int nbdc_create(Platter *pl, const char *filename, BlockOptions *options, Error 
     int rc = opts_create_nbd_parse(options, &opts, errp);
 
     if (rc == 0) {
-        rc = bdrv_create_in_place(pl, filename, opts.size, "nbd", "Cannot grow NBD nodes", errp);
+        const struct bdrv_create_place place = {
+            .size_bytes = opts.size,
+            .preallocation = opts_prealloc_str(opts.preallocation),
+            .protocol = "nbd",
+            .cannot_grow = "Cannot grow NBD nodes",
+        };
+
+        rc = bdrv_create_in_place(pl, filename, &place, errp);
         opts_create_nbd_fini(&opts);
     }
     return rc;
