@@ -15,6 +15,23 @@
 #include "util/mem.h"
 #include "util/options.h"
 
+static int makes_no_files(const BlockDriver *drv, Error **errp)
+{
+    return error_set(errp, ENOTSUP, "Protocol driver '%s' does not support image creation",
+                     drv->format_name);
+}
+
+const BlockDriver *bdrv_find_creator(const char *filename, Error **errp)
+{
+    const BlockDriver *drv = bdrv_find_protocol(filename, errp);
+
+    if (drv != NULL && drv->create == NULL) {
+        makes_no_files(drv, errp);
+        return NULL;
+    }
+    return drv;
+}
+
 static const BlockDriver *creating_driver(const char *name, const char *filename, Error **errp)
 {
     const BlockDriver *drv;
@@ -122,6 +139,9 @@ static int create(Platter *pl, const char *filename, BlockOptions *options, Erro
     drv = creating_driver(name, filename, errp);
     if (drv == NULL) {
         return -EINVAL;
+    }
+    if (drv->create == NULL && name == NULL) {
+        return makes_no_files(drv, errp);
     }
     if (drv->create == NULL) {
         return error_set(errp, ENOTSUP, "Could not create '%s': driver '%s' cannot create images",

@@ -519,5 +519,7 @@ void bdrv_buffer_free(BlockDriverState *bs, void *buf, size_t bytes);
 /* ---- the build list ---- */
 extern const BlockDriver *const bdrv_drivers[];               /* src/driver/list.c; NULL ends */
 const BlockDriver *bdrv_find_driver(const char *format_name); /* NULL: not in this build */
+/* The protocol that makes a file of that name; NULL with errp: none does. */
+const BlockDriver *bdrv_find_creator(const char *filename, Error **errp);
 
 #endif

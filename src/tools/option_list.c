@@ -220,24 +220,61 @@ static bool is_of_file(const BlockDriver *drv, const char *key)
             (raw && strcmp(key, "preallocation") == 0));
 }
 
+static const struct opts_key *find_key(const struct opts_key *keys, const char *key)
+{
+    while (keys && keys->key && strcmp(keys->key, key) != 0) {
+        keys++;
+    }
+    return keys && keys->key ? keys : NULL;
+}
+
+/* What is said of a key of drv's when an image is made in what storage (NULL: no file yet) makes;
+ * NULL: it cannot be given then. */
+static const struct opts_key *shown_key(const BlockDriver *drv, const BlockDriver *storage,
+                                        const struct opts_key *k)
+{
+    if (!is_of_file(drv, k->key)) {
+        return k;
+    }
+    return storage ? find_key(storage->create_keys, k->key) : NULL;
+}
+
 static int compare_keys(const void *a, const void *b)
 {
     return strcmp((*(const struct opts_key *const *)a)->key,
                   (*(const struct opts_key *const *)b)->key);
 }
 
-void option_list_print_create(FILE *out, const BlockDriver *drv, bool has_file)
+const BlockDriver *option_list_maker(const char *format, const char *file, Error **errp)
 {
+    const BlockDriver *drv = bdrv_find_driver(format);
+
+    if (!drv) {
+        error_set(errp, EINVAL, "Unknown file format '%s'", format);
+        return NULL;
+    }
+    if (!drv->create) {
+        error_set(errp, ENOTSUP, "Format driver '%s' does not support image creation", format);
+        return NULL;
+    }
+    return !file || bdrv_find_creator(file, errp) ? drv : NULL;
+}
+
+void option_list_print_create(FILE *out, const BlockDriver *drv, const char *file)
+{
+    const BlockDriver *storage = file ? bdrv_find_creator(file, NULL) : NULL;
     const struct opts_key *sorted[OPTION_LIST_KEYS_MAX];
     size_t count = 0;
 
     for (const struct opts_key *k = drv->create_keys; k && k->key; k++) {
-        if (count < OPTION_LIST_KEYS_MAX && (has_file || !is_of_file(drv, k->key))) {
-            sorted[count++] = k;
+        const struct opts_key *shown = shown_key(drv, storage, k);
+
+        if (count < OPTION_LIST_KEYS_MAX && shown) {
+            sorted[count++] = shown;
         }
     }
     qsort(sorted, count, sizeof(sorted[0]), compare_keys);
-    if (has_file) {
+    if (file) {
         fputs("Supported options:\n", out);
     } else {
         fprintf(out, "Supported %s options:\n", drv->format_name);
@@ -245,7 +282,7 @@ void option_list_print_create(FILE *out, const BlockDriver *drv, bool has_file)
     for (size_t i = 0; i < count; i++) {
         print_key(out, sorted[i]);
     }
-    if (!has_file) {
+    if (!file) {
         fputs("\nThe protocol level may support further options.\n"
               "Specify the target filename to include those options.\n",
               out);
@@ -254,12 +291,7 @@ void option_list_print_create(FILE *out, const BlockDriver *drv, bool has_file)
 
 bool option_list_has_key(const struct opts_key *keys, const char *key)
 {
-    for (; keys && keys->key; keys++) {
-        if (strcmp(keys->key, key) == 0) {
-            return true;
-        }
-    }
-    return false;
+    return find_key(keys, key) != NULL;
 }
 
 /* ---- what is said ---- */

@@ -29,9 +29,12 @@ char *option_list_spelled(struct cli *cli, const char *text, bool is_first_named
 void option_list_fini(struct option_list *list);
 /* The keys of a table, one a line. */
 void option_list_print(FILE *out, const struct opts_key *keys);
-/* Options of creating images with a driver that can: those of the format alone, or with a file to
- * make them in those of the file too. */
-void option_list_print_create(FILE *out, const BlockDriver *drv, bool has_file);
+/* The driver that makes images of a format, in that file (NULL: none is named yet), should both be
+ * possible; else NULL with errp. */
+const BlockDriver *option_list_maker(const char *format, const char *file, Error **errp);
+/* Options of creating images with such a driver: those of the format alone, or with a file to make
+ * them in (else NULL) those of the file too. */
+void option_list_print_create(FILE *out, const BlockDriver *drv, const char *file);
 /* Put into list->options what the text says, where the table has all keys (NULL: nothing is known)
  * and each value looks as it says, also one that a later one replaces: what can be told before
  * anything is done, the first fault of the list. 0, -ENOENT (a key is not there) or another -errno,

@@ -195,6 +195,9 @@ def test_what_is_refused(disk, tmp_path):
         good(platter(*words, 'preallocation=off'))
         done = platter(*words, 'preallocation=full')
         assert done.returncode == 1 and "Unsupported preallocation mode 'full'" in done.stderr
+        done = platter('create', '-f', 'raw', 'null-co://', '8M')
+        assert done.returncode == 1 and done.stdout == ''
+        assert "Protocol driver 'null-co' does not support image creation" in done.stderr
 
 
 def test_dirty_bitmap_is_shown_as_the_reference_does(tmp_path):

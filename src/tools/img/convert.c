@@ -277,16 +277,14 @@ static int convert_take(void *opaque, int id, const struct cli_args *a)
 
 static int print_options(struct cli *cli, const struct convert_args *args)
 {
-    const char *format = args->format ? args->format : "raw";
-    const BlockDriver *drv = bdrv_find_driver(format);
+    const char *file = args->files_count > 1 ? args->files[args->files_count - 1] : NULL;
+    Error *err = NULL;
+    const BlockDriver *drv = option_list_maker(args->format ? args->format : "raw", file, &err);
 
     if (!drv) {
-        return cli_error(cli, "Unknown file format '%s'", format);
+        return cli_report(cli, err);
     }
-    if (!drv->create) {
-        return cli_error(cli, "Format driver '%s' does not support image creation", format);
-    }
-    option_list_print_create(cli->out, drv, args->files_count > 0);
+    option_list_print_create(cli->out, drv, file);
     return CLI_EXIT_OK;
 }
 

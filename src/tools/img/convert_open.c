@@ -191,22 +191,6 @@ static int check_compression(struct convert_run *run, const BlockDriver *drv)
                : CLI_EXIT_OK;
 }
 
-/* The driver that makes the target and can do what is wanted of it; NULL after printing. */
-static const BlockDriver *target_driver(struct convert_run *run, const char *format)
-{
-    const BlockDriver *drv = bdrv_find_driver(format);
-
-    if (!drv) {
-        cli_error(run->cli, "Unknown file format '%s'", format);
-        return NULL;
-    }
-    if (!drv->create) {
-        cli_error(run->cli, "Format driver '%s' does not support image creation", format);
-        return NULL;
-    }
-    return drv;
-}
-
 /* So that a target may name it. */
 static void allow_backing(struct convert_run *run)
 {
@@ -228,14 +212,12 @@ int convert_prepare_target(struct convert_run *run)
 {
     struct convert_args *args = run->args;
     const char *format = convert_target_format(run);
-    const BlockDriver *drv = target_driver(run, format);
+    const char *file = args->to_pipe ? NULL : args->target.file;
     Error *err = NULL;
+    const BlockDriver *drv = option_list_maker(format, file, &err);
     int code;
 
-    if (!drv) {
-        return CLI_EXIT_FAILED;
-    }
-    if (option_list_judge(run->cli, &args->list, drv->create_keys, &err) < 0) {
+    if (!drv || option_list_judge(run->cli, &args->list, drv->create_keys, &err) < 0) {
         return cli_report(run->cli, err);
     }
     code = settle_backing(run, drv);

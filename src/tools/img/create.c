@@ -53,35 +53,45 @@ struct create_args {
     struct job_run run;
 };
 
-/* NULL after printing. */
-static const BlockDriver *known_driver(struct cli *cli, const char *file, const char *format)
+static int unknown_format(struct cli *cli, const char *format)
 {
-    const BlockDriver *drv = bdrv_find_driver(format);
+    cli_error(cli, "no format '%s'", format);
+    fputs("This build has:", cli->err);
+    for (size_t i = 0; bdrv_drivers[i]; i++) {
+        fprintf(cli->err, " %s", bdrv_drivers[i]->format_name);
+    }
+    fputc('\n', cli->err);
+    return CLI_EXIT_FAILED;
+}
 
-    if (!drv && cli_stands_in(cli)) {
-        cli_error(cli, "%s%sUnknown file format '%s'", file ? file : "", file ? ": " : "", format);
-    } else if (!drv) {
-        cli_error(cli, "no format '%s'", format);
-        fputs("This build has:", cli->err);
-        for (size_t i = 0; bdrv_drivers[i]; i++) {
-            fprintf(cli->err, " %s", bdrv_drivers[i]->format_name);
+/* NULL after printing why no image can be made; tells_file: the message begins with the file. */
+static const BlockDriver *maker(struct cli *cli, const struct create_args *args, bool tells_file)
+{
+    Error *err = NULL;
+    const BlockDriver *drv;
+
+    if (!bdrv_find_driver(args->format) && !cli_stands_in(cli)) {
+        unknown_format(cli, args->format);
+        return NULL;
+    }
+    drv = option_list_maker(args->format, args->file, &err);
+    if (!drv) {
+        if (tells_file && cli_stands_in(cli)) {
+            error_prepend(&err, "%s: ", args->file);
         }
-        fputc('\n', cli->err);
+        cli_report(cli, err);
     }
     return drv;
 }
 
-static int print_option_list(struct cli *cli, const char *file, const char *format)
+static int print_option_list(struct cli *cli, const struct create_args *args)
 {
-    const BlockDriver *drv = known_driver(cli, NULL, format);
+    const BlockDriver *drv = maker(cli, args, false);
 
     if (!drv) {
         return CLI_EXIT_FAILED;
     }
-    if (!drv->create) {
-        return cli_error(cli, "Format driver '%s' does not support image creation", format);
-    }
-    option_list_print_create(cli->out, drv, file != NULL);
+    option_list_print_create(cli->out, drv, args->file);
     return CLI_EXIT_OK;
 }
 
@@ -287,27 +297,22 @@ static int check_backing(const struct create_args *args, const BlockDriver *drv,
 /* The format and the options, before there is an instance. CLI_EXIT_*, after printing. */
 static int check_format(struct cli *cli, struct create_args *args)
 {
-    const BlockDriver *drv = known_driver(cli, args->file, args->format);
+    const BlockDriver *drv = maker(cli, args, true);
     Error *err = NULL;
     int ret;
 
     if (!drv) {
         return CLI_EXIT_FAILED;
     }
-    if (!drv->create) {
-        ret = error_set(&err, ENOTSUP, "Format driver '%s' does not support image creation",
-                        args->format);
-    } else {
-        ret = check_options(cli, args, drv, &err);
-        ret = ret < 0 ? ret : check_backing(args, drv, &err);
-    }
+    ret = check_options(cli, args, drv, &err);
+    ret = ret < 0 ? ret : check_backing(args, drv, &err);
     if (ret < 0 && cli_stands_in(cli)) {
         error_prepend(&err, "%s: ", args->file);
         return cli_report(cli, err);
     }
     if (ret < 0) {
         cli_report(cli, err);
-        return drv->create ? CLI_EXIT_USAGE : CLI_EXIT_FAILED;
+        return CLI_EXIT_USAGE;
     }
     return CLI_EXIT_OK;
 }
@@ -431,7 +436,7 @@ static int create_take(void *opaque, int id, const struct cli_args *a)
 static int create_start(struct cli *cli, struct create_args *args)
 {
     if (args->list.help) {
-        return print_option_list(cli, args->file, args->format);
+        return print_option_list(cli, args);
     }
     if (!args->file) {
         return cli_usage_error(cli,

@@ -89,18 +89,18 @@ static int copy(struct job_run *run, Platter *pl, struct dd_args *args, struct c
 static int dd_run_on(struct job_run *run, Platter *pl, struct dd_args *args, BlockBackend *in)
 {
     struct cli *cli = run->cli;
-    const BlockDriver *drv = bdrv_find_driver(args->format);
     int64_t bytes = blk_getlength(in);
     BlockOptions *options;
+    Error *err = NULL;
     struct convert_source s = {.blk = in};
     bool in_range;
     int code;
 
-    if (!drv) {
+    if (!bdrv_find_driver(args->format)) {
         return cli_error(cli, "Unknown file format");
     }
-    if (!drv->create) {
-        return cli_error(cli, "Format driver '%s' does not support image creation", args->format);
+    if (!option_list_maker(args->format, args->out.file, &err)) {
+        return cli_report(cli, err);
     }
     if (bytes < 0) {
         return cli_error(cli, "Failed to get size for '%s'", args->in.file);

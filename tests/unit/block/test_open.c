@@ -298,6 +298,16 @@ static void test_create(void **state)
     Error *err = NULL;
 
     assert_int_equal(bdrv_create(*state, "x", NULL, &err), -ENOTSUP);
+    fake_expect_error(err, ENOTSUP, "Protocol driver 'file' does not support image creation");
+    err = NULL;
+    assert_null(bdrv_find_creator("x", &err));
+    fake_expect_error(err, ENOTSUP, "Protocol driver 'file' does not support image creation");
+    err = NULL;
+    assert_null(bdrv_find_creator("nosuch:x", &err));
+    fake_expect_error(err, EINVAL, "Unknown protocol 'nosuch'");
+    err = NULL;
+    assert_int_equal(bdrv_create(*state, "x", block_options_parse("driver=file", NULL, NULL), &err),
+                     -ENOTSUP);
     fake_expect_error(err, ENOTSUP, "'file' cannot create");
     err = NULL;
     assert_int_equal(
