@@ -267,6 +267,7 @@ PROGRAMS = [
     (None, '-f raw nbd+unix:///?socket=nosuch.sock', ['length']),
 ]
 
+SECTORS = 'of a disk that is written directly, whole sectors are discarded'
 OWN_WORDS = 'options that make no sense are told in the words of the option tables'
 
 # What differs on purpose, and why.
@@ -282,6 +283,7 @@ DIFFERENT = [
     ('qcow2', '', ['reopen -o overlap-check=bad'], OWN_WORDS),
     ('raw', '', ['reopen -o backing=nosuch'], 'a disk that has no backing file has none to change'),
     ('qcow2', '', ['reopen -o discard=bad'], OWN_WORDS),
+    *(('raw', option, [f'discard {part}'], SECTORS) for option in ('-n', '-t none') for part in ('100 1000', '0 100')),
     ('raw', '', ['readv 0' + ' 1' * 1025], 'more pieces than one call of the system takes'),
     ('raw', '', ['length', 'abort'], 'what was printed before the end is not lost'),
     ('raw', '-r -U', ['reopen -w', 'write 0 1'], 'what is shared by force is not written to'),
@@ -303,4 +305,12 @@ INPUTS = [
     ('raw', '', '\n'),
     ('raw', '', 'aio_read 0 512\naio_flush\nread -q 0 1\n  length\n'),
     (None, '', 'length\nopen -o driver=raw other.raw\nlength\nclose\nclose\n'),
+]
+
+ONE_COMMAND = 'a line is one command, however long it is; the reference cuts it every 1023 bytes'
+# The same of what differs on purpose, and why.
+DIFFERENT_INPUTS = [
+    ('raw', '', 'read -q 0 512' + ' ' * 1010 + '\nlength\n', ONE_COMMAND),
+    ('raw', '', 'readv -q' + ' 0' * 600 + '\nlength\n', ONE_COMMAND),
+    ('raw', '', 'x' * 5000 + '\nlength\n', ONE_COMMAND),
 ]

@@ -69,6 +69,13 @@ def test_same(program, line, links, tmp_path):
         program, line, tmp_path / 'work', program)
 
 
+@pytest.mark.parametrize('program,line', DIFFERS)
+def test_difference_is_there(program, line, links, tmp_path):
+    """One that is gone leaves the list."""
+    assert outcome(links[program], line, tmp_path / 'work', program) != outcome(
+        program, line, tmp_path / 'work', program)
+
+
 def test_trace_goes_to_standard_error_or_a_file(links, tmp_path):
     (tmp_path / 'disk').write_bytes(bytes(4096))
     line = ['-T', 'node_*', 'info', '-f', 'raw', 'disk']
