@@ -267,6 +267,8 @@ PROGRAMS = [
     (None, '-f raw nbd+unix:///?socket=nosuch.sock', ['length']),
 ]
 
+REOPENED = 'a temporary layer can be reopened, though its file has no name'
+NO_COPY = 'copy-on-read copies no more than what is read takes'
 SECTORS = 'of a disk that is written directly, whole sectors are discarded'
 OWN_WORDS = 'options that make no sense are told in the words of the option tables'
 
@@ -289,6 +291,16 @@ DIFFERENT = [
     ('raw', '-r -U', ['reopen -w', 'write 0 1'], 'what is shared by force is not written to'),
     ('raw', '-k -i threads', ['length'], 'the last engine that is named counts'),
     ('raw', '-n', ['truncate -m full 1984k'], 'what is written directly is preallocated too'),
+    (None, '', ['open json:{'], 'the byte is told where JSON goes wrong'),
+    ('raw', '-s', ['reopen -r', 'write 0 1'], REOPENED),
+    ('qcow2', '-s', ['reopen -c none', 'write 0 1'], REOPENED),
+    (None, '', ['open other.raw', 'write -z -n 0 100'], 'a guessed raw disk is written by the byte'),
+    (None, '', ['open -C -r -o driver=qcow2 other.raw'], 'copy-on-read is a node above the disk, which is opened first'),
+    (None, '', ['open json:{"driver":"null-co","size":65536,"read-zeroes":true}', 'reopen -o size=64k'],
+     'the same size in other words is no change'),
+    ('qcow2', '-C', ['read 100 0', 'map'], NO_COPY),
+    ('qcow2', '-C', ['aio_read 1k 0', 'aio_flush', 'map'], NO_COPY),
+    ('ext', '-C', ['read 0 1k', 'map'], NO_COPY),
     (None, '-f null-co null-co://', ['write -z -n 0 1'], 'a null disk takes zeroes at once'),
     ('v2', '', ['write -z -n 0 64k'], 'nothing is below: they are fast without a flag for them'),
     ('full', '', ['write -c 0 64k'], 'what is compressed may take the place of data'),

@@ -58,3 +58,13 @@ def test_difference_of_input_is_there(program, link, models, tmp_path):
     disk, options, text, _ = program
     ours, theirs = both(link, models, tmp_path, disk, options, [], stdin=text)
     assert ours[0] != theirs[0] and ours[0][2] >= 0
+
+
+@pytest.mark.parametrize('how', ['-r', '-c none', '-c directsync'])
+@pytest.mark.parametrize('disk', ['raw', 'qcow2'])
+def test_a_temporary_layer_is_reopened(disk, how, link, models, tmp_path):
+    """With what was written to it. Its file has no name by then."""
+    commands = ['write -q -P 7 64k 64k', f'reopen {how}', 'read -q -P 7 64k 64k', 'reopen -w -c writeback',
+                'write -q -P 8 0 512', 'read -q -P 8 0 512', 'read -q -P 7 64k 64k']
+    told, _, _ = outcome(link, disk, '-s', commands, models, tmp_path / 'work')
+    assert told == ('', '', 0)

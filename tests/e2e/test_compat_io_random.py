@@ -28,12 +28,11 @@ DIFFERS = {
     r'ours: .*invalid JSON at byte .*theirs: .*JSON parse error': 'ours says at which byte',
     r'theirs: .*how to report bugs': 'the help does not say where to report faults of the reference',
     r'theirs: .*Could not open ./var/tmp/vl\.': 'a temporary layer can be reopened',
-    r'-s.*\nreopen.*theirs: .*Read-only block node NODE cannot support': 'a temporary layer can be reopened',
     r'\nw(rite)? [^\n]*-\w*c.*theirs: (qemu-io> )*write failed: Input/output error':
         'what is compressed may take the place of data',
     r': v2 .*\nw(rite)? [^\n]*-\w*n.*theirs: (qemu-io> )*(write failed: Operation not supported|THE DISK)':
         'zeroes of an image of version 2 are fast where nothing is below',
-    r'(-n|-[tc] ?(none|directsync|off)|cache\.direct=on).*\nd(iscard)? .*theirs: THE DISK':
+    r'(\[|\n(re|o)(pen)? )[^\n]*(-\w*n|-\w*[tc] ?(none|directsync|off)|cache\.direct=on).*\nd(iscard)? .*theirs: THE DISK':
         'of a disk that is written directly, whole sectors are discarded',
     r'\no(pen)? (?![^\n]*driver=)[^\n]*other\.raw.*\nw(rite)? [^\n]*-\w*n.*theirs: (qemu-io> )*write failed: Operation not supported':
         'a guessed raw disk is written by the byte',
@@ -43,17 +42,17 @@ DIFFERS = {
         'what is shared by force is not written to',
     r'-\w*k\w*( .*-\w*)?i ?(threads|io_uring).*theirs: .*aio=native was specified':
         'the last engine that is named counts',
-    r"ours: .*can't open .*theirs: .*Can't use copy-on-read on read-only device":
+    r"ours: .*can't open.*theirs: .*Can't use copy-on-read on read-only device":
         'copy-on-read is a node above the disk, which is opened first',
     r"ours: .*Cannot change the option 'backing'\ntheirs: .*Cannot find device=''":
         'a disk that has no backing file has none to change',
     r"ours: .*Cannot change the option '(\S+)'\ntheirs: .*Cannot change the option '(?!\1')":
         'which of several options is told is chance there',
-    r"\nreopen [^\n]*size=64k.*theirs: .*Cannot change the option 'size'":
+    r"json:.*\nreopen [^\n]*size=64k.*theirs: .*Cannot change the option 'size'":
         'the same size in other words is no change',
-    r'\[[^\]]*-C.*\nr(ead)?v? [^\n]* 0\b.*theirs: [^\n]*allocated': 'copy-on-read copies nothing where nothing is read',
-    r': ext \[[^\]]*-C.*theirs: [^\n]*allocated': 'copy-on-read copies no more than what is read takes',
-    r'theirs: .*Could not write zeros for preallocation: Invalid argument':
+    r'\[[^\]]*-\w*C.*\n(r(ead)?v?|aio_read) [^\n]* 0[xk0]*\n.*theirs: [^\n]*allocated': 'copy-on-read copies nothing where nothing is read',
+    r': ext \[[^\]]*-\w*C.*theirs: [^\n]*allocated': 'copy-on-read copies no more than what is read takes',
+    r'\nt(runcate)? [^\n]*-m ?full.*theirs: .*Could not write zeros for preallocation: Invalid argument':
         'a file that is written directly is preallocated too, whatever its size was',
 }
 

@@ -5,6 +5,7 @@
  */
 #include <errno.h>
 #include <fcntl.h>
+#include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 #include <unistd.h>
@@ -276,6 +277,28 @@ static bool same_file(int fd_a, int fd_b)
            a.st_ino == b.st_ino && a.st_rdev == b.st_rdev;
 }
 
+/* The file that is open, once more: one that has lost its name, as that of a temporary layer has,
+ * is still there behind its descriptor. */
+static int open_again(BlockDriverState *bs, int oflags, Error **errp)
+{
+    const struct posix_state *s = bdrv_opaque(bs);
+    Error *err = NULL;
+    int fd = open_checked(bdrv_platter(bs), s->kind, s->filename, oflags, &err);
+    char path[32];
+
+    if (fd == -ENOENT) {
+        snprintf(path, sizeof(path), "/proc/self/fd/%d", s->fd);
+        fd = open_checked(bdrv_platter(bs), s->kind, path, oflags, NULL);
+        fd = fd < 0 ? -ENOENT : fd;
+    }
+    if (fd < 0) {
+        error_propagate(errp, err);
+    } else {
+        error_free(err);
+    }
+    return fd;
+}
+
 int posix_reopen_prepare(BlockDriverState *bs, int new_flags, Error **errp)
 {
     struct posix_state *s = bdrv_opaque(bs);
@@ -287,8 +310,7 @@ int posix_reopen_prepare(BlockDriverState *bs, int new_flags, Error **errp)
     if (direct == s->direct && writable == s->writable) {
         return 0;
     }
-    fd = open_checked(bdrv_platter(bs), s->kind, s->filename,
-                      (writable ? O_RDWR : O_RDONLY) | (direct ? O_DIRECT : 0), errp);
+    fd = open_again(bs, (writable ? O_RDWR : O_RDONLY) | (direct ? O_DIRECT : 0), errp);
     if (fd < 0) {
         return fd;
     }
