@@ -8,11 +8,13 @@
 #include <platter/graph.h>
 
 #include "block/driver.h"
+#include "driver/protocol/pipe/pipe.h"
 #include "loop/io.h"
 #include "os/os.h"
 #include "tools/img/convert_int.h"
 #include "tools/img/convert_sink.h"
 #include "util/checked.h"
+#include "util/error.h"
 
 #define STDIN_PATH "/dev/fd/0"
 #define STDIN_FD 0
@@ -165,6 +167,45 @@ int convert_pipe_check(struct convert_run *run, BlockBackend *blk)
     return read_tables_whole(run, blk_bs(blk), info.cluster_size_bytes);
 }
 
+/* Whether the data of an extent of the image, or of a layer below it, is still to be had. Where
+ * compressed data is nobody tells: then nothing may have gone. */
+static bool has_extent_co(BlockDriverState *pipe, int flags, const BlockDriverState *file,
+                          int64_t map, int64_t bytes, uint64_t *pos)
+{
+    bool mapped = (flags & BDRV_BLOCK_OFFSET_VALID) != 0;
+
+    if (!(flags & BDRV_BLOCK_DATA) || (flags & BDRV_BLOCK_ZERO) || (mapped && file != pipe)) {
+        return true;
+    }
+    return mapped ? pipe_could_read_co(pipe, (uint64_t)map, (uint64_t)bytes, pos)
+                  : pipe_could_read_co(pipe, 0, 2 * PIPE_WINDOW_BYTES, &(uint64_t){0});
+}
+
+/* To plan a stream all tables were read: data that stood between them may have gone, or will go
+ * when the disk is read in its order. That is told before anything is written. */
+static int judge_co(void *opaque, Error **errp)
+{
+    const struct convert_run *run = opaque;
+    const struct convert_source *source = &run->sources[0];
+    BlockDriverState *pipe = bdrv_get_child(blk_bs(source->blk), "file");
+    uint64_t pos = 0;
+    int64_t bytes = 0;
+
+    for (uint64_t at = 0; at < source->bytes; at += (uint64_t)bytes) {
+        BlockDriverState *file = NULL;
+        int64_t map = 0;
+        int flags =
+            blk_co_block_status_file(source->blk, (int64_t)(source->offset + at),
+                                     (int64_t)(source->bytes - at), &bytes, &map, NULL, &file);
+
+        if (flags < 0 || !has_extent_co(pipe, flags, file, map, bytes, &pos)) {
+            return error_set_errno(errp, flags < 0 ? -flags : ESPIPE,
+                                   "error while reading at byte %" PRIu64, at);
+        }
+    }
+    return 0;
+}
+
 /* ---- standard output ---- */
 
 int convert_pipe_target(struct convert_run *run)
@@ -177,10 +218,14 @@ int convert_pipe_target(struct convert_run *run)
         .options = args->list.options,
         .disk_bytes = run->total,
         .all = args->engine.feed || args->engine.sparse_bytes == 0,
+        .judge_opaque = run,
     };
     Error *err = NULL;
     int code = convert_prepare_target(run);
 
+    if (args->pipe_options[0] != '\0' && strcmp(sink.format, "raw") != 0 && !sink.all) {
+        sink.judge_co = judge_co;
+    }
     if (code == CLI_EXIT_OK && sink_image_init(&sink, &err) < 0) {
         code = cli_report(run->cli, err);
     }

@@ -119,7 +119,11 @@ static int head_co(void *opaque, Error **errp)
                                         .emit = put_co,
                                         .opaque = s};
     uint32_t unit;
+    int ret = s->judge_co ? s->judge_co(s->judge_opaque, errp) : 0;
 
+    if (ret < 0) {
+        return ret;
+    }
     return s->packs ? bdrv_stream_head(s->pl, s->format, block_options_copy(s->options), &layout,
                                        &unit, errp)
                     : 0;

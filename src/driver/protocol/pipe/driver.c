@@ -13,6 +13,7 @@
 
 #include "block/driver.h"
 #include "os/os.h"
+#include "pipe.h"
 #include "schema/opts.h"
 #include "util/checked.h"
 #include "util/error.h"
@@ -76,12 +77,25 @@ static int fill_co(struct pipe_state *s, uint64_t end)
     return 0;
 }
 
-/* Whether the bytes from offset on are kept, or still to come. */
-static bool is_there(const struct pipe_state *s, uint64_t offset, uint64_t bytes)
+/* Whether the bytes from offset on are kept, or still to come, when pos have gone through. */
+static bool is_there(const struct pipe_state *s, uint64_t pos, uint64_t offset, uint64_t bytes)
 {
-    uint64_t lost = s->pos > s->window ? s->pos - s->window : 0; /* behind the head: to here */
+    uint64_t lost = pos > s->window ? pos - s->window : 0; /* behind the head: to here */
 
     return offset + bytes <= s->window || max_u64(offset, s->window) >= lost;
+}
+
+bool pipe_could_read_co(BlockDriverState *bs, uint64_t offset, uint64_t bytes, uint64_t *pos)
+{
+    struct pipe_state *s = bdrv_opaque(bs);
+    bool there;
+
+    co_mutex_lock(&s->lock);
+    *pos = max_u64(*pos, s->pos);
+    co_mutex_unlock(&s->lock);
+    there = is_there(s, *pos, offset, bytes);
+    *pos = max_u64(*pos, offset + bytes);
+    return there;
 }
 
 static void copy_out(struct pipe_state *s, const struct bdrv_req *req)
@@ -103,7 +117,7 @@ static int pipe_read_co(BlockDriverState *bs, const struct bdrv_req *req)
     int ret = -ESPIPE;
 
     co_mutex_lock(&s->lock);
-    if (is_there(s, req->offset, req->bytes)) {
+    if (is_there(s, s->pos, req->offset, req->bytes)) {
         ret = fill_co(s, req->offset + req->bytes);
     }
     if (ret == 0 && req->offset + req->bytes > s->pos &&
