@@ -14,7 +14,7 @@ import shutil
 import pytest
 
 from io_disks import masked
-from nbd_random import Lines
+from nbd_random import ENDING, Lines
 from nbd_tool import PROGRAM, Background, make_images, seen
 from tools_common import called, needs, run
 
@@ -26,16 +26,25 @@ WRITES = ['write -P 9 4k 8k', 'write -z 64k 4k', 'write -P 0 128k 64k', 'discard
           'write -f -P 7 1000 24', 'read -P 9 4k 8k', 'read -P 0 128k 4k', 'length']
 
 # What differs on purpose: a pattern of "line NEWLINE our messages NEWLINE their messages", and why.
+LINE_WITH = r'(?=[^\n]*(?<!\S)({}))'
 DIFFERS = {
     r'invalid JSON at byte .*JSON parse error': 'ours says at which byte',
-    r"\A[^\n]*(-l|--lo)[^\n]*qcow2.*used by device '' does not support":
-        'a part of what a snapshot shows can be served',
-    r"(-o|--of).*Block format 'null-co' used by device ''.*Block format 'raw' used by device ''":
+    r'\A' + LINE_WITH.format('-l|--lo') + LINE_WITH.format('-o|--of') +
+    r"[^\n]*qcow2.*Block format 'raw' used by device '' does not support": 'a part of what a snapshot shows can be served',
+    r'\A' + LINE_WITH.format('-o|--of') + r".*Block format 'null-co' used by device ''.*Block format 'raw' used by device ''":
         'the part is put above what a snapshot shows',
-    r"(-s|--snap).*Can't find snapshot": 'a scratch layer may stand above a snapshot',
-    r'json:.*aio=native was specified': 'what json: says is all that is said',
-    r'Bitmap name is longer than': 'a name that is too long for any is told so',
+    r'\A' + LINE_WITH.format('-s|--sn') + LINE_WITH.format('-l|--lo') + r"[^\n]*\n.*Can't find snapshot":
+        'a scratch layer may stand above a snapshot',
+    r'\A' + LINE_WITH.format('--ai') + r'[^\n]*json:.*aio=native was specified': 'what json: says is all that is said',
+    r"Bitmap name is longer than 1023 bytes\n.*Bitmap 'x+' is not found": 'a name that is too long for any is told so',
 }
+# A line for each, in its order.
+EXAMPLES = [
+    'json:{', '-f qcow2 -l first -o 512 base.qcow2',
+    '--image-opts -l first -o 512 driver=null-co,size=64k,read-zeroes=on', '-f qcow2 -s -l first base.qcow2',
+    '--aio=native json:{"driver":"raw","file":{"driver":"file","filename":"plain.raw"}}',
+    f'-f qcow2 -B {"x" * 1100} base.qcow2',
+]
 
 
 @pytest.fixture(scope='module', name='link')
@@ -102,14 +111,18 @@ def comparable(line, got, theirs):
 
 def differs_on_purpose(line, ours, theirs):
     text = '\n'.join([shlex.join(line), *ours[0][:2], *theirs[0][:2]])
-    return any(re.search(pattern, text, re.S) for pattern in DIFFERS)
+    return [pattern for pattern in DIFFERS if re.search(pattern, text, re.S)]
+
+
+def both(line, link, images, folder):
+    # The name of the folder is in some answers: both run where the other did.
+    ours, theirs = (outcome(program, link, line, images, folder / 'work') for program in (link, PROGRAM))
+    return comparable(line, ours, False), comparable(line, theirs, True)
 
 
 def check_line(number, link, images, folder):
     line = Lines(random.Random(f'{SEED}/{number}')).line()
-    # The name of the folder is in some answers: both run where the other did.
-    ours, theirs = (outcome(program, link, line, images, folder / 'work') for program in (link, PROGRAM))
-    ours, theirs = comparable(line, ours, False), comparable(line, theirs, True)
+    ours, theirs = both(line, link, images, folder)
     if not differs_on_purpose(line, ours, theirs):
         print(f'PLATTER_SEED={SEED} PLATTER_LINE={number}:', shlex.join(line))
         assert ours[0] == theirs[0]
@@ -122,3 +135,11 @@ def test_same(part, link, images, tmp_path):
     for number in range(part, COUNT, 10):
         if not ONE or int(ONE) == number:
             check_line(number, link, images, tmp_path)
+
+
+@pytest.mark.parametrize('line,pattern', zip(EXAMPLES, DIFFERS, strict=True), ids=range(len(DIFFERS)))
+def test_difference_is_there(line, pattern, link, images, tmp_path):
+    """One that is gone leaves the list."""
+    words = [*line.split(), *ENDING]
+    ours, theirs = both(words, link, images, tmp_path)
+    assert ours != theirs and differs_on_purpose(words, ours, theirs) == [pattern]
