@@ -78,11 +78,6 @@ static bool has_change(const BlockDriver *drv)
     return drv->image != NULL && drv->image->change_backing_file_co != NULL;
 }
 
-bool bdrv_stores_backing_name(const BlockDriverState *bs)
-{
-    return bs->drv != NULL && has_change(bs->drv);
-}
-
 static int change_run_co(BlockDriverState *bs, void *args, Error **errp)
 {
     struct backing_name *name = args;
@@ -101,6 +96,13 @@ static const struct image_op op_change = {
     .has = has_change,
     .run_co = change_run_co,
 };
+
+bool bdrv_stores_backing_name(BlockDriverState *bs)
+{
+    int ret;
+
+    return image_node(bs, &op_change, &ret, NULL) != NULL;
+}
 
 int bdrv_change_backing_file(BlockDriverState *bs, const char *backing_file,
                              const char *backing_format, Error **errp)

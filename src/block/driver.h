@@ -413,8 +413,10 @@ BdrvDirtyBitmap *bdrv_bitmap_load(BlockDriverState *bs, const char *name, unsign
 unsigned bdrv_bitmap_state(const BdrvDirtyBitmap *bitmap);
 /* Whether the image of bs itself can store bitmaps. */
 bool bdrv_stores_bitmaps(const BlockDriverState *bs);
-/* Whether the image can be told to name another backing file. */
-bool bdrv_stores_backing_name(const BlockDriverState *bs);
+/* The backing file of bs, or of what bs shows as a filter; NULL: none. Borrowed. Control thread. */
+BlockDriverState *bdrv_chain_below(BlockDriverState *bs);
+/* Whether the image, also that below filters, can be told to name another backing file. */
+bool bdrv_stores_backing_name(BlockDriverState *bs);
 void bdrv_bitmap_set_in_use(BdrvDirtyBitmap *bitmap);
 /* flag_co is called before the next change, whatever was flagged before. */
 void bdrv_bitmaps_flag_again(BlockDriverState *bs);

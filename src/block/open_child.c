@@ -25,6 +25,9 @@ int open_child_flags(int parent_flags, unsigned role)
         flags &= ~(BDRV_O_RDWR | BDRV_O_AUTO_RDONLY);
         flags |= parent_flags & BDRV_O_PROBE; /* for what the backing file names in turn */
     }
+    if (role & BDRV_ROLE_FILTERED) {
+        flags |= parent_flags & BDRV_O_NO_BACKING; /* what is shown is the same layer */
+    }
     if ((role & BDRV_ROLE_FILTERED) && !(role & BDRV_ROLE_PRIMARY)) {
         flags |= BDRV_O_PROBE; /* an image that was named beside the disk (blkverify) */
     }

@@ -29,6 +29,14 @@ BlockDriverState *bdrv_backing(BlockDriverState *bs)
     return NULL;
 }
 
+BlockDriverState *bdrv_chain_below(BlockDriverState *bs)
+{
+    while (bdrv_forwards(bs)) {
+        bs = bs->file->bs;
+    }
+    return bdrv_backing(bs);
+}
+
 /* Cut the range to the node. -EIO when it begins outside. */
 static int place_clamp(struct status_place *p)
 {

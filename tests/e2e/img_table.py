@@ -441,6 +441,28 @@ LINES = [
     'dd if=plain.raw of=json:{"driver":"file","filename":"new.raw"}',
     'dd if=plain.raw of=null-co://',
     'dd -O nosuch if=plain.raw of=nosuch:x',
+    'map --output=json --object throttle-group,id=g --image-opts driver=throttle,throttle-group=g,file.driver=qcow2,'
+    'file.file.filename=overlay.qcow2',
+    'map --output=json --image-opts driver=blkdebug,image.driver=qcow2,image.file.filename=overlay.qcow2',
+    'info --object throttle-group,id=g --image-opts driver=throttle,throttle-group=g,file.driver=qcow2,'
+    'file.file.filename=overlay.qcow2',
+    'info --image-opts driver=blkdebug,image.driver=qcow2,image.file.filename=overlay.qcow2',
+    'info --image-opts driver=raw,file.driver=qcow2,file.file.filename=overlay.qcow2',
+    'info --image-opts driver=qcow2,file.driver=raw,file.file.filename=base.qcow2',
+    'commit --object throttle-group,id=g --image-opts driver=throttle,throttle-group=g,file.driver=qcow2,'
+    'file.file.filename=overlay.qcow2',
+    'commit -d --object throttle-group,id=g --image-opts driver=throttle,throttle-group=g,file.driver=qcow2,'
+    'file.file.filename=overlay.qcow2',
+    'commit --image-opts driver=blkdebug,image.driver=qcow2,image.file.filename=overlay.qcow2',
+    'commit --image-opts driver=raw,file.driver=qcow2,file.file.filename=overlay.qcow2',
+    'commit -d --image-opts driver=copy-on-read,file.driver=qcow2,file.file.filename=overlay.qcow2',
+    'rebase -u -b plain.raw -F raw --object throttle-group,id=g --image-opts driver=throttle,throttle-group=g,'
+    'file.driver=qcow2,file.file.filename=overlay.qcow2',
+    'rebase -u -b plain.raw -F raw --image-opts driver=copy-on-read,file.driver=qcow2,'
+    'file.file.filename=overlay.qcow2',
+    'rebase -u -b plain.raw -F raw --image-opts driver=blkdebug,image.driver=qcow2,'
+    'image.file.filename=overlay.qcow2',
+    'rebase -u -b plain.raw -F raw --image-opts driver=raw,file.driver=qcow2,file.file.filename=overlay.qcow2',
 ]
 
 HUGE, HUGEST = (1 << 64) - 1, (1 << 63) - 1

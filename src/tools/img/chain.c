@@ -4,11 +4,12 @@
 #include <string.h>
 #include <sys/stat.h>
 
+#include "block/driver.h"
 #include "os/os.h"
 
 BlockDriverState *chain_below(BlockDriverState *bs)
 {
-    return bdrv_get_child(bs, "backing");
+    return bdrv_chain_below(bs);
 }
 
 bool chain_same_file(const char *a, const char *b)

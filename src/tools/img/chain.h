@@ -8,7 +8,7 @@
 #include <platter/backend.h>
 #include <platter/image.h>
 
-/* The backing file of bs, or NULL. */
+/* The backing file of bs, or of what bs shows as a filter; or NULL. */
 BlockDriverState *chain_below(BlockDriverState *bs);
 /* The member of the chain below bs that is called name: what bdrv_get_filename says, what the image
  * above it says, or a path to the same file. *ret_depth (may be NULL) is 1 for the backing file of

@@ -223,6 +223,59 @@ static void test_failures_leave_nothing(void **state)
     platter_free(pl);
 }
 
+/* ---- below a filter ---- */
+
+static BlockDriverState *open_filter(Platter *pl, const char *more, int flags)
+{
+    char text[512];
+    Error *err = NULL;
+    BlockDriverState *bs;
+
+    snprintf(text, sizeof(text), "driver=pass,file.driver=cow,file.file.filename=%s%s", path("top"),
+             more);
+    bs = bdrv_open(pl, NULL, NULL, block_options_parse(text, NULL, NULL), flags, &err);
+    if (bs == NULL) {
+        fail_msg("%s", error_get_pretty(err));
+    }
+    return bs;
+}
+
+static void test_chain_below_a_filter(void **state)
+{
+    Platter *pl = listed(dir);
+    BlockDriverState *bs;
+
+    header(0, "top", "mid", "cow");
+    header(1, "mid", "base", "raw");
+    bs = open_filter(pl, "", BDRV_O_RDWR);
+    assert_string_equal(bdrv_get_filename(bdrv_chain_below(bs)), path("mid"));
+    assert_ptr_equal(bdrv_chain_below(bs), bdrv_get_child(bdrv_get_child(bs, "file"), "backing"));
+    assert_null(bdrv_chain_below(bdrv_chain_below(bdrv_chain_below(bs))));
+    bdrv_unref(bs);
+    bs = open_filter(pl, "", BDRV_O_RDWR | BDRV_O_NO_BACKING);
+    assert_null(bdrv_chain_below(bs));
+    assert_string_equal(bdrv_get_backing_file(bdrv_get_child(bs, "file")), "mid");
+    bdrv_unref(bs);
+    platter_free(pl);
+}
+
+/* A backing file is in a name only where the image's own does not lead there. */
+static void test_name_of_what_has_a_backing_file(void **state)
+{
+    Platter *pl = listed(dir);
+    BlockDriverState *bs;
+
+    header(0, "top", "mid", "raw");
+    bs = open_filter(pl, "", BDRV_O_RDWR);
+    assert_non_null(bdrv_chain_below(bs));
+    assert_null(strstr(bdrv_get_filename(bs), "\"backing\""));
+    bdrv_unref(bs);
+    bs = open_filter(pl, ",file.backing.driver=raw,file.backing.file.filename=other", BDRV_O_RDWR);
+    assert_non_null(strstr(bdrv_get_filename(bs), "\"backing\": {\"driver\": \"raw\""));
+    bdrv_unref(bs);
+    platter_free(pl);
+}
+
 int main(void)
 {
     const struct CMUnitTest tests[] = {
@@ -235,6 +288,8 @@ int main(void)
         T(test_format),
         T(test_data_file),
         T(test_failures_leave_nothing),
+        T(test_chain_below_a_filter),
+        T(test_name_of_what_has_a_backing_file),
     };
 
     return cmocka_run_group_tests(tests, NULL, NULL);

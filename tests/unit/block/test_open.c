@@ -54,6 +54,17 @@ static void test_names(void **state)
     expect_raw_over(fake_open(pl, "driver=raw,file.filename=net://x"), "file", "./net://x");
 }
 
+/* A format in another one is not what a plain name opens. */
+static void test_name_of_a_format_in_a_format(void **state)
+{
+    BlockDriverState *bs = fake_open(*state, "driver=raw,file.driver=raw,file.file.filename=x");
+
+    assert_string_equal(bdrv_get_filename(bs),
+                        "json:{\"driver\": \"raw\", \"file\": {\"driver\": \"raw\", "
+                        "\"file\": {\"driver\": \"file\", \"filename\": \"x\"}}}");
+    bdrv_unref(bs);
+}
+
 /* What a filter is put on is storage where no driver is named, whatever the filter. */
 static void test_below_filter(void **state)
 {
@@ -334,6 +345,8 @@ int main(void)
 {
     const struct CMUnitTest tests[] = {
         cmocka_unit_test_setup_teardown(test_names, fake_setup, fake_teardown),
+        cmocka_unit_test_setup_teardown(test_name_of_a_format_in_a_format, fake_setup,
+                                        fake_teardown),
         cmocka_unit_test_setup_teardown(test_below_filter, fake_setup, fake_teardown),
         cmocka_unit_test_setup_teardown(test_protocol_alone, fake_setup, fake_teardown),
         cmocka_unit_test_setup_teardown(test_reference, fake_setup, fake_teardown),
