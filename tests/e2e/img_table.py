@@ -463,6 +463,12 @@ LINES = [
     'rebase -u -b plain.raw -F raw --image-opts driver=blkdebug,image.driver=qcow2,'
     'image.file.filename=overlay.qcow2',
     'rebase -u -b plain.raw -F raw --image-opts driver=raw,file.driver=qcow2,file.file.filename=overlay.qcow2',
+    'measure -l snapshot.x=1 base.qcow2 plain.raw',
+    'measure -l snapshot.x=1',
+    'measure -l snapshot.x=1 --size 1M base.qcow2',
+    'measure -l snapshot.x=1 -x base.qcow2',
+    'measure -l snapshot.id=1,snapshot.name=first base.qcow2',
+    'measure -l x -l snapshot.id=1 base.qcow2',
 ]
 
 HUGE, HUGEST = (1 << 64) - 1, (1 << 63) - 1

@@ -140,6 +140,8 @@ static int measure_take(void *opaque, int id, const struct cli_args *a)
         return cli_parse_size(a->cli, a->value, "image size", "size", INT64_MAX, &args->size_bytes)
                    ? CLI_EXIT_OK
                    : CLI_EXIT_USAGE;
+    case DISK_OPTION_SNAPSHOT:
+        return disk_take_snapshot(&args->disk, a, '\'');
     default:
         if (id == DISK_OPTION_OUTPUT && cli_stands_in(a->cli)) { /* other commands judge it later */
             args->disk.output = a->value;
