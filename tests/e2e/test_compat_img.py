@@ -10,6 +10,7 @@ import struct
 
 import pytest
 
+import img_differs
 from img_lines import patch
 from img_table import DIFFERS, LINES
 from tools_common import called, needs, run
@@ -89,7 +90,7 @@ def test_same(line, images, link, tmp_path):
     assert ours == theirs
 
 
-@pytest.mark.parametrize('line', DIFFERS)
+@pytest.mark.parametrize('line', DIFFERS | img_differs.DIFFERS)
 def test_difference_is_there(line, images, link, tmp_path):
     """One that is gone leaves the list."""
     ours, theirs = outcomes(line, images, link, tmp_path)
