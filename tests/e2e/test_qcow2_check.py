@@ -316,6 +316,7 @@ BITMAP_FAULTS = {
     'type': lambda d: d.put(bitmap_directory(d) + 16, 5, 1),
     'granularity': lambda d: d.put(bitmap_directory(d) + 17, 63, 1),
     'table too large': lambda d: d.put(bitmap_directory(d) + 8, 0x8000001, 4),
+    'table too long': lambda d: d.put(bitmap_directory(d) + 8, 3, 4),
     'directory too short': lambda d: d.put(bitmap_directory(d) + 18, 0xffff, 2),
 }
 

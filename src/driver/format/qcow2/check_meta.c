@@ -12,6 +12,7 @@
 #include "util/mem.h"
 
 #include "bitmap.h"
+#include "bitmap_int.h"
 #include "check_int.h"
 #include "snapshot.h"
 
@@ -260,6 +261,20 @@ static int bitmap_data_co(struct bitmaps *b, const struct q2_bitmap_entry *e)
     return ret;
 }
 
+/* Of one that would be used. */
+static void check_table_size(struct q2_check *c, const struct q2_bitmap_entry *e)
+{
+    struct qcow2 *s = c->s;
+    uint64_t want =
+        q2_bitmap_table_entries(q2_disk_bytes(s), e->granularity_bits, s->geo.cluster_bits);
+
+    if (q2_bitmap_may_use(e) && e->table_entries != want) {
+        q2_check_tell(c, "ERROR bitmap '%s': its table has %" PRIu32 " entries, not %" PRIu64,
+                      e->name, e->table_entries, want);
+        c->res->corruptions++;
+    }
+}
+
 /* A bitmap of a kind that is not known has its clusters all the same. */
 static int bitmap_entry_co(struct bitmaps *b, const struct q2_bitmap_entry *e)
 {
@@ -272,6 +287,8 @@ static int bitmap_entry_co(struct bitmaps *b, const struct q2_bitmap_entry *e)
         q2_check_tell(c, "ERROR %s", error_get_pretty(err));
         c->res->corruptions++;
         error_free(err);
+    } else {
+        check_table_size(c, e);
     }
     if (bytes > b->may_read) {
         q2_check_tell(c, "ERROR bitmap '%s': its table is one too many to look at", e->name);
