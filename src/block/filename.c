@@ -15,6 +15,8 @@
 #include "util/json_print.h"
 #include "util/options.h"
 
+#define LAYERS_MAX 64 /* of which each was opened by options, that a plain name may stand for */
+
 static bool key_is_strong(const BlockDriver *drv, const char *key)
 {
     for (size_t i = 0; drv->strong_options != NULL && drv->strong_options[i] != NULL; i++) {
@@ -57,14 +59,19 @@ static bool has_strong_options(const BlockDriverState *bs)
     return false;
 }
 
-static const BlockDriverState *plain_node(const BlockDriverState *bs);
+static const BlockDriverState *plain_node(const BlockDriverState *bs, unsigned layers);
 
-/* Whether another backing file than the one that the image names stands below it, or none. */
-static bool backing_differs(const BlockDriverState *bs)
+/* Whether another backing file than the one that the image names stands below it, or none. Beyond
+ * that many layers which options opened nobody looks: they are called others. */
+static bool backing_differs(const BlockDriverState *bs, unsigned layers)
 {
-    const BdrvEdge *edge = bs->backing_slot != NULL ? *bs->backing_slot : NULL;
     const BlockDriverState *plain;
+    const BdrvEdge *edge;
 
+    if (bs->backing_slot == NULL) {
+        return false;
+    }
+    edge = *bs->backing_slot;
     if (edge == NULL) {
         return bs->backing_file != NULL && bs->opening == NULL && bs->backing_wanted == NULL &&
                !(bs->open_flags & BDRV_O_NO_BACKING);
@@ -72,13 +79,13 @@ static bool backing_differs(const BlockDriverState *bs)
     if (edge->as_named) {
         return false;
     }
-    plain = plain_node(edge->bs);
+    plain = layers > 0 ? plain_node(edge->bs, layers - 1) : NULL;
     return plain == NULL || bs->backing_file == NULL ||
            strcmp(plain->filename, bs->backing_file) != 0;
 }
 
-/* The node whose plain name stands for bs, or NULL. */
-static const BlockDriverState *plain_node(const BlockDriverState *bs)
+/* The node whose plain name stands for bs, or NULL. Recursion is bounded by layers. */
+static const BlockDriverState *plain_node(const BlockDriverState *bs, unsigned layers)
 {
     for (unsigned formats = 0; bs->drv != NULL && !has_strong_options(bs); formats++) {
         if ((bs->caps & BDRV_CAP_PROTOCOL) || name_is_full(bs)) {
@@ -86,7 +93,7 @@ static const BlockDriverState *plain_node(const BlockDriverState *bs)
         }
         /* of a format above another one only options tell */
         if (formats > 0 || (bs->caps & BDRV_CAP_FILTER) || bs->file == NULL ||
-            backing_differs(bs)) {
+            backing_differs(bs, layers)) {
             return NULL;
         }
         bs = bs->file->bs;
@@ -152,7 +159,7 @@ static json_t *full_options(const BlockDriverState *bs, unsigned depth)
     BlockOptions *own = own_options(bs);
     json_t *all = own != NULL ? block_options_flat_json(own) : NULL;
     int ret = all != NULL ? 0 : -ENOMEM;
-    bool differs = backing_differs(bs);
+    bool differs = backing_differs(bs, LAYERS_MAX);
     BdrvEdge *edge;
 
     block_options_free(own);
@@ -194,7 +201,7 @@ const char *bdrv_get_filename(const BlockDriverState *bs)
     if (bs->drv == NULL) {
         return "";
     }
-    plain = plain_node(bs);
+    plain = plain_node(bs, LAYERS_MAX);
     name = plain != NULL ? plain_name(plain) : json_name(bs);
     if (name == NULL) {
         return bs->shown_filename != NULL ? bs->shown_filename : "";
