@@ -58,7 +58,7 @@ def test_create_quiet_and_size_in_options(tmp_path):
     (['-o', 'nope=1', 'd', '1M'], "'nope'"),
     (['-f', 'nope', 'd', '1M'], "no format 'nope'"),
     (['/no/such/dir/d', '1M'], 'No such file or directory'),
-    (['null-co://', '1M'], 'cannot create'),
+    (['null-co://', '1M'], "Protocol driver 'null-co' does not support image creation"),
     (['--sise', 'd', '1M'], "no option '--sise'"),
     (['-z', 'd', '1M'], "no option '-z'"),
     (['-o'], "'-o' needs a value"),
