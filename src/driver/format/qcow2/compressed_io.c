@@ -15,7 +15,6 @@
 
 #include "compress.h"
 #include "loop/co_group.h"
-#include "os/os.h"
 #include "overlap.h"
 #include "request.h"
 #include "util/iov.h"
