@@ -123,6 +123,7 @@ int main(int argc, char **argv)
 {
     struct cli cli = {.program = find_program(argv[0]), .in = stdin, .out = stdout, .err = stderr};
 
+    setvbuf(stderr, NULL, _IOLBF, BUFSIZ); /* a line of many findings is one write */
     descriptors_begin();
     signals_begin();
     return cli_run(&cli, argc, argv);

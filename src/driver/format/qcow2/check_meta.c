@@ -25,19 +25,15 @@
 
 /* ---- the snapshot table ---- */
 
-/* One entry, its extra data cut to what is allowed. *ret_used: its length in the table. */
-static int read_entry_co(struct q2_check *c, uint64_t offset, struct q2_snapshot *ret,
+/* One entry, its extra data cut to what is allowed; buf: Q2_SNAPSHOT_ENTRY_BYTES_MAX. *ret_used:
+ * its length in the table. */
+static int read_entry_co(struct q2_check *c, uint64_t offset, uint8_t *buf, struct q2_snapshot *ret,
                          uint64_t *ret_used, uint32_t *ret_extra, Error **errp)
 {
-    size_t room = Q2_SNAPSHOT_FIXED_BYTES + Q2_SNAPSHOT_EXTRA_BYTES_MAX + 2 * 65535;
-    uint8_t *buf = malloc(room);
     size_t names, used;
     uint32_t keep;
     int rc;
 
-    if (!buf) {
-        return error_set(errp, ENOMEM, "out of memory");
-    }
     rc = q2_check_read_co(c, offset, buf, Q2_SNAPSHOT_FIXED_BYTES);
     *ret_extra = load_be32(buf + 36);
     keep = *ret_extra < Q2_SNAPSHOT_EXTRA_BYTES_MAX ? *ret_extra : Q2_SNAPSHOT_EXTRA_BYTES_MAX;
@@ -59,7 +55,6 @@ static int read_entry_co(struct q2_check *c, uint64_t offset, struct q2_snapshot
         error_set_errno(errp, -rc, "ERROR failed to read the snapshot table");
     }
     *ret_used = Q2_SNAPSHOT_FIXED_BYTES + (uint64_t)*ret_extra + names;
-    free(buf);
     return rc;
 }
 
@@ -84,9 +79,13 @@ static int read_entries_co(struct q2_check *c, uint32_t count, Error **errp)
 {
     bool mend = (c->fix & BDRV_FIX_ERRORS) != 0;
     uint64_t start = c->s->header.snapshots_offset;
+    AUTO_FREE uint8_t *buf = malloc(Q2_SNAPSHOT_ENTRY_BYTES_MAX);
     uint64_t at = start;
     uint32_t room = 0;
 
+    if (!buf) {
+        return error_set(errp, ENOMEM, "out of memory");
+    }
     for (uint32_t i = 0; i < count; i++) {
         struct q2_snapshot sn;
         uint32_t extra = 0;
@@ -94,7 +93,7 @@ static int read_entries_co(struct q2_check *c, uint32_t count, Error **errp)
         int rc;
 
         at = align_up(at, 8);
-        rc = read_entry_co(c, at, &sn, &used, &extra, errp);
+        rc = read_entry_co(c, at, buf, &sn, &used, &extra, errp);
         if (rc < 0) {
             return rc;
         }

@@ -23,10 +23,7 @@
 #include "qcow2.h"
 #include "snapshot.h"
 
-/* The longest entry that is accepted. */
-#define ENTRY_BYTES_MAX                                                                            \
-    (Q2_SNAPSHOT_FIXED_BYTES + Q2_SNAPSHOT_EXTRA_BYTES_MAX + 2 * UINT64_C(65535))
-#define WINDOW_BYTES (256 * 1024) /* of the table, while it is loaded; above ENTRY_BYTES_MAX */
+#define WINDOW_BYTES (256 * 1024) /* of the table, while it is loaded; above the longest entry */
 
 /* ---- loading ---- */
 
@@ -47,7 +44,7 @@ static int window_move(struct window *w, uint64_t offset, Error **errp)
     int rc;
 
     if (offset >= w->offset && offset - w->offset <= w->bytes &&
-        (w->bytes - (offset - w->offset) >= ENTRY_BYTES_MAX ||
+        (w->bytes - (offset - w->offset) >= Q2_SNAPSHOT_ENTRY_BYTES_MAX ||
          w->offset + w->bytes == w->file_bytes)) {
         return 0;
     }
