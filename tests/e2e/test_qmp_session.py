@@ -45,8 +45,9 @@ def masked(line):
 
 def talk_bytes(daemon, data):
     with RawClient(daemon.sockets[0]) as raw:
+        greeting = raw.line()  # the reference greets nobody whose end is closed before it has a look
         raw.send(data)
-        return raw.rest()
+        return greeting + raw.rest()
 
 
 def talk(daemon, data):
