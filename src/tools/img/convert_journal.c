@@ -53,8 +53,11 @@ static uint64_t mix(uint64_t hash, const void *data, size_t bytes)
 /* Who only wants to see more of it, or less, still wants the same. */
 static bool tells_what_is_shown(const char *word)
 {
-    static const char *const words[] = {"-p", "-q", "--progress", "--progress=json", "--quiet"};
+    static const char *const words[] = {"--progress", "--progress=json", "--quiet"};
 
+    if (word[0] == '-' && word[1] != '\0' && word[1 + strspn(word + 1, "pq")] == '\0') {
+        return true;
+    }
     for (size_t i = 0; i < ARRAY_SIZE(words); i++) {
         if (strcmp(word, words[i]) == 0) {
             return true;
