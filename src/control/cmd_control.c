@@ -5,6 +5,7 @@
 
 #include "control/chardev.h"
 #include "control/control.h"
+#include "control/monitor.h"
 #include "control/qmp_type.h"
 #include "control/reply.h"
 #include "schema/qmp.h"
@@ -20,7 +21,8 @@ int qmp_qmp_capabilities(struct qmp_call *call, const struct qmp_qmp_capabilitie
 
 int qmp_query_version(struct qmp_call *call, json_t **ret_value, Error **errp)
 {
-    return qmp_give(qmp_version_value(platter_version()), ret_value, errp);
+    return qmp_give(qmp_version_value(monitors_release(call->control->monitors), platter_version()),
+                    ret_value, errp);
 }
 
 int qmp_query_commands(struct qmp_call *call, json_t **ret_value, Error **errp)

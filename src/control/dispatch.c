@@ -6,6 +6,8 @@
 #include <stdlib.h>
 #include <string.h>
 
+#include <platter/platter.h>
+
 #include "control/monitor_internal.h"
 #include "os/trace.h"
 #include "util/error.h"
@@ -212,6 +214,7 @@ struct monitors *monitors_new(AioContext *ctx, struct control *control, QmpFindF
     all->ctx = ctx;
     all->control = control;
     all->find = find;
+    all->release = platter_version();
     TAILQ_INIT(&all->sessions);
     TAILQ_INIT(&all->dying);
     STAILQ_INIT(&all->events);
@@ -223,6 +226,16 @@ struct monitors *monitors_new(AioContext *ctx, struct control *control, QmpFindF
         return NULL;
     }
     return all;
+}
+
+void monitors_set_release(struct monitors *all, const char *release)
+{
+    all->release = release;
+}
+
+const char *monitors_release(const struct monitors *all)
+{
+    return all ? all->release : platter_version();
 }
 
 void monitors_end_commands(struct monitors *all)

@@ -280,7 +280,7 @@ struct monitor *monitor_new(struct monitors *all, int in_fd, int out_fd, bool pr
         return NULL;
     }
     TAILQ_INSERT_TAIL(&all->sessions, mon, link);
-    monitor_send(mon, qmp_greeting_text(platter_version()), false);
+    monitor_send(mon, qmp_greeting_text(all->release, platter_version()), false);
     if (!mon->dead) {
         monitor_watch(mon);
     }

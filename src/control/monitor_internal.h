@@ -88,6 +88,7 @@ struct monitors {
     AioContext *ctx; /* counted */
     struct control *control;
     QmpFindFunc *find;
+    const char *release;
     TAILQ_HEAD(monitor_list, monitor) sessions; /* who was served last is at the end */
     struct monitor_list dying;
     QEMUBH *wake_bh;    /* owned */

@@ -235,20 +235,20 @@ static char *print_and_free(json_t *value)
     return text;
 }
 
-json_t *qmp_version_value(const char *version)
+json_t *qmp_version_value(const char *release, const char *version)
 {
     int major = 0, minor = 0, micro = 0;
     json_t *package = json_sprintf("Platter %s", version);
 
-    (void)sscanf(version, "%d.%d.%d", &major, &minor, &micro);
+    (void)sscanf(release, "%d.%d.%d", &major, &minor, &micro);
     return json_pack("{s:{s:i, s:i, s:i}, s:o}", "qemu", "major", major, "minor", minor, "micro",
                      micro, "package", package);
 }
 
-char *qmp_greeting_text(const char *version)
+char *qmp_greeting_text(const char *release, const char *version)
 {
     return print_and_free(json_pack("{s:{s:o, s:[s]}}", "QMP", "version",
-                                    qmp_version_value(version), "capabilities", "oob"));
+                                    qmp_version_value(release, version), "capabilities", "oob"));
 }
 
 char *qmp_return_text(const json_t *value, const char *id)

@@ -16,10 +16,11 @@
 /* "GenericError", "CommandNotFound", ... */
 const char *qmp_error_class_name(enum qmp_error_class error_class);
 
-/* What query-version answers; version is "MAJOR.MINOR.MICRO", as platter_version() has it. */
-json_t *qmp_version_value(const char *version);
-/* The greeting. */
-char *qmp_greeting_text(const char *version);
+/* What query-version answers: the numbers of release, "MAJOR.MINOR.MICRO", and as the package
+ * Platter's version. */
+json_t *qmp_version_value(const char *release, const char *version);
+/* The greeting, with the same. */
+char *qmp_greeting_text(const char *release, const char *version);
 /* value NULL: {}. id NULL: none. */
 char *qmp_return_text(const json_t *value, const char *id);
 /* desc may be any bytes: what is not UTF-8 is shown as U+FFFD. */

@@ -112,7 +112,12 @@ def test_greeting(tmp_path):
         greeting = talk(daemon, b'')[0]['QMP']
     assert greeting['capabilities'] == ['oob']
     assert greeting['version']['package'].startswith('Platter ')
-    assert set(greeting['version']['qemu']) == {'major', 'minor', 'micro'}
+    assert greeting['version']['qemu'] == {'major': 7, 'minor': 2, 'micro': 0}  # clients judge by it
+    with Daemon(tmp_path, [PLATTER, 'daemon']) as daemon:
+        greeting, _, asked = talk(daemon, CAPS + VERSION)
+    numbers = greeting['QMP']['version']
+    assert '{major}.{minor}.{micro}'.format(**numbers['qemu']) == numbers['package'].split()[1]
+    assert asked['return'] == numbers
 
 
 def test_one_client_at_a_time(tmp_path):

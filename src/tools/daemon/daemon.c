@@ -215,6 +215,9 @@ static int begin(struct daemon *d)
     if (service_begin(&d->service, &err) < 0) {
         return cli_report(d->cli, err);
     }
+    if (cli_stands_in(d->cli)) {
+        monitors_set_release(d->service.monitors, SPELLING_VERSION);
+    }
     d->service.control->pl = disk_platter_new_for(d->cli, &d->refs, d->service.ctx, tell_event, d);
     if (!d->service.control->pl) {
         return CLI_EXIT_FAILED;

@@ -61,8 +61,11 @@ static void test_replies(void **state)
                "{\"timestamp\": {\"seconds\": 0, \"microseconds\": 0}, \"event\": \"E\", "
                "\"data\": {\"a\": 1}}");
     json_decref(value);
-    check_text(qmp_greeting_text("3.20.1"),
+    check_text(qmp_greeting_text("3.20.1", "3.20.1"),
                "{\"QMP\": {\"version\": {\"qemu\": {\"micro\": 1, \"minor\": 20, \"major\": 3}, "
+               "\"package\": \"Platter 3.20.1\"}, \"capabilities\": [\"oob\"]}}");
+    check_text(qmp_greeting_text("7.2.0", "3.20.1"),
+               "{\"QMP\": {\"version\": {\"qemu\": {\"micro\": 0, \"minor\": 2, \"major\": 7}, "
                "\"package\": \"Platter 3.20.1\"}, \"capabilities\": [\"oob\"]}}");
 }
 
