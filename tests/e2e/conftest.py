@@ -21,9 +21,10 @@ def pytest_configure(config):
         if not os.access(full, os.X_OK):
             pytest.exit(f'{full} is not there: build it with ninja -C {build}', returncode=4)
 
-# A shell that starts us in the background makes us ignore SIGINT, and so would every program that
-# we start: tests that end one with it need the default back.
+# A shell that starts us in the background makes us ignore SIGINT, nohup SIGHUP, and so would every
+# program that we start: tests that end one with it need the default back.
 signal.signal(signal.SIGINT, signal.default_int_handler)
+signal.signal(signal.SIGHUP, signal.SIG_DFL)
 
 
 def pytest_assertrepr_compare(op, left, right):

@@ -29,9 +29,10 @@ def folder_fixture(tmp_path_factory):
     folder = tmp_path_factory.mktemp('memory')
     rng = random.Random(4)
     words = [rng.randbytes(rng.randint(3, 9)) for _ in range(500)]
+    text = b''.join(rng.choices(words, k=400000))
     with open(folder / 'plain', 'wb') as f:
-        for _ in range(48):
-            f.write(b''.join(rng.choices(words, k=300000))[:MIB])
+        for i in range(48):
+            f.write(text[i * 4099:][:MIB])
     for name, options in (('zlib', []), ('zstd', ['-o', 'compression_type=zstd'])):
         assert qemu_img('convert', '-c', '-f', 'raw', '-O', 'qcow2', *options, 'plain', name,
                         cwd=folder).returncode == 0
@@ -41,7 +42,7 @@ def folder_fixture(tmp_path_factory):
     make(folder, 'chain0', 1 << 30)
     for i in range(60):
         if i > 0:
-            make(folder, f'chain{i}', 1 << 30, backing=f'chain{i - 1}')
+            make(folder, f'chain{i}', 1 << 30, backing=f'chain{i - 1}', options=['-u'])
         write(folder, f'chain{i}', f'write -P {i + 1} {i * 16}M 2M', f'write -P {i + 1} {i * 8 + 500}M 64k')
     return folder
 

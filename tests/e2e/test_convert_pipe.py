@@ -194,7 +194,7 @@ def test_what_cannot_go_on(tmp_path):
 
 def test_tables_between_the_data(tmp_path):
     """A second L2 table behind the data of the first: the plan would need what is not there yet."""
-    make(tmp_path, 'b.qcow2', 1 << 30)
+    make(tmp_path, 'b.qcow2', 584 << 20)
     write(tmp_path, 'b.qcow2', 'write -P 1 0 8M', 'write -P 2 512M 70M')
     body = (tmp_path / 'b.qcow2').read_bytes()
     line = ['--max-memory', '1M', '-f', 'qcow2', '-O', 'qcow2', '-', '-']
