@@ -78,7 +78,7 @@ class Result:
 
 
 class Client:
-    def __init__(self, address, timeout=20):
+    def __init__(self, address, timeout=60):
         if isinstance(address, socket.socket):
             self.s = address
         elif isinstance(address, tuple):
@@ -346,7 +346,7 @@ class Client:
         self.close()
 
 
-def connect(address, mode=STRUCTURED, export="", contexts=(), timeout=20):
+def connect(address, mode=STRUCTURED, export="", contexts=(), timeout=60):
     c = Client(address, timeout).greet().negotiate(mode)
     if contexts:
         c.meta(OPT_SET_META, export, list(contexts))

@@ -36,7 +36,7 @@ class Server:
     def fds(self):
         return len(os.listdir(f"/proc/{self.proc.pid}/fd"))
 
-    def stop(self, timeout=30):
+    def stop(self, timeout=60):
         """SIGTERM; returns the exit status."""
         if self.proc.poll() is None:
             self.proc.send_signal(signal.SIGTERM)
@@ -89,7 +89,7 @@ def serve(tmp_path, *disks, args=(), tcp=False, sock=True, check=True):
         assert "ERROR" not in text and "runtime error" not in text, text
 
 
-def until(cond, timeout=20, step=0.02):
+def until(cond, timeout=60, step=0.02):
     deadline = time.monotonic() + timeout
     while not cond():
         assert time.monotonic() < deadline, "it did not happen in time"

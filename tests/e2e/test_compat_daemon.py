@@ -16,7 +16,7 @@ pytestmark = [needs('qcow2'), pytest.mark.skipif(not shutil.which('qemu-storage-
                                                  reason='qemu-storage-daemon is not installed')]
 NAME = 'qemu-storage-daemon'
 
-TIMEOUT = 30
+TIMEOUT = 60
 GO_ON = {'--', '-- foo'}  # all that these do is to serve nothing
 
 

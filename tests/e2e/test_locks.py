@@ -57,7 +57,7 @@ def holding(command, path):
     with subprocess.Popen([str(word) for word in command], stdin=subprocess.PIPE,
                           stdout=subprocess.PIPE, stderr=subprocess.STDOUT) as process:
         try:
-            until = time.monotonic() + 30
+            until = time.monotonic() + 60
             while not held_bytes(path) and time.monotonic() < until:
                 assert process.poll() is None, process.stdout.read()
                 time.sleep(0.01)

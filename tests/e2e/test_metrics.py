@@ -19,7 +19,7 @@ SAMPLE = re.compile(r'([a-z_]+)(?:\{((?:[a-z_]+="(?:[^"\\]|\\.)*",?)*)\})? (-?[0
 def ask(path, request):
     """All that comes back for these bytes."""
     with socket.socket(socket.AF_UNIX) as client:
-        client.settimeout(30)
+        client.settimeout(60)
         client.connect(str(path))
         client.sendall(request)
         answer = b''
@@ -106,7 +106,7 @@ def test_loopback(folder):
         where = process.stderr.readline().strip()
         port = re.fullmatch(r'metrics: http://127\.0\.0\.1:(\d+)/metrics', where).group(1)
         for _ in range(20):  # one after the other, more than are served at a time
-            client = http.client.HTTPConnection('127.0.0.1', int(port), timeout=30)
+            client = http.client.HTTPConnection('127.0.0.1', int(port), timeout=60)
             client.request('GET', '/metrics')
             answer = client.getresponse()
             assert answer.status == 200 and b'platter_build_info' in answer.read()
@@ -143,7 +143,7 @@ def test_daemon(folder):
                  '--pidfile', 'pid', '--chardev', 'socket,id=c,path=qmp,server=on', '--monitor', 'c',
                  cwd=folder):
         with socket.socket(socket.AF_UNIX) as waits:  # the daemon begins when it has its client
-            waits.settimeout(30)
+            waits.settimeout(60)
             for _ in range(3000):
                 try:
                     waits.connect('qmp')

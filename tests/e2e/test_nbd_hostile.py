@@ -32,7 +32,7 @@ def srv_fixture(tmp_path):
 
 def raw(address):
     s = socket.socket(socket.AF_UNIX)
-    s.settimeout(20)
+    s.settimeout(60)
     s.connect(address)
     return s
 
@@ -444,7 +444,7 @@ def test_shutdown_answers_what_is_in_flight(tmp_path):
             shaking.expect_eof()
         except (Disconnected, AssertionError):
             pass
-        assert s.proc.wait(20) == 0
+        assert s.proc.wait(60) == 0
         assert not os.path.exists(s.address)
     data = open(os.path.join(tmp_path, "disk.img"), "rb").read()
     assert data.count(b"s" * 65536) >= answered

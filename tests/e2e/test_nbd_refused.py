@@ -142,10 +142,10 @@ def test_list_of_a_silent_server_can_be_ended(point, tmp_path):
     with fake_serving(tmp_path / 's', server):
         with subprocess.Popen([called(tmp_path, 'qemu-nbd'), '-L', '-k', tmp_path / 's'],
                               stdout=subprocess.PIPE, stderr=subprocess.PIPE) as program:
-            assert server.asked.wait(30)
+            assert server.asked.wait(60)
             assert program.poll() is None
             program.send_signal(signal.SIGINT)
-            assert program.communicate(timeout=30) == (b'', b'')
+            assert program.communicate(timeout=60) == (b'', b'')
             assert program.returncode == -signal.SIGINT
 
 

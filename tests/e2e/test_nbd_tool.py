@@ -201,7 +201,7 @@ def test_clients_queue_for_a_place(link, images):
                                   text=True) as second:
                 assert second.poll() is None
                 first.communicate('quit\n')
-                assert second.communicate(timeout=30)[0] == '1048576\n'
+                assert second.communicate(timeout=60)[0] == '1048576\n'
 
 
 def test_pid_file(link, images):
@@ -322,7 +322,7 @@ def test_native_name(images):
         uri = server.stderr.readline().strip()
         assert uri.startswith('nbd://127.0.0.1:')
         assert run(['nbdinfo', '--size', uri]).stdout == '1048576\n'
-        assert server.wait(30) == 0
+        assert server.wait(60) == 0
 
 
 def test_a_regular_file_is_not_replaced_by_a_socket(link, images):

@@ -11,7 +11,7 @@ import pytest
 from qcow2_maker import COMPRESSED, COPIED, ZERO, Image
 from tools_common import bounded
 
-TIMEOUT = 20
+TIMEOUT = 60
 MEMORY = 512 << 20
 OK, REFUSED = 'ok', 'refused'
 

@@ -66,7 +66,7 @@ def test_serve_a_disk(folder):
                         good([uri if w.startswith('nbd+unix:') else w for w in client], folder)
             finally: # leaving the block waits for it
                 process.send_signal(signal.SIGTERM)
-            assert process.wait(30) == 0
+            assert process.wait(60) == 0
     assert os.path.getsize(folder / 'copy.raw') == 2 << 20
 
 
@@ -131,7 +131,7 @@ def test_work_on_an_export(folder):
             out = [good([w.replace('SOCKET', 's') for w in line], folder) for line in lines]
         finally:
             process.send_signal(signal.SIGTERM)
-        assert process.wait(30) == 0
+        assert process.wait(60) == 0
     assert 'No errors' in out[1] and 'read 4096/4096' in out[2]
 
 

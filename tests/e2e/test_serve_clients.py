@@ -210,9 +210,9 @@ def test_ends_in_the_middle_of_writes(tmp_path, disk, end):
         writers = [Writer(path) for _ in range(1)]
         for w in writers:
             w.start()
-        assert all(w.many.wait(30) for w in writers)
+        assert all(w.many.wait(60) for w in writers)
         process.send_signal(end)
-        assert process.wait(30) == (0 if end == signal.SIGTERM else -signal.SIGKILL)
+        assert process.wait(60) == (0 if end == signal.SIGTERM else -signal.SIGKILL)
         assert process.stderr.read() == ''
     for w in writers:
         w.join()
@@ -291,7 +291,7 @@ def test_signals_end_bench_and_io(disk, end):
                 process.stdin.flush()
             assert process.stdout.readline()
             process.send_signal(end)
-            assert process.wait(30) == -end
+            assert process.wait(60) == -end
     assert platter('io', '-f', 'raw', '-c', 'write 0 512', disk).returncode == 0
 
 
@@ -305,7 +305,7 @@ def test_stderr_that_nobody_reads_does_not_end_the_server(tmp_path, disk):
         with Client(str(tmp_path / 's')) as c:
             c.greet()
         process.send_signal(signal.SIGTERM)
-        assert process.wait(30) == 0
+        assert process.wait(60) == 0
 
 
 # ---- memory of one client, against another's ----
@@ -322,7 +322,7 @@ def test_clients_that_never_read_leave_an_honest_one_its_share(tmp_path):
                 c = connect(str(tmp_path / 's'), mode=SIMPLE)
                 c.send(c.header(CMD_READ, 0, MAX, 0, 1) + c.header(CMD_READ, 0, MAX, 0, 2))
                 hostile.append(c)
-            with connect(str(tmp_path / 's'), mode=SIMPLE, timeout=30) as honest:
+            with connect(str(tmp_path / 's'), mode=SIMPLE, timeout=60) as honest:
                 for n in (512, 4096, 65536, 1 << 20, 2 << 20):
                     assert honest.pread(0, n) == bytes(n)
                     honest.pwrite(0, bytes(n))

@@ -74,7 +74,7 @@ def test_trim_gives_space_back(disk, tmp_path):
 def test_output_is_the_uri_only(disk, tmp_path):
     with serving('-k', tmp_path / 's', disk) as (process, _):
         process.send_signal(signal.SIGTERM)
-        process.wait(30)
+        process.wait(60)
         assert process.stdout.read() == ''
         assert 'was guessed: raw' in process.stderr.read()
 
@@ -121,7 +121,7 @@ def test_live_line_on_a_terminal(disk, tmp_path):
         while b'requests/s' not in line:
             line += os.read(master, 200)
         process.send_signal(signal.SIGTERM)
-        assert process.wait(30) == 0
+        assert process.wait(60) == 0
     os.close(slave)
     os.close(master)
     assert b'0 clients' in line

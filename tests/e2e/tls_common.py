@@ -111,7 +111,7 @@ def listening(*command):
 
 
 def raw_connection(address):
-    return socket.create_connection(address, timeout=20)
+    return socket.create_connection(address, timeout=60)
 
 
 def client_context(keys, folder=None, version=None):
