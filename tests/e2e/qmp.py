@@ -29,10 +29,14 @@ class Daemon:
         for i, path in enumerate(self.sockets):
             words += ['--chardev', f'socket,id=c{i},path={path},server=on,wait=off',
                       '--monitor', f'chardev=c{i}']
+        # The reference greets twice, or not at all, who comes while it starts.
+        ready = os.path.join(self.folder, 'ready')
+        if os.path.realpath(program[0]) != os.path.realpath(os.environ['PLATTER_BIN']):
+            words += ['--pidfile', ready]
         self.process = subprocess.Popen(words, cwd=self.folder, stdin=subprocess.DEVNULL,
                                         stdout=subprocess.PIPE, stderr=subprocess.STDOUT)
         end = time.monotonic() + WAIT_S
-        while not all(listens(path) for path in self.sockets):
+        while not all(listens(path) for path in self.sockets) or (ready in words and not os.path.exists(ready)):
             if self.process.poll() is not None or time.monotonic() > end:
                 self.process.kill()
                 raise AssertionError(self.process.communicate()[0].decode())
