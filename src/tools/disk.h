@@ -82,7 +82,7 @@ extern const char *const disk_prealloc_words[];
 extern const char *const disk_refs_words[];
 #define DISK_ROW_FORMAT                                                                            \
     {                                                                                              \
-        DISK_OPTION_FORMAT, 'f', "format", "FMT", "format of the disk; auto: guess it"             \
+        DISK_OPTION_FORMAT, 'f', "format", "FMT|auto", "format of the disk; auto: guess it"        \
     }
 #define DISK_ROW_IMAGE_OPTS                                                                        \
     {                                                                                              \

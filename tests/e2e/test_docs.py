@@ -103,7 +103,8 @@ def test_complete_options(complete, command):
 
 
 def test_complete_values(complete):
-    assert complete('info', '-f', '') == formats()
+    for command, option in (('info', '-f'), ('compare', '-F'), ('nbd', '-f'), ('serve', '--format')):
+        assert complete(command, option, '') == [*formats(), 'auto']
     assert complete('info', '--format', 'ra') == ['raw']
     # as bash cuts --output=j
     assert complete('info', '--output', '=', 'j') == ['json']
@@ -116,7 +117,7 @@ def test_complete_values(complete):
     assert complete('nbd', '--discard', '=', 'u') == complete('io', '-d', 'u') == ['unmap']
     assert complete('nbd', '--detect-zeroes', '') == ['off', 'on', 'unmap']
     assert complete('resize', '--preallocation', '=') == ['off', 'metadata', 'falloc', 'full']
-    for command, option in (('convert', '-O'), ('create', '-F'), ('compare', '-F'), ('rebase', '-B'), ('dd', '-O')):
+    for command, option in (('convert', '-O'), ('create', '-F'), ('rebase', '-B'), ('dd', '-O')):
         assert complete(command, option, '') == formats()
     assert complete('info', '--image-refs', '') == ['none', 'listed', 'follow']
     assert complete('checksum', '-a', 'sha5') == ['sha512']

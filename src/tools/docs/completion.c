@@ -5,6 +5,13 @@
 #include "block/driver.h"
 #include "tools/docs/docs.h"
 
+static void put_formats(FILE *out)
+{
+    for (size_t i = 0; bdrv_drivers[i]; i++) {
+        fprintf(out, "%s%s", i > 0 ? " " : "", bdrv_drivers[i]->format_name);
+    }
+}
+
 /* The values of an option that has_values. */
 static void put_values(FILE *out, const struct cli_option *o)
 {
@@ -16,17 +23,15 @@ static void put_values(FILE *out, const struct cli_option *o)
     if (o->words) {
         return;
     }
-    if (strcmp(word, "FMT") == 0) {
-        for (size_t i = 0; bdrv_drivers[i]; i++) {
-            fprintf(out, "%s%s", i > 0 ? " " : "", bdrv_drivers[i]->format_name);
-        }
-        return;
-    }
     word += strspn(word, "[=");
     while (*word && *word != ']') {
         size_t len = strcspn(word, "|]");
 
-        fprintf(out, "%.*s", (int)len, word);
+        if (len == 3 && strncmp(word, "FMT", len) == 0) {
+            put_formats(out);
+        } else {
+            fprintf(out, "%.*s", (int)len, word);
+        }
         word += len;
         if (*word == '|') {
             fputc(' ', out);

@@ -36,7 +36,7 @@ enum checksum_exit {
 static const char *const algorithm_words[] = {"sha256", "sha384", "sha512", NULL};
 
 static const struct cli_option checksum_options[] = {
-    {DISK_OPTION_FORMAT, 'f', "format", "FMT", "format of the disks; auto: guess it"},
+    {DISK_OPTION_FORMAT, 'f', "format", "FMT|auto", "format of the disks; auto: guess it"},
     DISK_ROW_IMAGE_OPTS,
     {CHECKSUM_ALGORITHM, 'a', "algorithm", "NAME", "sha256 (when not given), sha384 or sha512",
      .words = algorithm_words},

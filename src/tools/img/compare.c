@@ -33,8 +33,8 @@ enum compare_exit {
 };
 
 static const struct cli_option compare_options[] = {
-    {DISK_OPTION_FORMAT, 'f', "format", "FMT", "format of FILE1; auto: guess it"},
-    {COMPARE_FORMAT_2, 'F', "second-format", "FMT", "format of FILE2; auto: guess it"},
+    {DISK_OPTION_FORMAT, 'f', "format", "FMT|auto", "format of FILE1; auto: guess it"},
+    {COMPARE_FORMAT_2, 'F', "second-format", "FMT|auto", "format of FILE2; auto: guess it"},
     DISK_ROW_IMAGE_OPTS,
     DISK_ROW_SRC_CACHE,
     {COMPARE_STRICT, 's', "strict", NULL, "sizes and allocation must be equal, too"},
