@@ -88,7 +88,8 @@ int __wrap_io_uring_enter2(unsigned fd, unsigned submit, unsigned wait, unsigned
     for (; kernel.sqe_seen != ring_load(r->u.sq.ktail); kernel.sqe_seen++) {
         spoil_sqe(&r->sqes[kernel.sqe_seen & r->sq_mask]);
     }
-    if ((kernel.moods & PARTIAL) && submit > 1 && dice(2)) {
+    /* the first always: how many there are depends on how fast the storage is */
+    if ((kernel.moods & PARTIAL) && submit > 1 && (kernel.parts == 0 || dice(2))) {
         kernel.parts++;
         submit = 1 + dice(submit - 1);
         wait = 0;
