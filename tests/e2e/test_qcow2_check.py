@@ -1,8 +1,10 @@
 # SPDX-License-Identifier: MIT
 """platter check beside qemu-img check, over images damaged on purpose: exit codes, counts, findings
 and what a repair leaves."""
+import os
 import re
 import shutil
+import socket
 import struct
 import subprocess
 
@@ -352,6 +354,23 @@ def test_bombs_are_bounded(tmp_path):
                           timeout=TIMEOUT)
     assert done.returncode == 2, done.stderr[-500:]
     assert 'Further findings are counted' in done.stderr
+
+
+def test_a_finding_is_one_write(tmp_path):
+    """There may be thousands. A socket that keeps messages apart shows each write."""
+    path = make(tmp_path / 'd.qcow2', 'cluster_size=4k', 'write 0 64k')
+    disk = Disk(path)
+    for i in range(8):
+        disk.entry(i, 0x1234500 | COPIED)
+    path.write_bytes(disk.bytes)
+    ours, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
+    done = subprocess.run([os.environ['PLATTER_BIN'], 'check', '-f', 'qcow2', path], stderr=theirs,
+                          stdout=subprocess.DEVNULL, check=False, timeout=TIMEOUT)
+    theirs.close()
+    with ours:
+        told = list(iter(lambda: ours.recv(4096), b''))
+    assert done.returncode == 2 and len(told) > 8
+    assert all(text.count(b'\n') == 1 and text.endswith(b'\n') for text in told), told
 
 
 @pytest.mark.parametrize('cluster', [512, 4096, 65536])
