@@ -235,7 +235,7 @@ void monitors_set_release(struct monitors *all, const char *release)
 
 const char *monitors_release(const struct monitors *all)
 {
-    return all ? all->release : platter_version();
+    return all->release;
 }
 
 void monitors_end_commands(struct monitors *all)

@@ -51,7 +51,7 @@ struct monitors *monitors_new(AioContext *ctx, struct control *control, QmpFindF
 /* The release whose numbers sessions are told, "MAJOR.MINOR.MICRO": borrowed, Platter's own until
  * this is called. Clients judge by them what can be asked. */
 void monitors_set_release(struct monitors *all, const char *release);
-const char *monitors_release(const struct monitors *all); /* NULL: Platter's */
+const char *monitors_release(const struct monitors *all);
 /* Ends all sessions, whose over() is not called. Not from within a command, and no thread may raise
  * events any more. NULL allowed. */
 void monitors_free(struct monitors *all);

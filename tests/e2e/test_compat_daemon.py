@@ -10,13 +10,12 @@ import pytest
 
 from daemon_lines import DIFFERS, LINES, spelled, make
 from qmp import Daemon
-from tools_common import called, needs, platter
+from tools_common import TIMEOUT, called, needs, platter
 
 pytestmark = [needs('qcow2'), pytest.mark.skipif(not shutil.which('qemu-storage-daemon'),
                                                  reason='qemu-storage-daemon is not installed')]
 NAME = 'qemu-storage-daemon'
 
-TIMEOUT = 60
 GO_ON = {'--', '-- foo'}  # all that these do is to serve nothing
 
 

@@ -57,7 +57,7 @@ def masked(text):
 
 def content(path):
     """What a disk holds, read by the reference."""
-    fmt = 'raw' if path.suffix == '.raw' else 'qcow2'
+    fmt = 'qcow2' if path.suffix == '.qcow2' else 'raw'
     out = path.parent / 'content'
     done = run([PROGRAM, 'convert', '-f', fmt, '-O', 'raw', path.name, out.name], cwd=path.parent)
     held = done.stderr if done.returncode else hashlib.sha256(out.read_bytes()).hexdigest()

@@ -9,9 +9,8 @@ import subprocess
 import pytest
 
 from qcow2_maker import COMPRESSED, COPIED, ZERO, Image
-from tools_common import bounded
+from tools_common import TIMEOUT, bounded
 
-TIMEOUT = 60
 MEMORY = 512 << 20
 OK, REFUSED = 'ok', 'refused'
 

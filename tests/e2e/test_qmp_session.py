@@ -109,7 +109,8 @@ def test_texts_that_clients_know(tmp_path):
 
 def test_greeting(tmp_path):
     with Daemon(tmp_path, compat(tmp_path)) as daemon:
-        greeting = talk(daemon, b'')[0]['QMP']
+        with RawClient(daemon.sockets[0]) as raw:
+            greeting = messages(raw.rest())[0]['QMP']  # also who closes its end at once is greeted
     assert greeting['capabilities'] == ['oob']
     assert greeting['version']['package'].startswith('Platter ')
     assert greeting['version']['qemu'] == {'major': 7, 'minor': 2, 'micro': 0}  # clients judge by it
