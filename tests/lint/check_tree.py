@@ -3,7 +3,7 @@
 """The rules of the house that a machine can read (ARCHITECTURE.md, "Floors"):
 includes never point up, nor sideways between drivers; drivers see only block/driver.h of the block
 floor; headers and files keep their size; the library neither prints nor exits nor keeps mutable
-state in files above os/. `--objects DIR` looks at the objects of a build for that last rule."""
+state in files above os/; the tree holds text only. `--objects DIR` looks at the objects of a build for that last rule."""
 import pathlib
 import re
 import subprocess
@@ -110,10 +110,20 @@ def check_objects(build):
                     faults.append(f'{obj.name}: mutable file-scope state: {name}')
 
 
+def check_kept():
+    """What git keeps is text, but for what is fed to the fuzz targets."""
+    kept = subprocess.run(['git', '-C', str(TOP), 'ls-files', '-z'], capture_output=True, text=True)
+    for name in kept.stdout.split('\0'):  # none where the sources are no checkout
+        path = TOP / name
+        if path.is_file() and not name.startswith('tests/fuzz/corpus/') and b'\0' in path.read_bytes():
+            fault(path, 0, 'a binary file is kept in the tree')
+
+
 def main():
     if len(sys.argv) == 3 and sys.argv[1] == '--objects':
         check_objects(pathlib.Path(sys.argv[2]))
     else:
+        check_kept()
         for path in sorted((TOP / 'src').rglob('*.[chS]')):
             check_file(path)
         for path in sorted((TOP / 'include').rglob('*.h')):
