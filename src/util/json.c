@@ -371,10 +371,10 @@ static json_t *integer_value(struct json_parser *p)
     return json ? json : no_memory(p);
 }
 
-/* jansson converts, because it does so in every locale. */
+/* jansson converts, because it does so in every locale. It sets no code when it has no memory. */
 static json_t *real_value(struct json_parser *p)
 {
-    json_error_t err;
+    json_error_t err = {0};
     json_t *value = json_loadb(p->t.text + p->token.start, p->token.end - p->token.start,
                                JSON_DECODE_ANY, &err);
 
