@@ -3,7 +3,8 @@
 """The rules of the house that a machine can read (ARCHITECTURE.md, "Floors"):
 includes never point up, nor sideways between drivers; drivers see only block/driver.h of the block
 floor; headers and files keep their size; the library neither prints nor exits nor keeps mutable
-state in files above os/; the tree holds text only. `--objects DIR` looks at the objects of a build for that last rule."""
+state in files above os/ (`--objects DIR` looks at the objects of a build for this one); the tree
+holds text only."""
 import pathlib
 import re
 import subprocess
