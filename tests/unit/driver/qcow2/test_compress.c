@@ -127,7 +127,7 @@ static void does_not_shrink(void **state)
 static void hostile(void **state)
 {
     uint8_t in[4096];
-    uint8_t out[4096];
+    uint8_t out[4096] = {0};
     uint8_t back[4096];
 
     (void)state;
