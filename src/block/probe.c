@@ -162,7 +162,7 @@ static int read_head(BlockDriverState *file, const char *shown, uint8_t *buf, si
 
 const BlockDriver *bdrv_probe(BlockDriverState *file, const char *shown, Error **errp)
 {
-    uint8_t buf[PROBE_BYTES];
+    uint8_t buf[PROBE_BYTES] = {0}; /* null-co leaves a buffer as it is */
     const BlockDriver *drv;
     struct guess guess;
     size_t len;

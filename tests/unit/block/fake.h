@@ -38,6 +38,7 @@ struct fake_counters {
     int refuse_open;                        /* open of "file" fails with this errno */
     uint8_t content[FAKE_FILE_BYTES];       /* what a new "file" node holds */
     int64_t size;                           /* what getlength of "file" says */
+    bool leaves_memory;                     /* reads of "file" leave the reader's memory alone */
     uint32_t align;                         /* request_alignment of "file"; 0: 1 */
     int flushes;                            /* of "file" */
     int flush_error;                        /* negative: what they answer */

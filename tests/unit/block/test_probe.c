@@ -6,6 +6,7 @@
 
 #include "fake.h"
 
+#include "block/graph_int.h"
 #include "util/error.h"
 
 #define FLAGS (BDRV_O_RDWR | BDRV_O_PROBE)
@@ -73,6 +74,29 @@ static void test_unsupported(void **state)
         fake_open_fails(*state, "x", NULL, FLAGS, ENOTSUP, quoted);
         expect_guess(*state, "raw", false, BDRV_O_RDWR);
     }
+}
+
+static void dirty_the_stack(void)
+{
+    volatile uint8_t below[16 * 1024];
+
+    for (size_t i = 0; i < sizeof(below); i++) {
+        below[i] = (uint8_t) "QFI\xfb\0\0\0\3"[i % 8];
+    }
+}
+
+/* null-co without read-zeroes: what lay in memory before is no content. */
+static void test_nothing_read(void **state)
+{
+    BlockDriverState *file = fake_open(*state, "driver=file,filename=x");
+    const BlockDriver *drv;
+
+    fake.leaves_memory = true;
+    dirty_the_stack();
+    drv = bdrv_probe(file, "x", NULL);
+    assert_non_null(drv);
+    assert_string_equal(drv->format_name, "raw");
+    bdrv_unref(file);
 }
 
 static void test_ambiguous(void **state)
@@ -150,6 +174,7 @@ int main(void)
     const struct CMUnitTest tests[] = {
         cmocka_unit_test_setup_teardown(test_guess, fake_setup, fake_teardown),
         cmocka_unit_test_setup_teardown(test_unsupported, fake_setup, fake_teardown),
+        cmocka_unit_test_setup_teardown(test_nothing_read, fake_setup, fake_teardown),
         cmocka_unit_test_setup_teardown(test_ambiguous, fake_setup, fake_teardown),
         cmocka_unit_test_setup_teardown(test_read_error, fake_setup, fake_teardown),
         cmocka_unit_test_setup_teardown(test_guard, fake_setup, fake_teardown),

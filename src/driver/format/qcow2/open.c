@@ -93,7 +93,7 @@ static int header_parse(struct qcow2 *s, const uint8_t *buf, size_t bytes, uint6
 static int header_read(struct qcow2 *s, Error **errp)
 {
     int64_t file_bytes = bdrv_edge_getlength(s->file);
-    uint8_t head[Q2_HEADER_BYTES_V2];
+    uint8_t head[Q2_HEADER_BYTES_V2] = {0}; /* null-co leaves a buffer as it is */
     size_t bytes, wants;
     uint8_t *buf;
     int rc;
