@@ -12,12 +12,49 @@ BlockDriverState *chain_below(BlockDriverState *bs)
     return bdrv_chain_below(bs);
 }
 
+static bool stat_name(const char *name, struct stat *st)
+{
+    return os->stat(strncmp(name, "file:", 5) == 0 ? name + 5 : name, st) == 0;
+}
+
+static bool same(const struct stat *a, const struct stat *b)
+{
+    return a->st_dev == b->st_dev && a->st_ino == b->st_ino && a->st_rdev == b->st_rdev;
+}
+
 bool chain_same_file(const char *a, const char *b)
 {
     struct stat st_a, st_b;
 
-    return os->stat(a, &st_a) == 0 && os->stat(b, &st_b) == 0 && st_a.st_dev == st_b.st_dev &&
-           st_a.st_ino == st_b.st_ino && st_a.st_rdev == st_b.st_rdev;
+    return stat_name(a, &st_a) && stat_name(b, &st_b) && same(&st_a, &st_b);
+}
+
+bool chain_fd_is_file(int fd, const char *name)
+{
+    struct stat st_fd, st;
+
+    return os->fstat(fd, &st_fd) == 0 && (S_ISREG(st_fd.st_mode) || S_ISBLK(st_fd.st_mode)) &&
+           stat_name(name, &st) && same(&st_fd, &st);
+}
+
+bool chain_has_file(Platter *pl, const char *name)
+{
+    for (BlockDriverState *bs = bdrv_next_node(pl, NULL); bs; bs = bdrv_next_node(pl, bs)) {
+        if (chain_same_file(bdrv_get_filename(bs), name)) {
+            return true;
+        }
+    }
+    return false;
+}
+
+bool chain_has_fd(Platter *pl, int fd)
+{
+    for (BlockDriverState *bs = bdrv_next_node(pl, NULL); bs; bs = bdrv_next_node(pl, bs)) {
+        if (chain_fd_is_file(fd, bdrv_get_filename(bs))) {
+            return true;
+        }
+    }
+    return false;
 }
 
 BlockDriverState *chain_find(BlockDriverState *bs, const char *name, unsigned *ret_depth)

@@ -14,8 +14,13 @@ BlockDriverState *chain_below(BlockDriverState *bs);
  * above it says, or a path to the same file. *ret_depth (may be NULL) is 1 for the backing file of
  * bs. NULL: none. */
 BlockDriverState *chain_find(BlockDriverState *bs, const char *name, unsigned *ret_depth);
-/* Whether two paths lead to one file. */
+/* Whether two names of files, which may begin with "file:", lead to one file. */
 bool chain_same_file(const char *a, const char *b);
+/* Whether fd is open on the file or block device of that name. */
+bool chain_fd_is_file(int fd, const char *name);
+/* Whether a node of pl stands on that file, or on what fd is open on: to write there harms it. */
+bool chain_has_file(Platter *pl, const char *name);
+bool chain_has_fd(Platter *pl, int fd);
 /* A backend that reads bs besides its other users. NULL with errp. */
 BlockBackend *chain_reader(Platter *pl, BlockDriverState *bs, const char *id, Error **errp);
 

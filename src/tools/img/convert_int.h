@@ -78,6 +78,8 @@ const char *convert_pipe_misfit(struct cli *cli, const struct convert_args *args
 /* The source is standard input: fill the engine's options; where it is a file that can be looked at
  * *ret_file is its name instead. */
 int convert_pipe_source(struct convert_run *run, const char **ret_file);
+/* Whether the file is what standard input, the SOURCE, reads: a raw disk from there is no node. */
+bool convert_pipe_reads(const struct convert_run *run, const char *file);
 /* An image that comes through a pipe was opened: check that its end can be told from a pipe that
  * was cut short, and have it read its tables as they come. */
 int convert_pipe_check(struct convert_run *run, BlockBackend *blk);

@@ -11,6 +11,7 @@
 #include "tools/img/chain.h"
 #include "tools/img/convert_int.h"
 #include "util/error.h"
+#include "util/mem.h"
 #include "util/name_beside.h"
 #include "util/options.h"
 
@@ -78,15 +79,22 @@ int convert_open_sources(struct convert_run *run)
 
 int convert_check_target(struct cli *cli, Platter *pl, const char *file)
 {
-    if (strncmp(file, "file:", 5) == 0) {
-        file += 5;
+    return chain_has_file(pl, file)
+               ? cli_error(cli, "'%s' is what is to be copied, or belongs to it", file)
+               : CLI_EXIT_OK;
+}
+
+/* Locks guard the sources but for those that were opened without; the reference relies on them. */
+static int check_harm(struct convert_run *run)
+{
+    const struct convert_args *args = run->args;
+
+    if (cli_stands_in(run->cli) && !args->disk.force_share) {
+        return CLI_EXIT_OK;
     }
-    for (BlockDriverState *bs = bdrv_next_node(pl, NULL); bs; bs = bdrv_next_node(pl, bs)) {
-        if (chain_same_file(bdrv_get_filename(bs), file)) {
-            return cli_error(cli, "'%s' is what is to be copied, or belongs to it", file);
-        }
-    }
-    return CLI_EXIT_OK;
+    return convert_pipe_reads(run, args->target.file)
+               ? cli_error(run->cli, "'%s' is what comes through standard input", args->target.file)
+               : convert_check_target(run->cli, run->pl, args->target.file);
 }
 
 bool convert_knows_option(BlockDriverState *bs, const char *key)
@@ -191,15 +199,20 @@ static int check_compression(struct convert_run *run, const BlockDriver *drv)
                : CLI_EXIT_OK;
 }
 
-/* So that a target may name it. */
-static void allow_backing(struct convert_run *run)
+/* So that a target may name it; it is not the target itself. */
+static int allow_backing(struct convert_run *run)
 {
-    char *path = name_beside(run->args->target.file, run->args->backing);
+    const char *file = run->args->target.file;
+    AUTO_FREE char *path = name_beside(file, run->args->backing);
 
-    if (path) {
-        disk_allow_folder_of(run->pl, path);
+    if (!path) {
+        return cli_error(run->cli, "out of memory");
     }
-    free(path);
+    if (!cli_stands_in(run->cli) && chain_same_file(path, file)) {
+        return cli_error(run->cli, "'%s' cannot be its own backing file", file);
+    }
+    disk_allow_folder_of(run->pl, path);
+    return CLI_EXIT_OK;
 }
 
 const char *convert_target_format(const struct convert_run *run)
@@ -238,15 +251,16 @@ static int target_create(struct convert_run *run)
     struct convert_args *args = run->args;
     const char *format = convert_target_format(run);
     const BlockDriver *drv = bdrv_find_driver(format);
-    BlockOptions *options = block_options_copy(args->list.options);
+    BlockOptions *options;
     char doing[64];
-    int code;
+    int code = args->backing ? allow_backing(run) : CLI_EXIT_OK;
 
+    if (code != CLI_EXIT_OK) {
+        return code;
+    }
+    options = block_options_copy(args->list.options);
     if (!options) {
         return cli_error(run->cli, "out of memory");
-    }
-    if (args->backing) {
-        allow_backing(run);
     }
     snprintf(doing, sizeof(doing), "converting %s", format);
     code = convert_create(run->cli, run->pl, args->target.file, format, options, run->total, doing,
@@ -337,8 +351,8 @@ int convert_open_target(struct convert_run *run)
     if (code == CLI_EXIT_OK && args->target.image_opts && args->format) {
         code = cli_error(run->cli, "--image-opts and --format are mutually exclusive");
     }
-    if (code == CLI_EXIT_OK && args->disk.force_share) {
-        code = convert_check_target(run->cli, run->pl, args->target.file);
+    if (code == CLI_EXIT_OK) {
+        code = check_harm(run);
     }
     if (code == CLI_EXIT_OK && !args->skip_create && !run->journal.resumes) {
         code = target_create(run);

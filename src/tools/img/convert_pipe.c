@@ -11,12 +11,14 @@
 #include "driver/protocol/pipe/pipe.h"
 #include "loop/io.h"
 #include "os/os.h"
+#include "tools/img/chain.h"
 #include "tools/img/convert_int.h"
 #include "tools/img/convert_sink.h"
 #include "util/checked.h"
 #include "util/error.h"
 
 #define STDIN_PATH "/dev/fd/0"
+#define STDOUT_PATH "/dev/fd/1"
 #define STDIN_FD 0
 #define PIPE_CLUSTER_BYTES_MIN 65536 /* TAIL_BYTES of the driver pipe */
 #define PIPE_WINDOW_BYTES (UINT64_C(32) << 20)
@@ -141,6 +143,11 @@ int convert_pipe_source(struct convert_run *run, const char **ret_file)
     return source_over_pipe(run, ret_file);
 }
 
+bool convert_pipe_reads(const struct convert_run *run, const char *file)
+{
+    return run->args->from_pipe && chain_fd_is_file(STDIN_FD, file);
+}
+
 /* A table between the data is read when it comes, as a whole: its parts, read as they are needed,
  * would have gone. */
 static int read_tables_whole(struct convert_run *run, BlockDriverState *bs, uint64_t cluster_bytes)
@@ -223,6 +230,10 @@ int convert_pipe_target(struct convert_run *run)
     Error *err = NULL;
     int code = convert_prepare_target(run);
 
+    if (code == CLI_EXIT_OK &&
+        (chain_has_fd(run->pl, STDOUT_FD) || convert_pipe_reads(run, STDOUT_PATH))) {
+        code = cli_error(run->cli, "standard output is what is to be copied, or belongs to it");
+    }
     if (args->pipe_options[0] != '\0' && strcmp(sink.format, "raw") != 0 && !sink.all) {
         sink.judge_co = judge_co;
     }

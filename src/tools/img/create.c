@@ -10,10 +10,12 @@
 #include "schema/opts.h"
 #include "tools/commands.h"
 #include "tools/disk.h"
+#include "tools/img/chain.h"
 #include "tools/img/formatting.h"
 #include "tools/job_run.h"
 #include "tools/option_list.h"
 #include "util/error.h"
+#include "util/mem.h"
 #include "util/name_beside.h"
 #include "util/options.h"
 #include "util/size.h"
@@ -97,6 +99,28 @@ static int print_option_list(struct cli *cli, const struct create_args *args)
 
 /* ---- backing file ---- */
 
+/* The reference compares the words, and makes an image over itself where they differ. */
+static int check_own_backing(struct cli *cli, const char *file, const char *backing)
+{
+    AUTO_FREE char *path = NULL;
+
+    if (cli_stands_in(cli)) {
+        return strcmp(backing, file) != 0
+                   ? CLI_EXIT_OK
+                   : cli_error(cli,
+                               "%s: Error: Trying to create an image with the same filename as the "
+                               "backing file",
+                               file);
+    }
+    path = name_beside(file, backing);
+    if (!path) {
+        return cli_error(cli, "out of memory");
+    }
+    return strcmp(path, file) == 0 || chain_same_file(path, file)
+               ? cli_error(cli, "'%s' cannot be its own backing file", file)
+               : CLI_EXIT_OK;
+}
+
 /* -b and -F are backing_file and backing_fmt of -o. */
 static int settle_backing(struct cli *cli, struct create_args *args)
 {
@@ -121,15 +145,7 @@ static int settle_backing(struct cli *cli, struct create_args *args)
     if (args->backing && *args->backing == '\0' && cli_stands_in(cli)) {
         return cli_error(cli, "%s: Expected backing file name, got empty string", args->file);
     }
-    if (args->backing && strcmp(args->backing, args->file) == 0) {
-        return cli_stands_in(cli)
-                   ? cli_error(cli,
-                               "%s: Error: Trying to create an image with the same filename as the "
-                               "backing file",
-                               args->file)
-                   : cli_error(cli, "'%s' cannot be its own backing file", args->file);
-    }
-    return CLI_EXIT_OK;
+    return args->backing ? check_own_backing(cli, args->file, args->backing) : CLI_EXIT_OK;
 }
 
 /* Of a backing file that cannot be opened. */

@@ -242,6 +242,10 @@ static int draw(struct map_walk *w, const struct map_args *args)
     struct picture picture;
     int code;
 
+    if (args->out_file && chain_has_file(blk_get_platter(w->blk), args->out_file)) {
+        return cli_error(w->cli, "'%s' is the disk that is drawn, or belongs to it",
+                         args->out_file);
+    }
     if (picture_init(&picture, w->offset, w->end,
                      args->out_file ? FILE_COLUMNS : picture_terminal_columns(out),
                      args->out_file ? FILE_ROWS : TERMINAL_ROWS) < 0) {
