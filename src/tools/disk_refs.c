@@ -117,7 +117,10 @@ Platter *disk_platter_new_for(struct cli *cli, const struct disk_args *args, Aio
     Platter *pl = NULL;
 
     args = args ? args : &usual;
-    (void)find_policy(cli, args->image_refs, &options.image_refs); /* it was checked */
+    if (!disk_refs_check(cli, args)) { /* most have asked, to end with a code of their own */
+        return NULL;
+    }
+    (void)find_policy(cli, args->image_refs, &options.image_refs);
     if (take_depth(args, &options.backing_depth_max, &err)) {
         pl = platter_new(&options, &err);
     }

@@ -7,7 +7,7 @@ import resource
 import pytest
 
 from qemu_image import content, make, write
-from tools_common import needs, platter, qemu
+from tools_common import needs, platter, qemu, run
 
 pytestmark = needs('qcow2')
 
@@ -138,6 +138,16 @@ def test_allow_ref(folders):
     assert 'No such file' in refused(folders, 'mine/top', '--allow-ref', 'nothing')
     assert reads(folders, 'mine/top', 'read 0 512', '--image-refs', 'some').returncode == 2
     assert reads(folders, 'mine/top', 'read 0 512', '--backing-depth', '0').returncode == 2
+
+
+@pytest.mark.parametrize('line', ['info mine/top', 'map -f qcow2 mine/top',
+                                  'compare -f qcow2 -F qcow2 mine/top mine/top',
+                                  'nbd -L -k none --object secret,id=s,data=x --tls-creds s'])
+def test_allow_ref_too_often(folders, line):
+    name_backing(folders / 'mine', 'top', 'base')
+    command, *rest = line.split()
+    done = run([os.environ['PLATTER_BIN'], command, *['--allow-ref=other'] * 70, *rest], cwd=folders)
+    assert done.returncode == 2 and 'more than 64 times --allow-ref' in done.stderr
     opens(folders, 'mine/near', '--image-refs', 'none')
 
 

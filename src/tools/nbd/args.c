@@ -412,8 +412,12 @@ int nbd_args_check(struct cli *cli, const struct nbd_args *args)
 
     code = code == CLI_EXIT_OK ? check_tls(cli, args) : code;
     disk.format = NULL; /* whether it goes with --image-opts is looked at when it listens */
-    return code == CLI_EXIT_OK && !args->list && !disk_args_check(cli, &disk) ? CLI_EXIT_USAGE
-                                                                              : code;
+    if (code != CLI_EXIT_OK) {
+        return code;
+    }
+    return (args->list ? disk_refs_check(cli, &disk) : disk_args_check(cli, &disk))
+               ? CLI_EXIT_OK
+               : CLI_EXIT_USAGE;
 }
 
 bool nbd_args_parse(struct cli *cli, int argc, char **argv, struct nbd_args *args, int *ret_code)
