@@ -273,15 +273,19 @@ static void take_result(struct compact *c, const struct bdrv_compact_result *d)
         return;
     }
     r->file_bytes_after = r->file_bytes_before;
+    r->allocated_bytes_after = r->allocated_bytes_before;
     if (bdrv_compacts(c->bs)) {
         uint64_t gone = r->zeroed_bytes + r->dropped_bytes;
 
         r->file_bytes_after = d->end_bytes - min_u64(d->end_bytes, gone);
-        r->allocated_bytes_after = min_u64(r->file_bytes_after, r->allocated_bytes_before);
-    } else {
-        r->allocated_bytes_after =
-            r->allocated_bytes_before - min_u64(r->allocated_bytes_before, r->zeroed_bytes);
     }
+    if (r->allocated_bytes_before == UINT64_MAX) {
+        return; /* not known, and not known then */
+    }
+    r->allocated_bytes_after =
+        bdrv_compacts(c->bs)
+            ? min_u64(r->file_bytes_after, r->allocated_bytes_before)
+            : r->allocated_bytes_before - min_u64(r->allocated_bytes_before, r->zeroed_bytes);
 }
 
 static int compact_run_co(Job *job, Error **errp)

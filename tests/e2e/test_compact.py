@@ -9,7 +9,7 @@ import subprocess
 import pytest
 
 from qemu_image import clean, info, make, qemu_img, same_disk, write
-from tools_common import TIMEOUT, needs, platter, qemu
+from tools_common import TIMEOUT, needs, platter, qemu, serving
 
 pytestmark = needs('qcow2')
 MIB = 1 << 20
@@ -190,6 +190,15 @@ def test_raw(tmp_path):
     assert done['zeroed'] >= 3 * MIB and done['file-length'] == len(body)
     assert done['allocated'] < done['allocated-before'] - 2 * MIB
     assert os.stat(tmp_path / 'a.raw').st_blocks * 512 == done['allocated']
+
+
+@pytest.mark.parametrize('options', [[], ['-n']])
+def test_allocation_that_nobody_tells(tmp_path, options):
+    (tmp_path / 'a.raw').write_bytes(bytes(MIB))
+    with serving('-f', 'raw', '-k', tmp_path / 's', tmp_path / 'a.raw'):
+        done = compact(tmp_path, '--image-opts', *options, 'driver=nbd,path=s')
+    assert done['zeroed'] == MIB
+    assert done['allocated-before'] is None and done['allocated'] is None
 
 
 def test_data_file(tmp_path):
