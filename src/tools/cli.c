@@ -262,6 +262,28 @@ static int dispatch(struct cli *cli, int argc, char **argv)
     return cli->command->run(cli, argc - 1, argv + 1);
 }
 
+int cli_flush(struct cli *cli)
+{
+    int ret;
+
+    errno = 0;
+    ret = fflush(cli->out);
+    if (ret != 0 && cli->lost_errno == 0) {
+        cli->lost_errno = errno;
+    }
+    return ret;
+}
+
+/* A full disk or closed pipe behind stdout must not look like success. */
+static int tell_lost(struct cli *cli)
+{
+    int code = cli->command && !cli_stands_in(cli) ? cli->command->lost_exit : 0;
+
+    cli_error(cli, "could not write the output%s%s", cli->lost_errno ? ": " : "",
+              cli->lost_errno ? strerror(cli->lost_errno) : "");
+    return code ? code : CLI_EXIT_FAILED;
+}
+
 int cli_run(struct cli *cli, int argc, char **argv)
 {
     int code = dispatch(cli, argc, argv);
@@ -272,13 +294,7 @@ int cli_run(struct cli *cli, int argc, char **argv)
     } else if (code == CLI_EXIT_USAGE && cli->usage_told) {
         code = cli_spelling(cli)->usage_exit;
     }
-    /* A full disk or closed pipe behind stdout must not look like success. */
-    errno = 0;
-    if ((fflush(cli->out) != 0 || ferror(cli->out)) && code == CLI_EXIT_OK) {
-        return cli_error(cli, "could not write the output%s%s", errno ? ": " : "",
-                         errno ? strerror(errno) : "");
-    }
-    return code;
+    return (cli_flush(cli) != 0 || ferror(cli->out)) && code == CLI_EXIT_OK ? tell_lost(cli) : code;
 }
 
 unsigned cli_processors(unsigned max)

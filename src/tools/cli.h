@@ -47,6 +47,7 @@ struct cli_command {
     int (*run)(struct cli *cli, int argc, char **argv); /* argv[0] is the command's name */
     bool hidden;                                        /* in no list of commands */
     int object_exit; /* of a stand-in, when an object cannot be made; 0: CLI_EXIT_FAILED */
+    int lost_exit;   /* natively, when its answer cannot be written; 0: CLI_EXIT_FAILED */
 };
 
 struct cli_program {
@@ -68,6 +69,7 @@ struct cli {
     FILE *out;
     FILE *err;
     bool usage_told; /* an error in the command line was printed */
+    int lost_errno;  /* why some of what was printed on out is lost, where a flush told; else 0 */
 
     /* --object: tools/object.h. */
     const char *objects[CLI_OBJECTS_MAX]; /* each, for whoever makes an instance */
@@ -125,6 +127,10 @@ int cli_run(struct cli *cli, int argc, char **argv);
 
 void cli_print_help(struct cli *cli, const struct cli_command *command);
 void cli_print_version(struct cli *cli);
+
+/* Let out what was printed so far. Why that fails is kept for the end of the run, which tells it: a
+ * stream has forgotten then what it lost. 0 or EOF. */
+int cli_flush(struct cli *cli);
 
 /* "platter: CMD: message" on err. All return what a command can return at once. */
 int cli_error(struct cli *cli, const char *fmt, ...) __attribute__((format(printf, 2, 3)));

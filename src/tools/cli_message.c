@@ -70,7 +70,7 @@ int cli_error(struct cli *cli, const char *fmt, ...)
     if (cli_is_muted(cli)) {
         return CLI_EXIT_FAILED;
     }
-    fflush(cli->out);
+    (void)cli_flush(cli);
     cli_put_prefix(cli, "");
     va_start(ap, fmt);
     cli_vput_line(cli->err, fmt, ap);

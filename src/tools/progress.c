@@ -28,7 +28,7 @@ static void show(const struct progress *p, uint64_t done, uint64_t total)
     } else {
         fprintf(p->cli->out, "    (%3.2f/100%%)\r", p->percent);
     }
-    fflush(p->cli->out);
+    (void)cli_flush(p->cli);
 }
 
 void progress_set(struct progress *p, uint64_t done, uint64_t total)
@@ -76,7 +76,7 @@ void progress_begin(struct progress *p, struct cli *cli, enum progress_form form
     p->signal_fd = os->signalfd(&signals);
     if (form == PROGRESS_LINE) {
         fprintf(cli->out, "    (%3.2f/100%%)\r", 0.0);
-        fflush(cli->out);
+        (void)cli_flush(cli);
         p->printed = 0;
     }
 }
@@ -93,5 +93,5 @@ void progress_end(struct progress *p, bool ok)
     } else if (p->form == PROGRESS_LINE) {
         fputc('\n', p->cli->out);
     }
-    fflush(p->cli->out);
+    (void)cli_flush(p->cli);
 }

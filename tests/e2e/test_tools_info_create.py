@@ -192,3 +192,23 @@ def test_full_output_is_an_error(tmp_path):
                               stderr=subprocess.PIPE, text=True, check=False)
     assert done.returncode == 1
     assert 'could not write the output' in done.stderr
+
+
+@pytest.mark.parametrize('line, code', [
+    ('info -f raw disk.img', 1),
+    ('create new.img 1M', 1),
+    ('convert -p -f raw -O qcow2 disk.img disk.qcow2', 1),
+    ('compare -f raw -F raw disk.img disk.img', 2),  # 1: they differ
+    ('compare -p -f raw -F raw disk.img disk.img', 2),
+    ('checksum -f raw disk.img', 2),
+    ('checksum -f raw --progress=json disk.img', 2),
+    ('check --progress=json disk2.qcow2', 1),
+])
+def test_an_answer_that_is_lost_is_no_answer(line, code, tmp_path):
+    (tmp_path / 'disk.img').write_bytes(bytes(1 << 16))
+    platter('create', '-f', 'qcow2', 'disk2.qcow2', '1M', cwd=tmp_path)
+    command = [os.environ['PLATTER_BIN'], *line.split()]
+    with open('/dev/full', 'w', encoding='utf-8') as full:
+        done = subprocess.run(command, stdout=full, stderr=subprocess.PIPE, text=True, check=False, cwd=tmp_path)
+    assert done.returncode == code
+    assert f'platter: {command[1]}: could not write the output: No space left on device\n' in done.stderr

@@ -264,7 +264,7 @@ static int bench_run(struct cli *cli, Platter *pl, BlockBackend *blk, const stru
         if (args->flush_interval) {
             fprintf(cli->out, "Sending flush every %" PRIu64 " requests\n", args->flush_interval);
         }
-        fflush(cli->out);
+        (void)cli_flush(cli);
     }
     start_ns = aio_clock_ns();
     bench_loop(&b, args->depth, platter_get_main_context(pl));

@@ -56,7 +56,7 @@ static void print_finding(void *opaque, const char *text)
 {
     struct cli *cli = opaque;
 
-    fflush(cli->out);
+    (void)cli_flush(cli);
     cli_put_line(cli->err, "%s", text);
 }
 

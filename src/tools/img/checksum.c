@@ -285,6 +285,7 @@ const struct cli_command command_checksum = {
     .name = "checksum",
     .operands = "FILE...",
     .summary = "Print a hash of what disks hold, whatever their format",
+    .lost_exit = CHECKSUM_EXIT_FAILED,
     .options = checksum_options,
     .details =
         "Disks of the same size and bytes have the same hash, as images of any format, in a file\n"

@@ -27,7 +27,7 @@ enum compare_option {
 enum compare_exit {
     COMPARE_EXIT_SAME = 0,
     COMPARE_EXIT_DIFFERENT = 1,
-    COMPARE_EXIT_OPEN = 2, /* usage, too */
+    COMPARE_EXIT_OPEN = 2, /* usage, too, and an answer that is lost */
     COMPARE_EXIT_STATUS = 3,
     COMPARE_EXIT_READ = 4,
 };
@@ -358,13 +358,15 @@ static int compare_command(struct cli *cli, int argc, char **argv)
 const struct cli_command command_compare = {
     .name = "compare",
     .object_exit = COMPARE_EXIT_OPEN,
+    .lost_exit = COMPARE_EXIT_OPEN,
     .operands = "FILE1 FILE2",
     .summary = "Tell whether two disks hold the same",
     .options = compare_options,
-    .details = "Ends with 0: they do, 1: they differ, 2: one could not be opened, 3: block status\n"
-               "failed, 4: a read failed.\n\n"
-               "Examples:\n"
-               "  platter compare -f raw -F qcow2 disk.img disk.qcow2\n"
-               "  platter compare -s -f qcow2 -F qcow2 a.qcow2 b.qcow2\n",
+    .details =
+        "Ends with 0: they do, 1: they differ, 2: one could not be opened, or the answer not be\n"
+        "written, 3: block status failed, 4: a read failed.\n\n"
+        "Examples:\n"
+        "  platter compare -f raw -F qcow2 disk.img disk.qcow2\n"
+        "  platter compare -s -f qcow2 -F qcow2 a.qcow2 b.qcow2\n",
     .run = compare_command,
 };

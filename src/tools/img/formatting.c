@@ -100,5 +100,5 @@ void formatting_print(struct cli *cli, const char *file, const char *format, uin
         print_given(cli, size_bytes, options);
     }
     fputc('\n', cli->out);
-    fflush(cli->out);
+    (void)cli_flush(cli);
 }

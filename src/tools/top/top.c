@@ -60,7 +60,7 @@ static int print_tables(struct cli *cli, const struct top_args *args,
             fputc('\n', cli->out);
         }
     }
-    fflush(cli->out);
+    (void)cli_flush(cli);
     return CLI_EXIT_OK;
 }
 
