@@ -34,6 +34,8 @@ int metrics_render(const struct metrics_source *source, char **ret_text, size_t 
  */
 struct metrics_server;
 
+/* Whether address looks like one, before anything is done. 0 or -errno. */
+int metrics_address_check(const char *address, Error **errp);
 /* address: "unix:PATH", or "HOST:PORT" of this machine alone (port 0: one that is free). Anybody
  * who can connect can read. 0 or -errno with errp: EINVAL (it is neither, or others could reach
  * it), EADDRINUSE, ENOMEM and what the system says. */

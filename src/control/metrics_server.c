@@ -15,6 +15,7 @@
 #include "os/listen.h"
 #include "os/os.h"
 #include "util/error.h"
+#include "util/size.h"
 
 #define ACCEPT_RETRY_NS (METRICS_CLIENT_NS / 100)
 
@@ -251,19 +252,30 @@ static void accept_client(void *opaque)
 
 /* ---- addresses ---- */
 
+int metrics_address_check(const char *address, Error **errp)
+{
+    const char *colon = strrchr(address, ':');
+    uint64_t port;
+
+    if (strncmp(address, "unix:", 5) == 0) {
+        return 0;
+    }
+    if (!colon || colon == address || colon[1] == '\0') {
+        return error_set(errp, EINVAL,
+                         "'%s' is no address of metrics: it is unix:PATH or HOST:PORT", address);
+    }
+    return number_parse(colon + 1, "port", 0, 65535, &port,
+                        errp); /* getaddrinfo takes it mod 2^16 */
+}
+
 static int listen_tcp(struct metrics_server *s, const char *address, Error **errp)
 {
     struct os_listener socks[OS_LISTENERS_MAX];
     const char *colon = strrchr(address, ':');
     size_t bracket = address[0] == '[' && colon && colon > address + 1 && colon[-1] == ']';
-    char *host;
+    char *host = strndup(address + bracket, (size_t)(colon - address) - 2 * bracket);
     int n;
 
-    if (!colon || colon == address || colon[1] == '\0') {
-        return error_set(errp, EINVAL,
-                         "'%s' is no address of metrics: it is unix:PATH or HOST:PORT", address);
-    }
-    host = strndup(address + bracket, (size_t)(colon - address) - 2 * bracket);
     n = host ? os_listen_tcp(host, colon + 1, true, socks, errp)
              : error_set(errp, ENOMEM, "out of memory");
     free(host);
@@ -275,8 +287,11 @@ static int listen_tcp(struct metrics_server *s, const char *address, Error **err
 
 static int listen_at(struct metrics_server *s, const char *address, Error **errp)
 {
-    int ret;
+    int ret = metrics_address_check(address, errp);
 
+    if (ret < 0) {
+        return ret;
+    }
     if (strncmp(address, "unix:", 5) == 0) {
         ret = os_listen_unix(address + 5, &s->listeners[0].sock, errp);
         s->listener_count = ret == 0 ? 1 : 0;

@@ -113,6 +113,11 @@ def test_loopback(folder):
             client.close()
 
 
+def test_daemon_tells_where(folder):
+    with running('daemon', '--metrics', '127.0.0.1:0', cwd=folder) as process:
+        assert re.fullmatch(r'metrics: http://127\.0\.0\.1:[1-9]\d*/metrics\n', process.stderr.readline())
+
+
 def test_what_is_refused(folder):
     with serving(folder):
         for request, status in [(b'GET / HTTP/1.1\r\n\r\n', 404), (b'GET /metricsx HTTP/1.1\r\n\r\n', 404),
@@ -172,6 +177,17 @@ def test_readme(folder):
 @pytest.mark.parametrize('address, message', [
     ('nowhere', "'nowhere' is no address of metrics"),
     (':1', "':1' is no address of metrics"),
+    ('127.0.0.1:99999', "port '99999' is out of range: it must be 0 to 65535"),
+    ('127.0.0.1:http', "port 'http' is not a number"),
+])
+def test_addresses_that_are_none(folder, address, message):
+    for command in ['serve -f raw -k nbd d.raw', 'daemon']:
+        done = platter(*command.split(), '--metrics', address, cwd=folder)
+        assert done.returncode == 2
+        assert f'--metrics {address}: {message}' in done.stderr
+
+
+@pytest.mark.parametrize('address, message', [
     ('0.0.0.0:0', 'no loopback address'),
     ('203.0.113.1:99', 'no loopback address'),
     ('unix:no/where', 'No such file or directory'),

@@ -175,7 +175,7 @@ create /dev/full 1M|1|
 create nbd://x/ 1M|1|nbd
 create json:{} 1M|1|
 create nope:x 1M|1|nope
-serve|2|which IMAGE?
+serve|2|which FILE?
 serve a b|2|'b' is too much
 serve nosuchfile|1|nosuchfile
 serve -f raw .|1|
@@ -203,7 +203,7 @@ serve --aio uring NAME|2|there are threads, native and io_uring
 serve --discard maybe NAME|2|no discard mode
 serve -f raw -p 0 --aio native NAME|1|direct
 serve -f raw -r -p 0 --image-opts NAME|2|exclude each other
-serve -kx|2|which IMAGE?
+serve -kx|2|which FILE?
 bench|2|which FILE?
 bench a b|2|'b' is too much
 bench -c NAME|2|not a number

@@ -80,7 +80,7 @@ def test_output_is_the_uri_only(disk, tmp_path):
 
 
 @pytest.mark.parametrize('arguments, message', [
-    ([], 'which IMAGE?'),
+    ([], 'which FILE?'),
     (['a', 'b'], "'b' is too much"),
     (['nofile'], 'No such file or directory'),
     (['-k', 'x', '-p', '1', 'd.raw'], 'unix socket'),

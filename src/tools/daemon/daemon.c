@@ -11,6 +11,7 @@
 
 #include "control/chardev.h"
 #include "control/control.h"
+#include "control/metrics.h"
 #include "control/monitor.h"
 #include "control/qmp_type.h"
 #include "control/service.h"
@@ -19,6 +20,7 @@
 #include "tools/commands.h"
 #include "tools/daemonize.h"
 #include "tools/disk.h"
+#include "tools/metrics_option.h"
 #include "tools/signals.h"
 #include "tools/trace_option.h"
 #include "util/error.h"
@@ -118,6 +120,9 @@ static int run_option(struct daemon *d, int id, const char *text, Error **errp)
     if (ret == 0 && id == DAEMON_MONITOR) {
         wait_for_client(d);
     }
+    if (ret == 0 && id == DAEMON_METRICS && !cli_stands_in(d->cli)) {
+        cli_put_line(d->cli->err, "metrics: %s", metrics_server_where(d->service.metrics));
+    }
     return ret;
 }
 
@@ -147,6 +152,10 @@ static int look_at(struct daemon *d, int argc, char **argv)
             d->background = true;
         } else if (id == DAEMON_PIDFILE) {
             d->pidfile = a.value;
+        } else if (id == DAEMON_METRICS) {
+            if (!metrics_option_check(&a)) {
+                return CLI_EXIT_USAGE;
+            }
         } else if (id == DAEMON_TRACE) {
             if (!trace_option_take(&d->trace, &a, &code)) {
                 return code;

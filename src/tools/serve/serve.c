@@ -13,6 +13,7 @@
 #include "control/metrics.h"
 #include "tools/commands.h"
 #include "tools/disk.h"
+#include "tools/metrics_option.h"
 #include "tools/serve/live.h"
 #include "tools/signals.h"
 
@@ -247,7 +248,7 @@ static bool serve_option(struct serve_args *args, int id, const struct cli_args 
         return true;
     case SERVE_METRICS:
         args->metrics = a->value;
-        return true;
+        return metrics_option_check(a);
     case SERVE_NAME:
         args->name = a->value;
         return true;
@@ -286,8 +287,8 @@ static int serve_command(struct cli *cli, int argc, char **argv)
             return CLI_EXIT_USAGE;
         }
     }
-    if (!args.disk.file) {
-        return cli_usage_error(cli, "which IMAGE?");
+    if (!disk_file_check(cli, &args.disk)) {
+        return CLI_EXIT_USAGE;
     }
     if (args.socket && (args.port || args.address)) {
         return cli_usage_error(cli, "a unix socket (-k) has no port (-p) or address (-b)");
@@ -301,7 +302,7 @@ static int serve_command(struct cli *cli, int argc, char **argv)
 
 const struct cli_command command_serve = {
     .name = "serve",
-    .operands = "IMAGE",
+    .operands = "FILE",
     .summary = "Serve a disk to NBD clients",
     .options = serve_options,
     .details =
