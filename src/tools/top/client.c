@@ -82,8 +82,9 @@ json_t *top_client_ask(struct top_client *client, const char *command, Error **e
         json_t *failure = json_object_get(message, "error");
 
         if (message && !value && failure) {
-            error_set(errp, EINVAL, "%s: %s", command,
-                      json_string_value(json_object_get(failure, "desc")));
+            const char *why = json_string_value(json_object_get(failure, "desc"));
+
+            error_set(errp, EINVAL, "%s: %s", command, why ? why : "the monitor does not say why");
         }
         if (!message || value || failure) {
             json_decref(message);

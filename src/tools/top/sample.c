@@ -176,20 +176,24 @@ static double seconds_between(const struct top_sample *before, const struct top_
     return seconds > 0 ? seconds : 1;
 }
 
+const char *top_text_of(json_t *object, const char *member)
+{
+    const char *text = json_string_value(json_object_get(object, member));
+
+    return text ? text : "-";
+}
+
 /* What a backend, or an export, is. */
 static void describe(json_t *one, bool exports, struct top_rates *r)
 {
     if (exports) {
-        r->name = json_string_value(json_object_get(one, "id"));
-        r->node = json_string_value(json_object_get(one, "node-name"));
+        r->name = top_text_of(one, "id");
+        r->node = top_text_of(one, "node-name");
         r->status = json_is_true(json_object_get(one, "shutting-down")) ? "ending" : "serves";
-        r->type = json_string_value(json_object_get(one, "type"));
+        r->type = top_text_of(one, "type");
     } else {
-        json_t *medium = json_object_get(one, "inserted");
-        const char *node = json_string_value(json_object_get(medium, "node-name"));
-
-        r->name = json_string_value(json_object_get(one, "device"));
-        r->node = node ? node : "-";
+        r->name = top_text_of(one, "device");
+        r->node = top_text_of(json_object_get(one, "inserted"), "node-name");
         r->status = status_of(one);
     }
 }

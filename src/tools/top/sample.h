@@ -23,10 +23,13 @@ struct top_sample {
 int top_sample_take(struct top_client *client, struct top_sample *ret, Error **errp);
 void top_sample_fini(struct top_sample *sample);
 
+/* A text that our daemons always send, borrowed; "-" where another monitor leaves it out. */
+const char *top_text_of(json_t *object, const char *member);
+
 /* Figures of a backend or an export per second between two looks; of one that was not there before,
  * since it began to count. */
 struct top_rates {
-    const char *name; /* borrowed from the newer look, as the other texts */
+    const char *name; /* borrowed from the newer look, as the other texts; none is NULL but type */
     const char *node;
     const char *status;
     const char *type; /* of an export, else NULL */

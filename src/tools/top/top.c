@@ -1,7 +1,8 @@
 /* SPDX-License-Identifier: MIT */
 /*
  * platter top: what a daemon is doing, asked for over its monitor. On a terminal a screen that is
- * drawn anew; with --batch, or where there is no terminal, plain tables.
+ * drawn anew; with --batch, or where there is no terminal to show it or to press keys, plain
+ * tables.
  */
 #include <errno.h>
 #include <stdlib.h>
@@ -36,7 +37,7 @@ struct top_args {
     bool all_tables;
 };
 
-static void print_line(void *opaque, bool heading, const char *line)
+static void print_line(void *opaque, const char *name, const char *line)
 {
     struct cli *cli = opaque;
 
@@ -167,7 +168,7 @@ static int top_command(struct cli *cli, int argc, char **argv)
     if (!args.socket) {
         return cli_usage_error(cli, "which SOCKET of a monitor?");
     }
-    if (args.batch == 0 && (args.all_tables || !isatty(STDOUT_FILENO))) {
+    if (args.batch == 0 && (args.all_tables || !isatty(STDIN_FILENO) || !isatty(STDOUT_FILENO))) {
         args.batch = 1;
     }
     return run(cli, &args);

@@ -13,8 +13,7 @@
 
 const char *const top_table_names[TOP_TABLES] = {"backends", "nodes", "exports", "jobs"};
 
-/* Names come from clients of the daemon: what is no plain text is shown as '?'. */
-static const char *plain(const char *text, char *buf, size_t bytes)
+const char *top_view_plain(const char *text, char *buf, size_t bytes)
 {
     size_t i = 0;
 
@@ -27,12 +26,14 @@ static const char *plain(const char *text, char *buf, size_t bytes)
 
 static const char *member(json_t *object, const char *key, char *buf, size_t bytes)
 {
-    return plain(json_string_value(json_object_get(object, key)), buf, bytes);
+    return top_view_plain(json_string_value(json_object_get(object, key)), buf, bytes);
 }
 
 static const char *bytes_text(double bytes, char *buf, size_t size)
 {
-    return size_format(bytes > 0 ? (uint64_t)bytes : 0, buf, size);
+    uint64_t whole = bytes >= 0x1p64 ? UINT64_MAX : bytes > 0 ? (uint64_t)bytes : 0;
+
+    return size_format(whole, buf, size);
 }
 
 /* Four digits or so. */
@@ -56,19 +57,21 @@ static void put_rates_of(const struct top_rates *r, TopPutFunc *put, void *opaqu
     char line[LINE_BYTES];
     char name[25];
     char node[25];
+    char status[17];
     char read[24];
     char write[24];
     char tail[32];
     char type[17];
 
-    snprintf(line, sizeof(line),
-             "%-16.24s %-16.24s %-9s %9.0f %9.0f %10s %10s %8.3f %8.3f %8.2f %13s %7.0f%s%s",
-             plain(r->name, name, sizeof(name)), plain(r->node, node, sizeof(node)), r->status,
-             r->ops[0], r->ops[1], bytes_text(r->bytes[0], read, sizeof(read)),
-             bytes_text(r->bytes[1], write, sizeof(write)), r->latency_ms[0], r->latency_ms[1],
-             r->depth, percentiles(r, tail, sizeof(tail)), r->failed, r->type ? " " : "",
-             plain(r->type, type, sizeof(type)));
-    put(opaque, false, line);
+    snprintf(
+        line, sizeof(line),
+        "%-16.24s %-16.24s %-9s %9.0f %9.0f %10s %10s %8.3f %8.3f %8.2f %13s %7.0f%s%s",
+        top_view_plain(r->name, name, sizeof(name)), top_view_plain(r->node, node, sizeof(node)),
+        top_view_plain(r->status, status, sizeof(status)), r->ops[0], r->ops[1],
+        bytes_text(r->bytes[0], read, sizeof(read)), bytes_text(r->bytes[1], write, sizeof(write)),
+        r->latency_ms[0], r->latency_ms[1], r->depth, percentiles(r, tail, sizeof(tail)), r->failed,
+        r->type ? " " : "", top_view_plain(r->type, type, sizeof(type)));
+    put(opaque, r->name, line);
 }
 
 static bool is_wanted(const struct top_view *view, const char *name, const char *other)
@@ -93,7 +96,7 @@ static int put_rates(const struct top_view *view, const struct top_sample *befor
     snprintf(line, sizeof(line), "%-16s %-16s %-9s %9s %9s %10s %10s %8s %8s %8s %13s %7s%s",
              exports ? "EXPORT" : "BACKEND", "NODE", "STATUS", "READ/s", "WRITE/s", "READ B/s",
              "WRITE B/s", "R ms", "W ms", "DEPTH", "p50/p99 ms", "FAIL/s", exports ? " TYPE" : "");
-    put(opaque, true, line);
+    put(opaque, NULL, line);
     for (int i = 0; i < count; i++) {
         if (is_wanted(view, rates[i].name, rates[i].node)) {
             put_rates_of(&rates[i], put, opaque);
@@ -112,21 +115,22 @@ static void put_nodes(const struct top_view *view, const struct top_sample *now,
 
     snprintf(line, sizeof(line), "%-24s %-12s %-4s %10s %10s %6s  %s", "NODE", "DRIVER", "MODE",
              "SIZE", "ON DISK", "DEPTH", "FILE");
-    put(opaque, true, line);
+    put(opaque, NULL, line);
     json_array_foreach(now->nodes, i, node)
     {
         json_t *image = json_object_get(node, "image");
+        const char *whole_name = top_text_of(node, "node-name");
         char name[33];
         char driver[17];
         char size[24];
         char disk[24];
         char file[81];
 
-        member(node, "node-name", name, sizeof(name));
-        if (!is_wanted(view, name, NULL)) {
+        if (!is_wanted(view, whole_name, NULL)) {
             continue;
         }
-        snprintf(line, sizeof(line), "%-24.32s %-12.16s %-4s %10s %10s %6d  %.80s", name,
+        snprintf(line, sizeof(line), "%-24.32s %-12.16s %-4s %10s %10s %6d  %.80s",
+                 top_view_plain(whole_name, name, sizeof(name)),
                  member(node, "drv", driver, sizeof(driver)),
                  json_is_true(json_object_get(node, "ro")) ? "ro" : "rw",
                  bytes_text(json_number_value(json_object_get(image, "virtual-size")), size,
@@ -135,7 +139,7 @@ static void put_nodes(const struct top_view *view, const struct top_sample *now,
                             sizeof(disk)),
                  (int)json_integer_value(json_object_get(node, "backing_file_depth")),
                  member(node, "file", file, sizeof(file)));
-        put(opaque, false, line);
+        put(opaque, whole_name, line);
     }
 }
 
@@ -148,24 +152,24 @@ static void put_jobs(const struct top_view *view, const struct top_sample *now, 
 
     snprintf(line, sizeof(line), "%-24s %-10s %-10s %9s  %s", "JOB", "TYPE", "STATUS", "DONE",
              "ERROR");
-    put(opaque, true, line);
+    put(opaque, NULL, line);
     json_array_foreach(now->jobs, i, job)
     {
         double total = json_number_value(json_object_get(job, "total-progress"));
         double done = json_number_value(json_object_get(job, "current-progress"));
+        const char *whole_id = top_text_of(job, "id");
         char id[33];
         char type[17];
         char status[17];
         char error[81];
 
-        member(job, "id", id, sizeof(id));
-        if (is_wanted(view, id, NULL)) {
-            snprintf(line, sizeof(line), "%-24.32s %-10.16s %-10.16s %8.1f%%  %.80s", id,
-                     member(job, "type", type, sizeof(type)),
-                     member(job, "status", status, sizeof(status)),
-                     total > 0 ? 100 * done / total : 0,
-                     member(job, "error", error, sizeof(error)));
-            put(opaque, false, line);
+        if (is_wanted(view, whole_id, NULL)) {
+            snprintf(
+                line, sizeof(line), "%-24.32s %-10.16s %-10.16s %8.1f%%  %.80s",
+                top_view_plain(whole_id, id, sizeof(id)), member(job, "type", type, sizeof(type)),
+                member(job, "status", status, sizeof(status)), total > 0 ? 100 * done / total : 0,
+                member(job, "error", error, sizeof(error)));
+            put(opaque, whole_id, line);
         }
     }
 }

@@ -14,8 +14,13 @@ struct top_view {
     const char *only; /* rows that have to do with this name; NULL: all */
 };
 
-/* Where lines go: one without its end; heading lines stand out. */
-typedef void TopPutFunc(void *opaque, bool heading, const char *line);
+/* Where lines go: one without its end. name: whole, what the row is of, which a view of this name
+ * only has, too; borrowed from the newer look. NULL: a heading, which stands out. */
+typedef void TopPutFunc(void *opaque, const char *name, const char *line);
+
+/* Names come from clients of the daemon: what is no plain text is shown as '?'. text may be NULL;
+ * returns buf. */
+const char *top_view_plain(const char *text, char *buf, size_t bytes);
 
 /* 0 or -ENOMEM. */
 int top_view_put(const struct top_view *view, const struct top_sample *before,
