@@ -373,13 +373,13 @@ static json_t *describe(struct look *k)
 /* The header, as far as it can be understood; k->refused where the driver would not take it. */
 static int look_at_header(struct look *k, Error **errp)
 {
-    uint8_t head[Q2_HEADER_BYTES_V2];
+    uint8_t head[Q2_HEADER_BYTES_V2] = {0}; /* a file that has nothing leaves a buffer as it is */
     size_t bytes = (size_t)min_u64(k->file_bytes, sizeof(head));
     uint8_t *buf;
     int rc = bdrv_edge_pread(k->file, 0, head, bytes);
 
     bytes = (size_t)min_u64(k->file_bytes, q2_header_wants(head, bytes));
-    buf = malloc(bytes > 0 ? bytes : 1);
+    buf = calloc(1, bytes > 0 ? bytes : 1);
     if (buf == NULL) {
         return error_set(errp, ENOMEM, "out of memory");
     }

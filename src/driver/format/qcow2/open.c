@@ -112,6 +112,7 @@ static int header_read(struct qcow2 *s, Error **errp)
     if (buf == NULL) {
         return error_set(errp, ENOMEM, "out of memory for the qcow2 header");
     }
+    memset(buf, 0, wants > 0 ? wants : 1); /* as above */
     rc = bytes > 0 ? bdrv_edge_pread(s->file, 0, buf, bytes) : 0;
     rc = rc < 0 ? error_set_errno(errp, -rc, "Could not read qcow2 header")
                 : header_parse(s, buf, bytes, (uint64_t)file_bytes, errp);
