@@ -90,10 +90,14 @@ static int load_dh(TlsCreds *c, const char *dir, Error **errp)
         gnutls_datum_t pem = file_datum(&f);
         int rc = gnutls_dh_params_init(&c->dh);
 
-        if (rc >= 0) {
+        if (rc < 0) {
+            c->dh = NULL;
+        } else {
             rc = gnutls_dh_params_import_pkcs3(c->dh, &pem, GNUTLS_X509_FMT_PEM);
         }
-        if (rc < 0) {
+        if (rc == GNUTLS_E_MEMORY_ERROR) {
+            ret = error_set(errp, ENOMEM, "out of memory");
+        } else if (rc < 0) {
             ret = error_set(errp, EINVAL, "Unable to load DH parameters from %s: %s", f.path,
                             gnutls_strerror(rc));
         }

@@ -246,9 +246,12 @@ static int end_hash(struct reading *r, void *ret_hash)
 static int begin_hash(struct reading *r)
 {
     if (r->flat) {
-        int ret = gnutls_hash_init(&r->hash, (gnutls_digest_algorithm_t)r->alg->digest);
+        int ret = hash_errno(gnutls_hash_init(&r->hash, (gnutls_digest_algorithm_t)r->alg->digest));
 
-        return ret == GNUTLS_E_MEMORY_ERROR ? -ENOMEM : ret < 0 ? -EIO : 0;
+        if (ret < 0) {
+            r->hash = NULL; /* GnuTLS may leave what it has freed */
+        }
+        return ret;
     }
     return tree_hash_init(&r->tree, r->alg);
 }

@@ -30,11 +30,15 @@ const struct hash_algorithm *hash_algorithm_find(const char *name)
     return NULL;
 }
 
+int hash_errno(int rc)
+{
+    return rc == GNUTLS_E_MEMORY_ERROR || rc == GNUTLS_E_HASH_FAILED ? -ENOMEM : rc < 0 ? -EIO : 0;
+}
+
 int hash_bytes(const struct hash_algorithm *alg, const void *data, size_t bytes, void *ret_hash)
 {
-    return gnutls_hash_fast((gnutls_digest_algorithm_t)alg->digest, data, bytes, ret_hash) < 0
-               ? -EIO
-               : 0;
+    return hash_errno(
+        gnutls_hash_fast((gnutls_digest_algorithm_t)alg->digest, data, bytes, ret_hash));
 }
 
 void hash_text(const void *hash, size_t bytes, char *ret_text)

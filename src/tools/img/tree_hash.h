@@ -23,7 +23,10 @@ struct hash_algorithm {
 
 /* The algorithm that is called name; NULL: there is none. */
 const struct hash_algorithm *hash_algorithm_find(const char *name);
-/* 0 or -EIO. Any thread. */
+/* What GnuTLS returned when it made a hash, as 0 or -errno: it has one code for any failure of an
+ * algorithm that it knows, as ours are, and that is a lack of memory. */
+int hash_errno(int rc);
+/* 0 or -errno. Any thread. */
 int hash_bytes(const struct hash_algorithm *alg, const void *data, size_t bytes, void *ret_hash);
 /* HEX of a hash with a zero byte at its end; ret_text has room for 2 * bytes + 1. */
 void hash_text(const void *hash, size_t bytes, char *ret_text);
