@@ -23,7 +23,8 @@ LINES = {
         '--cmd', '-T nope -c quit', '-T x=y -c quit', '-T events=points -c quit', '-T help', '--vers',
         '--object throttle-group,id=t -c quit', '--object bogus,id=t', '--object throttle-group',
         '--object secret,id=s', '--obj secret,id=s,data=x,file=y', '-V', '--hel', '-c quit -V', '-i x',
-        '--d x', '--ai=x', '--di x', '--im -f raw x',
+        '--d x', '--ai=x', '--di x', '--im -f raw x', '-T file=/nonexistent/log -c length nosuch',
+        '-T file=/nonexistent/log --im -f raw x', '-T file=/nonexistent/log --object bogus,id=t',
     ],
     'qemu-nbd': [
         '--dis', '--dis=3', '--v', '--vers', '--l', '--t', '--tl', '--forma', '--fork=1', '--de', '--a',
@@ -86,6 +87,22 @@ def test_trace_goes_to_standard_error_or_a_file(links, tmp_path):
     told = run([links['qemu-img'], *line], cwd=tmp_path)
     log = (tmp_path / 'log').read_text(encoding='ascii')
     assert told.stderr == '' and ' node_open: ' in log and 'node_close' not in log
+
+
+def test_trace_of_io(links, tmp_path):
+    (tmp_path / 'disk').write_bytes(bytes(4096))
+    line = ['-T', 'enable=node_*,file=log', '-f', 'raw', '-c', 'read 0 512', 'disk']
+    for program in [links['qemu-io']], [links['qemu-io'].resolve(), 'io']:
+        told = run([*program, *line], cwd=tmp_path)
+        assert told.returncode == 0 and told.stderr == ''
+        assert ' node_open: ' in (tmp_path / 'log').read_text(encoding='ascii')
+        (tmp_path / 'log').unlink()
+
+
+def test_trace_of_io_that_lists_its_points_runs_nothing(links):
+    told = run([links['qemu-io'].resolve(), 'io', '-c', 'help', '-T', 'help'])
+    assert told.returncode == 0 and set(told.stdout.split()) >= {'node_open'}
+    assert 'read' not in told.stdout.split()
 
 
 def test_trace_of_native_program_knows_its_points(links, tmp_path):

@@ -286,6 +286,7 @@ static int daemon_command(struct cli *cli, int argc, char **argv)
     int ret;
 
     if (code >= 0) {
+        trace_option_end(&d.trace);
         return code;
     }
     service_init(&d.service);
@@ -293,6 +294,7 @@ static int daemon_command(struct cli *cli, int argc, char **argv)
     if (d.background) {
         ret = daemonize_begin(cli, &d.ready_fd, &code);
         if (ret != 0) {
+            trace_option_end(&d.trace);
             return ret < 0 ? CLI_EXIT_FAILED : code;
         }
     }

@@ -145,40 +145,51 @@ static bool io_take(struct io_setup *setup, int id, const struct cli_args *a)
     }
 }
 
+/* Take the command line. False: the command ends with *ret_code. */
+static bool io_args_parse(struct io_setup *setup, struct cli *cli, int argc, char **argv,
+                          int *ret_code)
+{
+    struct cli_args a = cli_args_begin(cli, argc, argv);
+    int id;
+
+    while ((id = cli_next(&a)) != CLI_END) {
+        if (id == CLI_HELP) {
+            *ret_code = CLI_EXIT_OK;
+            return false;
+        }
+        if (id == IO_TRACE) {
+            if (!trace_option_take(&setup->trace, &a, ret_code)) {
+                return false;
+            }
+        } else if (id == CLI_BAD || !io_take(setup, id, &a)) {
+            *ret_code = CLI_EXIT_USAGE;
+            return false;
+        }
+    }
+    setup->disk.writable = setup->disk.writable && !setup->disk.snapshot;
+    *ret_code = disk_args_check(cli, &setup->disk) ? CLI_EXIT_OK : CLI_EXIT_USAGE;
+    return *ret_code == CLI_EXIT_OK;
+}
+
 static int io_command(struct cli *cli, int argc, char **argv)
 {
     struct io_setup setup = {
         .disk = {.writable = true, .options_decide = true, .discard = "unmap"},
         .trace = TRACE_OPTION_NONE,
     };
-    struct cli_args a = cli_args_begin(cli, argc, argv);
-    int code = CLI_EXIT_OK;
-    int id;
+    int code;
 
     setup.lines = calloc((size_t)argc, sizeof(*setup.lines));
     if (!setup.lines) {
         return cli_error(cli, "out of memory");
     }
-    while (code == CLI_EXIT_OK && (id = cli_next(&a)) != CLI_END) {
-        if (id == CLI_HELP) {
-            free(setup.lines);
-            return CLI_EXIT_OK;
-        }
-        if (id == IO_TRACE) {
-            if (!trace_option_take(&setup.trace, &a, &code)) {
-                break;
-            }
-        } else if (id == CLI_BAD || !io_take(&setup, id, &a)) {
-            code = CLI_EXIT_USAGE;
+    if (io_args_parse(&setup, cli, argc, argv, &code)) {
+        code = trace_option_begin(&setup.trace, cli);
+        if (code == CLI_EXIT_OK) {
+            code = io_session_run(cli, &setup);
         }
     }
-    setup.disk.writable = setup.disk.writable && !setup.disk.snapshot;
-    if (code == CLI_EXIT_OK && !disk_args_check(cli, &setup.disk)) {
-        code = CLI_EXIT_USAGE;
-    }
-    if (code == CLI_EXIT_OK) {
-        code = io_session_run(cli, &setup);
-    }
+    trace_option_end(&setup.trace);
     free(setup.lines);
     return code;
 }
