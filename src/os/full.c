@@ -111,3 +111,57 @@ int os_pwritev_full(int fd, const struct iovec *iov, int niov, uint64_t offset, 
     }
     return 0;
 }
+
+/* Wait until the descriptor is ready for events; 0 or -errno. */
+static int wait_ready(int fd, uint32_t events)
+{
+    struct epoll_event event = {.events = events};
+    int epfd = os->epoll_create();
+    int rc;
+
+    if (epfd < 0) {
+        return epfd;
+    }
+    rc = os->epoll_ctl(epfd, EPOLL_CTL_ADD, fd, &event);
+    if (rc == 0) {
+        rc = os->epoll_wait(epfd, &event, 1, -1);
+    }
+    os->close(epfd);
+    return rc < 0 && rc != -EINTR ? rc : 0;
+}
+
+int64_t os_read_wait(int fd, void *buf, size_t bytes)
+{
+    int64_t rc;
+
+    do {
+        rc = os->read(fd, buf, bytes);
+        if (rc == -EAGAIN) {
+            int ready = wait_ready(fd, EPOLLIN);
+
+            rc = ready < 0 ? ready : -EINTR;
+        }
+    } while (rc == -EINTR);
+    return rc;
+}
+
+int os_write_wait(int fd, const void *buf, size_t bytes)
+{
+    const uint8_t *from = buf;
+
+    while (bytes > 0) {
+        int64_t rc = os->write(fd, from, bytes);
+
+        if (rc == -EAGAIN) {
+            rc = wait_ready(fd, EPOLLOUT);
+        }
+        if (rc < 0 && rc != -EINTR) {
+            return (int)rc;
+        }
+        if (rc > 0) {
+            from += rc;
+            bytes -= (size_t)rc;
+        }
+    }
+    return 0;
+}

@@ -1,9 +1,11 @@
 # SPDX-License-Identifier: MIT
 """platter convert from standard input and to standard output."""
+import fcntl
 import os
 import random
 import signal
 import subprocess
+import threading
 
 import pytest
 
@@ -148,6 +150,27 @@ def test_pipe_to_pipe(sources, tmp_path, file):
         same_disk(tmp_path, 'out', want, 'qcow2', 'raw')
         clean(tmp_path, 'out')
     assert sorted(p.name for p in tmp_path.iterdir()) == ['out', 'want']
+
+
+@pytest.mark.parametrize('fmt', ['raw', 'qcow2'])
+def test_pipes_that_do_not_block(fmt, sources, tmp_path):
+    """As a program leaves them that shares them and works so: waited for all the same."""
+    image = piped('-f', 'qcow2', '-O', fmt, sources / 'base.qcow2', '-', cwd=tmp_path)
+    (take, feed), (drain, give) = os.pipe(), os.pipe()
+    for fd in take, give:
+        os.set_blocking(fd, False)
+        fcntl.fcntl(fd, fcntl.F_SETPIPE_SZ, 4096)
+    command = guessing('convert', '-f', fmt, '-O', 'raw', '-', '-')
+    with subprocess.Popen([os.environ['PLATTER_BIN'], *command], cwd=tmp_path, stdin=take, stdout=give) as process:
+        os.close(take)
+        os.close(give)
+        with os.fdopen(feed, 'wb') as to, os.fdopen(drain, 'rb') as back:
+            feeder = threading.Thread(target=lambda: (to.write(image), to.close()))
+            feeder.start()
+            got = back.read()
+            feeder.join(TIMEOUT)
+        assert process.wait(TIMEOUT) == 0
+    assert got == piped('-f', 'qcow2', '-O', 'raw', sources / 'base.qcow2', '-', cwd=tmp_path)
 
 
 def test_sizes_from_pipe_to_pipe(tmp_path):

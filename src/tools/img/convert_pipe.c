@@ -10,6 +10,7 @@
 #include "block/driver.h"
 #include "driver/protocol/pipe/pipe.h"
 #include "loop/io.h"
+#include "os/full.h"
 #include "os/os.h"
 #include "tools/img/chain.h"
 #include "tools/img/convert_int.h"
@@ -74,12 +75,8 @@ struct read_job {
 static int64_t read_run(void *opaque)
 {
     const struct read_job *job = opaque;
-    int64_t n;
 
-    do {
-        n = os->read(STDIN_FD, job->buf, job->bytes);
-    } while (n == -EINTR);
-    return n;
+    return os_read_wait(STDIN_FD, job->buf, job->bytes);
 }
 
 static int64_t read_co(void *opaque, void *buf, size_t bytes)

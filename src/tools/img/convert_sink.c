@@ -12,7 +12,7 @@
 #include <string.h>
 
 #include "loop/io.h"
-#include "os/os.h"
+#include "os/full.h"
 #include "util/checked.h"
 #include "util/error.h"
 #include "util/options.h"
@@ -25,26 +25,15 @@
 
 struct write_job {
     int fd;
-    const uint8_t *buf;
+    const void *buf;
     size_t bytes;
 };
 
 static int64_t write_run(void *opaque)
 {
-    struct write_job *job = opaque;
+    const struct write_job *job = opaque;
 
-    while (job->bytes > 0) {
-        int64_t n = os->write(job->fd, job->buf, job->bytes);
-
-        if (n < 0 && n != -EINTR) {
-            return n;
-        }
-        if (n > 0) {
-            job->buf += n;
-            job->bytes -= (size_t)n;
-        }
-    }
-    return 0;
+    return os_write_wait(job->fd, job->buf, job->bytes);
 }
 
 static int put_co(void *opaque, const void *buf, size_t bytes)

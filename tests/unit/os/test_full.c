@@ -1,12 +1,14 @@
 /* SPDX-License-Identifier: MIT */
 /* Whole transfers over a table that answers short, -EINTR, -EAGAIN and nothing at all. */
 #include <errno.h>
+#include <fcntl.h>
 #include <limits.h>
 #include <setjmp.h>
 #include <stdarg.h>
 #include <stddef.h>
 #include <stdlib.h>
 #include <string.h>
+#include <unistd.h>
 
 #include <cmocka.h>
 
@@ -185,6 +187,87 @@ static void test_long_lists(void **state)
     assert_true(fake.niov_max <= IOV_MAX);
 }
 
+/* ---- a pipe that does not block: the other end moves while it is waited for ---- */
+
+static struct {
+    int fds[2];
+    unsigned waits;
+} line;
+
+static int feeding_wait(int epfd, struct epoll_event *events, int max, int64_t timeout_ns)
+{
+    if (++line.waits == 2) {
+        return -EINTR;
+    }
+    assert_int_equal(os_linux.write(line.fds[1], "word", 4), 4);
+    return os_linux.epoll_wait(epfd, events, max, timeout_ns);
+}
+
+static int draining_wait(int epfd, struct epoll_event *events, int max, int64_t timeout_ns)
+{
+    char buf[65536];
+
+    line.waits++;
+    assert_true(os_linux.read(line.fds[0], buf, sizeof(buf)) > 0);
+    return os_linux.epoll_wait(epfd, events, max, timeout_ns);
+}
+
+static int failing_create(void)
+{
+    return -EMFILE;
+}
+
+static struct os_table *line_begin(void)
+{
+    static struct os_table table;
+
+    table = os_linux;
+    memset(&line, 0, sizeof(line));
+    assert_int_equal(pipe2(line.fds, O_NONBLOCK | O_CLOEXEC), 0);
+    os_replace(&table);
+    return &table;
+}
+
+static void line_end(void)
+{
+    os->close(line.fds[0]);
+    os->close(line.fds[1]);
+}
+
+static void test_waits_for_what_comes(void **state)
+{
+    struct os_table *table = line_begin();
+    char buf[8];
+
+    table->epoll_wait = feeding_wait;
+    for (unsigned waits = 1; waits <= 3; waits += 2) { /* once, and again after a signal */
+        assert_int_equal(os_read_wait(line.fds[0], buf, sizeof(buf)), 4);
+        assert_memory_equal(buf, "word", 4);
+        assert_int_equal(line.waits, waits);
+    }
+    table->epoll_create = failing_create;
+    assert_int_equal(os_read_wait(line.fds[0], buf, sizeof(buf)), -EMFILE);
+    os->close(line.fds[1]);
+    line.fds[1] = os->dup(line.fds[0]);
+    assert_int_equal(os_read_wait(line.fds[0], buf, sizeof(buf)), 0);
+    assert_int_equal(os_read_wait(-1, buf, sizeof(buf)), -EBADF);
+    line_end();
+}
+
+static void test_waits_for_room(void **state)
+{
+    static const char zeroes[1 << 20];
+    struct os_table *table = line_begin();
+
+    table->epoll_wait = draining_wait;
+    assert_int_equal(os_write_wait(line.fds[1], zeroes, sizeof(zeroes)), 0);
+    assert_true(line.waits > 0);
+    table->epoll_create = failing_create;
+    assert_int_equal(os_write_wait(line.fds[1], zeroes, sizeof(zeroes)), -EMFILE);
+    assert_int_equal(os_write_wait(line.fds[0], zeroes, 1), -EBADF);
+    line_end();
+}
+
 int main(void)
 {
     const struct CMUnitTest tests[] = {
@@ -194,6 +277,8 @@ int main(void)
         cmocka_unit_test_setup_teardown(test_nothing_accepted, setup, teardown),
         cmocka_unit_test_setup_teardown(test_errors_end_it, setup, teardown),
         cmocka_unit_test_setup_teardown(test_long_lists, setup, teardown),
+        cmocka_unit_test_teardown(test_waits_for_what_comes, teardown),
+        cmocka_unit_test_teardown(test_waits_for_room, teardown),
     };
 
     return cmocka_run_group_tests(tests, 0, 0);

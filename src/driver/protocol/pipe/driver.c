@@ -12,6 +12,7 @@
 #include <fcntl.h>
 
 #include "block/driver.h"
+#include "os/full.h"
 #include "os/os.h"
 #include "pipe.h"
 #include "schema/opts.h"
@@ -49,12 +50,8 @@ struct fill_job {
 static int64_t fill_run(void *opaque)
 {
     const struct fill_job *job = opaque;
-    int64_t n;
 
-    do {
-        n = os->read(job->fd, job->buf, job->bytes);
-    } while (n == -EINTR);
-    return n;
+    return os_read_wait(job->fd, job->buf, job->bytes);
 }
 
 /* Go on to end, or to the end of the pipe. */
