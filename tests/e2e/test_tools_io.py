@@ -1,10 +1,15 @@
 # SPDX-License-Identifier: MIT
 """platter io beside qemu-io: the same commands give the same lines and exit codes."""
+import fcntl
+import os
 import re
+import subprocess
+import termios
 
 import pytest
 
-from tools_common import platter, qemu, serving
+from nbd_common import until
+from tools_common import TIMEOUT, guessing, platter, qemu, serving
 
 SIZE = 1 << 20
 
@@ -172,6 +177,49 @@ def test_lines_from_standard_input(disks):
                                          '1 MiB\n')
     assert done.stderr == 'command "bad" not found\n'
     assert platter('io', '-f', 'raw', disks[0], stdin='length').stdout == '1 MiB\n'
+
+
+def test_a_line_too_long_is_not_run(disks):
+    """Neither cut, nor its rest as if it were a line of its own."""
+    for blanks in (1 << 20) - 6, 1 << 20, 3 << 20:
+        lines = f'length{" " * blanks}Xwrite -P 1 0 512\n{" " * blanks}write -P 1 0 512\nlength\n'
+        done = platter('io', '-f', 'raw', disks[0], stdin=lines)
+        assert done.returncode == 1 and done.stdout == '1 MiB\n'
+        assert done.stderr.count('longer than 1048576 bytes') == 2
+    assert disks[0].read_bytes() == disks[1].read_bytes()
+    done = platter('io', '-f', 'raw', disks[0], stdin=f'length{" " * ((1 << 20) - 6)}\n')
+    assert done.returncode == 0 and done.stdout == '1 MiB\n'
+
+
+def has_read_all(process, pipe):
+    """And sleeps, waiting for more, or is over."""
+    if fcntl.ioctl(pipe, termios.FIONREAD, bytes(4)) != bytes(4):
+        return False
+    with open(f'/proc/{process.pid}/stat', encoding='ascii') as stat:
+        return stat.read().rpartition(')')[2].split()[0] in 'SZ'
+
+
+@pytest.mark.parametrize('in_flight', ['', 'aio_read -q 0 4k\n'])
+def test_standard_input_that_does_not_block(in_flight, disks):
+    """As a program leaves it that shares it and works so: waited for all the same."""
+    take, feed = os.pipe()
+    os.set_blocking(take, False)
+    command = guessing('io', '-f', 'raw', disks[0])
+    with subprocess.Popen([os.environ['PLATTER_BIN'], *command], stdin=take, stdout=subprocess.PIPE,
+                          text=True) as process, os.fdopen(feed, 'wb', buffering=0) as to:
+        os.close(take)
+        for part in in_flight + 'len', 'gth\n':
+            to.write(part.encode('ascii'))
+            until(lambda: has_read_all(process, feed))
+        to.close()
+        assert process.stdout.read() == '1 MiB\n' and process.wait(TIMEOUT) == 0
+
+
+def test_standard_input_that_cannot_be_read(disks):
+    with open(disks[0].parent / 'lines', 'w', encoding='ascii') as lines:  # open for writing alone
+        done = subprocess.run([os.environ['PLATTER_BIN'], 'io', '-f', 'raw', disks[0]], stdin=lines, text=True,
+                              capture_output=True, timeout=TIMEOUT, check=False)
+    assert done.returncode == 1 and done.stderr == 'platter: io: cannot read standard input: Bad file descriptor\n'
 
 
 def test_help_needs_no_disk():

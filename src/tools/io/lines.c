@@ -25,6 +25,7 @@
 struct input {
     struct io_session *s;
     int fd;
+    int error; /* -errno that ended it; 0: the end of the file */
     bool ready;
     unsigned char bytes[INPUT_BYTES]; /* read and not yet used: from at, count of them */
     size_t at;
@@ -38,34 +39,54 @@ static void input_is_ready(void *opaque)
     in->ready = true;
 }
 
-/* Let the loop run until there is something to read. What cannot be waited for (a file) is read. */
-static void input_wait(struct input *in)
+/* Let the loop run until there is something to read. 0 or -errno. */
+static int input_wait(struct input *in)
 {
     AioContext *ctx = platter_get_main_context(in->s->pl);
+    int ret;
 
     in->ready = false;
-    if (in->s->in_flight == 0 || aio_set_fd_handler(ctx, in->fd, input_is_ready, NULL, in) < 0) {
-        return;
+    ret = aio_set_fd_handler(ctx, in->fd, input_is_ready, NULL, in);
+    if (ret < 0) {
+        return ret;
     }
     while (!in->ready) {
         aio_poll(ctx, true);
     }
     aio_set_fd_handler(ctx, in->fd, NULL, NULL, NULL);
+    return 0;
+}
+
+/* Bytes read, 0 at the end, or -errno. Who shares the descriptor may have made it one that does not
+ * block. */
+static int64_t input_read(struct input *in)
+{
+    int64_t n;
+
+    if (in->s->in_flight > 0) {
+        (void)input_wait(in); /* what cannot be waited for (a file) is read */
+    }
+    do {
+        n = os->read(in->fd, in->bytes, sizeof(in->bytes));
+        if (n == -EAGAIN) {
+            int ret = input_wait(in);
+
+            n = ret < 0 ? ret : -EINTR;
+        }
+    } while (n == -EINTR);
+    return n;
 }
 
 /* The next byte; -1 at the end. */
 static int input_byte(struct input *in)
 {
-    while (in->count == 0) {
+    if (in->count == 0) {
         int64_t n;
 
         fflush(in->s->cli->out);
-        input_wait(in);
-        n = os->read(in->fd, in->bytes, sizeof(in->bytes));
-        if (n == -EINTR) {
-            continue;
-        }
+        n = input_read(in);
         if (n <= 0) {
+            in->error = (int)n;
             return -1;
         }
         in->at = 0;
@@ -75,51 +96,78 @@ static int input_byte(struct input *in)
     return in->bytes[in->at++];
 }
 
-/* A line without its end, malloc'd; NULL at the end of the input, or where it is too long. */
-static char *plain_line(struct input *in)
+/* The next line without its end, in *ret_line (malloc'd). 1; 0 at the end of the input; -E2BIG: it
+ * is too long, and has gone by; or -errno. */
+static int plain_line(struct input *in, char **ret_line)
 {
     char *line = NULL;
     size_t size = 0;
     FILE *to = open_memstream(&line, &size);
-    int c = to ? input_byte(in) : -1;
-    bool any = c >= 0;
+    size_t n = 0;
+    int c;
+    int ret;
 
-    for (size_t n = 0; c >= 0 && c != '\n' && n < LINE_BYTES_MAX; n++) {
-        fputc(c, to);
-        c = input_byte(in);
+    if (!to) {
+        return -ENOMEM;
     }
-    if (to && fclose(to) != 0) {
-        any = false;
+    c = input_byte(in);
+    ret = c >= 0;
+    for (; c >= 0 && c != '\n'; c = input_byte(in)) {
+        if (n++ < LINE_BYTES_MAX) {
+            fputc(c, to);
+        }
     }
-    if (!any) {
+    if (fclose(to) != 0) {
+        ret = -ENOMEM;
+    } else if (n > LINE_BYTES_MAX) {
+        ret = -E2BIG;
+    } else if (in->error < 0) { /* of a line that broke off nobody knows what it was to be */
+        ret = 0;
+    }
+    if (ret <= 0) {
         free(line);
-        return NULL;
+        return ret;
     }
-    return line;
+    *ret_line = line;
+    return ret;
+}
+
+static void tell_fault(struct io_session *s, int ret)
+{
+    if (ret == -E2BIG) {
+        cli_error(s->cli, "a line of standard input is longer than %d bytes: none of it was run",
+                  LINE_BYTES_MAX);
+    } else {
+        cli_error(s->cli, "cannot read standard input: %s", strerror(-ret));
+    }
 }
 
 static bool run_plain(struct io_session *s, struct input *in, bool prompt)
 {
     bool good = true;
-    char *line;
+    int ret = 1;
 
-    while (!s->quit) {
+    while (!s->quit && (ret > 0 || ret == -E2BIG)) {
+        char *line;
+
         if (prompt) {
             fprintf(s->cli->out, "%s> ", s->cli->program->name);
         }
-        line = plain_line(in);
-        if (!line) {
-            break;
+        ret = plain_line(in, &line);
+        if (ret > 0) {
+            good &= io_run_line(s, line) >= 0;
+            free(line);
+        } else if (ret < 0) {
+            good = false;
+            tell_fault(s, ret);
         }
-        good &= io_run_line(s, line) >= 0;
-        free(line);
     }
     return good;
 }
 
 #ifdef HAVE_LIBEDIT
 struct editor {
-    struct input in;
+    struct input *in;
     EditLine *el;
     History *history;
     char prompt[64];
@@ -142,7 +190,7 @@ static int editor_char(EditLine *el, wchar_t *ret)
 
     el_get(el, EL_CLIENTDATA, &ed);
     do {
-        int c = input_byte(&ed->in);
+        int c = input_byte(ed->in);
         char byte = (char)c;
 
         if (c < 0) {
@@ -193,7 +241,7 @@ static unsigned char editor_complete(EditLine *el, int c)
     }
     if (count > 1 && agreed == len) {
         el_get(el, EL_CLIENTDATA, &ed);
-        show_names(ed->in.s->cli->out, found, count);
+        show_names(ed->in->s->cli->out, found, count);
         return CC_REDISPLAY;
     }
     snprintf(more, sizeof(more), "%.*s%s", (int)(agreed - len), found[0]->name + len,
@@ -230,7 +278,7 @@ static void editor_fini(struct editor *ed)
 
 static bool editor_init(struct editor *ed)
 {
-    struct cli *cli = ed->in.s->cli;
+    struct cli *cli = ed->in->s->cli;
     HistEvent event;
 
     snprintf(ed->prompt, sizeof(ed->prompt), "%s> ", cli->program->name);
@@ -256,7 +304,7 @@ static bool editor_init(struct editor *ed)
 
 static bool run_edited(struct editor *ed)
 {
-    struct io_session *s = ed->in.s;
+    struct io_session *s = ed->in->s;
     bool good = true;
 
     while (!s->quit) {
@@ -287,7 +335,7 @@ bool io_run_input(struct io_session *s)
     bool terminal = isatty(in.fd);
     bool good;
 #ifdef HAVE_LIBEDIT
-    struct editor ed = {.in = in};
+    struct editor ed = {.in = &in};
 
     if (terminal && editor_init(&ed)) {
         good = run_edited(&ed);
@@ -301,6 +349,10 @@ bool io_run_input(struct io_session *s)
 #endif
     if (terminal && !s->quit) {
         fputc('\n', s->cli->out);
+    }
+    if (in.error < 0 && !cli_stands_in(s->cli)) { /* the reference takes it for the end */
+        tell_fault(s, in.error);
+        good = false;
     }
     return good;
 }
