@@ -9,13 +9,27 @@
 #include "util/json.h"
 #include "util/name_beside.h"
 
-/* Where the backing file is, seen from here; NULL: that cannot be told. */
-static char *full_backing_file(const struct image_facts *facts, BlockDriverState *bs)
+static int no_memory(Error **errp)
+{
+    return error_set(errp, ENOMEM, "out of memory");
+}
+
+/* Where the backing file is, seen from here; it stays NULL where that cannot be told. 0 or -ENOMEM
+ * with errp. */
+static int find_backing_file(struct image_facts *facts, BlockDriverState *bs, Error **errp)
 {
     bool is_plain = strncmp(facts->filename, "json:", strlen("json:")) != 0;
+    Error *err = NULL;
+    bool lacking;
 
-    return is_plain ? name_beside(facts->filename, facts->backing_file)
-                    : bdrv_get_backing_path(bs, facts->backing_file, NULL);
+    if (is_plain) {
+        facts->full_backing_file = name_beside(facts->filename, facts->backing_file);
+        return facts->full_backing_file ? 0 : no_memory(errp);
+    }
+    facts->full_backing_file = bdrv_get_backing_path(bs, facts->backing_file, &err);
+    lacking = err && error_get_errno(err) == ENOMEM;
+    error_free(err);
+    return lacking ? no_memory(errp) : 0;
 }
 
 /* What only some formats have. 0 or -errno with errp. */
@@ -24,18 +38,20 @@ static int facts_of_format(struct image_facts *facts, BlockDriverState *bs, Erro
     Error *err = NULL;
     char *text = bdrv_get_specific_info(bs, &err);
 
+    facts->specific = text ? json_parse_own(text, &err) : NULL;
+    facts->encrypted = json_object_get(json_object_get(facts->specific, "data"), "encrypt") != NULL;
+    free(text);
     if (err) {
         error_propagate(errp, err);
         return -ENOMEM;
     }
-    facts->specific = text ? json_loads(text, 0, NULL) : NULL;
-    facts->encrypted = json_object_get(json_object_get(facts->specific, "data"), "encrypt") != NULL;
-    free(text);
-    if (facts->backing_file) {
-        facts->full_backing_file = full_backing_file(facts, bs);
+    if (facts->backing_file && find_backing_file(facts, bs, errp) < 0) {
+        return -ENOMEM;
     }
     /* not every format has snapshots, and a damaged table is no reason to show nothing */
-    (void)bdrv_snapshot_list(bs, &facts->snapshots, NULL);
+    if (bdrv_snapshot_list(bs, &facts->snapshots, NULL) == -ENOMEM) {
+        return no_memory(errp);
+    }
     return 0;
 }
 
@@ -59,6 +75,9 @@ int image_facts_get(struct image_facts *facts, BlockDriverState *bs, Error **err
         .backing_file = bdrv_get_backing_file(bs),
         .backing_format = bdrv_get_backing_format(bs),
     };
+    if (facts->filename[0] == '\0') { /* every open node has one */
+        return no_memory(errp);
+    }
     facts->has_info = bdrv_get_info(bs, &facts->info) >= 0;
     return facts_of_format(facts, bs, errp);
 }

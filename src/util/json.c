@@ -5,6 +5,7 @@
  */
 #include <assert.h>
 #include <errno.h>
+#include <limits.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
@@ -286,6 +287,7 @@ struct json_parser {
     struct json_token token; /* the one being looked at */
     unsigned depth;
     unsigned keys;
+    unsigned keys_max;
     Error **errp;
 };
 
@@ -394,9 +396,9 @@ static json_t *word_value(struct json_parser *p)
 
 static int count_key(struct json_parser *p)
 {
-    if (++p->keys > JSON_KEYS_MAX) {
-        return error_set(p->errp, E2BIG, "JSON at byte %zu: more than %d members", p->token.start,
-                         JSON_KEYS_MAX);
+    if (++p->keys > p->keys_max) {
+        return error_set(p->errp, E2BIG, "JSON at byte %zu: more than %u members", p->token.start,
+                         p->keys_max);
     }
     return 0;
 }
@@ -524,30 +526,44 @@ static json_t *parse_value(struct json_parser *p)
     return json;
 }
 
+static json_t *parse_all(struct json_parser *p)
+{
+    json_t *json = advance(p) == 0 ? parse_value(p) : NULL;
+
+    if (!json) {
+        return NULL;
+    }
+    if (advance(p) < 0) {
+        json_decref(json);
+        return NULL;
+    }
+    if (p->token.kind != JSON_TOKEN_END) {
+        bad_at(p->errp, p->token.start, "text behind the value");
+        json_decref(json);
+        return NULL;
+    }
+    return json;
+}
+
 json_t *json_parse_text(const char *text, size_t bytes, Error **errp)
 {
-    struct json_parser p = {.t = {.text = text, .bytes = bytes}, .errp = errp};
-    json_t *json;
+    struct json_parser p = {
+        .t = {.text = text, .bytes = bytes}, .keys_max = JSON_KEYS_MAX, .errp = errp};
 
     if (bytes > JSON_TEXT_MAX) {
         error_set(errp, E2BIG, "JSON of %zu bytes: more than %d are not read", bytes,
                   JSON_TEXT_MAX);
         return NULL;
     }
-    json = advance(&p) == 0 ? parse_value(&p) : NULL;
-    if (!json) {
-        return NULL;
-    }
-    if (advance(&p) < 0) {
-        json_decref(json);
-        return NULL;
-    }
-    if (p.token.kind != JSON_TOKEN_END) {
-        bad_at(errp, p.token.start, "text behind the value");
-        json_decref(json);
-        return NULL;
-    }
-    return json;
+    return parse_all(&p);
+}
+
+json_t *json_parse_own(const char *text, Error **errp)
+{
+    struct json_parser p = {
+        .t = {.text = text, .bytes = strlen(text)}, .keys_max = UINT_MAX, .errp = errp};
+
+    return parse_all(&p);
 }
 
 /* ---- 64-bit numbers ---- */

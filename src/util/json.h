@@ -48,6 +48,9 @@ int json_next_token(struct json_tokenizer *t, struct json_token *ret_token, Erro
 
 /* One JSON value and nothing behind it. NULL: EINVAL, E2BIG (a limit), ENOMEM. */
 json_t *json_parse_text(const char *text, size_t bytes, Error **errp);
+/* The same of a text that we made ourselves, which may be longer and have more members. Never
+ * jansson's own json_loads: it harms its memory where an allocation fails. */
+json_t *json_parse_own(const char *text, Error **errp);
 
 /* Whether bytes are UTF-8: shortest forms, no surrogates, nothing above U+10FFFF. */
 bool utf8_valid(const char *text, size_t bytes);

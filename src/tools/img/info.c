@@ -55,15 +55,20 @@ static void print_backing(struct cli *cli, const struct image_facts *f)
     }
     fputc('\n', cli->out);
     if (f->backing_format) {
-        cli_put_line(cli->out, "backing file format: %s", f->backing_format);
+        fputs("backing file format: ", cli->out);
+        cli_put_text(cli->out, f->backing_format);
+        fputc('\n', cli->out);
     }
 }
 
-static void print_human(struct cli *cli, const struct image_facts *f)
+/* CLI_EXIT_* */
+static int print_human(struct cli *cli, const struct image_facts *f)
 {
     char text[32];
 
-    cli_put_line(cli->out, "image: %s", f->filename);
+    fputs("image: ", cli->out);
+    cli_put_text(cli->out, f->filename);
+    fputc('\n', cli->out);
     fprintf(cli->out, "file format: %s\n", f->format);
     fprintf(cli->out, "virtual size: %s (%" PRId64 " bytes)\n",
             size_format((uint64_t)f->disk_bytes, text, sizeof(text)), f->disk_bytes);
@@ -81,11 +86,11 @@ static void print_human(struct cli *cli, const struct image_facts *f)
     }
     print_backing(cli, f);
     snapshot_list_print(cli, &f->snapshots);
-    if (f->specific) {
-        specific_print(cli->out, f->specific);
+    if (f->specific && specific_print(cli->out, f->specific) < 0) {
+        return cli_error(cli, "out of memory");
     }
     if (!cli_spelling(cli)->more_facts) {
-        return;
+        return CLI_EXIT_OK;
     }
     if (f->probed) {
         fputs("format probed: yes\n", cli->out);
@@ -93,6 +98,7 @@ static void print_human(struct cli *cli, const struct image_facts *f)
     if (f->engine) {
         fprintf(cli->out, "engine: %s\n", f->engine);
     }
+    return CLI_EXIT_OK;
 }
 
 /* ---- JSON ---- */
@@ -132,7 +138,7 @@ static int show_layer(struct cli *cli, BlockDriverState *bs, json_t *list)
         code = cli_error(cli, "'%s' does not tell its size: %s", facts.filename,
                          strerror((int)-facts.disk_bytes));
     } else if (!list) {
-        print_human(cli, &facts);
+        code = print_human(cli, &facts);
     } else if (json_array_append_new(list, facts_value(cli, &facts)) < 0) {
         code = cli_error(cli, "out of memory");
     }

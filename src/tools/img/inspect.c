@@ -77,11 +77,15 @@ static void print_value(FILE *out, const char *name, const json_t *value, int de
 
 static int print_facts(struct cli *cli, const char *text, bool json)
 {
-    json_t *object = json_loads(text, 0, NULL);
+    Error *err = NULL;
+    json_t *object = json_parse_own(text, &err);
     const char *key;
     json_t *member;
 
-    if (json || !object) {
+    if (!object) {
+        return cli_report(cli, err);
+    }
+    if (json) {
         return json_text_print(cli, object, 0);
     }
     json_object_foreach(object, key, member)

@@ -4,6 +4,7 @@
 #include "tools/cli.h"
 #include "util/json_print.h"
 
+#include <errno.h>
 #include <stdlib.h>
 
 #define INDENT 4
@@ -19,51 +20,51 @@ static void print_scalar(FILE *out, const json_t *value)
     }
 }
 
-static void print_members(FILE *out, const json_t *value, int depth);
+static int print_members(FILE *out, const json_t *value, int depth);
 
-static void print_member(FILE *out, const char *label, const json_t *value, int depth)
+static int print_member(FILE *out, const char *label, const json_t *value, int depth)
 {
     bool nested = json_is_object(value) || json_is_array(value);
 
     fprintf(out, "%*s%s:%s", depth * INDENT, "", label, nested ? "\n" : " ");
     if (nested) {
-        print_members(out, value, depth + 1);
-    } else {
-        print_scalar(out, value);
-        fputc('\n', out);
+        return print_members(out, value, depth + 1);
     }
+    print_scalar(out, value);
+    fputc('\n', out);
+    return 0;
 }
 
 /* Recursion is no deeper than what a driver of ours makes. */
-static void print_members(FILE *out, const json_t *value, int depth)
+static int print_members(FILE *out, const json_t *value, int depth)
 {
     size_t count = 0;
     struct json_member *members = json_members(value, &count);
     json_t *element;
     char label[64];
+    int ret = 0;
     size_t i;
 
     if (members == NULL) {
-        fputs("(out of memory)\n", out);
-        return;
+        return -ENOMEM;
     }
-    for (i = 0; i < count; i++) {
+    for (i = 0; ret == 0 && i < count; i++) {
         snprintf(label, sizeof(label), "%s", members[i].key);
         for (char *c = label; *c; c++) {
             *c = *c == '-' ? ' ' : *c;
         }
-        print_member(out, label, members[i].value, depth);
+        ret = print_member(out, label, members[i].value, depth);
     }
     free(members);
-    json_array_foreach(value, i, element)
-    {
+    for (i = 0; ret == 0 && (element = json_array_get(value, i)) != NULL; i++) {
         snprintf(label, sizeof(label), "[%zu]", i);
-        print_member(out, label, element, depth);
+        ret = print_member(out, label, element, depth);
     }
+    return ret;
 }
 
-void specific_print(FILE *out, const json_t *specific)
+int specific_print(FILE *out, const json_t *specific)
 {
     fputs("Format specific information:\n", out);
-    print_members(out, json_object_get(specific, "data"), 1);
+    return print_members(out, json_object_get(specific, "data"), 1);
 }

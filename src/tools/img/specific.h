@@ -7,7 +7,7 @@
 
 #include <jansson.h>
 
-/* specific: what bdrv_get_specific_info gives. */
-void specific_print(FILE *out, const json_t *specific);
+/* specific: what bdrv_get_specific_info gives. 0 or -ENOMEM. */
+int specific_print(FILE *out, const json_t *specific);
 
 #endif

@@ -10,6 +10,8 @@
 #include "tools/img/specific.h"
 #include "tools/io/io.h"
 #include "util/checked.h"
+#include "util/error.h"
+#include "util/json.h"
 #include "util/mem.h"
 
 static int run_flush(struct io_session *s, const struct io_command *c, int argc, char **argv)
@@ -174,15 +176,22 @@ static int run_truncate(struct io_session *s, const struct io_command *c, int ar
     return ret;
 }
 
-static void print_specific(struct io_session *s, BlockDriverState *bs)
+static int print_specific(struct io_session *s, BlockDriverState *bs)
 {
-    AUTO_FREE char *text = bdrv_get_specific_info(bs, NULL);
-    json_t *specific = text ? json_loads(text, 0, NULL) : NULL;
+    Error *err = NULL;
+    AUTO_FREE char *text = bdrv_get_specific_info(bs, &err);
+    json_t *specific = text ? json_parse_own(text, &err) : NULL;
+    int ret = 0;
 
-    if (specific) {
-        specific_print(s->cli->out, specific);
+    if (err) {
+        ret = -error_get_errno(err);
+        cli_report(s->cli, err);
+    } else if (specific && specific_print(s->cli->out, specific) < 0) {
+        cli_error(s->cli, "out of memory");
+        ret = -ENOMEM;
     }
     json_decref(specific);
+    return ret;
 }
 
 static int run_info(struct io_session *s, const struct io_command *c, int argc, char **argv)
@@ -204,8 +213,7 @@ static int run_info(struct io_session *s, const struct io_command *c, int argc, 
             io_size_text((double)info.cluster_size_bytes, text, sizeof(text)));
     fprintf(s->cli->out, "vm state offset: %s\n",
             io_size_text((double)info.vm_state_offset_bytes, text, sizeof(text)));
-    print_specific(s, bs);
-    return 0;
+    return print_specific(s, bs);
 }
 
 const struct io_command io_facts_commands[] = {

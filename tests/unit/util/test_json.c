@@ -208,6 +208,7 @@ static void limits(void **state)
     char *text = malloc(JSON_TEXT_MAX + 2);
     char nest[2 * JSON_DEPTH_MAX + 2];
     size_t len = 0;
+    json_t *own;
 
     memset(text, ' ', JSON_TEXT_MAX + 1);
     text[0] = '1';
@@ -229,6 +230,15 @@ static void limits(void **state)
         text[len++] = '}';
         expect_limit(text, len, keys == JSON_KEYS_MAX);
     }
+    text[len] = '\0';
+    own = json_parse_own(text, NULL);
+    assert_int_equal(json_object_size(own), JSON_KEYS_MAX + 1);
+    json_decref(own);
+    memset(text, ' ', JSON_TEXT_MAX);
+    memcpy(text + JSON_TEXT_MAX, "1", 2);
+    own = json_parse_own(text, NULL);
+    assert_true(json_is_integer(own));
+    json_decref(own);
     memset(text, '[', JSON_TEXT_MAX);
     expect_limit(text, JSON_TEXT_MAX, false);
     free(text);
