@@ -154,8 +154,10 @@ static json_t *table_value(uint64_t offset, const char *unit, uint64_t count)
 
 /* ---- lists ---- */
 
-/* bytes at offset, cut to what the file has and to LIST_BYTES_MAX; malloc'd, NULL: nothing. */
-static uint8_t *read_some(struct look *k, uint64_t offset, uint64_t bytes, size_t *ret_bytes)
+/* bytes at offset, cut to what the file has and to LIST_BYTES_MAX; malloc'd, NULL: nothing, or no
+ * memory, which makes list fail. */
+static uint8_t *read_some(struct look *k, uint64_t offset, uint64_t bytes, size_t *ret_bytes,
+                          struct q2_json *list)
 {
     uint8_t *buf;
 
@@ -163,7 +165,8 @@ static uint8_t *read_some(struct look *k, uint64_t offset, uint64_t bytes, size_
         return NULL;
     }
     *ret_bytes = (size_t)min_u64(min_u64(bytes, LIST_BYTES_MAX), k->file_bytes - offset);
-    buf = malloc(*ret_bytes > 0 ? *ret_bytes : 1);
+    buf = calloc(1, *ret_bytes > 0 ? *ret_bytes : 1);
+    list->failed |= buf == NULL;
     if (buf != NULL && bdrv_edge_pread(k->file, offset, buf, *ret_bytes) < 0) {
         free(buf);
         buf = NULL;
@@ -187,14 +190,16 @@ static json_t *snapshot_value(const struct q2_snapshot *sn)
 static void list_snapshots(struct look *k, struct q2_json *list)
 {
     size_t bytes = 0, at = 0;
-    uint8_t *buf = read_some(k, k->h.snapshots_offset, LIST_BYTES_MAX, &bytes);
+    uint8_t *buf = read_some(k, k->h.snapshots_offset, LIST_BYTES_MAX, &bytes, list);
 
     for (uint32_t i = 0; buf != NULL && i < k->h.snapshot_count && i < LIST_ENTRIES_MAX; i++) {
         struct q2_snapshot sn;
         size_t used;
+        int ret = at < bytes ? q2_snapshot_parse(buf + at, bytes - at, k->h.size_bytes, &sn, &used)
+                             : -EINVAL;
 
-        if (at >= bytes ||
-            q2_snapshot_parse(buf + at, bytes - at, k->h.size_bytes, &sn, &used) < 0) {
+        if (ret < 0) {
+            list->failed |= ret == -ENOMEM;
             break;
         }
         q2_json_append(list, snapshot_value(&sn));
@@ -234,6 +239,7 @@ static json_t *bitmap_value(const struct q2_bitmap_entry *e)
 static void list_bitmaps(struct look *k, struct q2_json *list)
 {
     struct q2_bitmap_directory dir = {0};
+    int ret = -ENOENT;
     size_t bytes = 0;
     uint8_t *buf;
 
@@ -241,8 +247,12 @@ static void list_bitmaps(struct look *k, struct q2_json *list)
         q2_bitmaps_ext_check(&k->h, k->file_bytes, NULL) < 0) {
         return;
     }
-    buf = read_some(k, k->h.bitmap_directory_offset, k->h.bitmap_directory_bytes, &bytes);
-    if (buf != NULL && q2_bitmap_directory_parse(buf, bytes, k->h.bitmap_count, &dir, NULL) == 0) {
+    buf = read_some(k, k->h.bitmap_directory_offset, k->h.bitmap_directory_bytes, &bytes, list);
+    if (buf != NULL) {
+        ret = q2_bitmap_directory_parse(buf, bytes, k->h.bitmap_count, &dir, NULL);
+    }
+    list->failed |= ret == -ENOMEM;
+    if (ret == 0) {
         for (uint32_t i = 0; i < dir.count && i < LIST_ENTRIES_MAX; i++) {
             q2_json_append(list, bitmap_value(&dir.entries[i]));
         }
