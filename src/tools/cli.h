@@ -142,6 +142,8 @@ void cli_warning(struct cli *cli, const char *fmt, ...) __attribute__((format(pr
 void cli_hint(struct cli *cli, const char *fmt, ...) __attribute__((format(printf, 2, 3)));
 /* On any stream: the text, or a line of it, with control characters shown as \n, \x1b, ... */
 void cli_put_text(FILE *to, const char *text);
+/* How many bytes of it cli_put_text writes. */
+size_t cli_text_bytes(const char *text);
 void cli_put_line(FILE *to, const char *fmt, ...) __attribute__((format(printf, 2, 3)));
 /* What err has to say below its message: its hint or, under another name, that of the reference. */
 void cli_put_hints(struct cli *cli, const Error *err);

@@ -12,24 +12,46 @@
 
 /* ---- messages ---- */
 
+/* The byte at text, as it is shown: how many bytes in shown. Bytes from 0x80 on pass: they are
+ * letters of other languages. */
+static size_t show_byte(const char *text, char shown[5])
+{
+    unsigned char c = (unsigned char)*text;
+
+    if (c == '\n' || c == '\t') {
+        shown[0] = '\\';
+        shown[1] = c == '\n' ? 'n' : 't';
+        return 2;
+    }
+    if (c < 0x20 || c == 0x7f ||
+        (c == 0xc2 && (unsigned char)text[1] >= 0x80 && (unsigned char)text[1] < 0xa0)) {
+        return (size_t)snprintf(shown, 5, "\\x%02x",
+                                c); /* 0xc2 0x80..0x9f: control characters, too */
+    }
+    shown[0] = *text;
+    return 1;
+}
+
 /* Text that may hold what a user or a file name put there, on one line and without a byte that a
- * terminal obeys. Bytes from 0x80 on pass: they are letters of other languages. */
+ * terminal obeys. */
 void cli_put_text(FILE *to, const char *text)
 {
-    for (; *text; text++) {
-        unsigned char c = (unsigned char)*text;
+    char shown[5];
 
-        if (c == '\n') {
-            fputs("\\n", to);
-        } else if (c == '\t') {
-            fputs("\\t", to);
-        } else if (c < 0x20 || c == 0x7f ||
-                   (c == 0xc2 && (unsigned char)text[1] >= 0x80 && (unsigned char)text[1] < 0xa0)) {
-            fprintf(to, "\\x%02x", c); /* 0xc2 0x80..0x9f: control characters, too */
-        } else {
-            fputc(c, to);
-        }
+    for (; *text; text++) {
+        fwrite(shown, 1, show_byte(text, shown), to);
     }
+}
+
+size_t cli_text_bytes(const char *text)
+{
+    char shown[5];
+    size_t bytes = 0;
+
+    for (; *text; text++) {
+        bytes += show_byte(text, shown);
+    }
+    return bytes;
 }
 
 void cli_vput_line(FILE *to, const char *fmt, va_list ap)

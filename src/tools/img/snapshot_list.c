@@ -1,7 +1,6 @@
 /* SPDX-License-Identifier: MIT */
 /* The table of snapshots. */
 #include <inttypes.h>
-#include <stdlib.h>
 #include <string.h>
 #include <time.h>
 
@@ -11,17 +10,10 @@
 /* A text in a column, without a byte that a terminal obeys, and a blank behind it. */
 static void put_column(FILE *out, const char *text, size_t width)
 {
-    char *shown = NULL;
-    size_t bytes = 0;
-    FILE *memory = open_memstream(&shown, &bytes);
+    size_t bytes = cli_text_bytes(text);
 
-    if (memory) {
-        cli_put_text(memory, text);
-        fclose(memory);
-    }
-    fputs(shown ? shown : "", out);
+    cli_put_text(out, text);
     fprintf(out, "%*s", bytes < width ? (int)(width - bytes) + 1 : 1, "");
-    free(shown);
 }
 
 static const char *date_text(uint32_t seconds, char *buf, size_t size)

@@ -23,6 +23,7 @@ struct entry {
 struct words {
     char **list; /* owned, each too */
     unsigned count;
+    bool lacked; /* memory for one */
 };
 
 struct listing {
@@ -32,7 +33,8 @@ struct listing {
     FILE *out; /* what is told when nothing has failed */
     struct entry *entries;
     unsigned count;
-    bool full; /* there are more, or no memory for more */
+    bool full;   /* there are more */
+    bool lacked; /* memory, for one of them or a part of it */
 };
 
 /* ---- collecting ---- */
@@ -48,12 +50,12 @@ static int add_entry(void *opaque, const char *name, const char *description)
     }
     entries = realloc(l->entries, (l->count + 1) * sizeof(*entries));
     if (!entries) {
-        l->full = true;
+        l->lacked = true;
         return 0;
     }
     l->entries = entries;
     entries[l->count] = (struct entry){strdup(name), strdup(description)};
-    l->full |= !entries[l->count].name || !entries[l->count].description;
+    l->lacked |= !entries[l->count].name || !entries[l->count].description;
     l->count++;
     return 0;
 }
@@ -61,12 +63,20 @@ static int add_entry(void *opaque, const char *name, const char *description)
 static int add_word(void *opaque, const char *word)
 {
     struct words *w = opaque;
-    char **list = w->count < CONTEXTS_MAX ? realloc(w->list, (w->count + 1) * sizeof(*list)) : NULL;
+    char **list;
 
+    if (w->count == CONTEXTS_MAX) {
+        return 0;
+    }
+    list = realloc(w->list, (w->count + 1) * sizeof(*list));
     if (list) {
         w->list = list;
         w->list[w->count] = strdup(word);
-        w->count += w->list[w->count] != NULL;
+    }
+    if (list && w->list[w->count]) {
+        w->count++;
+    } else {
+        w->lacked = true;
     }
     return 0;
 }
@@ -150,6 +160,7 @@ static void print_contexts(struct listing *l)
             cli_put_line(l->out, "   %s", contexts.list[i]);
         }
     }
+    l->lacked |= contexts.lacked;
     words_fini(&contexts);
 }
 
@@ -159,9 +170,6 @@ static int print_entry(struct listing *l, const struct entry *e)
     Error *err = NULL;
     int ret;
 
-    if (!e->name || !e->description) {
-        return CLI_EXIT_OK;
-    }
     cli_put_line(out, " export: '%s'", e->name);
     if (*e->description) {
         cli_put_line(out, "  description: %s", e->description);
@@ -239,7 +247,7 @@ static int print_all(struct listing *l)
     size_t bytes = 0;
     int code = CLI_EXIT_OK;
 
-    l->out = open_memstream(&shown, &bytes);
+    l->out = l->lacked ? NULL : open_memstream(&shown, &bytes);
     if (!l->out) {
         return cli_error(l->cli, "out of memory");
     }
@@ -247,7 +255,9 @@ static int print_all(struct listing *l)
     for (unsigned i = 0; code == CLI_EXIT_OK && i < l->count; i++) {
         code = print_entry(l, &l->entries[i]);
     }
-    if (fclose(l->out) != 0) {
+    l->lacked |= ferror(l->out) != 0; /* closing it tells nothing of what failed before */
+    l->lacked |= fclose(l->out) != 0;
+    if (code == CLI_EXIT_OK && l->lacked) {
         code = cli_error(l->cli, "out of memory");
     }
     if (code == CLI_EXIT_OK) {

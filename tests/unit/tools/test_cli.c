@@ -359,9 +359,25 @@ static void all_are_taken(void **state)
     end(f);
 }
 
+static void text_is_as_long_as_it_is_shown(void **state)
+{
+    static const char *const texts[] = {"", "a b", "\n\t\x1b\x7f", "\xc2\x9b\xc3\xa9"};
+
+    for (size_t i = 0; i < sizeof(texts) / sizeof(texts[0]); i++) {
+        char shown[64] = "";
+        FILE *to = fmemopen(shown, sizeof(shown), "w");
+
+        assert_non_null(to);
+        cli_put_text(to, texts[i]);
+        fclose(to);
+        assert_int_equal(strlen(shown), cli_text_bytes(texts[i]));
+    }
+}
+
 int main(void)
 {
     const struct CMUnitTest tests[] = {
+        cmocka_unit_test(text_is_as_long_as_it_is_shown),
         cmocka_unit_test(signed_operands),
         cmocka_unit_test(forms_of_options),
         cmocka_unit_test(operands_anywhere),
