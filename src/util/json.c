@@ -286,8 +286,7 @@ struct json_parser {
     struct json_tokenizer t;
     struct json_token token; /* the one being looked at */
     unsigned depth;
-    unsigned keys;
-    unsigned keys_max;
+    unsigned keys, keys_max;
     Error **errp;
 };
 
