@@ -155,9 +155,12 @@ static void turn_co(struct nbd_link *link)
     os_mutex_lock(&link->lock);
     link->sleep = NULL;
     os_mutex_unlock(&link->lock);
-    if (rc < 0) { /* nobody can wait for this socket: all calls on it fail */
-        (void)libnbd()->aio_disconnect(link->h, LIBNBD_SHUTDOWN_ABANDON_PENDING);
-        return;
+    if (rc < 0) {
+        /* Nobody can wait for this socket. libnbd has no call that gives up what is in flight: it
+         * does so when it reads the end of the socket, at the latest in a later turn, behind the
+         * answers that have come. */
+        (void)os->shutdown(link->fd, SHUT_RDWR);
+        rc = LIBNBD_AIO_DIRECTION_READ;
     }
     nbdc_handle_notify(link->h, (unsigned)rc);
 }
