@@ -2,6 +2,7 @@
 /* Background processes and their files of process numbers. */
 #include <errno.h>
 #include <fcntl.h>
+#include <signal.h>
 #include <stdlib.h>
 #include <string.h>
 #include <sys/stat.h>
@@ -11,6 +12,8 @@
 #include "os/os.h"
 #include "tools/daemonize.h"
 
+#define PIDFILE_TRIES 100
+
 /* ---- parent ---- */
 
 /* A byte says that the child is ready; the end of the pipe, that it is no more. */
@@ -19,6 +22,7 @@ static int wait_for_child(int fd, pid_t child)
     char ready;
     int64_t n;
     int status;
+    pid_t ended;
 
     do {
         n = os->read(fd, &ready, 1);
@@ -27,10 +31,11 @@ static int wait_for_child(int fd, pid_t child)
     if (n == 1) {
         return CLI_EXIT_OK;
     }
-    while (waitpid(child, &status, 0) < 0 && errno == EINTR) {
-        /* again */
-    }
-    return WIFEXITED(status) && WEXITSTATUS(status) != 0 ? WEXITSTATUS(status) : CLI_EXIT_FAILED;
+    do {
+        ended = waitpid(child, &status, 0);
+    } while (ended < 0 && errno == EINTR);
+    return ended == child && WIFEXITED(status) && WEXITSTATUS(status) != 0 ? WEXITSTATUS(status)
+                                                                           : CLI_EXIT_FAILED;
 }
 
 int daemonize_begin(struct cli *cli, int *ret_fd, int *ret_code)
@@ -44,7 +49,9 @@ int daemonize_begin(struct cli *cli, int *ret_fd, int *ret_code)
         cli_error(cli, "cannot make a pipe: %s", strerror(err));
         return -err;
     }
-    fflush(NULL); /* what stands in buffers would be written twice */
+    (void)signal(SIGCHLD,
+                 SIG_DFL); /* ignored, as some callers leave it, it hides how a child ends */
+    fflush(NULL);          /* what stands in buffers would be written twice */
     child = fork();
     if (child < 0) {
         int err = errno;
@@ -104,25 +111,55 @@ static int pidfile_fault(struct cli *cli, const char *lead, int fd, const char *
     return ret;
 }
 
-int pidfile_write(struct cli *cli, const char *path, const char *lead)
+/* Whether the file that is open is the one at path: who ends removes his. */
+static bool pidfile_is_at(int fd, const char *path)
+{
+    struct stat opened;
+    struct stat there;
+
+    return os->fstat(fd, &opened) == 0 && os->stat(path, &there) == 0 &&
+           opened.st_dev == there.st_dev && opened.st_ino == there.st_ino;
+}
+
+/* Open it and lock it, again where the one that was locked has been removed meanwhile. */
+static int pidfile_open(struct cli *cli, const char *path, const char *lead)
 {
     struct flock lock = {.l_type = F_WRLCK, .l_whence = SEEK_SET};
+
+    for (int i = 0; i < PIDFILE_TRIES; i++) {
+        int fd = os->open(path, O_RDWR | O_CREAT, 0600);
+        int ret;
+
+        if (fd < 0) {
+            return pidfile_fault(cli, lead, fd, "Could not create", path, fd);
+        }
+        ret = os->lock(fd, F_OFD_SETLK, &lock);
+        if (ret < 0) {
+            return pidfile_fault(cli, lead, fd, "Cannot lock pid file", NULL, ret);
+        }
+        if (pidfile_is_at(fd, path)) {
+            return fd;
+        }
+        os->close(fd);
+    }
+    return pidfile_fault(cli, lead, -1, "Cannot lock pid file", NULL, -EAGAIN);
+}
+
+int pidfile_write(struct cli *cli, const char *path, const char *lead)
+{
     char text[32];
-    int fd = os->open(path, O_RDWR | O_CREAT, 0600);
+    int fd = pidfile_open(cli, path, lead);
     int ret;
 
     if (fd < 0) {
-        return pidfile_fault(cli, lead, fd, "Could not create", path, fd);
-    }
-    ret = os->lock(fd, F_OFD_SETLK, &lock);
-    if (ret < 0) {
-        return pidfile_fault(cli, lead, fd, "Cannot lock pid file", NULL, ret);
+        return fd;
     }
     ret = os->ftruncate(fd, 0);
     if (ret >= 0) {
         int bytes = snprintf(text, sizeof(text), "%ld\n", (long)getpid());
+        int64_t n = os->write(fd, text, (size_t)bytes);
 
-        ret = os->write(fd, text, (size_t)bytes) == bytes ? 0 : -EIO;
+        ret = n < 0 ? (int)n : n == bytes ? 0 : -EIO;
     }
     if (ret < 0) {
         return pidfile_fault(cli, lead, fd, "Failed to write pid file", path, ret);
