@@ -9,6 +9,7 @@
 #include <unistd.h>
 
 #include "os/os.h"
+#include "tools/signals.h"
 #include "util/error.h"
 
 /* End as if the signal had never been held back. */
@@ -45,27 +46,10 @@ static void on_question(void *opaque)
     progress_answer(&run->progress);
 }
 
-/* Those that are ignored (nohup, jobs of a script in the background) stay ignored. */
-static int signals_hold(void)
-{
-    static const int numbers[] = {SIGINT, SIGTERM, SIGHUP};
-    sigset_t signals;
-
-    sigemptyset(&signals);
-    for (size_t i = 0; i < sizeof(numbers) / sizeof(numbers[0]); i++) {
-        struct sigaction now;
-
-        if (sigaction(numbers[i], NULL, &now) == 0 && now.sa_handler != SIG_IGN) {
-            sigaddset(&signals, numbers[i]);
-        }
-    }
-    return os->signalfd(&signals);
-}
-
 void job_run_begin(struct job_run *run, struct cli *cli, enum progress_form form)
 {
     *run = (struct job_run){.cli = cli};
-    run->signal_fd = signals_hold();
+    run->signal_fd = signals_hold(NULL);
     progress_begin(&run->progress, cli, form);
 }
 

@@ -16,16 +16,37 @@ static void signal_arrived(void *opaque)
     }
 }
 
-int end_signals_begin(struct end_signals *s, struct cli *cli)
+int signals_hold(const sigset_t *always)
 {
+    static const int numbers[] = {SIGINT, SIGTERM, SIGHUP};
     sigset_t signals;
-    int ret;
 
     sigemptyset(&signals);
-    sigaddset(&signals, SIGINT);
-    sigaddset(&signals, SIGTERM);
-    sigaddset(&signals, SIGHUP);
-    ret = os->signalfd(&signals);
+    for (size_t i = 0; i < sizeof(numbers) / sizeof(numbers[0]); i++) {
+        struct sigaction now;
+
+        if ((always && sigismember(always, numbers[i]) == 1) ||
+            (sigaction(numbers[i], NULL, &now) == 0 && now.sa_handler != SIG_IGN)) {
+            sigaddset(&signals, numbers[i]);
+        }
+    }
+    return os->signalfd(&signals);
+}
+
+int end_signals_begin(struct end_signals *s, struct cli *cli)
+{
+    sigset_t always;
+    int ret;
+
+    /* SIGTERM means this process, not its terminal: who sends it wants the server to end, and
+     * nothing else ends one in order. The reference ends on all of them. */
+    sigemptyset(&always);
+    sigaddset(&always, SIGTERM);
+    if (cli_stands_in(cli)) {
+        sigaddset(&always, SIGINT);
+        sigaddset(&always, SIGHUP);
+    }
+    ret = signals_hold(&always);
     if (ret < 0) {
         cli_error(cli, "cannot wait for signals: %s", strerror(-ret));
         return ret;

@@ -8,7 +8,7 @@ import subprocess
 
 import pytest
 
-from tools_common import platter, qemu, serving
+from tools_common import TIMEOUT, platter, qemu, serving
 
 
 @pytest.fixture
@@ -125,3 +125,19 @@ def test_live_line_on_a_terminal(disk, tmp_path):
     os.close(slave)
     os.close(master)
     assert b'0 clients' in line
+
+
+@pytest.mark.parametrize('ignored', [signal.SIGINT, signal.SIGHUP])
+def test_a_signal_that_the_caller_ignores_stays_ignored(ignored, disk, tmp_path):
+    """nohup, and what a script starts in the background. SIGTERM ends it all the same."""
+    def ignore():
+        signal.signal(ignored, signal.SIG_IGN)
+        signal.signal(signal.SIGTERM, signal.SIG_IGN)
+    command = [os.environ['PLATTER_BIN'], 'serve', '-f', 'raw', '-k', tmp_path / 's', disk]
+    with subprocess.Popen(command, stdout=subprocess.PIPE, text=True, preexec_fn=ignore) as process:
+        uri = process.stdout.readline().strip()
+        for _ in range(3):
+            process.send_signal(ignored)
+            assert platter('info', '-f', 'raw', uri).returncode == 0
+        process.send_signal(signal.SIGTERM)
+        assert process.wait(TIMEOUT) == 0
