@@ -197,3 +197,26 @@ def test_file_that_is_full(tmp_path):
     done = platter('map', '-f', 'raw', '-o', 'full.svg', 'd', cwd=tmp_path)
     assert done.returncode == 1
     assert "could not write 'full.svg': No space left on device" in done.stderr
+
+
+@pytest.mark.parametrize('end', ['svg', 'png'])
+def test_part_of_a_picture_is_not_left(end, tmp_path):
+    (tmp_path / 'd').write_bytes(bytes(512))
+    done = subprocess.run(['sh', '-c', f'trap "" XFSZ; ulimit -f 0; exec "$PLATTER_BIN" map -f raw -o p.{end} d'],
+                          cwd=tmp_path, capture_output=True, text=True, check=False)
+    assert done.returncode == 1
+    assert f"could not write 'p.{end}': File too large" in done.stderr
+    assert not (tmp_path / f'p.{end}').exists()
+
+
+def test_a_large_picture_on_a_full_disk(tmp_path):
+    """More than a buffer of it: the first write that fails says why."""
+    with open(tmp_path / 'd', 'wb') as disk:
+        for i in range(512):
+            disk.seek(i << 17)
+            disk.write(b'x')
+    (tmp_path / 'full.svg').symlink_to('/dev/full')
+    done = platter('map', '-f', 'raw', '-o', 'full.svg', 'd', cwd=tmp_path)
+    assert done.returncode == 1
+    assert "could not write 'full.svg': No space left on device" in done.stderr
+    assert (tmp_path / 'full.svg').is_symlink()

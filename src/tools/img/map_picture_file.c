@@ -6,6 +6,8 @@
 #include <errno.h>
 #include <stdlib.h>
 #include <string.h>
+#include <sys/stat.h>
+#include <unistd.h>
 
 #ifdef PLATTER_HAVE_ZLIB
 #include <zlib.h>
@@ -224,25 +226,60 @@ static int save_png(const struct picture *p, FILE *out)
 
 #endif
 
-int picture_save(struct cli *cli, const struct picture *p, const char *path)
+/* The picture as bytes of a file. 0 or -errno. */
+static int render(const struct picture *p, bool svg, char **ret_data, size_t *ret_bytes)
 {
-    FILE *out = fopen(path, "we");
+    FILE *to = open_memstream(ret_data, ret_bytes);
     int ret = 0;
 
+    if (!to) {
+        return -ENOMEM;
+    }
+    if (svg) {
+        save_svg(p, to);
+    } else {
+        ret = save_png(p, to);
+    }
+    if (ferror(to)) {
+        ret = -ENOMEM;
+    }
+    return fclose(to) != 0 ? -ENOMEM : ret;
+}
+
+/* What is there in part is of no use, where it is a file and nothing else. */
+static void remove_part(const char *path)
+{
+    struct stat st;
+
+    if (lstat(path, &st) == 0 && S_ISREG(st.st_mode)) {
+        (void)unlink(path);
+    }
+}
+
+int picture_save(struct cli *cli, const struct picture *p, const char *path)
+{
+    AUTO_FREE char *data = NULL;
+    size_t bytes = 0;
+    FILE *out;
+    int ret = render(p, ends_with(path, ".svg"), &data, &bytes);
+
+    if (ret < 0) {
+        return cli_error(cli, "could not make '%s': %s", path, strerror(-ret));
+    }
+    out = fopen(path, "we");
     if (!out) {
         return cli_error(cli, "could not create '%s': %s", path, strerror(errno));
     }
-    if (ends_with(path, ".svg")) {
-        save_svg(p, out);
-    } else {
-        ret = save_png(p, out);
-    }
     errno = 0;
-    if (ferror(out)) {
-        ret = ret < 0 ? ret : -EIO;
+    if (fwrite(data, 1, bytes, out) != bytes || fflush(out) != 0) {
+        ret = errno ? -errno : -EIO;
     }
     if (fclose(out) != 0 && ret == 0) {
         ret = errno ? -errno : -EIO;
     }
-    return ret < 0 ? cli_error(cli, "could not write '%s': %s", path, strerror(-ret)) : CLI_EXIT_OK;
+    if (ret < 0) {
+        remove_part(path);
+        return cli_error(cli, "could not write '%s': %s", path, strerror(-ret));
+    }
+    return CLI_EXIT_OK;
 }
