@@ -99,12 +99,6 @@ static const BlockDriver *inspect_format(BlockDriverState *file, const char *for
     return drv;
 }
 
-static json_t *name_value(const char *filename)
-{
-    /* What is no UTF-8 has no place in JSON. */
-    return utf8_valid(filename, strlen(filename)) ? json_string(filename) : json_null();
-}
-
 static char *inspect_file(BlockDriverState *file, BdrvEdge *edge, const char *filename,
                           const char *format, Error **errp)
 {
@@ -120,7 +114,7 @@ static char *inspect_file(BlockDriverState *file, BdrvEdge *edge, const char *fi
         return NULL;
     }
     all = json_object();
-    if (json_object_set_new(all, "filename", name_value(filename)) < 0 ||
+    if (json_object_set_new(all, "filename", json_text(filename)) < 0 ||
         json_object_set_new(all, "format", json_string(drv->format_name)) < 0 ||
         json_object_set_new(all, "format-guessed", json_boolean(format == NULL)) < 0 ||
         json_object_set_new(all, "file-bytes",

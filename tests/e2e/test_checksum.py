@@ -5,6 +5,7 @@ import json
 import os
 import random
 import re
+import subprocess
 
 import pytest
 
@@ -197,3 +198,15 @@ def test_refuses(arguments, message):
     done = platter('checksum', *arguments)
     assert done.returncode == 2
     assert message in done.stderr
+
+
+def test_names_of_any_bytes(tmp_path):
+    name = os.fsencode(tmp_path) + b'/d\xff.raw'
+    with open(name, 'wb') as disk:
+        disk.write(bytes(512))
+    for line in ['checksum -f raw --output=json', 'inspect -f raw --output=json']:
+        done = subprocess.run([os.environ['PLATTER_BIN'], *line.split(), name], capture_output=True, check=False)
+        assert done.returncode == 0, done.stderr
+        answer = json.loads(done.stdout)
+        answer = answer[0] if isinstance(answer, list) else answer
+        assert answer['filename'].endswith('/d\ufffd.raw')

@@ -79,18 +79,19 @@ struct checksum {
 static int add_json(struct checksum *c, BlockBackend *blk, const struct checksum_result *result,
                     const char *hash, const bool *same)
 {
-    json_t *answer =
-        json_pack("{s:s, s:s, s:s, s:I, s:I}", "filename", c->args->disk.file, "format",
-                  bdrv_get_format_name(blk_bs(blk)), "checksum", hash, "virtual-size",
-                  (json_int_t)result->disk_bytes, "read-bytes", (json_int_t)result->read_bytes);
+    json_t *answer = json_object();
+    int ret = answer ? 0 : -ENOMEM;
 
-    if (!answer || (same && json_object_set_new(answer, "same", json_boolean(*same)) < 0) ||
-        json_array_append_new(c->answers, json_incref(answer)) < 0) {
-        json_decref(answer);
-        return cli_error(c->cli, "no JSON can be made of '%s'", c->args->disk.file);
+    json_add(answer, "filename", json_text(c->args->disk.file), &ret);
+    json_add(answer, "format", json_text(bdrv_get_format_name(blk_bs(blk))), &ret);
+    json_add(answer, "checksum", json_text(hash), &ret);
+    json_add(answer, "virtual-size", json_u64((uint64_t)result->disk_bytes), &ret);
+    json_add(answer, "read-bytes", json_u64((uint64_t)result->read_bytes), &ret);
+    if (same) {
+        json_add(answer, "same", json_boolean(*same), &ret);
     }
-    json_decref(answer);
-    return CLI_EXIT_OK;
+    json_append(c->answers, answer, &ret);
+    return ret < 0 ? cli_error(c->cli, "out of memory") : CLI_EXIT_OK;
 }
 
 static int answer(struct checksum *c, BlockBackend *blk, const struct checksum_result *result)

@@ -259,8 +259,9 @@ static void test_inspect(void **state)
                               " \"file-bytes\": 4096, \"metadata\": {\"first\": 73}}");
     free(text);
     text = bdrv_inspect(pl, "f\xff", "raw", &err);
-    assert_string_equal(text, "{\"filename\": null, \"format\": \"raw\", \"format-guessed\": false,"
-                              " \"file-bytes\": 4096, \"metadata\": null}");
+    assert_string_equal(
+        text, "{\"filename\": \"f\\uFFFD\", \"format\": \"raw\", \"format-guessed\": false,"
+              " \"file-bytes\": 4096, \"metadata\": null}");
     free(text);
     text =
         bdrv_inspect(pl, "json:{'driver':'file','filename':'f','force-share':true}", "img", NULL);
