@@ -297,6 +297,25 @@ enum disk_said {
     SAID_NO,
 };
 
+static bool is_of_name(char c)
+{
+    return (c >= 'a' && c <= 'z') || (c >= 'A' && c <= 'Z') || (c >= '0' && c <= '9') ||
+           (c != '\0' && strchr("_-./", c));
+}
+
+void disk_name_in_error(const char *file, Error **errp)
+{
+    const char *message = error_get_pretty(*errp);
+    size_t len = strlen(file);
+
+    for (const char *at = message; len > 0 && (at = strstr(at, file)) != NULL; at++) {
+        if ((at == message || !is_of_name(at[-1])) && !is_of_name(at[len])) {
+            return; /* it is told already */
+        }
+    }
+    error_prepend(errp, "Could not open '%s': ", file);
+}
+
 /* Print err (owned), which kept a disk from being opened, or what is in it from being shown. */
 static void report_open(struct cli *cli, const struct disk_args *args, enum open_step step,
                         Error *err)
@@ -314,6 +333,9 @@ static void report_open(struct cli *cli, const struct disk_args *args, enum open
         error_prepend(&err,
                       "%s%s%s%s: ", args->open_failed ? args->open_failed : spelling->open_failed,
                       spelling->open_quote, args->file, spelling->open_quote);
+    }
+    if (!spelling->stands_in && !args->image_opts && args->file) {
+        disk_name_in_error(args->file, &err);
     }
     cli_report(cli, err);
 }

@@ -193,6 +193,9 @@ bool disk_may_guess(const struct cli *cli, const struct disk_args *args);
 int disk_check_told(struct cli *cli, Platter *pl, const struct disk_args *args,
                     const BlockOptions *options, Error **errp);
 
+/* Put the name of a file, as it was given, in front of an error that does not tell it. */
+void disk_name_in_error(const char *file, Error **errp);
+
 /* Open as a backend. NULL after printing why not. */
 BlockBackend *disk_open(struct cli *cli, Platter *pl, const struct disk_args *args);
 

@@ -22,6 +22,21 @@ bool disk_may_guess(const struct cli *cli, const struct disk_args *args)
     return cli_stands_in(cli) || args->guess || (args->look_only && !args->writable);
 }
 
+/* Where the format stands in options, no switch has it guessed. */
+static void set_hint(const struct disk_args *args, const char *looks, Error **errp)
+{
+    const char *say = args->image_opts      ? "driver="
+                      : args->format_switch ? args->format_switch
+                                            : "-f ";
+
+    if (say[strlen(say) - 1] == ' ') {
+        error_set_hint(errp, "It looks like %s: if that is right, say %s%s; %sauto has it guessed.",
+                       looks, say, looks, say);
+    } else {
+        error_set_hint(errp, "It looks like %s: if that is right, say %s%s.", looks, say, looks);
+    }
+}
+
 int disk_check_told(struct cli *cli, Platter *pl, const struct disk_args *args,
                     const BlockOptions *options, Error **errp)
 {
@@ -49,12 +64,7 @@ int disk_check_told(struct cli *cli, Platter *pl, const struct disk_args *args,
     if (!told) {
         error_set(errp, EINVAL, "the format of '%s' is not told, and it is not guessed",
                   args->file);
-        error_set_hint(
-            errp, "It looks like %s: if that is right, say %s%s; -f auto has it guessed.", looks,
-            args->format_switch ? args->format_switch
-            : args->image_opts  ? "driver="
-                                : "-f ",
-            looks);
+        set_hint(args, looks, errp);
     }
     bdrv_unref(bs);
     return told ? 0 : -EINVAL;

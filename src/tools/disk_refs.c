@@ -18,6 +18,9 @@
 
 static const char hint[] = "Where the image is trusted: --allow-ref PATH, or --image-refs follow";
 
+static const char hint_of_none[] =
+    "Where the image is trusted: --image-refs listed with --allow-ref PATH, or --image-refs follow";
+
 const char *const disk_refs_words[] = {"none", "listed", "follow", NULL};
 
 /* In the order of disk_refs_words. */
@@ -68,6 +71,10 @@ bool disk_refs_check(struct cli *cli, const struct disk_args *args)
         cli_usage_error(cli, "more than %d times --allow-ref: name a folder", DISK_ALLOW_REFS_MAX);
         return false;
     }
+    if (policy == PLATTER_REFS_NONE && args->allow_refs_count > 0 && !cli_stands_in(cli)) {
+        cli_usage_error(cli, "--image-refs none allows nothing, also not what --allow-ref names");
+        return false;
+    }
     if (!take_depth(args, &depth, &err)) {
         cli_usage_error(cli, "%s", error_get_pretty(err));
         error_free(err);
@@ -108,7 +115,6 @@ Platter *disk_platter_new_for(struct cli *cli, const struct disk_args *args, Aio
     struct platter_options options = {
         .size = sizeof(options),
         .main_context = ctx,
-        .image_refs_hint = hint,
         .event_cb = event_cb,
         .event_opaque = event_opaque,
         .whole_sectors = cli_stands_in(cli),
@@ -121,6 +127,7 @@ Platter *disk_platter_new_for(struct cli *cli, const struct disk_args *args, Aio
         return NULL;
     }
     (void)find_policy(cli, args->image_refs, &options.image_refs);
+    options.image_refs_hint = options.image_refs == PLATTER_REFS_NONE ? hint_of_none : hint;
     if (take_depth(args, &options.backing_depth_max, &err)) {
         pl = platter_new(&options, &err);
     }

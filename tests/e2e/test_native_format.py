@@ -125,3 +125,28 @@ def test_other_names_guess(folder, tmp_path_factory):
     shutil.copy(folder / 'disk.qcow2', folder / 'copy.qcow2')
     assert run([link, 'convert', '-O', 'raw', 'copy.qcow2', 'new.raw'], cwd=folder).returncode == 0
     assert "'auto'" in run([link, 'info', '-f', 'auto', 'disk.raw'], cwd=folder).stderr
+
+
+@pytest.mark.parametrize('line, code, message', [
+    ('compare -f auto a c', 2, 'say -F raw; -F auto has it guessed.'),
+    ('convert -f raw -n --target-image-opts a file.filename=c', 1, 'say driver=raw.\n'),
+    ('info -f qcow2 a', 1, "info: Could not open 'a': Image is not in qcow2 format"),
+    ('inspect -f qcow2 a', 1, "inspect: Could not open 'a': Image is not in qcow2 format"),
+    ('checksum -l x -f qcow2 q', 2, "checksum: Could not open 'q': snapshot 'x' not found"),
+    ('info -f raw none', 1, "info: Could not open 'none': No such file or directory"),
+    ('compare a c q', 2, "two FILEs are wanted, 'q' is too much"),
+    ('bitmap -f qcow2 --add -g 4G q b', 2, "'4G' is out of range: it must be 0 to 2147483648"),
+])
+def test_what_is_wrong_is_told_of_whom(line, code, message, tmp_path):
+    for name in 'ac':
+        (tmp_path / name).write_bytes(bytes(1 << 16))
+    run([os.environ['PLATTER_BIN'], 'create', '-f', 'qcow2', 'q', '1M'], tmp_path)
+    done = run([os.environ['PLATTER_BIN'], *line.split()], tmp_path)
+    assert done.returncode == code
+    assert message in done.stderr
+
+
+def test_amend_lists_the_options_of_every_format():
+    done = run([os.environ['PLATTER_BIN'], 'amend', '-o', 'help'])
+    assert done.returncode == 0
+    assert "Amend options for 'qcow2':" in done.stdout and 'lazy_refcounts' in done.stdout

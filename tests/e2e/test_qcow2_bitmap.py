@@ -150,7 +150,7 @@ def test_formats_without_bitmaps(tmp_path):
 COMMANDS = [
     ['--add', 'a'], ['--add', 'a'], ['--add', '-g', '4k', 'b'], ['--add', '-g', '512', '--disable', 'c'],
     ['--add', '-g', '2G', 'coarse'], ['--add', '-g', '0', 'usual'], ['--add', '-g', '3k', 'z'],
-    ['--add', '-g', '256', 'z'], ['--add', '-g', '4G', 'z'], ['--add', ''], ['--add', 'x' * 1023],
+    ['--add', '-g', '256', 'z'], ['--add', ''], ['--add', 'x' * 1023],
     ['--add', 'x' * 1024], ['--add', 'käse und brot'], ['--disable', 'a'], ['--enable', 'a'],
     ['--disable', 'nope'], ['--merge', 'a', 'b'], ['--merge', 'nope', 'b'], ['--merge', 'a', 'nope'],
     ['--clear', 'b'], ['--clear', 'nope'], ['--remove', 'c'], ['--remove', 'nope'],
@@ -552,4 +552,4 @@ def test_broken_extension_is_told_as_known(at, how, value, tmp_path):
     disk.write_bytes(data)
     ours, theirs = platter('info', disk), qemu('qemu-img', 'info', disk)
     assert ours.returncode == theirs.returncode == 1
-    assert ours.stderr.startswith('platter: info: ' + theirs.stderr.split("': ")[1])
+    assert ours.stderr.startswith(f"platter: info: Could not open '{disk}': " + theirs.stderr.split("': ")[1])

@@ -126,7 +126,9 @@ def test_other_files_are_not(folders, name, fmt):
     assert 'not allowed to it' in text
     assert '--allow-ref' in text and '--image-refs follow' in text
     opens(folders, 'mine/top', '--image-refs', 'follow')
-    refused(folders, 'mine/top', '--image-refs', 'none', '--allow-ref', '.')
+    assert '--image-refs listed' in refused(folders, 'mine/top', '--image-refs', 'none')
+    done = platter('io', '--image-refs', 'none', '--allow-ref', '.', '-c', 'read 0 512', 'mine/top', cwd=folders)
+    assert done.returncode == 2 and '--image-refs none allows nothing' in done.stderr
 
 
 def test_allow_ref(folders):

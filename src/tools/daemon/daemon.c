@@ -164,6 +164,9 @@ static int look_at(struct daemon *d, int argc, char **argv)
             disk_take_option(&d->refs, id, &a);
         }
     }
+    if (!d->refs.image_refs && !cli_stands_in(d->cli)) {
+        d->refs.image_refs = d->refs.allow_refs_count > 0 ? "listed" : "none";
+    }
     return disk_args_check(d->cli, &d->refs) ? -1 : CLI_EXIT_USAGE;
 }
 
@@ -275,7 +278,6 @@ static int daemon_command(struct cli *cli, int argc, char **argv)
 {
     struct daemon d = {
         .cli = cli,
-        .refs = {.image_refs = cli_stands_in(cli) ? NULL : "none"},
         .pid_fd = -1,
         .ready_fd = -1,
         .signals = {.fd = -1},

@@ -69,6 +69,21 @@ static int print_help(struct cli *cli, const char *format)
     return CLI_EXIT_OK;
 }
 
+/* Of each format that has any. */
+static int print_help_of_all(struct cli *cli)
+{
+    int code = CLI_EXIT_OK;
+
+    for (size_t i = 0; code == CLI_EXIT_OK && bdrv_drivers[i]; i++) {
+        const struct bdrv_image_ops *image = bdrv_drivers[i]->image;
+
+        if (image && image->amend_co && image->amend_keys) {
+            code = print_help(cli, bdrv_drivers[i]->format_name);
+        }
+    }
+    return code;
+}
+
 /* Whether all options are the format's own, if only when an image is made. */
 static bool is_of_creation(struct cli *cli, const char *format, const struct option_list *list)
 {
@@ -161,6 +176,9 @@ static int amend_start(struct cli *cli, struct amend_args *args)
 
     if (args->list.help && args->disk.format) {
         return print_help(cli, args->disk.format);
+    }
+    if (args->list.help && !args->disk.file && !cli_stands_in(cli)) {
+        return print_help_of_all(cli);
     }
     if (!args->list.help && !args->list.text) {
         return cli_usage_error(cli, "Must specify options (-o)");

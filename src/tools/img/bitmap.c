@@ -9,6 +9,7 @@
 #include "util/error.h"
 
 #define ACTIONS_MAX 64
+#define GRANULARITY_MAX (UINT64_C(2) << 30)
 
 enum bitmap_option {
     BITMAP_ADD = 1,
@@ -32,7 +33,7 @@ static const struct cli_option bitmap_options[] = {
     {BITMAP_GRANULARITY, 'g', "granularity", "SIZE",
      "for --add: bytes of disk that one bit stands for; a power of two, 512 to 2G"},
     {BITMAP_SOURCE_FILE, 'b', "source-file", "FILE", "for --merge: SOURCE is a bitmap of FILE"},
-    {BITMAP_SOURCE_FORMAT, 'F', "source-format", "FMT", "format of that file"},
+    {BITMAP_SOURCE_FORMAT, 'F', "source-format", "FMT|auto", "format of that file; auto: guess it"},
     DISK_ROW_FORMAT,
     DISK_ROW_IMAGE_OPTS,
     DISK_ROW_OBJECT,
@@ -191,7 +192,9 @@ static bool bitmap_take(struct bitmap_args *args, int id, const struct cli_args 
     case BITMAP_REMOVE:
         return take_action(args, id, a);
     case BITMAP_GRANULARITY:
-        return cli_size_value(a, "granularity", 0, INT64_MAX, &args->granularity_bytes);
+        return cli_stands_in(a->cli)
+                   ? cli_size_value(a, "granularity", 0, INT64_MAX, &args->granularity_bytes)
+                   : cli_size_value(a, "granularity", 0, GRANULARITY_MAX, &args->granularity_bytes);
     case BITMAP_SOURCE_FILE:
         args->source.file = a->value;
         return true;
@@ -228,7 +231,7 @@ static const char *bitmap_misfit(const struct bitmap_args *args)
     if (args->source.file && !has_action(args, BITMAP_MERGE)) {
         return "Merge bitmap source file only supported with --merge";
     }
-    if (args->source.format && !args->source.file) {
+    if ((args->source.format || args->source.guess) && !args->source.file) {
         return "-F only supported with -b";
     }
     return args->disk.file && args->name && !args->extra ? NULL

@@ -328,6 +328,10 @@ static bool compare_take(struct compare_args *args, int id, const struct cli_arg
             return id == DISK_OPTION_FORMAT || id == DISK_OPTION_OBJECT ||
                    disk_take_option(&args->disks[1], id, a);
         }
+        if (args->disks[1].file && !cli_stands_in(a->cli)) {
+            cli_usage_error(a->cli, "two FILEs are wanted, '%s' is too much", a->value);
+            return false;
+        }
         return disk_take_file(&args->disks[args->disks[0].file != NULL], a);
     }
 }

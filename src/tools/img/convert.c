@@ -65,7 +65,8 @@ static const struct cli_option convert_options[] = {
     {CONVERT_OFFLOAD, 'C', "copy-offload", NULL, "let the storage copy by itself where it can"},
     {CONVERT_RATE, 'r', "rate-limit", "RATE", "copy no more bytes than this in a second"},
     {CONVERT_MEMORY, 0, "max-memory", "SIZE",
-     "use no more for buffers, compressors and tables, beside program and open images"},
+     "use no more for buffers, compressors and tables, beside program and open images; "
+     "0: no limit"},
     {CONVERT_SOURCE_SIZE, 0, "source-size", "SIZE",
      "how much a raw SOURCE has that comes through a pipe"},
     {CONVERT_JOURNAL, 0, "journal", "FILE",

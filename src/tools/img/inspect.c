@@ -106,6 +106,7 @@ static int inspect_run(struct cli *cli, const struct disk_args *args)
     if (text) {
         code = print_facts(cli, text, disk_wants_json(args));
     } else if (pl) {
+        disk_name_in_error(args->file, &err);
         cli_report(cli, err);
     }
     free(text);
