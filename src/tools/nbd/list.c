@@ -148,16 +148,25 @@ static void print_sizes(struct listing *l)
     }
 }
 
+/* A line that needs no memory but the stream's. */
+static void put_name(struct listing *l, const char *before, const char *name, const char *behind)
+{
+    fputs(before, l->out);
+    cli_put_text(l->out, name);
+    fputs(behind, l->out);
+}
+
 static void print_contexts(struct listing *l)
 {
     struct words contexts = {0};
+    int ret = libnbd()->opt_list_meta_context(
+        l->nbd, (nbd_context_callback){.callback = add_word, .user_data = &contexts});
 
-    if (libnbd()->opt_list_meta_context(
-            l->nbd, (nbd_context_callback){.callback = add_word, .user_data = &contexts}) >= 0 &&
-        contexts.count > 0) {
+    contexts.lacked |= ret < 0 && libnbd()->get_errno() == ENOMEM;
+    if (ret >= 0 && contexts.count > 0) {
         fprintf(l->out, "  available meta contexts: %u\n", contexts.count);
         for (unsigned i = 0; i < contexts.count; i++) {
-            cli_put_line(l->out, "   %s", contexts.list[i]);
+            put_name(l, "   ", contexts.list[i], "\n");
         }
     }
     l->lacked |= contexts.lacked;
@@ -170,9 +179,9 @@ static int print_entry(struct listing *l, const struct entry *e)
     Error *err = NULL;
     int ret;
 
-    cli_put_line(out, " export: '%s'", e->name);
+    put_name(l, " export: '", e->name, "'\n");
     if (*e->description) {
-        cli_put_line(out, "  description: %s", e->description);
+        put_name(l, "  description: ", e->description, "\n");
     }
     if (libnbd()->set_export_name(l->nbd, e->name) < 0) {
         return CLI_EXIT_OK;
