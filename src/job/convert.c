@@ -83,13 +83,15 @@ static int count_co(struct convert *c)
     return 0;
 }
 
-/* A target that holds something else is cleared as a whole where that is quick. */
+/* A target that holds something else is cleared as a whole where that is quick. What that frees can
+ * be taken again once it is on the storage: flushed, a target that cannot grow has the room. */
 static void clear_target_co(struct convert *c)
 {
     if (c->target != NULL && c->o.start == 0 && !c->zeroed && c->o.own_layers == 0 &&
         c->o.sparse_bytes > 0 &&
         blk_co_pwrite_zeroes(c->target, 0, (int64_t)c->total,
-                             BDRV_REQ_MAY_UNMAP | BDRV_REQ_NO_FALLBACK) == 0) {
+                             BDRV_REQ_MAY_UNMAP | BDRV_REQ_NO_FALLBACK) == 0 &&
+        blk_co_flush(c->target) == 0) {
         c->zeroed = true;
     }
 }

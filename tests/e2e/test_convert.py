@@ -397,3 +397,16 @@ def test_preallocated_target(sources, tmp_path):
         same_disk(tmp_path, 'a', sources / 'plain.raw', 'qcow2', 'raw')
         assert all(row[3] for row in shape(tmp_path, 'a', 'qcow2').values())
         clean(tmp_path, 'a')
+
+
+@needs('qcow2')
+def test_over_an_image_that_cannot_grow(tmp_path):
+    """What clearing it frees is written again, where it is."""
+    (tmp_path / 'a.raw').write_bytes(random.Random(3).randbytes(8 << 20))
+    assert qemu_img('convert', '-f', 'raw', '-O', 'qcow2', 'a.raw', 't.qcow2', cwd=tmp_path).returncode == 0
+    size = os.path.getsize(tmp_path / 't.qcow2')
+    target = f'driver=qcow2,file.driver=raw,file.size={size},file.file.driver=file,file.file.filename=t.qcow2'
+    done = platter('convert', '-n', '-f', 'raw', '--target-image-opts', 'a.raw', target, cwd=tmp_path)
+    assert done.returncode == 0, done.stderr
+    same_disk(tmp_path, 'a.raw', 't.qcow2', 'raw', 'qcow2')
+    clean(tmp_path, 't.qcow2')
