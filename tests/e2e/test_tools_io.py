@@ -9,7 +9,7 @@ import termios
 import pytest
 
 from nbd_common import until
-from tools_common import TIMEOUT, guessing, platter, qemu, serving
+from tools_common import TIMEOUT, called, guessing, platter, qemu, serving
 
 SIZE = 1 << 20
 
@@ -274,3 +274,17 @@ def test_a_served_disk_has_one_writer(disks, tmp_path):
         assert platter('info', '-f', 'raw', disks[0]).returncode == 0
         assert platter('info', '-U', disks[0]).returncode == 0
     assert platter('io', '-f', 'raw', '-c', 'length', disks[0]).returncode == 0
+
+
+def test_qemu_io_writes_through(tmp_path):
+    """What it has told as written is there for others, and when it is killed."""
+    assert qemu('qemu-img', 'create', '-q', '-f', 'qcow2', tmp_path / 'a', '1M').returncode == 0
+    with subprocess.Popen([called(tmp_path, 'qemu-io'), '-f', 'qcow2', tmp_path / 'a'], stdin=subprocess.PIPE,
+                          stdout=subprocess.PIPE, text=True) as process:
+        process.stdin.write('write -P 5 0 64k\n')
+        process.stdin.flush()
+        while 'wrote 65536/65536' not in process.stdout.readline():
+            pass
+        process.kill()
+    done = qemu('qemu-io', '-f', 'qcow2', '-c', 'read -P 5 0 64k', tmp_path / 'a')
+    assert done.returncode == 0 and 'failed' not in done.stdout

@@ -51,14 +51,21 @@ struct io_setup {
     int line_count;
 };
 
+/* Under the name qemu-io each write is on the storage when it is told, as scripts that kill it rely
+ * on; NULL: as every command. */
+static const char *usual_cache(const struct cli *cli)
+{
+    return cli_stands_in(cli) ? "writethrough" : NULL;
+}
+
 /* Another disk that a command opens shares with the first one only what belongs to the program:
  * which files images may name, that discards give space back, and that names are options. */
-static void session_defaults(struct disk_args *args)
+static void session_defaults(struct cli *cli, struct disk_args *args)
 {
     args->file = NULL;
     args->id = NULL;
     args->format = NULL;
-    args->cache = NULL;
+    args->cache = usual_cache(cli);
     args->aio = NULL;
     args->discard = "unmap";
     args->snapshot = NULL;
@@ -87,7 +94,7 @@ static int io_session_run(struct cli *cli, const struct io_setup *setup)
     if (!s.pl) {
         return CLI_EXIT_FAILED;
     }
-    session_defaults(&s.defaults);
+    session_defaults(cli, &s.defaults);
     if (setup->disk.file) {
         s.blk = disk_open(cli, s.pl, &setup->disk);
     }
@@ -174,7 +181,10 @@ static bool io_args_parse(struct io_setup *setup, struct cli *cli, int argc, cha
 static int io_command(struct cli *cli, int argc, char **argv)
 {
     struct io_setup setup = {
-        .disk = {.writable = true, .options_decide = true, .discard = "unmap"},
+        .disk = {.writable = true,
+                 .options_decide = true,
+                 .discard = "unmap",
+                 .cache = usual_cache(cli)},
         .trace = TRACE_OPTION_NONE,
     };
     int code;
