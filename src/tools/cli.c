@@ -274,10 +274,16 @@ int cli_flush(struct cli *cli)
     return ret;
 }
 
-/* A full disk or closed pipe behind stdout must not look like success. */
+/* A full disk or closed pipe behind stdout must not look like success. But scripts let the programs
+ * stood in for run into `head -1`, or without a stdout, and those say nothing then. */
 static int tell_lost(struct cli *cli)
 {
-    int code = cli->command && !cli_stands_in(cli) ? cli->command->lost_exit : 0;
+    int code;
+
+    if (cli_stands_in(cli) && (cli->lost_errno == EPIPE || cli->lost_errno == EBADF)) {
+        return CLI_EXIT_OK;
+    }
+    code = cli->command && !cli_stands_in(cli) ? cli->command->lost_exit : 0;
 
     cli_error(cli, "could not write the output%s%s", cli->lost_errno ? ": " : "",
               cli->lost_errno ? strerror(cli->lost_errno) : "");

@@ -1,11 +1,13 @@
 # SPDX-License-Identifier: MIT
 """--help and --version of the links as scripts use them: the text is ours, but whatever the installed tool lists is
 there, on the same stream and with the same exit code, and the version can be read."""
+import os
 import re
+import subprocess
 
 import pytest
 
-from tools_common import called, run
+from tools_common import TIMEOUT, called, run
 
 PROGRAMS = ('qemu-img', 'qemu-io', 'qemu-nbd', 'qemu-storage-daemon')
 COMMANDS = ('amend', 'bench', 'bitmap', 'check', 'commit', 'compare', 'convert', 'create', 'dd', 'info', 'map',
@@ -95,3 +97,15 @@ def test_streams_and_exit_code(line, link):
     assert ours.returncode == theirs.returncode
     assert bool(ours.stdout) == bool(theirs.stdout)
     assert bool(ours.stderr) == bool(theirs.stderr)
+
+
+def test_nobody_reads(tmp_path):
+    """Into `head -1`, or without a stdout, it ends as the reference does; platter tells it."""
+    (tmp_path / 'a').write_bytes(bytes(512))
+    for program, end in ((called(tmp_path, 'qemu-img'), (0, '')), (os.environ['PLATTER_BIN'], (1, 'Broken pipe'))):
+        reader, writer = os.pipe()
+        os.close(reader)
+        done = subprocess.run([program, 'info', '-f', 'raw', tmp_path / 'a'], stdout=writer, stderr=subprocess.PIPE,
+                              text=True, check=False, timeout=TIMEOUT)
+        os.close(writer)
+        assert done.returncode == end[0] and end[1] in done.stderr and bool(end[1]) == bool(done.stderr)
