@@ -366,7 +366,7 @@ static int export_add(struct control *c, const char *node_name, struct export_wi
         export_free(e);
         return ret;
     }
-    TAILQ_INSERT_TAIL(&c->exports, e, entry);
+    TAILQ_INSERT_HEAD(&c->exports, e, entry); /* told newest first */
     return 0;
 }
 
