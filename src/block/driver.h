@@ -92,6 +92,8 @@ enum bdrv_driver_caps {
                                       be told as more than getlength says: see bdrv_size_unit */
     BDRV_CAP_ZERO_PARTS = 1 << 14, /* write_zeroes_co is also asked for a part of one unit; -ENOTSUP
                                       where it cannot */
+    BDRV_CAP_END_UNKNOWN = 1 << 15, /* getlength is a claim, as of a pipe: where the data ends shows
+                                       in that reads past it are -EIO */
 };
 
 /* Internal snapshots. The node is drained and flushed; coroutine. As the calls of platter/image.h.

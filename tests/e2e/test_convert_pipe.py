@@ -239,14 +239,30 @@ def test_tables_between_compressed_data(tmp_path):
     same_disk(tmp_path, 'out', 'b.qcow2', 'qcow2', 'qcow2')
 
 
-def test_image_that_ends_within_a_cluster(tmp_path):
-    (tmp_path / 'a.raw').write_bytes(b'x' * (MIB + 4096) + bytes(61440))
+@pytest.mark.parametrize('size', [MIB, MIB + 512])
+def test_image_that_ends_within_a_cluster(tmp_path, size):
+    """As with a file: where the disk ends there, it is whole; else it was cut short."""
+    (tmp_path / 'a.raw').write_bytes(random.Random(size).randbytes(size))
     assert qemu_img('convert', '-f', 'raw', '-O', 'qcow2', 'a.raw', 'a.qcow2', cwd=tmp_path).returncode == 0
-    body = (tmp_path / 'a.qcow2').read_bytes()
-    assert body.endswith(b'x' + bytes(61440))
-    body = body[:-61440]
+    body = (tmp_path / 'a.qcow2').read_bytes()[:-(-size % 65536) or None]
     piped('-f', 'qcow2', '-O', 'raw', '-', 'out', cwd=tmp_path, stdin=body)
     same_disk(tmp_path, 'out', 'a.raw', 'raw', 'raw')
+    for cut in (1, 100, 511, 512, 513, 5000, 65535, 65536):
+        piped('-f', 'qcow2', '-O', 'raw', '-', 'out', cwd=tmp_path, stdin=body[:-cut], good=False)
+
+
+def test_compressed_image_that_ends_early(tmp_path):
+    """Its last sector need not be whole, but what is missing of the last cluster is not made up."""
+    (tmp_path / 'a.raw').write_bytes(b''.join(b'line %d\n' % n for n in range(100000)))
+    for program in (platter, qemu_img):
+        assert program('convert', '-c', '-f', 'raw', '-O', 'qcow2', 'a.raw', 'a.qcow2', cwd=tmp_path).returncode == 0
+        body = (tmp_path / 'a.qcow2').read_bytes()
+        whole = body.rstrip(b'\0')
+        for cut in range(0, len(body) - len(whole) + 1, 7):
+            piped('-f', 'qcow2', '-O', 'raw', '-', 'out', cwd=tmp_path, stdin=body[:len(body) - cut])
+            same_disk(tmp_path, 'out', 'a.raw', 'raw', 'raw')
+        for cut in (3, 100, 600, 70000):
+            piped('-f', 'qcow2', '-O', 'raw', '-', 'out', cwd=tmp_path, stdin=whole[:-cut], good=False)
 
 
 def test_image_in_another_order(tmp_path):

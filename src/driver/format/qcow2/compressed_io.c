@@ -119,6 +119,41 @@ static int extent_in_file_co(struct qcow2 *s, uint64_t offset, uint32_t bytes, u
     return 0;
 }
 
+static bool end_is_unknown(const struct qcow2 *s)
+{
+    const BlockDriver *drv = bdrv_find_driver(bdrv_get_format_name(bdrv_edge_node(s->file)));
+
+    return drv != NULL && (drv->caps & BDRV_CAP_END_UNKNOWN) != 0;
+}
+
+/* What extent_in_file_co could not tell: how much of the last sector there is, found by halving. */
+static int read_to_end_co(struct qcow2 *s, uint64_t offset, void *buf, uint32_t *bytes)
+{
+    uint64_t sector = align_down(offset + *bytes - 1, Q2_COMPRESSED_SECTOR);
+    const uint32_t before = sector > offset ? (uint32_t)(sector - offset) : 0;
+    uint32_t there = before;
+    uint32_t missing = *bytes;
+
+    while (missing - there > 1) {
+        uint32_t middle = there + (missing - there) / 2;
+        int ret = bdrv_edge_read_co(s->file, offset, buf, middle);
+
+        if (ret < 0 && ret != -EIO) {
+            return ret;
+        }
+        if (ret == 0) {
+            there = middle;
+        } else {
+            missing = middle;
+        }
+    }
+    if (there == before) {
+        return data_corrupt_co(s, offset, *bytes, "is past the end of the file");
+    }
+    *bytes = there;
+    return bdrv_edge_read_co(s->file, offset, buf, there);
+}
+
 int q2_read_compressed_co(struct qcow2 *s, uint64_t l2_entry, void *out_cluster)
 {
     uint64_t offset = q2_compressed_offset(&s->geo, l2_entry);
@@ -137,6 +172,9 @@ int q2_read_compressed_co(struct qcow2 *s, uint64_t l2_entry, void *out_cluster)
     }
     bdrv_debug_event(s->file, BLKDBG_READ_COMPRESSED);
     ret = bdrv_edge_read_co(s->file, offset, buf, bytes);
+    if (ret == -EIO && end_is_unknown(s)) {
+        ret = read_to_end_co(s, offset, buf, &bytes);
+    }
     if (ret == 0) {
         job.in = buf;
         job.in_bytes = bytes;

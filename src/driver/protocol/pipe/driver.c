@@ -4,9 +4,8 @@
  * order: what was read is kept in memory, the beginning for good (tables stand there) and the last
  * window of the rest; what is neither there nor still to come is -ESPIPE. Read-only.
  *
- * Nobody knows how long it is, so it claims to be longer than any file. An image may end within its
- * last cluster, so what is missing up to the next multiple of TAIL_BYTES reads as zeroes; a read
- * that wants more fails, as the pipe was cut short.
+ * Nobody knows how long it is, so it claims to be longer than any file. A read past its end is
+ * -EIO, as the pipe was cut short: what is missing is never made up.
  */
 #include <errno.h>
 #include <fcntl.h>
@@ -22,7 +21,6 @@
 
 #define CLAIMED_BYTES (INT64_C(1) << 62)
 #define WINDOW_BYTES_MIN 65536
-#define TAIL_BYTES 65536
 
 struct pipe_state {
     int fd;          /* owned */
@@ -97,15 +95,12 @@ bool pipe_could_read_co(BlockDriverState *bs, uint64_t offset, uint64_t bytes, u
 
 static void copy_out(struct pipe_state *s, const struct bdrv_req *req)
 {
-    uint64_t have = min_u64(req->bytes, s->pos - req->offset);
-
-    for (uint64_t done = 0, n; done < have; done += n) {
+    for (uint64_t done = 0, n; done < req->bytes; done += n) {
         const uint8_t *from = place_of(s, req->offset + done, &n);
 
-        n = min_u64(n, have - done);
+        n = min_u64(n, req->bytes - done);
         iov_from_buf(req->iov, req->niov, req->iov_offset + done, from, n);
     }
-    iov_fill(req->iov, req->niov, req->iov_offset + have, 0, req->bytes - have);
 }
 
 static int pipe_read_co(BlockDriverState *bs, const struct bdrv_req *req)
@@ -117,8 +112,7 @@ static int pipe_read_co(BlockDriverState *bs, const struct bdrv_req *req)
     if (is_there(s, s->pos, req->offset, req->bytes)) {
         ret = fill_co(s, req->offset + req->bytes);
     }
-    if (ret == 0 && req->offset + req->bytes > s->pos &&
-        (req->offset >= s->pos || req->offset + req->bytes > align_up(s->pos, TAIL_BYTES))) {
+    if (ret == 0 && req->offset + req->bytes > s->pos) {
         ret = -EIO;
     }
     if (ret == 0) {
@@ -212,7 +206,7 @@ static const char *const pipe_strong_options[] = {"filename", NULL};
 const BlockDriver bdrv_pipe = {
     .format_name = "pipe",
     .instance_size = sizeof(struct pipe_state),
-    .caps = BDRV_CAP_PROTOCOL,
+    .caps = BDRV_CAP_PROTOCOL | BDRV_CAP_END_UNKNOWN,
     .open = pipe_open,
     .close = pipe_close,
     .refresh_limits = pipe_refresh_limits,
