@@ -170,3 +170,14 @@ def test_what_is_told_of_an_image_in_use(line, tmp_path):
     assert '\nIs another process using the image [disk]?\n' in theirs.stderr
     assert (ours.returncode, ours.stdout, ours.stderr) == (theirs.returncode, theirs.stdout, theirs.stderr)
     assert native.stderr.endswith(f'\nThe image [disk] is in use by process {holder.pid} (qemu-nbd)\n')
+
+
+@pytest.mark.parametrize('fmt', ['raw', 'qcow2'])
+@pytest.mark.parametrize('program', ['platter', 'qemu-img'])
+def test_overlay_on_a_disk_in_use(tmp_path, program, fmt):
+    qemu('qemu-img', 'create', '-q', '-f', fmt, 'base', '1M', cwd=tmp_path)
+    command = [os.environ['PLATTER_BIN']] if program == 'platter' else [called(tmp_path, program)]
+    with holding(['qemu-io', '-f', fmt, tmp_path / 'base'], tmp_path / 'base'):
+        done = run([*command, 'create', '-f', 'qcow2', '-b', 'base', '-F', fmt, 'over'], cwd=tmp_path)
+        assert done.returncode == 0 and done.stderr == ''
+    assert qemu('qemu-img', 'check', 'over', cwd=tmp_path).returncode == 0

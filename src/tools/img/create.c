@@ -173,8 +173,9 @@ static int no_backing_format(struct cli *cli, const struct create_args *args, co
     return CLI_EXIT_FAILED;
 }
 
-/* Open it to see that it can be, and how large its disk is. The reference opens its chain too, and
- * guesses a format that was not given to tell it. CLI_EXIT_*. */
+/* Open it to see that it can be, and how large its disk is, also while another process writes it:
+ * that is how an overlay gets onto a running disk. The reference opens its chain too, and guesses a
+ * format that was not given to tell it. CLI_EXIT_*. */
 static int look_at_backing(struct cli *cli, Platter *pl, const struct create_args *args,
                            uint64_t *ret_bytes)
 {
@@ -185,7 +186,7 @@ static int look_at_backing(struct cli *cli, Platter *pl, const struct create_arg
     int64_t bytes = -1;
     int code = CLI_EXIT_OK;
 
-    if (!path || !options ||
+    if (!path || !options || block_options_set_bool(options, "force-share", true) < 0 ||
         (args->backing_format &&
          block_options_set_str(options, "driver", args->backing_format) < 0)) {
         error_set(&err, ENOMEM, "out of memory");
