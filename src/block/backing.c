@@ -155,13 +155,17 @@ static int refuse_node_names(const BlockOptions *options, Error **errp)
     return 0;
 }
 
-/* The driver of the backing file: what the caller's options say, else what the image says, else a
- * guess where that is wanted. *ret_drv NULL: not known here. */
+/* The driver of the backing file: what the caller's options say, else the format that the image
+ * says, else a json: name, else a guess where that is wanted. A name that says another driver than
+ * the image does not win: who reads the image trusts the format to be where its chain ends.
+ * *ret_drv NULL: not known here. */
 static int choose_format(BlockDriverState *bs, const char *name, const char *format,
-                         BlockOptions *options, const char *path, const BlockDriver **ret_drv,
-                         Error **errp)
+                         BlockOptions *options, const BlockOptions *callers, const char *path,
+                         const BlockDriver **ret_drv, Error **errp)
 {
-    const char *given = block_options_get_str(options, "driver");
+    bool says_driver = callers != NULL && block_options_has(callers, "driver");
+    const char *given =
+        says_driver || format == NULL ? block_options_get_str(options, "driver") : NULL;
     const BlockDriver *drv = NULL;
 
     *ret_drv = NULL;
@@ -237,7 +241,7 @@ static int wanted_by_name(BlockDriverState *bs, const char *name, const char *fo
     if (given != NULL && block_options_put_prefix(w->options, "", given) < 0) {
         return no_memory(errp);
     }
-    rc = choose_format(bs, name, format, w->options, w->path, &drv, errp);
+    rc = choose_format(bs, name, format, w->options, given, w->path, &drv, errp);
     if (rc == 0 && w->path != NULL) {
         rc = put_path(w->options, drv, w->path, errp);
     }

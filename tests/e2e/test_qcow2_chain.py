@@ -189,3 +189,15 @@ def test_format_of_the_backing_file_is_guessed_and_told(tmp_path):
     assert done.returncode == 0
     assert "the format of the backing file 'base' was guessed: qcow2" in done.stderr
     assert content(tmp_path, 'top')[:65536] == b'\4' * 512 + b'\3' * (65536 - 512)
+
+
+def test_format_wins_over_the_driver_of_a_name(tmp_path):
+    """Who reads that its backing file is raw trusts the chain to end there."""
+    assert qemu('qemu-img', 'create', '-q', '-f', 'qcow2', 'base', '1M', cwd=tmp_path).returncode == 0
+    name = 'json:{"driver":"%s","file":{"driver":"file","filename":"base"}}'
+    for fmt, other, size in (('raw', 'qcow2', os.path.getsize(tmp_path / 'base')), ('qcow2', 'raw', 1 << 20)):
+        assert qemu('qemu-img', 'create', '-q', '-u', '-f', 'qcow2', '-b', name % other, '-F', fmt, 'top', '1M',
+                    cwd=tmp_path).returncode == 0
+        done = platter('info', '-f', 'qcow2', '--backing-chain', '--output=json', '--image-refs', 'follow', 'top', cwd=tmp_path)
+        below = json.loads(done.stdout)[1]
+        assert (below['format'], below['virtual-size']) == (fmt, size)
