@@ -59,7 +59,7 @@ const struct drive drives[] = {
     {"blkdebug-limits",  "driver=blkdebug,align=4096,max-transfer=12288,opt-write-zero=8192,max-write-zero=16384,opt-discard=8192,max-discard=24576,image.driver=file,image.filename=@", "/dev/shm", D_PERSISTS | D_TWO, 3 * MIB, 0},
     {"blkdebug-delays",  "driver=blkdebug,inject-delay.0.event=none,inject-delay.0.latency-ns=1,image.driver=file,image.filename=@", "/dev/shm", D_RESIZE | D_PERSISTS | D_TWO, ODD, 0},
     {"qcow2-on-blkdebug", "driver=qcow2,file.driver=blkdebug,file.image.driver=file,file.image.filename=@", "/dev/shm", Q_USUAL | D_RESIZE | D_COMPRESSED, QCOW2, 0, "driver=qcow2,size=#,cluster_size=4096", 4096, NULL},
-    {"blklogwrites",     "driver=blklogwrites,log.driver=file,log.filename=@,file.driver=mem,file.size=#", "/dev/shm", D_TWO,                        3 * MIB, 0},
+    {"blklogwrites",     "driver=blklogwrites,log.driver=mem,log.size=1073741824,file.driver=file,file.filename=@", "/dev/shm", D_PERSISTS | D_TWO, 3 * MIB, 0},
     {"blkverify",        "driver=blkverify,raw.driver=mem,raw.size=#,test.driver=file,test.filename=@", "/dev/shm", D_RESIZE | D_TWO,              ODD, 0},
     {"blkverify-qcow2",  "driver=blkverify,raw.driver=qcow2,raw.file.driver=file,raw.file.filename=@,test.driver=mem,test.size=#", "/dev/shm", D_RESIZE | D_TWO | D_SECTORS, QCOW2, 0, "driver=qcow2,size=#,cluster_size=4096", 4096, NULL},
     {"sim",              "driver=file,filename=@",                           "/sim",     D_RESIZE | D_PERSISTS | D_SIM,                            ODD, 0},
