@@ -102,6 +102,13 @@ class Session:
         assert reply['error']['class'] == klass, reply
         assert text in reply['error']['desc'], reply
 
+    def export_del(self, name):
+        """Remove an export that its client has just left: the server may still be about to see that."""
+        end = time.monotonic() + WAIT_S
+        while 'error' in (reply := self.try_call('block-export-del', id=name)):
+            assert 'in use' in reply['error']['desc'] and time.monotonic() < end, reply
+            time.sleep(0.01)
+
     def event(self, name, /, **data):
         """Wait for an event; others that come before stay."""
         while True:

@@ -34,6 +34,10 @@ class Checked:
         self.client.fails(name, text, klass, **arguments)
         Checked.asked.add(name)
 
+    def export_del(self, name):
+        self.client.export_del(name)
+        Checked.asked.add('block-export-del')
+
     def event(self, name, /, **data):
         event = self.client.event(name, **data)
         self.schema.check_event(event)
@@ -174,7 +178,7 @@ def test_exports(qmp, tmp_path):
     stats = qmp.call('query-block-export-stats')
     assert [s['id'] for s in stats] == ['e']
     assert stats[0]['stats']['wr_bytes'] == 65536 and stats[0]['stats']['rd_operations'] >= 1
-    qmp.call('block-export-del', id='e')
+    qmp.export_del('e')
     qmp.event('BLOCK_EXPORT_DELETED', id='e')
     qmp.call('nbd-server-add', device='disk', name='other')
     qmp.call('nbd-server-remove', name='other', mode='hard')
@@ -241,7 +245,7 @@ def test_bitmaps_of_exports(qmp, tmp_path):
                              capture_output=True, check=True, text=True).stdout
         assert [line.split()[:3] for line in out.splitlines()][:2] == [
             ['0', '65536', '0'], ['65536', '65536', '1']]
-    qmp.call('block-export-del', id='e')
+    qmp.export_del('e')
     qmp.call('block-dirty-bitmap-remove', node='disk', name='b')
     qmp.call('nbd-server-add', device='disk', name='other', writable=True, bitmap='a')
     qmp.fails('block-dirty-bitmap-remove', 'in use', node='disk', name='a')

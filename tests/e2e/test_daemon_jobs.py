@@ -163,7 +163,7 @@ def test_disk_of_a_job(tmp_path):
         reads = [x for i in range(200) for x in ('-c', f'read -P {1 + i % 250} {i * 65536} 64k')]
         out = subprocess.run(['qemu-io', '-r', '-f', 'raw', uri, *reads], capture_output=True, text=True, check=False)
         assert out.returncode == 0 and 'failed' not in out.stdout, out.stdout
-        qmp.call('block-export-del', id='e')
+        qmp.export_del('e')
     assert platter('check', '-f', 'qcow2', 'disk.qcow2', cwd=tmp_path).returncode == 0
 
 
