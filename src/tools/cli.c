@@ -187,12 +187,18 @@ static int no_command(struct cli *cli, const char *name)
                    : cli_usage_error(cli, "no command '%s'", name);
 }
 
+static bool asks_for_help(const char *word)
+{
+    return cli_is_word(word, (const char *const[]){"help", "--help", "-h", NULL});
+}
+
 static int run_help(struct cli *cli, int argc, char **argv)
 {
-    const struct cli_command *command = argc > 1 ? find_command(cli, argv[1]) : NULL;
+    const char *name = argc > 1 && !asks_for_help(argv[1]) ? argv[1] : NULL;
+    const struct cli_command *command = name ? find_command(cli, name) : NULL;
 
-    if (argc > 1 && !command) {
-        return no_command(cli, argv[1]);
+    if (name && !command) {
+        return no_command(cli, name);
     }
     cli_print_help(cli, command);
     return CLI_EXIT_OK;
@@ -249,7 +255,7 @@ static int dispatch(struct cli *cli, int argc, char **argv)
         cli_print_version(cli);
         return CLI_EXIT_OK;
     }
-    if (strcmp(name, "help") == 0 || strcmp(name, "--help") == 0 || strcmp(name, "-h") == 0) {
+    if (asks_for_help(name)) {
         return run_help(cli, argc - 1, argv + 1);
     }
     if (name[0] == '-') {

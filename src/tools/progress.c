@@ -9,6 +9,8 @@
 
 #define STEP_PERCENT 1.0
 
+const char *const progress_words[] = {"json", NULL};
+
 void progress_answer(struct progress *p)
 {
     char info[128]; /* a struct signalfd_siginfo */
@@ -58,7 +60,7 @@ static void report(void *opaque, uint64_t done, uint64_t total)
 
 int progress_take(const struct cli_args *a, enum progress_form *ret)
 {
-    if (a->value && strcmp(a->value, "json") != 0) {
+    if (a->value && !cli_is_word(a->value, progress_words)) {
         return cli_usage_error(a->cli, "no form of progress '%s': there is json", a->value);
     }
     *ret = a->value ? PROGRESS_JSON : PROGRESS_LINE;

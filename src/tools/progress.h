@@ -10,10 +10,12 @@
 
 #include "tools/cli.h"
 
+extern const char *const progress_words[];
 /* The row of an option, for tables of options; progress_take takes it. */
 #define PROGRESS_ROW(id)                                                                           \
     {                                                                                              \
-        id, 'p', "progress", "[=json]", "show how far it is; json: an object a line"               \
+        id, 'p', "progress", "[=json]", "show how far it is; json: an object a line",              \
+            .words = progress_words                                                                \
     }
 
 /* How it is shown. */

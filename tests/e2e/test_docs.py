@@ -94,6 +94,8 @@ def test_complete_commands(complete):
     assert complete('') == [*commands(), '--help', '--version']
     assert complete('che') == ['check', 'checksum']
     assert complete('help', 'insp') == ['inspect']
+    assert complete('help', '') == COMMANDS
+    assert complete('help', '--') == complete('help', 'info', '') == []
     assert complete('nothing') == []
 
 
@@ -121,10 +123,28 @@ def test_complete_values(complete):
         assert complete(command, option, '') == formats()
     assert complete('info', '--image-refs', '') == ['none', 'listed', 'follow']
     assert complete('checksum', '-a', 'sha5') == ['sha512']
+    assert complete('top', '--table', '') == ['backends', 'nodes', 'exports', 'jobs', 'all']
+    assert complete('top', '-s', '') == complete('top', '--sort', '=') == ['name', 'ops', 'bytes', 'latency', 'depth']
     assert complete('info', 'disk') == []   # left to file names
     assert complete('convert', '-m', '4', '--source-s') == ['--source-size']
     assert complete('convert', '-m', '4', '--nothing') == []
     assert complete('info', '--out') == ['--output']
+
+
+@pytest.mark.parametrize('command', [c for c in COMMANDS if '--progress' in options(c)])
+def test_complete_a_value_that_may_lack(complete, command):
+    assert complete(command, '--progress', '=') == complete(command, '--progress', '=', 'j') == ['json']
+    # what stands apart is the next operand
+    assert complete(command, '--progress', '') == complete(command, '-p', '') == []
+
+
+def test_complete_settings(complete):
+    settings = ['if=', 'of=', 'bs=', 'count=', 'skip=']
+    assert complete('dd', '') == complete('dd', '-U', '') == complete('dd', '--image-opts', '') == settings
+    assert complete('dd', 'i') == ['if=']
+    assert complete('dd', '-f', 'ra') == ['raw']
+    # left to file names
+    assert complete('dd', 'if', '=') == complete('dd', 'of', '=', 'x') == complete('dd', '--allow-ref', '') == []
 
 
 def test_complete_in_a_shell_that_is_strict(tmp_path):
@@ -145,6 +165,45 @@ def test_zsh(tmp_path):
     (tmp_path / '_platter').write_text(text)
     done = run(['zsh', '-n', tmp_path / '_platter'])
     assert (done.returncode, done.stderr) == (0, '')
+
+
+# A shell of its own terminal, where a key tells what stands on the line.
+ZSH_RC = r'''
+PS1=
+fpath=($PWD $fpath)
+autoload -U compinit
+compinit -u -D
+told() { print -r -- "$BUFFER" >>told; BUFFER=; print TOLD }
+zle -N told
+bindkey '^X' told
+bindkey '^I' complete-word
+print READY
+'''
+ZSH_DRIVE = r'''
+zmodload zsh/zpty
+zpty shell zsh -f -i
+zpty -w shell 'source ./rc'
+zpty -r shell text '*READY*'
+for line; do
+    zpty -n -w shell "$line"$'\t\x18'
+    zpty -r shell text '*TOLD*'
+done
+zpty -d shell
+'''
+
+
+def test_complete_in_zsh(tmp_path):
+    if not shutil.which('zsh'):
+        pytest.skip('needs zsh')
+    for name, text in (('_platter', platter('docs', '--zsh').stdout), ('rc', ZSH_RC), ('disk.raw', '')):
+        (tmp_path / name).write_text(text)
+    lines = {'--v': '--version ', 'help insp': 'help inspect ', 'help --h': 'help --h', 'help he': 'help he',
+             'dd i': 'dd if=', 'dd if=di': 'dd if=disk.raw ', 'dd of=./di': 'dd of=./disk.raw ', 'dd -O qc': 'dd -O qcow2 ',
+             'check --progress=': 'check --progress=json ', 'check -p di': 'check -p disk.raw ',
+             'top --table e': 'top --table exports ', 'top -s l': 'top -s latency '}
+    done = run(['zsh', '-fc', ZSH_DRIVE, 'zsh', *(f'platter {line}' for line in lines)], cwd=tmp_path)
+    assert (done.returncode, done.stderr) == (0, '')
+    assert (tmp_path / 'told').read_text().splitlines() == [f'platter {line}' for line in lines.values()]
 
 
 @pytest.mark.parametrize('arguments, message', [

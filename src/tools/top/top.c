@@ -24,8 +24,9 @@ enum top_option {
 static const struct cli_option top_options[] = {
     {TOP_BATCH, 'b', "batch", "N", "print N times what there is, and end"},
     {TOP_DELAY, 'd', "delay", "MS", "milliseconds between looks; 1000 when not given"},
-    {TOP_SORT, 's', "sort", "KEY", "name, ops, bytes, latency or depth"},
-    {TOP_TABLE, 't', "table", "TABLE", "backends, nodes, exports, jobs, or all (with --batch)"},
+    {TOP_SORT, 's', "sort", "KEY", "name, ops, bytes, latency or depth", .words = top_sort_names},
+    {TOP_TABLE, 't', "table", "TABLE", "backends, nodes, exports, jobs, or all (with --batch)",
+     .words = top_table_names},
     {0},
 };
 
@@ -114,16 +115,17 @@ static int run(struct cli *cli, struct top_args *args)
     return code;
 }
 
-/* The place of word in a list; -1 after an error. */
-static int find_word(struct cli *cli, const char *what, const char *word, const char *const *words,
-                     int count)
+/* The place of an option's value among its words; -1 after an error. */
+static int find_word(const struct cli_args *a, const char *what)
 {
-    for (int i = 0; i < count; i++) {
-        if (strcmp(words[i], word) == 0) {
+    const char *const *words = a->option->words;
+
+    for (int i = 0; words[i]; i++) {
+        if (strcmp(words[i], a->value) == 0) {
             return i;
         }
     }
-    cli_usage_error(cli, "there is no %s '%s'", what, word);
+    cli_usage_error(a->cli, "there is no %s '%s'", what, a->value);
     return -1;
 }
 
@@ -138,15 +140,13 @@ static int top_take(void *opaque, int id, const struct cli_args *a)
     case TOP_DELAY:
         return cli_number_value(a, 10, 3600000, &args->delay_ms) ? CLI_EXIT_OK : CLI_EXIT_USAGE;
     case TOP_SORT:
-        at = find_word(a->cli, "order", a->value, top_sort_names, TOP_SORTS);
+        at = find_word(a, "order");
         args->view.sort = at < 0 ? 0 : (enum top_sort)at;
         break;
     case TOP_TABLE:
-        args->all_tables = strcmp(a->value, "all") == 0;
-        if (!args->all_tables) {
-            at = find_word(a->cli, "table", a->value, top_table_names, TOP_TABLES);
-            args->view.table = at < 0 ? 0 : (enum top_table)at;
-        }
+        at = find_word(a, "table");
+        args->all_tables = at == TOP_TABLES;
+        args->view.table = at < 0 || args->all_tables ? 0 : (enum top_table)at;
         break;
     default:
         if (args->socket) {

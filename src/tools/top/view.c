@@ -11,7 +11,8 @@
 
 #define LINE_BYTES 256
 
-const char *const top_table_names[TOP_TABLES] = {"backends", "nodes", "exports", "jobs"};
+const char *const top_table_names[TOP_TABLES + 2] = {"backends", "nodes", "exports",
+                                                     "jobs",     "all",   NULL};
 
 const char *top_view_plain(const char *text, char *buf, size_t bytes)
 {

@@ -6,7 +6,7 @@
 #include "tools/top/sample.h"
 
 enum top_table { TOP_BACKENDS, TOP_NODES, TOP_EXPORTS, TOP_JOBS, TOP_TABLES };
-extern const char *const top_table_names[TOP_TABLES];
+extern const char *const top_table_names[TOP_TABLES + 2]; /* then "all"; NULL ends */
 
 struct top_view {
     enum top_table table;

@@ -257,6 +257,8 @@ static void dispatch(void **state)
         {{"prog", "-x", NULL}, CLI_EXIT_USAGE, "", "a command comes first"},
         {{"prog", "help", NULL}, CLI_EXIT_OK, "usage: prog COMMAND", ""},
         {{"prog", "--help", NULL}, CLI_EXIT_OK, "usage: prog COMMAND", ""},
+        {{"prog", "help", "--help", NULL}, CLI_EXIT_OK, "usage: prog COMMAND", ""},
+        {{"prog", "help", "help", NULL}, CLI_EXIT_OK, "usage: prog COMMAND", ""},
         {{"prog", "help", "test", NULL}, CLI_EXIT_OK, "usage: prog test", ""},
         {{"prog", "help", "nothing", NULL}, CLI_EXIT_USAGE, "", "no command 'nothing'"},
         {{"prog", "--version", NULL}, CLI_EXIT_OK, "prog 0.", ""},
