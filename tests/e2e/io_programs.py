@@ -273,7 +273,7 @@ SECTORS = 'of a disk that is written directly, whole sectors are discarded'
 OWN_WORDS = 'options that make no sense are told in the words of the option tables'
 
 # What differs on purpose, and why.
-DIFFERENT = [
+DIFFERS = [
     ('raw', '', ['read +1 1'], 'a sign is no part of an offset'),
     ('raw', '', ['read 0 0x1k'], 'a hexadecimal number takes no suffix, as in later releases'),
     (None, '', ['open -o driver=null-co,size=x'], 'the reference aborts'),
@@ -321,7 +321,7 @@ INPUTS = [
 
 ONE_COMMAND = 'a line is one command, however long it is; the reference cuts it every 1023 bytes'
 # The same of what differs on purpose, and why.
-DIFFERENT_INPUTS = [
+INPUT_DIFFERS = [
     ('raw', '', 'read -q 0 512' + ' ' * 1010 + '\nlength\n', ONE_COMMAND),
     ('raw', '', 'readv -q' + ' 0' * 600 + '\nlength\n', ONE_COMMAND),
     ('raw', '', 'x' * 5000 + '\nlength\n', ONE_COMMAND),

@@ -2,7 +2,7 @@
 """Random programs of io commands, right and wrong ones. What is left out on purpose: abort and
 sigraise, which end the program; waiting for a breakpoint that nothing comes to, and a request that
 waits at its own, which wait for ever; requests in flight side by side whose end is told, since which
-ends first is chance; and numbers that io_programs.DIFFERENT tells of."""
+ends first is chance; and numbers that io_programs.DIFFERS tells of."""
 import re
 
 from chance import Chance

@@ -4,7 +4,7 @@ the installed one: the same lines, exit code and disk. Timings are masked."""
 import pytest
 
 from io_disks import DISKS, PROGRAM, make_models, outcome, same
-from io_programs import DIFFERENT, DIFFERENT_INPUTS, INPUTS, PROGRAMS
+from io_programs import DIFFERS, INPUT_DIFFERS, INPUTS, PROGRAMS
 from tools_common import called
 
 
@@ -45,7 +45,7 @@ def test_input(program, link, models, tmp_path):
     compare(link, models, tmp_path, disk, options, [], stdin=text)
 
 
-@pytest.mark.parametrize('program', DIFFERENT, ids=lambda p: name_of(p[:3]))
+@pytest.mark.parametrize('program', DIFFERS, ids=lambda p: name_of(p[:3]))
 def test_difference_is_there(program, link, models, tmp_path):
     """One that is gone leaves the list."""
     ours, theirs = both(link, models, tmp_path, *program[:3])
@@ -53,7 +53,7 @@ def test_difference_is_there(program, link, models, tmp_path):
     assert ours[0][2] >= 0 or 'abort' in program[2]
 
 
-@pytest.mark.parametrize('program', DIFFERENT_INPUTS, ids=lambda p: name_of(p[:3])[:60])
+@pytest.mark.parametrize('program', INPUT_DIFFERS, ids=lambda p: name_of(p[:3])[:60])
 def test_difference_of_input_is_there(program, link, models, tmp_path):
     disk, options, text, _ = program
     ours, theirs = both(link, models, tmp_path, disk, options, [], stdin=text)

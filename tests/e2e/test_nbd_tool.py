@@ -113,14 +113,14 @@ def test_refused_alike(line, link, same_images):
 
 
 # What differs on purpose: the line, how ours ends, and why.
-DIFFERENT = [
+DIFFERS = [
     (['-c', '/dev/nosuchnbd', '--fork', '-f', 'raw', 'plain.raw'], 1,
      'a device that is not there is told, and no success; the reference is in the background by then'),
     (['-d', 'plain.raw'], 1, 'what is no device has nothing to be taken off; the reference says that it is'),
 ]
 
 
-@pytest.mark.parametrize('line,code,why', DIFFERENT, ids=lambda part: ' '.join(part) if isinstance(part, list) else '')
+@pytest.mark.parametrize('line,code,why', DIFFERS, ids=lambda part: ' '.join(part) if isinstance(part, list) else '')
 def test_difference_is_there(line, code, why, link, same_images):
     """One that is gone leaves the list."""
     ours, theirs = (run([program, *line], cwd=same_images) for program in (link, PROGRAM))
