@@ -51,6 +51,7 @@ void job_run_begin(struct job_run *run, struct cli *cli, enum progress_form form
     *run = (struct job_run){.cli = cli};
     run->signal_fd = signals_hold(NULL);
     progress_begin(&run->progress, cli, form);
+    progress_start(&run->progress);
 }
 
 int job_run_watch(struct job_run *run, Platter *pl)

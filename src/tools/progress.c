@@ -3,7 +3,9 @@
 #include "tools/progress.h"
 
 #include <inttypes.h>
+#include <signal.h>
 #include <string.h>
+#include <unistd.h>
 
 #include "os/os.h"
 
@@ -67,6 +69,65 @@ int progress_take(const struct cli_args *a, enum progress_form *ret)
     return CLI_EXIT_OK;
 }
 
+/* ---- a signal that ends the program ---- */
+
+#define FAILED_LINE "{\"event\": \"end\", \"ok\": false}\n"
+
+/* What reads the lines is told, then the signal does what it always does. */
+static void fail_to(int fd, int number)
+{
+    ssize_t told = write(fd, FAILED_LINE, sizeof(FAILED_LINE) - 1);
+
+    (void)told; /* nobody reads */
+    raise(number);
+}
+
+static void fail_to_out(int number)
+{
+    fail_to(STDOUT_FILENO, number);
+}
+
+static void fail_to_err(int number)
+{
+    fail_to(STDERR_FILENO, number);
+}
+
+static const int ending[] = {SIGINT, SIGTERM, SIGHUP};
+
+/* The state is in the handlers, as nothing else can be where any thread may be interrupted. */
+static void watch_ending(struct progress *p)
+{
+    int fd = fileno(p->cli->out);
+    struct sigaction now = {.sa_flags = (int)SA_RESETHAND | SA_NODEFER};
+
+    if (p->form != PROGRESS_JSON || (fd != STDOUT_FILENO && fd != STDERR_FILENO)) {
+        return;
+    }
+    now.sa_handler = fd == STDOUT_FILENO ? fail_to_out : fail_to_err;
+    sigemptyset(&now.sa_mask);
+    for (size_t i = 0; i < sizeof(ending) / sizeof(ending[0]); i++) {
+        struct sigaction before;
+
+        if (sigaction(ending[i], NULL, &before) == 0 && before.sa_handler == SIG_DFL) {
+            (void)sigaction(ending[i], &now, NULL);
+        }
+    }
+}
+
+static void unwatch_ending(void)
+{
+    for (size_t i = 0; i < sizeof(ending) / sizeof(ending[0]); i++) {
+        struct sigaction now;
+
+        if (sigaction(ending[i], NULL, &now) == 0 &&
+            (now.sa_handler == fail_to_out || now.sa_handler == fail_to_err)) {
+            (void)signal(ending[i], SIG_DFL);
+        }
+    }
+}
+
+/* ---- begin and end ---- */
+
 void progress_begin(struct progress *p, struct cli *cli, enum progress_form form)
 {
     sigset_t signals;
@@ -76,24 +137,40 @@ void progress_begin(struct progress *p, struct cli *cli, enum progress_form form
     sigemptyset(&signals);
     sigaddset(&signals, SIGUSR1);
     p->signal_fd = os->signalfd(&signals);
-    if (form == PROGRESS_LINE) {
-        fprintf(cli->out, "    (%3.2f/100%%)\r", 0.0);
-        (void)cli_flush(cli);
+    watch_ending(p);
+}
+
+void progress_start(struct progress *p)
+{
+    p->printed = -1;
+    if (p->form == PROGRESS_LINE) {
+        fprintf(p->cli->out, "    (%3.2f/100%%)\r", 0.0);
+        (void)cli_flush(p->cli);
         p->printed = 0;
+        p->line_stands = true;
     }
+}
+
+void progress_stop(struct progress *p)
+{
+    progress_answer(p);
+    if (p->line_stands) {
+        fputc('\n', p->cli->out);
+        p->line_stands = false;
+    }
+    (void)cli_flush(p->cli);
 }
 
 void progress_end(struct progress *p, bool ok)
 {
-    progress_answer(p);
+    progress_stop(p);
     if (p->signal_fd >= 0) {
         os->close(p->signal_fd);
         p->signal_fd = -1;
     }
     if (p->form == PROGRESS_JSON) {
-        fprintf(p->cli->out, "{\"event\": \"end\", \"ok\": %s}\n", ok ? "true" : "false");
-    } else if (p->form == PROGRESS_LINE) {
-        fputc('\n', p->cli->out);
+        unwatch_ending();
+        fputs(ok ? "{\"event\": \"end\", \"ok\": true}\n" : FAILED_LINE, p->cli->out);
+        (void)cli_flush(p->cli);
     }
-    (void)cli_flush(p->cli);
 }

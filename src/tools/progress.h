@@ -26,6 +26,7 @@ struct progress {
     enum progress_form form;
     int signal_fd;              /* < 0: SIGUSR1 is not watched */
     bool line_again;            /* the line tells the end also where it has told of it */
+    bool line_stands;           /* and is not ended */
     uint64_t total;             /* as told last */
     double percent;             /* now */
     double printed;             /* what the line shows; < 0: nothing yet */
@@ -46,8 +47,12 @@ static inline FILE *progress_text(const struct cli *cli, enum progress_form form
 int progress_take(const struct cli_args *a, enum progress_form *ret);
 /* From here on SIGUSR1 asks for the progress. Before any thread is made; what is not watched does
  * not keep the command from its work. As JSON it is {"event": "progress", "done": N, "total": N,
- * "percent": N}, and at the end {"event": "end", "ok": BOOL}. */
+ * "percent": N}, and at the end {"event": "end", "ok": BOOL}, also if that is a signal: so it
+ * begins before the disks are opened, and there is one end, whatever the number of them. */
 void progress_begin(struct progress *p, struct cli *cli, enum progress_form form);
+/* The work on a disk begins and ends, which is a line of its own. */
+void progress_start(struct progress *p);
+void progress_stop(struct progress *p);
 void progress_set(struct progress *p, uint64_t done, uint64_t total);
 /* All is done, whatever was told last. */
 void progress_complete(struct progress *p);

@@ -50,6 +50,8 @@ struct check_args {
     unsigned fix; /* BDRV_FIX_* */
     enum progress_form progress;
     bool quiet;
+    struct progress run;
+    FILE *out; /* of the answer */
 };
 
 static void print_finding(void *opaque, const char *text)
@@ -186,24 +188,21 @@ static int check_code(struct cli *cli, const struct bdrv_check_result *r)
 
 static int check_run(struct cli *cli, BlockBackend *blk, void *opaque)
 {
-    const struct check_args *args = opaque;
-    struct progress progress;
+    struct check_args *args = opaque;
     struct bdrv_check_options options = {
         .size = sizeof(options),
         .fix = args->fix,
-        .progress = &progress.calls,
+        .progress = &args->run.calls,
         .finding = print_finding,
         .opaque = cli,
     };
     struct bdrv_check_result result = {0};
-    FILE *out = disk_answer_alone(cli, &args->disk);
     Error *err = NULL;
     int ret;
 
-    progress_begin(&progress, cli, progress_beside(args->progress, args->quiet));
+    progress_start(&args->run);
     ret = check_twice(cli, blk_bs(blk), args, &options, &result, &err);
-    progress_end(&progress, ret == 0);
-    cli->out = out;
+    progress_stop(&args->run);
     if (ret == -ENOTSUP) {
         error_free(err);
         cli_error(cli, "This image format does not support checks");
@@ -220,13 +219,28 @@ static int check_run(struct cli *cli, BlockBackend *blk, void *opaque)
         return check_code(cli, &result);
     }
     if (disk_wants_json(&args->disk)) {
-        if (print_json(cli, blk_bs(blk), args->disk.file, &result) != CLI_EXIT_OK) {
+        cli->out = args->out;
+        ret = print_json(cli, blk_bs(blk), args->disk.file, &result);
+        (void)disk_answer_alone(cli, &args->disk);
+        if (ret != CLI_EXIT_OK) {
             return CHECK_EXIT_FAILED;
         }
     } else if (!args->quiet) {
         print_human(progress_text(cli, args->progress), &result);
     }
     return check_code(cli, &result);
+}
+
+static int check_image(struct cli *cli, struct check_args *args)
+{
+    int code;
+
+    args->out = disk_answer_alone(cli, &args->disk);
+    progress_begin(&args->run, cli, progress_beside(args->progress, args->quiet));
+    code = disk_run(cli, &args->disk, check_run, args);
+    progress_end(&args->run, code != CHECK_EXIT_FAILED && code != CHECK_EXIT_UNSUPPORTED);
+    cli->out = args->out;
+    return code;
 }
 
 /* ---- arguments ---- */
@@ -279,7 +293,7 @@ static int check_command(struct cli *cli, int argc, char **argv)
         return CHECK_EXIT_FAILED;
     }
     args.disk.look_only = args.fix == 0;
-    return disk_run(cli, &args.disk, check_run, &args);
+    return check_image(cli, &args);
 }
 
 const struct cli_command command_check = {

@@ -72,6 +72,7 @@ struct checksum {
     const char *wanted; /* HEX of args->verify; or NULL */
     json_t *answers;    /* JSON: an array */
     bool different;
+    struct progress progress;
 };
 
 /* ---- answers ---- */
@@ -131,15 +132,12 @@ static int checksum_disk(struct cli *cli, BlockBackend *blk, void *opaque)
 {
     struct checksum *c = opaque;
     struct checksum_result result;
-    struct progress progress;
-    FILE *out = disk_answer_alone(cli, &c->args->disk);
     const char *step;
     int ret;
 
-    progress_begin(&progress, cli, progress_beside(c->args->progress, c->args->quiet));
-    ret = checksum_read(blk, c->alg, c->args->flat, report, &progress, &result, &step);
-    progress_end(&progress, ret == 0);
-    cli->out = out;
+    progress_start(&c->progress);
+    ret = checksum_read(blk, c->alg, c->args->flat, report, &c->progress, &result, &step);
+    progress_stop(&c->progress);
     if (ret < 0) {
         return cli_error(cli, "%s '%s' failed: %s", step, c->args->disk.file, strerror(-ret));
     }
@@ -150,6 +148,7 @@ static int checksum_run(struct cli *cli, struct checksum_args *args,
                         const struct hash_algorithm *alg, const char *wanted)
 {
     struct checksum c = {.cli = cli, .args = args, .alg = alg, .wanted = wanted};
+    FILE *out;
     int code = CLI_EXIT_OK;
 
     c.answers = disk_wants_json(&args->disk) ? json_array() : NULL;
@@ -157,12 +156,16 @@ static int checksum_run(struct cli *cli, struct checksum_args *args,
         cli_error(cli, "out of memory");
         return CHECKSUM_EXIT_FAILED;
     }
+    out = disk_answer_alone(cli, &args->disk);
+    progress_begin(&c.progress, cli, progress_beside(args->progress, args->quiet));
     for (int i = 0; i < args->file_count; i++) { /* one that fails does not hide the others */
         args->disk.file = args->files[i];
         if (disk_run(cli, &args->disk, checksum_disk, &c) != CLI_EXIT_OK) {
             code = CHECKSUM_EXIT_FAILED;
         }
     }
+    progress_end(&c.progress, code == CLI_EXIT_OK);
+    cli->out = out;
     if (disk_wants_json(&args->disk) && !args->quiet) {
         code = json_text_print(cli, c.answers, 0) == CLI_EXIT_OK ? code : CHECKSUM_EXIT_FAILED;
     } else {

@@ -290,6 +290,7 @@ static int compare_run(struct cli *cli, const struct compare_args *args)
     int code = pl ? 0 : COMPARE_EXIT_OPEN;
 
     progress_begin(&c.progress, cli, progress_beside(args->progress, args->quiet));
+    progress_start(&c.progress);
     for (unsigned i = 0; code == 0 && i < 2; i++) {
         code = side_begin(&c, pl, i);
     }

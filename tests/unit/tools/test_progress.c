@@ -43,6 +43,7 @@ static void line_moves_by_whole_percents(void **state)
 
     begin(&f);
     progress_begin(&p, &f.cli, PROGRESS_LINE);
+    progress_start(&p);
     p.calls.report(p.calls.opaque, 1, 1000);
     p.calls.report(p.calls.opaque, 10, 1000);
     p.calls.report(p.calls.opaque, 15, 1000);
