@@ -488,7 +488,6 @@ static bool uring_wait(AioContext *ctx, int64_t timeout_ns)
     }
     atomic_store_explicit(&ctx->notify_me, 0, memory_order_relaxed);
     progress = ring_reap(ctx);
-    r = ctx->ring;
     if (UNLIKELY(leftovers_wait(ctx))) {
         ring_leftovers(ctx);
         progress = true;
