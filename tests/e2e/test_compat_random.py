@@ -67,10 +67,12 @@ DIFFERS = {
     r'^rebase [^\n]*\n+qemu-img: Could not resolve backing filename: Cannot use relative':
         'a name is beside the file that is below, whatever is between',
     r"^rebase .*names for 'null-[a-z]+://.*The only allowed filename": 'a null disk is in no folder',
-    r'^rebase .*blkdebug requires both config file': 'a backing file is beside the file below the fault filter',
+    r"^rebase .*(blkdebug requires both config file|Could not open 'blkdebug:)": 'a backing file is beside the file below the fault filter',
     r"^[a-z]+ .*--im.*Cannot find device='json:": 'options may be JSON',
     r'^compare .*(Strict mode: Offset \d+|Content|identical).*Strict mode: Offset ':
         'ours compares what is allocated, sector by sector; the reference also how long pieces are and how they are mapped',
+    r'^compare (?=[^\n]* -s )[^\n]* -q ': 'the same, where only the exit code says so',
+    r'^resize .*cut\.qcow2.*warning: L2 table at offset \S+ lies past the end': 'a table that is not in the file is told',
     r"^[a-z]+ .*does not support the option '(aa|offset)'":
         'an option that is unknown is told before anything is read',
     r"^(convert|create) .*Parameter 'compression_type' does not accept.*Parameter 'compression-type' does not":
