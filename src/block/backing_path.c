@@ -1,14 +1,17 @@
 /* SPDX-License-Identifier: MIT */
 /*
  * What a name that stands in an image means on this machine: relative ones count from the folder of
- * the image's own file; and which file a path leads to once its symbolic links are followed.
+ * the image's own file; which file a path leads to once its symbolic links are followed; and
+ * whether two names are one in the eyes of an image.
  */
 #include <errno.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 
+#include "block/driver.h"
 #include "block/graph_int.h"
+#include "block/request.h"
 #include "os/os.h"
 #include "util/error.h"
 
@@ -193,4 +196,45 @@ int backing_resolve(const char *path, char **ret)
     }
     free(r);
     return rc;
+}
+
+/* ---- names of one file ---- */
+
+/* The file that name means in the image bs, or NULL. */
+static char *real_path(BlockDriverState *bs, const char *name)
+{
+    char *path, *real = NULL;
+
+    if (backing_path(bs, name, &path, NULL) == 0) {
+        (void)backing_resolve(path, &real);
+        free(path);
+    }
+    return real;
+}
+
+bool bdrv_backing_is_called(BlockDriverState *bs, const char *name)
+{
+    const char *said;
+    char *one, *other;
+    bool same;
+
+    while (bdrv_forwards(bs)) {
+        bs = bs->file->bs;
+    }
+    said = bs->backing_file;
+    if (bdrv_backing(bs) == NULL) {
+        return false;
+    }
+    if (said == NULL || !(*bs->backing_slot)->as_named) {
+        return strcmp(bdrv_get_filename(bdrv_backing(bs)), name) == 0;
+    }
+    if (bdrv_protocol_prefix(said) > 0 || bdrv_protocol_prefix(name) > 0) {
+        return strcmp(said, name) == 0;
+    }
+    one = real_path(bs, said);
+    other = real_path(bs, name);
+    same = one != NULL && other != NULL && strcmp(one, other) == 0;
+    free(one);
+    free(other);
+    return same;
 }

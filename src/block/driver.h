@@ -417,6 +417,10 @@ unsigned bdrv_bitmap_state(const BdrvDirtyBitmap *bitmap);
 bool bdrv_stores_bitmaps(const BlockDriverState *bs);
 /* The backing file of bs, or of what bs shows as a filter; NULL: none. Borrowed. Control thread. */
 BlockDriverState *bdrv_chain_below(BlockDriverState *bs);
+/* Whether name is what the image, also that below filters, would call its backing file: the same
+ * path from its own folder, symbolic links followed; of a protocol, the same text. One that options
+ * put there is called what it is shown as. Control thread. */
+bool bdrv_backing_is_called(BlockDriverState *bs, const char *name);
 /* Whether the image, also that below filters, can be told to name another backing file. */
 bool bdrv_stores_backing_name(BlockDriverState *bs);
 void bdrv_bitmap_set_in_use(BdrvDirtyBitmap *bitmap);

@@ -76,6 +76,14 @@ BlockDriverState *chain_find(BlockDriverState *bs, const char *name, unsigned *r
     return NULL;
 }
 
+BlockDriverState *chain_find_called(BlockDriverState *bs, const char *name)
+{
+    while (bs && !bdrv_backing_is_called(bs, name)) {
+        bs = chain_below(bs);
+    }
+    return bs ? chain_below(bs) : NULL;
+}
+
 BlockBackend *chain_reader(Platter *pl, BlockDriverState *bs, const char *id, Error **errp)
 {
     BlockBackend *blk = blk_new(pl, id, errp);

@@ -14,6 +14,9 @@ BlockDriverState *chain_below(BlockDriverState *bs);
  * above it says, or a path to the same file. *ret_depth (may be NULL) is 1 for the backing file of
  * bs. NULL: none. */
 BlockDriverState *chain_find(BlockDriverState *bs, const char *name, unsigned *ret_depth);
+/* The member that the image above it would call name: a relative one counts from the folder of
+ * each. */
+BlockDriverState *chain_find_called(BlockDriverState *bs, const char *name);
 /* Whether two names of files, which may begin with "file:", lead to one file. */
 bool chain_same_file(const char *a, const char *b);
 /* Whether fd is open on the file or block device of that name. */

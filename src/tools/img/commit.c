@@ -93,7 +93,8 @@ static int members_find(struct commit *c, BlockDriverState *bs)
         return cli_error(c->cli, "Image does not have a backing file");
     }
     if (c->args->base) {
-        base = chain_find(bs, c->args->base, NULL);
+        base = cli_stands_in(c->cli) ? chain_find_called(bs, c->args->base)
+                                     : chain_find(bs, c->args->base, NULL);
     }
     if (!base) {
         return cli_error(c->cli, "Did not find '%s' in the backing chain of '%s'", c->args->base,
