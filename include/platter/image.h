@@ -87,7 +87,7 @@ int bdrv_snapshot_delete(BlockDriverState *bs, const char *id, const char *name,
 int bdrv_snapshot_list(BlockDriverState *bs, struct bdrv_snapshot_list *ret_list, Error **errp);
 void bdrv_snapshot_list_free(struct bdrv_snapshot_list *list);
 /* Show a snapshot instead of the disk, on a read-only node, until it is closed. id or name may be
- * NULL, as above. */
+ * NULL, as above. Its size: platter_options.snapshots_fit_disk. */
 int bdrv_snapshot_load_tmp(BlockDriverState *bs, const char *id, const char *name, Error **errp);
 
 /* ---- shape ---- */

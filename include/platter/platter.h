@@ -42,6 +42,10 @@ struct platter_options {
      * lies behind its end reads as zeroes, and a write there makes it longer. Else a disk has as
      * many bytes as its file. */
     bool whole_sectors;
+    /* A snapshot that is shown instead of the disk is as large as the disk is now, as the tools of
+     * the reference have it: what it has not reads as nothing was written there, what it has beyond
+     * is not seen. Else it is as large as it was. */
+    bool snapshots_fit_disk;
 };
 
 /* A new instance; opts may be NULL. Errors: ENOMEM, EINVAL and those of aio_context_new. */

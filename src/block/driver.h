@@ -372,6 +372,8 @@ void bdrv_grow_size(BlockDriverState *bs, uint64_t new_size_bytes);
 /* The size of the node is a multiple of it: 512 where the instance wants whole sectors and the
  * driver has BDRV_CAP_ZERO_TAIL, else 1. [any] */
 uint32_t bdrv_size_unit(const BlockDriverState *bs);
+/* Whether load_tmp_co keeps the size of the disk (platter_options.snapshots_fit_disk). [any] */
+bool bdrv_snapshots_fit_disk(const BlockDriverState *bs);
 
 /* ---- throttle groups, for a filter that is a member; platter/throttle.h is the rest ---- */
 

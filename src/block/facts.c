@@ -76,6 +76,11 @@ uint32_t bdrv_size_unit(const BlockDriverState *bs)
     return bs->pl->whole_sectors && (bs->caps & BDRV_CAP_ZERO_TAIL) ? SECTOR_BYTES : 1;
 }
 
+bool bdrv_snapshots_fit_disk(const BlockDriverState *bs)
+{
+    return bs->pl->snapshots_fit_disk;
+}
+
 int64_t bdrv_size_told(const BlockDriverState *bs, int64_t size_bytes)
 {
     return size_bytes < 0 || size_bytes > INT64_MAX - SECTOR_BYTES

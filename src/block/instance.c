@@ -88,6 +88,7 @@ static int instance_init(Platter *pl, const struct platter_options *o)
     pl->backing_depth_max =
         o->backing_depth_max != 0 ? o->backing_depth_max : BDRV_BACKING_DEPTH_DEFAULT;
     pl->whole_sectors = o->whole_sectors;
+    pl->snapshots_fit_disk = o->snapshots_fit_disk;
     pl->event_cb = o->event_cb;
     pl->event_opaque = o->event_opaque;
     pl->names = instance_names_new();

@@ -48,6 +48,7 @@ struct Platter {
     char *image_refs_hint;      /* owned, or NULL */
     unsigned backing_depth_max; /* > 0 */
     bool whole_sectors;         /* bdrv_size_unit */
+    bool snapshots_fit_disk;    /* bdrv_snapshots_fit_disk */
     PlatterEventFunc *event_cb;
     void *event_opaque;
 

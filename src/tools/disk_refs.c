@@ -118,6 +118,7 @@ Platter *disk_platter_new_for(struct cli *cli, const struct disk_args *args, Aio
         .event_cb = event_cb,
         .event_opaque = event_opaque,
         .whole_sectors = cli_stands_in(cli),
+        .snapshots_fit_disk = cli_stands_in(cli),
     };
     Error *err = NULL;
     Platter *pl = NULL;

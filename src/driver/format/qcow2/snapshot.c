@@ -429,7 +429,9 @@ static int load_tmp_co(BlockDriverState *bs, const char *id, const char *name, E
     }
     q2_l2_drop_all(s);
     s->snapshot_shown = true;
-    atomic_store_explicit(&s->disk_bytes, sn->disk_bytes, memory_order_relaxed);
+    if (!bdrv_snapshots_fit_disk(bs)) { /* the tables may be of less than the disk, or more */
+        atomic_store_explicit(&s->disk_bytes, sn->disk_bytes, memory_order_relaxed);
+    }
     return 0;
 }
 
