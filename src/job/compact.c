@@ -185,15 +185,39 @@ static int chunk_work_co(struct compact *c, uint64_t offset, uint64_t bytes)
     return ret == 0 ? run_do_co(c, last, offset + from, bytes - from) : ret;
 }
 
-static int chunk_co(struct compact *c, uint64_t offset, uint64_t bytes)
+/* Where a chunk ends that has nothing to look at: whole chunks behind it are passed by that block
+ * status tells of at once. */
+static int pass_co(struct compact *c, uint64_t offset, uint64_t *bytes)
 {
+    uint64_t rest = c->total - offset - *bytes;
+    enum bdrv_compact_kind kind;
+    uint64_t n;
+    int ret = 0;
+
+    if (rest > 0) {
+        ret = bdrv_compact_status_co(c->edge, offset + *bytes, rest, &kind, &n);
+    }
+    if (ret < 0) {
+        return failed(c, ret, true, "block status of the image");
+    }
+    if (rest > 0 && kind == BDRV_COMPACT_NOTHING) {
+        *bytes += n == rest ? n : align_down(n, c->chunk_bytes);
+    }
+    return 0;
+}
+
+/* The chunk at offset; *ret_bytes: how far that went. */
+static int chunk_co(struct compact *c, uint64_t offset, uint64_t *ret_bytes)
+{
+    uint64_t bytes = min_u64(c->chunk_bytes, c->total - offset);
     struct job_compact_result before = c->r;
     bool any;
     int ret = chunk_status_co(c, offset, bytes, &any);
 
     c->read_bytes = 0;
+    *ret_bytes = bytes;
     if (ret < 0 || !any) {
-        return ret;
+        return ret < 0 ? ret : pass_co(c, offset, ret_bytes);
     }
     ret = chunk_read_co(c, offset, bytes);
     ret = ret == 0 ? chunk_work_co(c, offset, bytes) : ret;
@@ -206,8 +230,8 @@ static int chunk_co(struct compact *c, uint64_t offset, uint64_t bytes)
 static int disk_co(struct compact *c)
 {
     for (uint64_t offset = 0; offset < c->total;) {
-        uint64_t bytes = min_u64(c->chunk_bytes, c->total - offset);
-        int ret = chunk_co(c, offset, bytes);
+        uint64_t bytes;
+        int ret = chunk_co(c, offset, &bytes);
 
         if (ret < 0) {
             ret = job_retry_co(&c->job, c->o.on_error, c->failed_reading, ret);

@@ -265,6 +265,28 @@ static void gets_shorter(void **state)
     kind_end(&env, *state, true);
 }
 
+/* Of a hole block status tells at once, however large it is. */
+static void passes_holes_at_once(void **state)
+{
+    static const struct kind nothing = {0};
+    struct job_compact_result r;
+    struct kind_env env;
+
+    (void)state;
+    kind_begin_empty(&env, &nothing);
+    assert_int_equal(sim_world_add_file(env.world, "/sim/top", UINT64_C(1) << 40, NULL), 0);
+    env.blk[DISK] = kind_open(&env, "/sim/top", "raw", BDRV_O_RDWR | BDRV_O_UNMAP);
+    kind_fill(env.blk[DISK], 3 << 20, 512, 0x11);
+    kind_fill(env.blk[DISK], UINT64_C(700) << 30, 65536, 0);
+    kind_fill(env.blk[DISK], (UINT64_C(1) << 40) - 512, 512, 0x12);
+    run_once(&env, &r, false);
+    assert_int_equal(r.zeroed_bytes, 65536);
+    assert_in_range(kind_calls(&env), 1, 100);
+    blk_unref(env.blk[DISK]);
+    env.blk[DISK] = NULL;
+    kind_end_empty(&env);
+}
+
 static void is_not_for_others_meanwhile(void **state)
 {
     struct job_compact_options options = {.size = sizeof(options)};
@@ -290,6 +312,7 @@ int main(void)
 {
     const struct CMUnitTest itself[] = {
         cmocka_unit_test(gets_shorter_and_then_not),
+        cmocka_unit_test(passes_holes_at_once),
         cmocka_unit_test(is_not_for_others_meanwhile),
     };
     const struct CMUnitTest shorter[] = {cmocka_unit_test(gets_shorter)};
