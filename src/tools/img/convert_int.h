@@ -80,9 +80,8 @@ const char *convert_pipe_misfit(struct cli *cli, const struct convert_args *args
 int convert_pipe_source(struct convert_run *run, const char **ret_file);
 /* Whether the file is what standard input, the SOURCE, reads: a raw disk from there is no node. */
 bool convert_pipe_reads(const struct convert_run *run, const char *file);
-/* An image that comes through a pipe was opened: check that its end can be told from a pipe that
- * was cut short, and have it read its tables as they come. */
-int convert_pipe_check(struct convert_run *run, BlockBackend *blk);
+/* An image that comes through a pipe was opened: have it read its tables as they come. */
+int convert_pipe_read_tables_whole(struct convert_run *run, BlockBackend *blk);
 /* Run the job with standard output as its target. */
 int convert_pipe_target(struct convert_run *run);
 /* How files of the target's format are called. */

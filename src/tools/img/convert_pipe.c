@@ -21,7 +21,6 @@
 #define STDIN_PATH "/dev/fd/0"
 #define STDOUT_PATH "/dev/fd/1"
 #define STDIN_FD 0
-#define PIPE_CLUSTER_BYTES_MIN 65536 /* TAIL_BYTES of the driver pipe */
 #define PIPE_WINDOW_BYTES (UINT64_C(32) << 20)
 #define STDOUT_FD 1
 
@@ -147,28 +146,16 @@ bool convert_pipe_reads(const struct convert_run *run, const char *file)
 
 /* A table between the data is read when it comes, as a whole: its parts, read as they are needed,
  * would have gone. */
-static int read_tables_whole(struct convert_run *run, BlockDriverState *bs, uint64_t cluster_bytes)
+int convert_pipe_read_tables_whole(struct convert_run *run, BlockBackend *blk)
 {
     static const char key[] = "l2-cache-entry-size";
-
-    return convert_knows_option(bs, key) ? convert_reopen_with(run->cli, bs, key, cluster_bytes)
-                                         : CLI_EXIT_OK;
-}
-
-int convert_pipe_check(struct convert_run *run, BlockBackend *blk)
-{
     struct bdrv_info info = {0};
 
-    if (bdrv_get_info(blk_bs(blk), &info) < 0 || info.cluster_size_bytes == 0) {
+    if (bdrv_get_info(blk_bs(blk), &info) < 0 || info.cluster_size_bytes == 0 ||
+        !convert_knows_option(blk_bs(blk), key)) {
         return CLI_EXIT_OK;
     }
-    if (info.cluster_size_bytes < PIPE_CLUSTER_BYTES_MIN) {
-        return cli_error(run->cli,
-                         "an image with clusters of %" PRIu64 " bytes cannot come through a pipe: "
-                         "whether it is whole shows only with %d or more",
-                         info.cluster_size_bytes, PIPE_CLUSTER_BYTES_MIN);
-    }
-    return read_tables_whole(run, blk_bs(blk), info.cluster_size_bytes);
+    return convert_reopen_with(run->cli, blk_bs(blk), key, info.cluster_size_bytes);
 }
 
 /* Whether the data of an extent of the image, or of a layer below it, is still to be had. Where
