@@ -23,7 +23,9 @@ extern "C" {
 #define CONVERT_COROUTINES 8                          /* when nothing else is asked for */
 #define CONVERT_SPARSE_BYTES_MAX (UINT64_C(16) << 20) /* 16 MiB */
 #define CONVERT_SPARSE_BYTES 4096                     /* what is usual */
-#define CONVERT_SECTOR_BYTES 512 /* each source is filled up with zeroes to a multiple of it */
+/* Each source is filled up with zeroes to a multiple of it in an instance of whole sectors
+ * (platter_options); elsewhere the last one, if the target has whole sectors itself, as qcow2. */
+#define CONVERT_SECTOR_BYTES 512
 
 struct convert_source {
     BlockBackend *blk;
@@ -68,8 +70,8 @@ struct convert_options {
      * copy_offload; all data is written, zeroes in it too. */
     const struct convert_sink *sink;
     /* Instead of sources; borrowed likewise. The target, which must be allowed to change its size,
-     * gets that of what came, in whole sectors; there is no backing file. A sink gets all of it as
-     * data and plans nothing. */
+     * gets that of what came, filled up as a source is; there is no backing file. A sink gets all
+     * of it as data and plans nothing. */
     const struct convert_feed *feed;
     /* So many zero bytes are not written as data; 0: everything is, holes of the sources too. A
      * multiple of CONVERT_SECTOR_BYTES, at most CONVERT_SPARSE_BYTES_MAX. */
@@ -110,7 +112,7 @@ struct convert_options {
     void *opaque;
 };
 
-/* The size of a disk that holds the sources; UINT64_MAX: it is too large. */
+/* The size of a raw disk that holds the sources; UINT64_MAX: it is too large. */
 uint64_t convert_total_bytes(const struct convert_source *sources, size_t count);
 
 /* A job that runs; it keeps its own references to the backends. flags: enum job_flags; without

@@ -39,8 +39,8 @@ struct platter_options {
     uint32_t backing_depth_max;  /* backing files below each other; 0: 64 */
     const char *image_refs_hint; /* what to tell who ran into image_refs; copied; NULL: the call */
     /* A file is a disk of whole sectors of 512 bytes, as the tools of the reference have it: what
-     * lies behind its end reads as zeroes, and a write there makes it longer. Else a disk has as
-     * many bytes as its file. */
+     * lies behind its end reads as zeroes, and a write there makes it longer; what is copied
+     * (convert) or measured is filled up to them. Else a disk has as many bytes as its file. */
     bool whole_sectors;
     /* A snapshot that is shown instead of the disk is as large as the disk is now, as the tools of
      * the reference have it: what it has not reads as nothing was written there, what it has beyond

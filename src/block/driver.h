@@ -94,6 +94,8 @@ enum bdrv_driver_caps {
                                       where it cannot */
     BDRV_CAP_END_UNKNOWN = 1 << 15, /* getlength is a claim, as of a pipe: where the data ends shows
                                        in that reads past it are -EIO */
+    BDRV_CAP_SECTORS = 1 << 16,     /* its disk has whole sectors: what it is made with is rounded
+                                       up, and no other size is set */
 };
 
 /* Internal snapshots. The node is drained and flushed; coroutine. As the calls of platter/image.h.
@@ -374,6 +376,9 @@ void bdrv_grow_size(BlockDriverState *bs, uint64_t new_size_bytes);
 uint32_t bdrv_size_unit(const BlockDriverState *bs);
 /* Whether load_tmp_co keeps the size of the disk (platter_options.snapshots_fit_disk). [any] */
 bool bdrv_snapshots_fit_disk(const BlockDriverState *bs);
+/* What is copied becomes a disk of a multiple of it: 512 where the instance wants whole sectors, or
+ * the driver has nothing else, else 1. bs may be NULL: the instance alone counts. [any] */
+uint32_t bdrv_copy_unit(const Platter *pl, const BlockDriverState *bs);
 
 /* ---- throttle groups, for a filter that is a member; platter/throttle.h is the rest ---- */
 

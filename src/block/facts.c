@@ -81,6 +81,11 @@ bool bdrv_snapshots_fit_disk(const BlockDriverState *bs)
     return bs->pl->snapshots_fit_disk;
 }
 
+uint32_t bdrv_copy_unit(const Platter *pl, const BlockDriverState *bs)
+{
+    return pl->whole_sectors || (bs != NULL && (bs->caps & BDRV_CAP_SECTORS)) ? SECTOR_BYTES : 1;
+}
+
 int64_t bdrv_size_told(const BlockDriverState *bs, int64_t size_bytes)
 {
     return size_bytes < 0 || size_bytes > INT64_MAX - SECTOR_BYTES

@@ -293,6 +293,12 @@ static const struct job_driver convert_driver = {
     .free = convert_free,
 };
 
+/* What a source takes in the target. */
+static uint64_t span_of(const struct convert_source *s)
+{
+    return align_up(s->bytes, bdrv_copy_unit(blk_get_platter(s->blk), NULL));
+}
+
 uint64_t convert_total_bytes(const struct convert_source *sources, size_t count)
 {
     uint64_t total = 0;
@@ -301,8 +307,8 @@ uint64_t convert_total_bytes(const struct convert_source *sources, size_t count)
         uint64_t bytes = sources[i].bytes;
 
         if (bytes > INT64_MAX - CONVERT_SECTOR_BYTES ||
-            !checked_add(total, align_up(bytes, CONVERT_SECTOR_BYTES), &total) ||
-            total > INT64_MAX) {
+            !checked_add(total, span_of(&sources[i]), &total) ||
+            total > align_down(INT64_MAX, CONVERT_SECTOR_BYTES)) {
             return UINT64_MAX;
         }
     }
@@ -311,6 +317,9 @@ uint64_t convert_total_bytes(const struct convert_source *sources, size_t count)
 
 static int take_sources(struct convert *c, const struct convert_options *o, Error **errp)
 {
+    uint64_t filler;
+
+    c->sector_bytes = bdrv_copy_unit(c->job.pl, o->target != NULL ? blk_bs(o->target) : NULL);
     if (o->feed != NULL) {
         return 0;
     }
@@ -327,11 +336,14 @@ static int take_sources(struct convert *c, const struct convert_options *o, Erro
             .offset = s->offset,
             .bytes = s->bytes,
             .start = c->total,
-            .span = align_up(s->bytes, CONVERT_SECTOR_BYTES),
+            .span = span_of(s),
         };
         c->inputs_count++;
         c->total += c->inputs[i].span;
     }
+    filler = align_up(c->total, c->sector_bytes) - c->total;
+    c->inputs[c->inputs_count - 1].span += filler;
+    c->total += filler;
     return 0;
 }
 

@@ -109,7 +109,7 @@ static bool feed_piece_co(struct convert *c, struct co_group *group)
         !is_promised(c, c->total + bytes, bytes < c->chunk_bytes) || bytes == 0) {
         return false;
     }
-    chunk.bytes = align_up(bytes, CONVERT_SECTOR_BYTES);
+    chunk.bytes = align_up(bytes, c->sector_bytes);
     memset(piece->buf + bytes, 0, chunk.bytes - bytes);
     if (grow_co(c, group, chunk.bytes) < 0) {
         return false;

@@ -27,7 +27,7 @@ struct convert_input {
     uint64_t offset;   /* in blk */
     uint64_t bytes;    /* of blk */
     uint64_t start;    /* in the target */
-    uint64_t span;     /* in the target: bytes and what fills up the last sector */
+    uint64_t span;     /* in the target: bytes and what fills up a last sector */
 };
 
 struct convert_chunk {
@@ -54,6 +54,7 @@ struct convert {
     size_t inputs_count;
     BlockBackend *target;  /* counted; NULL: there is a sink */
     uint64_t total;        /* bytes */
+    uint64_t sector_bytes; /* total is a multiple of it; 1: of none */
     uint64_t unit_bytes;   /* power of two */
     uint64_t chunk_bytes;  /* multiple of unit_bytes; what a piece's buffer holds */
     uint64_t packed_bytes; /* the same, of what the source has compressed */

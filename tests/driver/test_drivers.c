@@ -150,19 +150,21 @@ static int measure_raw(Platter *pl, const char *options, BlockDriverState *sourc
     return rc;
 }
 
-/* As `qemu-img measure -O raw`: whole sectors, however much of them is data. */
-static void raw_measure(void **state)
+/* As `qemu-img measure -O raw`: the size, however much of it is data; whole sectors where the
+ * instance wants them. */
+static void measure_in(bool whole_sectors, uint64_t want)
 {
-    Platter *pl = new_platter();
-    BlockBackend *blk = must_open(pl, "driver=null-co,size=10000000");
+    struct platter_options options = {.size = sizeof(options), .whole_sectors = whole_sectors};
+    Platter *pl = platter_new(&options, NULL);
+    BlockBackend *blk = must_open(pl, "driver=null-co,size=10000100");
     uint64_t bytes;
 
     assert_int_equal(measure_raw(pl, "size=10M", NULL, &bytes), 0);
     assert_int_equal(bytes, 10 * MIB);
-    assert_int_equal(measure_raw(pl, "size=10000000,preallocation=full", NULL, &bytes), 0);
-    assert_int_equal(bytes, 10000384);
+    assert_int_equal(measure_raw(pl, "size=10000100,preallocation=full", NULL, &bytes), 0);
+    assert_int_equal(bytes, want);
     assert_int_equal(measure_raw(pl, NULL, blk_bs(blk), &bytes), 0);
-    assert_int_equal(bytes, 10000384);
+    assert_int_equal(bytes, want);
     assert_int_equal(measure_raw(pl, "size=0", NULL, &bytes), 0);
     assert_int_equal(bytes, 0);
     assert_int_equal(measure_raw(pl, NULL, NULL, &bytes), -EINVAL);
@@ -170,6 +172,12 @@ static void raw_measure(void **state)
     assert_int_equal(measure_raw(pl, "size=9223372036854775807", NULL, &bytes), -EFBIG);
     blk_unref(blk);
     platter_free(pl);
+}
+
+static void raw_measure(void **state)
+{
+    measure_in(false, 10000100);
+    measure_in(true, 10000384);
 }
 
 int main(int argc, char **argv)

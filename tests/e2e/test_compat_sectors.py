@@ -3,6 +3,7 @@
 sectors, as theirs; under its own a disk has the bytes of its file, and no command fails on it."""
 import hashlib
 import json
+import random
 import re
 
 import pytest
@@ -28,6 +29,11 @@ LINES = [
     'qemu-img convert -f raw -O qcow2 FILE q; qemu-img compare -f raw -F qcow2 FILE q; '
     'qemu-img map --output=json q; qemu-img convert -f qcow2 -O raw q out',
     'qemu-img dd -f raw bs=100 skip=3 if=FILE of=out',
+    'qemu-img dd -f raw bs=100 skip=3 count=7 if=FILE of=out',
+    'qemu-img dd -f raw bs=100 skip=3 count=2 if=FILE of=out',
+    'qemu-img convert -f raw -O raw FILE FILE out',
+    'qemu-img convert -f raw -O qcow2 FILE FILE large q; qemu-img map --output=json q; '
+    'qemu-img convert -f qcow2 -O raw q out',
     'qemu-img create -f qcow2 -F raw -b FILE q; qemu-io -f qcow2 -c "write -P 3 600 20" q; '
     'qemu-img map --output=json q; qemu-img commit q',
     'qemu-img bench -w -c 3 -s 512 -f raw FILE',
@@ -91,3 +97,60 @@ def test_own_name(size, tmp_path):
     assert platter('convert', '-f', 'raw', '-O', 'qcow2', disk, tmp_path / 'q').returncode == 0
     assert platter('convert', '-f', 'qcow2', '-O', 'raw', tmp_path / 'q', tmp_path / 'raw').returncode == 0
     assert (tmp_path / 'raw').read_bytes() == b'\x5a' * size + bytes(-size % 512)
+    ours = platter('measure', '-f', 'raw', '-O', 'raw', disk)
+    assert ours.stdout.split('\n')[0] == f'required size: {size}'
+    ours = platter('measure', '--size', size, '-O', 'raw')
+    assert ours.stdout.split('\n')[0] == f'required size: {size}'
+
+
+@pytest.mark.parametrize('options', ['', '-S 0', '-C', '-T none -t none', '-m 16 -W', '--salvage', '--journal j'])
+@pytest.mark.parametrize('size', [1, 511, 1000, 70000, (3 << 20) + 1])
+def test_copies_have_the_bytes_of_the_disk(options, size, tmp_path):
+    body = random.Random(size).randbytes(size)
+    (tmp_path / 'disk').write_bytes(body)
+    assert platter('convert', *options.split(), '-f', 'raw', '-O', 'raw', 'disk', 'out', cwd=tmp_path).returncode == 0
+    assert (tmp_path / 'out').read_bytes() == body
+    (tmp_path / 'out').write_bytes(b'x' * (size + 700))  # what is behind is not the copy's
+    line = ['convert', '-n', '-f', 'raw', '-O', 'raw', 'disk', 'out']
+    assert platter(*line, cwd=tmp_path).returncode == 0
+    assert (tmp_path / 'out').read_bytes() == body + b'x' * 700
+
+
+def test_several_disks_follow_each_other(tmp_path):
+    bodies = [random.Random(size).randbytes(size) for size in (1000, 1, 0, 70000, 511)]
+    for i, body in enumerate(bodies):
+        (tmp_path / str(i)).write_bytes(body)
+    want = b''.join(bodies)
+    for options in ([], ['-C'], ['-S', '0']):
+        done = platter('convert', *options, '-f', 'raw', '-O', 'raw', *'01234', 'out', cwd=tmp_path)
+        assert (done.returncode, (tmp_path / 'out').read_bytes()) == (0, want)
+    (tmp_path / 'want').write_bytes(want)
+    for options in ([], ['-c'], ['-o', 'cluster_size=512'], ['-S', '0']):
+        done = platter('convert', *options, '-f', 'raw', '-O', 'qcow2', *'01234', 'q', cwd=tmp_path)
+        assert done.returncode == 0
+        assert qemu('qemu-img', 'compare', '-f', 'raw', '-F', 'qcow2', 'want', 'q', cwd=tmp_path).returncode == 0
+
+
+def test_compressed_to_the_end(tmp_path):
+    """The last cluster too, though the disk is a little larger than what is copied."""
+    (tmp_path / 'disk').write_bytes(b'line' * 50001)
+    assert platter('convert', '-c', '-f', 'raw', '-O', 'qcow2', 'disk', 'q', cwd=tmp_path).returncode == 0
+    assert '100.00% compressed' in qemu('qemu-img', 'check', 'q', cwd=tmp_path).stdout
+
+
+@pytest.mark.parametrize('size', [1, 1000, 70000])
+def test_dd(size, tmp_path):
+    """count= is of what comes behind skip=, as everywhere; raw output has just those bytes."""
+    body = random.Random(size).randbytes(size)
+    (tmp_path / 'disk').write_bytes(body)
+    for block, skip, count in ((100, 0, None), (100, 2, None), (100, 2, 3), (7, 5, 1), (1000, 1, 5), (100, 0, 0),
+                               (1, size, None), (1, size, 5), (1 << 30, 0, 1 << 40)):
+        words = [f'bs={block}', f'skip={skip}', *([] if count is None else [f'count={count}'])]
+        done = platter('dd', '-f', 'raw', *words, 'if=disk', 'of=out', cwd=tmp_path)
+        assert done.returncode == 0
+        at = block * skip
+        assert ('cannot skip' in done.stderr) == (at > size)
+        assert (tmp_path / 'out').read_bytes() == body[at:None if count is None else at + block * count]
+        done = platter('dd', '-f', 'raw', '-O', 'qcow2', *words, 'if=disk', 'of=q', cwd=tmp_path)
+        assert done.returncode == 0
+        assert qemu('qemu-img', 'compare', '-f', 'raw', '-F', 'qcow2', 'out', 'q', cwd=tmp_path).returncode == 0

@@ -11,7 +11,7 @@ import subprocess
 import pytest
 
 from qemu_image import CLUSTER, clean, make, qemu_img, same_disk, scribble, write
-from tools_common import TIMEOUT, needs, platter, serving
+from tools_common import TIMEOUT, called, needs, platter, run, serving
 
 pytestmark = needs('qcow2')
 MIB = 1 << 20
@@ -54,7 +54,6 @@ def sources(tmp_path_factory):
         for at in (4096, 70000 // 4096 * 4096, 2 * MIB, 3 * MIB + 16384):
             f.seek(at)
             f.write(b'x' * 4096)
-    (folder / 'odd.raw').write_bytes(rng.randbytes(1000))
     make(folder, 'base.qcow2', 4 * MIB)
     scribble(folder, 'base.qcow2', 4 * MIB, rng)
     make(folder, 'middle.qcow2', 4 * MIB, backing='base.qcow2')
@@ -78,8 +77,6 @@ CASES = [
     ('raw', 'qcow2', ['plain.raw'], []),
     ('raw', 'raw', ['sparse.raw'], []),
     ('raw', 'qcow2', ['sparse.raw'], []),
-    ('raw', 'raw', ['odd.raw'], []),
-    ('raw', 'qcow2', ['odd.raw', 'odd.raw', 'plain.raw'], []),
     ('raw', 'raw', ['plain.raw'], ['-S', '512']),
     ('raw', 'raw', ['plain.raw'], ['-S', '64k']),
     ('raw', 'raw', ['plain.raw'], ['-S', '0']),
@@ -331,12 +328,12 @@ def test_objects_that_options_name(sources, tmp_path):
                                       'bs=1M count=1 skip=1', 'bs=4k skip=100 count=101',
                                       'skip=9999999', 'count=0', 'bs=100k skip=2'])
 @pytest.mark.parametrize('target', ['raw', 'qcow2'])
-def test_dd(sources, tmp_path, target, operands):
+def test_dd_by_its_other_name(sources, tmp_path, target, operands):
+    link = called(tmp_path, 'qemu-img')
     line = ['dd', '-f', 'qcow2', '-O', target, f'if={sources / "packed.qcow2"}', *operands.split()]
     theirs = qemu_img(*line, 'of=theirs', cwd=tmp_path)
-    ours = platter(*line, 'of=ours', cwd=tmp_path)
-    assert ours.returncode == theirs.returncode
-    assert ours.stderr.replace('platter: dd', 'qemu-img') == theirs.stderr
+    ours = run([link, *line, 'of=ours'], cwd=tmp_path)
+    assert (ours.returncode, ours.stderr) == (theirs.returncode, theirs.stderr)
     same_disk(tmp_path, 'ours', 'theirs', target, target)
     assert shape(tmp_path, 'ours', target) == shape(tmp_path, 'theirs', target)
 

@@ -83,13 +83,14 @@ def test_large_disk_to_pipe(tmp_path):
 def test_raw_from_pipe(tmp_path, size, options):
     body = random.Random(size).randbytes(size // 2) + bytes(size - size // 2)
     piped('-f', 'raw', *options, '-', 'out', cwd=tmp_path, stdin=body)
+    if 'raw' in options:
+        assert (tmp_path / 'out').read_bytes() == body
+        return
     (tmp_path / 'want').write_bytes(body + bytes(-size % 512))
-    fmt = 'qcow2' if 'qcow2' in options else 'raw'
-    same_disk(tmp_path, 'out', 'want', fmt, 'raw')
-    done = qemu_img('info', '-f', fmt, '--output=json', 'out', cwd=tmp_path)
+    same_disk(tmp_path, 'out', 'want', 'qcow2', 'raw')
+    done = qemu_img('info', '-f', 'qcow2', '--output=json', 'out', cwd=tmp_path)
     assert f'"virtual-size": {size + -size % 512}' in done.stdout
-    if fmt == 'qcow2':
-        clean(tmp_path, 'out')
+    clean(tmp_path, 'out')
 
 
 def image(folder, *options, order=range(5)):
@@ -176,7 +177,7 @@ def test_pipes_that_do_not_block(fmt, sources, tmp_path):
 def test_sizes_from_pipe_to_pipe(tmp_path):
     for size in (1, 511, 512, 1000, 70000, MIB + 1):
         body = random.Random(size).randbytes(size)
-        assert piped('-f', 'raw', '-O', 'raw', '-', '-', cwd=tmp_path, stdin=body) == body + bytes(-size % 512)
+        assert piped('-f', 'raw', '-O', 'raw', '-', '-', cwd=tmp_path, stdin=body) == body
         (tmp_path / 'out').write_bytes(piped('-f', 'raw', '-O', 'qcow2', '--source-size', str(size), '-', '-',
                                              cwd=tmp_path, stdin=body))
         (tmp_path / 'want').write_bytes(body + bytes(-size % 512))

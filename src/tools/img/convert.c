@@ -408,7 +408,9 @@ const struct cli_command command_convert = {
     .details =
         "Several SOURCEs become one disk, one behind the other. An existing TARGET is\n"
         "replaced, except with -n. When it is interrupted, TARGET is\n"
-        "incomplete; SOURCE is never changed.\n\n"
+        "incomplete; SOURCE is never changed. A raw TARGET has as many bytes as the SOURCEs; a\n"
+        "qcow2 image is filled up with zeroes to a multiple of 512. (Called as qemu-img, it fills\n"
+        "up each SOURCE so, for any TARGET.)\n\n"
         "'-' is standard input (raw, or an image whose parts come in order) or standard\n"
         "output (-O raw, -O qcow2 without -c, -B and -n), or both. What a qcow2 stream\n"
         "holds must be known before its data: where SOURCE is a pipe too, it has its\n"

@@ -129,7 +129,7 @@ int convert_pipe_source(struct convert_run *run, const char **ret_file)
         }
         args->feed = (struct convert_feed){.read_co = read_co, .bytes = args->source_bytes};
         args->engine.feed = &args->feed;
-        run->total = align_up(args->source_bytes, CONVERT_SECTOR_BYTES);
+        run->total = args->source_bytes;
         return CLI_EXIT_OK;
     }
     if (is_file) {

@@ -44,22 +44,25 @@ struct dd_args {
 
 /* ---- the run ---- */
 
-/* What of a disk of bytes is copied. The blocks that count says include those that are skipped.
- * False: there are more to skip than that. */
-static bool find_range(const struct dd_args *args, uint64_t bytes, struct convert_source *s)
+/* What of a disk of bytes is copied. count_skipped: the blocks that count says include those that
+ * are skipped, as by the reference. False: there are more to skip than that. */
+static bool find_range(const struct dd_args *args, bool count_skipped, uint64_t bytes,
+                       struct convert_source *s)
 {
-    uint64_t end;
+    uint64_t counted;
 
-    if (args->count == UINT64_MAX || !checked_mul(args->count, args->block_bytes, &end)) {
-        end = bytes;
+    if (args->count == UINT64_MAX || !checked_mul(args->count, args->block_bytes, &counted)) {
+        counted = bytes;
     }
-    end = min_u64(end, bytes);
-    if (!checked_mul(args->skip, args->block_bytes, &s->offset) || s->offset > end) {
+    if (count_skipped) {
+        bytes = min_u64(bytes, counted);
+    }
+    if (!checked_mul(args->skip, args->block_bytes, &s->offset) || s->offset > bytes) {
         s->offset = 0;
         s->bytes = 0;
         return false;
     }
-    s->bytes = end - s->offset;
+    s->bytes = min_u64(bytes - s->offset, counted);
     return true;
 }
 
@@ -109,14 +112,14 @@ static int dd_run_on(struct job_run *run, Platter *pl, struct dd_args *args, Blo
     if (!options) {
         return cli_error(cli, "out of memory");
     }
-    in_range = find_range(args, (uint64_t)bytes, &s);
+    in_range = find_range(args, cli_stands_in(cli), (uint64_t)bytes, &s);
     code = convert_check_target(cli, pl, args->out.file);
     if (code != CLI_EXIT_OK) {
         block_options_free(options);
         return code;
     }
     code = convert_create(cli, pl, args->out.file, args->format, options,
-                          align_up(s.bytes, CONVERT_SECTOR_BYTES), "creating output image", 0);
+                          convert_total_bytes(&s, 1), "creating output image", 0);
     if (code == CLI_EXIT_OK && !in_range) {
         cli_error(cli, "%s: cannot skip to specified offset",
                   args->in.file); /* and copies nothing */
@@ -239,10 +242,13 @@ const struct cli_command command_dd = {
     .operands = "if=FILE of=FILE [bs=N] [count=N] [skip=N]",
     .summary = "Copy blocks of a disk to a new image",
     .options = dd_options,
-    .details = "bs= is the size of a block, 512 when not given; count= how many are copied; skip=\n"
-               "how many are left out at the beginning.\n\n"
-               "Examples:\n"
-               "  platter dd -f qcow2 if=disk.qcow2 of=first.raw bs=1M count=10\n"
-               "  platter dd -f raw -O qcow2 if=disk.img of=rest.qcow2 bs=64k skip=16\n",
+    .details =
+        "bs= is the size of a block, 512 when not given; count= how many are copied; skip=\n"
+        "how many are left out at the beginning. (Called as qemu-img, it takes count= for the\n"
+        "number of the block at which to stop, those that are skipped included, and raw\n"
+        "output is filled up with zeroes to a multiple of 512.)\n\n"
+        "Examples:\n"
+        "  platter dd -f qcow2 if=disk.qcow2 of=first.raw bs=1M count=10\n"
+        "  platter dd -f raw -O qcow2 if=disk.img of=rest.qcow2 bs=64k skip=16\n",
     .run = dd_command,
 };

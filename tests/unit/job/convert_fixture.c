@@ -45,11 +45,11 @@ static void on_lost(void *opaque, uint64_t offset, int error)
     env->lost_at = env->lost++ == 0 ? offset : env->lost_at;
 }
 
-int convert_setup(void **state)
+static int setup(void **state, bool whole_sectors)
 {
     struct convert_env *env = calloc(1, sizeof(*env));
     struct aio_context_options ao = {.size = sizeof(ao), .engine = AIO_ENGINE_THREADS};
-    struct platter_options po = {.size = sizeof(po)};
+    struct platter_options po = {.size = sizeof(po), .whole_sectors = whole_sectors};
 
     assert_non_null(env);
     env->world = sim_world_new(1);
@@ -76,6 +76,16 @@ int convert_setup(void **state)
     };
     *state = env;
     return 0;
+}
+
+int convert_setup(void **state)
+{
+    return setup(state, false);
+}
+
+int convert_setup_sectors(void **state)
+{
+    return setup(state, true);
 }
 
 int convert_teardown(void **state)

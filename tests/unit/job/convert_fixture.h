@@ -34,6 +34,8 @@ struct convert_env {
 
 /* A source with data at 1 MiB (2 MiB of it, 0x11) and 6 MiB (64 KiB, 0x22), and an empty target. */
 int convert_setup(void **state);
+/* The same in an instance of whole sectors. */
+int convert_setup_sectors(void **state);
 int convert_teardown(void **state);
 BlockBackend *convert_disk(struct convert_env *env, const char *name, uint64_t bytes,
                            bool writable);

@@ -65,22 +65,45 @@ static void test_several_sources(void **state)
 {
     struct convert_env *env = *state;
     struct convert_source from[3] = {
-        {.blk = env->source, .offset = MIB - 100, .bytes = 1000}, /* fills up to 1024 */
+        {.blk = env->source, .offset = MIB - 100, .bytes = 1000},
         {.blk = env->source, .offset = 0, .bytes = 0},
-        {.blk = env->source, .offset = 6 * MIB, .bytes = MIB},
+        {.blk = env->source, .offset = 6 * MIB, .bytes = MIB + 1},
     };
 
     env->o.sources = from;
     env->o.sources_count = 3;
-    kind_fill(env->target, 0, 4096, 0xee);
-    assert_int_equal(convert_total_bytes(from, 3), 1024 + MIB);
+    kind_fill(env->target, 0, 2 * MIB, 0xee);
+    assert_int_equal(convert_total_bytes(from, 3), 1001 + MIB);
+    env->o.target_is_zero = false;
+    convert_finish(env, convert_begin(env), 0, NULL);
+    assert_true(convert_holds(env->target, 0, 100, 0));
+    assert_true(convert_holds(env->target, 100, 900, 0x11));
+    assert_true(convert_holds(env->target, 1000, 65536, 0x22));
+    assert_true(convert_holds(env->target, 1000 + 65536, MIB + 1 - 65536, 0));
+    assert_true(convert_holds(env->target, 1001 + MIB, 4096, 0xee));
+}
+
+static void test_whole_sectors(void **state)
+{
+    struct convert_env *env = *state;
+    struct convert_source from[3] = {
+        {.blk = env->source, .offset = MIB - 100, .bytes = 1000}, /* fills up to 1024 */
+        {.blk = env->source, .offset = 0, .bytes = 0},
+        {.blk = env->source, .offset = 6 * MIB, .bytes = MIB + 1},
+    };
+
+    env->o.sources = from;
+    env->o.sources_count = 3;
+    kind_fill(env->target, 0, 2 * MIB, 0xee);
+    assert_int_equal(convert_total_bytes(from, 3), 1024 + 512 + MIB);
     env->o.target_is_zero = false;
     convert_finish(env, convert_begin(env), 0, NULL);
     assert_true(convert_holds(env->target, 0, 100, 0));
     assert_true(convert_holds(env->target, 100, 900, 0x11));
     assert_true(convert_holds(env->target, 1000, 24, 0));
     assert_true(convert_holds(env->target, 1024, 65536, 0x22));
-    assert_true(convert_holds(env->target, 1024 + 65536, MIB - 65536, 0));
+    assert_true(convert_holds(env->target, 1024 + 65536, MIB + 512 - 65536, 0));
+    assert_true(convert_holds(env->target, 1024 + 512 + MIB, 4096, 0xee));
 }
 
 static void test_read_error(void **state)
@@ -294,6 +317,8 @@ int main(void)
                                         convert_teardown),
         cmocka_unit_test_setup_teardown(test_sparse, convert_setup, convert_teardown),
         cmocka_unit_test_setup_teardown(test_several_sources, convert_setup, convert_teardown),
+        cmocka_unit_test_setup_teardown(test_whole_sectors, convert_setup_sectors,
+                                        convert_teardown),
         cmocka_unit_test_setup_teardown(test_read_error, convert_setup, convert_teardown),
         cmocka_unit_test_setup_teardown(test_write_error, convert_setup, convert_teardown),
         cmocka_unit_test_setup_teardown(test_salvage, convert_setup, convert_teardown),

@@ -97,15 +97,29 @@ static void test_feed(void **state)
     env->o.sources_count = 0;
     env->o.feed = &feed;
     convert_finish(env, convert_begin(env), 0, NULL);
-    assert_int_equal(blk_getlength(env->target), 3 * MIB + 512);
+    assert_int_equal(blk_getlength(env->target), 3 * MIB + 100);
     assert_true(convert_holds(env->target, 0, 3 * MIB + 100, 0x55));
-    assert_true(convert_holds(env->target, 3 * MIB + 100, 412, 0));
     spout = (struct spout){.left = MIB, .error = -EIO};
     convert_finish(env, convert_begin(env), -EIO,
                    "error while reading at byte 1048576: Input/output error");
     spout = (struct spout){0};
     convert_finish(env, convert_begin(env), 0, NULL);
     assert_int_equal(blk_getlength(env->target), 0);
+}
+
+static void test_feed_whole_sectors(void **state)
+{
+    struct convert_env *env = *state;
+    struct spout spout = {.left = 3 * MIB + 100};
+    struct convert_feed feed = {.read_co = spout_read_co, .opaque = &spout};
+
+    env->o.sources = NULL;
+    env->o.sources_count = 0;
+    env->o.feed = &feed;
+    convert_finish(env, convert_begin(env), 0, NULL);
+    assert_int_equal(blk_getlength(env->target), 3 * MIB + 512);
+    assert_true(convert_holds(env->target, 0, 3 * MIB + 100, 0x55));
+    assert_true(convert_holds(env->target, 3 * MIB + 100, 412, 0));
 }
 
 /* From bytes that come once to a sink: no disk on either side. */
@@ -127,7 +141,7 @@ static void test_feed_to_sink(void **state)
     env->o.sink = &r.calls;
     convert_finish(env, convert_begin(env), 0, NULL);
     assert_true(r.ended && !r.wrong);
-    assert_int_equal(r.given, 3 * MIB + 512);
+    assert_int_equal(r.given, 3 * MIB + 100);
     r = (struct record){.calls = r.calls};
     spout = (struct spout){.left = MIB};
     feed.bytes = MIB;
@@ -154,6 +168,8 @@ int main(void)
     const struct CMUnitTest tests[] = {
         cmocka_unit_test_setup_teardown(test_sink, convert_setup, convert_teardown),
         cmocka_unit_test_setup_teardown(test_feed, convert_setup, convert_teardown),
+        cmocka_unit_test_setup_teardown(test_feed_whole_sectors, convert_setup_sectors,
+                                        convert_teardown),
         cmocka_unit_test_setup_teardown(test_feed_to_sink, convert_setup, convert_teardown),
     };
 

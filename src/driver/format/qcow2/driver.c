@@ -116,7 +116,7 @@ const BlockDriver bdrv_qcow2 = {
     .format_name = "qcow2",
     .instance_size = sizeof(struct qcow2),
     .caps = BDRV_CAP_FORMAT | BDRV_CAP_ZERO_UNMAP | BDRV_CAP_ZERO_NO_FALLBACK |
-            BDRV_CAP_ZERO_PARTS | BDRV_CAP_TRUNCATE_ZEROES | BDRV_CAP_COMPRESSED,
+            BDRV_CAP_ZERO_PARTS | BDRV_CAP_TRUNCATE_ZEROES | BDRV_CAP_COMPRESSED | BDRV_CAP_SECTORS,
     .probe = probe,
     .open = q2_driver_open,
     .close = q2_driver_close,

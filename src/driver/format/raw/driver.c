@@ -269,7 +269,7 @@ static int raw_create(Platter *pl, const char *filename, BlockOptions *options, 
     return bdrv_create(pl, filename, below, errp);
 }
 
-/* What the reference answers: the disk in whole sectors, whether it is full of data or not. */
+/* As the reference answers: the size of the disk, whether it is full of data or not. */
 static int raw_measure(Platter *pl, BlockOptions *options, BlockDriverState *source,
                        struct bdrv_measure_result *ret_result, Error **errp)
 {
@@ -297,7 +297,7 @@ static int raw_measure(Platter *pl, BlockOptions *options, BlockDriverState *sou
     if (bytes > INT64_MAX - RAW_SIZE_UNIT) {
         return error_set(errp, EFBIG, "raw: size %" PRIu64 " is too large", bytes);
     }
-    bytes = align_up(bytes, RAW_SIZE_UNIT);
+    bytes = align_up(bytes, bdrv_copy_unit(pl, NULL));
     *ret_result = (struct bdrv_measure_result){
         .required_bytes = bytes,
         .fully_allocated_bytes = bytes,
