@@ -46,6 +46,10 @@ struct platter_options {
      * the reference have it: what it has not reads as nothing was written there, what it has beyond
      * is not seen. Else it is as large as it was. */
     bool snapshots_fit_disk;
+    /* Messages call a node that nobody gave a name by its file, which is what people of a tool know
+     * of it; else by the name that was made for it, which clients of a control plane can look up.
+     */
+    bool tells_files;
 };
 
 /* A new instance; opts may be NULL. Errors: ENOMEM, EINVAL and those of aio_context_new. */

@@ -108,12 +108,12 @@ static int truncate_co(BlockBackend *blk, int64_t size_bytes, bool exact,
     }
     if (size_bytes < 0) {
         return error_set(errp, EINVAL, "Cannot resize node '%s': the new size %lld is negative",
-                         bdrv_get_node_name(blk->root->bs), (long long)size_bytes);
+                         bdrv_get_told_name(blk->root->bs), (long long)size_bytes);
     }
     if ((blk->root->perm & BDRV_PERM_RESIZE) == 0) {
         return error_set(errp, EPERM,
                          "Cannot resize node '%s': block device has no permission to resize it",
-                         bdrv_get_node_name(blk->root->bs));
+                         bdrv_get_told_name(blk->root->bs));
     }
     return bdrv_edge_truncate_co(blk->root, (uint64_t)size_bytes, exact, prealloc, 0, errp);
 }

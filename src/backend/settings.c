@@ -37,7 +37,7 @@ int blk_set_read_only(BlockBackend *blk, bool read_only, Error **errp)
     BLK_ASSERT_CONTROL_POLLS(blk->pl);
     if (!read_only && blk->root != NULL && bdrv_is_read_only(blk->root->bs)) {
         return error_set(errp, EACCES, "Node '%s' of device '%s' is read-only",
-                         bdrv_get_node_name(blk->root->bs), blk->name);
+                         bdrv_get_told_name(blk->root->bs), blk->name);
     }
     blk->read_only_set = true;
     blk->read_only = read_only;

@@ -42,7 +42,7 @@ int backing_path(BlockDriverState *bs, const char *name, char **ret, Error **err
                strncmp(own, BDRV_FDSET_PREFIX, strlen(BDRV_FDSET_PREFIX)) == 0) {
         return error_set(errp, EINVAL,
                          "'%s' is relative to the folder of the image, but node '%s' has none",
-                         name, bs->node_name);
+                         name, bdrv_get_told_name(bs));
     } else {
         slash = strrchr(own, '/');
         dir_len = slash != NULL ? (size_t)(slash - own) + 1 : 0;

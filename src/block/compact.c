@@ -23,16 +23,17 @@ BlockDriverState *bdrv_compact_node(BlockDriverState *bs, bool look_only, Error 
         bs = bs->file->bs;
     }
     if (bs->drv == NULL) {
-        error_set(errp, ENOMEDIUM, "Node '%s' holds no medium", bs->node_name);
+        error_set(errp, ENOMEDIUM, "Node '%s' holds no medium", bdrv_get_told_name(bs));
         return NULL;
     }
     reason = bdrv_broken_reason(bs);
     if (reason != NULL) {
-        error_set(errp, EIO, "Node '%s' cannot be used any more: %s", bs->node_name, reason);
+        error_set(errp, EIO, "Node '%s' cannot be used any more: %s", bdrv_get_told_name(bs),
+                  reason);
         return NULL;
     }
     if (bs->read_only && !look_only) {
-        error_set(errp, EPERM, "Node '%s' (driver '%s') is read-only", bs->node_name,
+        error_set(errp, EPERM, "Node '%s' (driver '%s') is read-only", bdrv_get_told_name(bs),
                   bs->drv->format_name);
         return NULL;
     }
@@ -132,7 +133,8 @@ static int compact_flush_co(BlockDriverState *bs, const struct bdrv_compact_call
         int again = calls->retry_co(calls->opaque, false, ret);
 
         if (again < 0) {
-            return error_set_errno(errp, -again, "flushing node '%s' failed", bs->node_name);
+            return error_set_errno(errp, -again, "flushing node '%s' failed",
+                                   bdrv_get_told_name(bs));
         }
     }
     return 0;

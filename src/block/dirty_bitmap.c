@@ -202,15 +202,16 @@ static int check_persistent(BlockDriverState *bs, const char *name, uint64_t gra
     if (bs->drv == NULL || bs->drv->bitmap == NULL) {
         return error_set(errp, ENOTSUP,
                          "Can't store persistent bitmaps to %s: Operation not supported",
-                         bs->node_name);
+                         bdrv_get_told_name(bs));
     }
     if (bs->read_only) {
         return error_set(errp, EPERM, "Can't store persistent bitmaps to %s: it is read-only",
-                         bs->node_name);
+                         bdrv_get_told_name(bs));
     }
     ret = bs->drv->bitmap->can_store(bs, name, granularity_bytes, errp);
     if (ret < 0) {
-        error_prepend(errp, "Can't make bitmap '%s' persistent in '%s': ", name, bs->node_name);
+        error_prepend(errp, "Can't make bitmap '%s' persistent in '%s': ", name,
+                      bdrv_get_told_name(bs));
     }
     return ret;
 }

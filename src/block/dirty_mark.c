@@ -167,7 +167,7 @@ int bdrv_bitmaps_resize_begin_co(BlockDriverState *bs, uint64_t size_bytes, Erro
     ret = bdrv_bitmaps_begin_co(bs, true);
     return ret == 0 ? 0
                     : error_set_errno(errp, -ret, "Cannot flag the bitmaps of node '%s' as in use",
-                                      bs->node_name);
+                                      bdrv_get_told_name(bs));
 }
 
 /* ---- any thread ---- */

@@ -392,6 +392,14 @@ void bdrv_throttle_drained_end(struct throttle_member *member);
 /* Wait for the turn and count the request. Coroutine, any context. */
 int bdrv_throttle_wait_co(struct throttle_member *member, bool is_write, uint64_t bytes);
 
+/* ---- messages ---- */
+
+/* What a message calls a node: platter_options.tells_files; a node without a file by its driver.
+ * Never NULL; borrowed until the graph changes. Any thread. */
+const char *bdrv_get_told_name(const BlockDriverState *bs);
+/* For what a parent calls itself, whose file may have a long name: that is cut then. */
+#define BDRV_PARENT_TEXT_BYTES 512
+
 /* ---- fault injection ---- */
 
 /* Tell the child of edge, should it be a fault filter, that its parent is at this point. A driver

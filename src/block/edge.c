@@ -28,7 +28,7 @@ static void node_parent_describe(void *parent, char *buf, size_t size)
 {
     const BlockDriverState *bs = parent;
 
-    snprintf(buf, size, "node '%s'", bs->node_name);
+    snprintf(buf, size, "node '%s'", bdrv_get_told_name(bs));
 }
 
 const struct bdrv_parent_class bdrv_node_parent_class = {

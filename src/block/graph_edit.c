@@ -119,7 +119,7 @@ static int plan_move_link(struct edit_plan *plan, const struct bdrv_link *link, 
 
     if (link->user == NULL || link->user[0] == '\0') {
         return error_set(errp, EINVAL, "A link to node '%s' is given without its user",
-                         plan->from->node_name);
+                         bdrv_get_told_name(plan->from));
     }
     TAILQ_FOREACH (edge, &plan->from->parents, in_child) {
         if (!link_is(edge, link)) {
@@ -127,13 +127,13 @@ static int plan_move_link(struct edit_plan *plan, const struct bdrv_link *link, 
         }
         if (found != NULL) {
             return error_set(errp, EINVAL, "'%.*s' uses node '%s' more than once: say as what",
-                             BDRV_NODE_NAME_BYTES_MAX, link->user, plan->from->node_name);
+                             BDRV_NODE_NAME_BYTES_MAX, link->user, bdrv_get_told_name(plan->from));
         }
         found = edge;
     }
     if (found == NULL) {
         return error_set(errp, ENOENT, "'%.*s' does not use node '%s'%s%.*s%s",
-                         BDRV_NODE_NAME_BYTES_MAX, link->user, plan->from->node_name,
+                         BDRV_NODE_NAME_BYTES_MAX, link->user, bdrv_get_told_name(plan->from),
                          link->name != NULL ? " as '" : "", BDRV_NODE_NAME_BYTES_MAX,
                          link->name != NULL ? link->name : "", link->name != NULL ? "'" : "");
     }
@@ -145,8 +145,8 @@ static int refuse_no_filter(const BlockDriverState *filter, Error **errp)
 {
     if (!(filter->caps & BDRV_CAP_FILTER) || filter->file == NULL ||
         !(filter->file->role & BDRV_ROLE_FILTERED)) {
-        return error_set(errp, EINVAL, "Node '%s' (driver '%s') is not a filter", filter->node_name,
-                         bdrv_get_format_name(filter));
+        return error_set(errp, EINVAL, "Node '%s' (driver '%s') is not a filter",
+                         bdrv_get_told_name(filter), bdrv_get_format_name(filter));
     }
     return 0;
 }
@@ -161,7 +161,8 @@ int graph_edit_insert(struct graph_edit *edit, BlockDriverState *filter, BlockDr
 
     if (rc == 0 && filter->file->bs != bs) {
         rc = error_set(errp, EINVAL, "Filter '%s' stands over node '%s', not over '%s'",
-                       filter->node_name, filter->file->bs->node_name, bs->node_name);
+                       bdrv_get_told_name(filter), bdrv_get_told_name(filter->file->bs),
+                       bdrv_get_told_name(bs));
     }
     if (rc == 0 && bdrv_op_is_blocked(bs, BLOCK_OP_TYPE_REPLACE, errp)) {
         rc = -EBUSY;
@@ -201,7 +202,7 @@ int graph_edit_replace(struct graph_edit *edit, BlockDriverState *from, BlockDri
     struct edit_plan plan;
 
     if (from == to) {
-        return error_set(errp, EINVAL, "Node '%s' cannot replace itself", from->node_name);
+        return error_set(errp, EINVAL, "Node '%s' cannot replace itself", bdrv_get_told_name(from));
     }
     if (bdrv_op_is_blocked(from, BLOCK_OP_TYPE_REPLACE, errp)) {
         return -EBUSY;
@@ -214,7 +215,7 @@ int graph_edit_replace(struct graph_edit *edit, BlockDriverState *from, BlockDri
 static int refuse_append(BlockDriverState *overlay, BlockDriverState *bs, Error **errp)
 {
     if (bs->drv == NULL) {
-        return error_set(errp, ENOMEDIUM, "Node '%s' holds no medium", bs->node_name);
+        return error_set(errp, ENOMEDIUM, "Node '%s' holds no medium", bdrv_get_told_name(bs));
     }
     if (bdrv_op_is_blocked(bs, BLOCK_OP_TYPE_EXTERNAL_SNAPSHOT, errp)) {
         return -EBUSY;
@@ -230,7 +231,7 @@ static int refuse_append(BlockDriverState *overlay, BlockDriverState *bs, Error 
     }
     if (backing_chain_depth(bs) >= bs->pl->backing_depth_max) {
         return error_set(errp, ELOOP, "The backing chain would be more than %u files deep at '%s'",
-                         bs->pl->backing_depth_max, overlay->node_name);
+                         bs->pl->backing_depth_max, bdrv_get_told_name(overlay));
     }
     return 0;
 }
@@ -243,7 +244,7 @@ static int flush_below(BlockDriverState *bs, Error **errp)
     int rc = bdrv_edge_flush(&edge);
 
     return rc < 0 ? error_set_errno(errp, -rc, "Could not flush node '%s' before its snapshot",
-                                    bs->node_name)
+                                    bdrv_get_told_name(bs))
                   : 0;
 }
 
@@ -286,7 +287,8 @@ int graph_edit_unappend(struct graph_edit *edit, BlockDriverState *overlay, Erro
     BdrvEdge *edge = overlay->backing_slot != NULL ? *overlay->backing_slot : NULL;
 
     if (edge == NULL) {
-        return error_set(errp, EINVAL, "Node '%s' has no backing file", overlay->node_name);
+        return error_set(errp, EINVAL, "Node '%s' has no backing file",
+                         bdrv_get_told_name(overlay));
     }
     if (bdrv_op_is_blocked(overlay, BLOCK_OP_TYPE_REPLACE, errp)) {
         return -EBUSY;
@@ -385,11 +387,11 @@ static int filter_options(BlockOptions *options, const BlockDriverState *bs, Err
     snprintf(prefix, sizeof(prefix), "%s.", child);
     if (name == NULL) {
         return error_set(errp, EINVAL, "No driver is given for a filter on node '%s'",
-                         bs->node_name);
+                         bdrv_get_told_name(bs));
     }
     if (block_options_has(options, child) || block_options_has_prefix(options, prefix)) {
         return error_set(errp, EINVAL, "A filter that is put on node '%s' cannot have another '%s'",
-                         bs->node_name, child);
+                         bdrv_get_told_name(bs), child);
     }
     return block_options_set_str(options, child, bs->node_name) < 0 ? open_no_memory(errp) : 0;
 }
@@ -403,7 +405,8 @@ BlockDriverState *bdrv_insert_filter(BlockDriverState *bs, BlockOptions *options
     instance_control(bs->pl);
     if (options == NULL || filter_options(options, bs, errp) < 0) {
         if (options == NULL) {
-            error_set(errp, EINVAL, "No driver is given for a filter on node '%s'", bs->node_name);
+            error_set(errp, EINVAL, "No driver is given for a filter on node '%s'",
+                      bdrv_get_told_name(bs));
         }
         block_options_free(options);
         return NULL;

@@ -197,21 +197,21 @@ static int refuse_cycle(const BdrvEdge *edge, BlockDriverState *bs, Error **errp
     if (node_walk_has(&walk, parent)) {
         return error_set(errp, ELOOP,
                          "Node '%s' cannot be '%s' of node '%s': that would be a cycle",
-                         bs->node_name, edge->name, parent->node_name);
+                         bdrv_get_told_name(bs), edge->name, bdrv_get_told_name(parent));
     }
     return 0;
 }
 
 static int refuse_frozen(const BdrvEdge *edge, Error **errp)
 {
-    char who[BDRV_NODE_NAME_BYTES_MAX + 64];
+    char who[BDRV_PARENT_TEXT_BYTES];
 
     if (!edge->frozen) {
         return 0;
     }
     edge->klass->describe(edge->parent, who, sizeof(who));
     return error_set(errp, EBUSY, "Link '%s' from %s to node '%s' is in use and cannot change",
-                     edge->name, who, edge->bs->node_name);
+                     edge->name, who, bdrv_get_told_name(edge->bs));
 }
 
 static void swap_perm(struct action *action)
@@ -496,7 +496,7 @@ static int tx_flush(struct graph_tx *tx, Error **errp)
         rc = bdrv_edge_flush(&edge);
         if (rc < 0) {
             return error_set_errno(errp, -rc, "Could not flush node '%s' before it changes",
-                                   bs->node_name);
+                                   bdrv_get_told_name(bs));
         }
     }
     return 0;

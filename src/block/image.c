@@ -65,12 +65,13 @@ static int image_work_co(const struct image_call *call)
 
     if (ret < 0) {
         return error_set_errno(call->errp, -ret, "Could not flush node '%s' before %s",
-                               bs->node_name, call->op->name);
+                               bdrv_get_told_name(bs), call->op->name);
     }
     ret = call->op->run_co(bs, call->args, &err);
     assert(ret <= 0);
     if (ret < 0 && err == NULL) {
-        error_set_errno(&err, -ret, "Node '%s' failed at %s", bs->node_name, call->op->name);
+        error_set_errno(&err, -ret, "Node '%s' failed at %s", bdrv_get_told_name(bs),
+                        call->op->name);
     }
     error_propagate(call->errp, err);
     return ret;
@@ -93,12 +94,12 @@ BlockDriverState *image_node(BlockDriverState *bs, const struct image_op *op, in
         bs = bs->file->bs;
     }
     if (bs->drv == NULL) {
-        *ret = error_set(errp, ENOMEDIUM, "Node '%s' holds no medium", bs->node_name);
+        *ret = error_set(errp, ENOMEDIUM, "Node '%s' holds no medium", bdrv_get_told_name(bs));
         return NULL;
     }
     if (!op->has(bs->drv)) {
         *ret = error_set(errp, ENOTSUP, "Driver '%s' of node '%s' does not support %s",
-                         bs->drv->format_name, bs->node_name, op->name);
+                         bs->drv->format_name, bdrv_get_told_name(bs), op->name);
         return NULL;
     }
     return bs;
@@ -109,12 +110,13 @@ static int image_may_run(BlockDriverState *bs, const struct image_op *op, Error 
     const char *reason = bdrv_broken_reason(bs);
 
     if (reason != NULL) {
-        return error_set(errp, EIO, "Node '%s' cannot be used any more: %s", bs->node_name, reason);
+        return error_set(errp, EIO, "Node '%s' cannot be used any more: %s", bdrv_get_told_name(bs),
+                         reason);
     }
     if (bs->read_only && (op->perm & PERM_CHANGES)) {
         return error_set(errp, EPERM,
                          "Node '%s' (driver '%s') is read-only, which does not allow %s",
-                         bs->node_name, bs->drv->format_name, op->name);
+                         bdrv_get_told_name(bs), bs->drv->format_name, op->name);
     }
     return 0;
 }

@@ -89,6 +89,7 @@ static int instance_init(Platter *pl, const struct platter_options *o)
         o->backing_depth_max != 0 ? o->backing_depth_max : BDRV_BACKING_DEPTH_DEFAULT;
     pl->whole_sectors = o->whole_sectors;
     pl->snapshots_fit_disk = o->snapshots_fit_disk;
+    pl->tells_files = o->tells_files;
     pl->event_cb = o->event_cb;
     pl->event_opaque = o->event_opaque;
     pl->names = instance_names_new();

@@ -49,6 +49,7 @@ struct Platter {
     unsigned backing_depth_max; /* > 0 */
     bool whole_sectors;         /* bdrv_size_unit */
     bool snapshots_fit_disk;    /* bdrv_snapshots_fit_disk */
+    bool tells_files;           /* bdrv_get_told_name */
     PlatterEventFunc *event_cb;
     void *event_opaque;
 

@@ -95,7 +95,7 @@ bool bdrv_op_is_blocked(BlockDriverState *bs, BlockOpType op, Error **errp)
         }
     }
     if (reason != NULL) {
-        error_set(errp, EBUSY, "Node '%s' is busy: %s", bdrv_get_node_name(bs),
+        error_set(errp, EBUSY, "Node '%s' is busy: %s", bdrv_get_told_name(bs),
                   error_get_pretty(reason));
     }
     return reason != NULL;

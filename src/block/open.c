@@ -248,7 +248,7 @@ static int open_driver(struct open_request *req, BlockDriverState *bs, Error **e
         size = bdrv_getlength(bs);
         if (size < 0 && size != -ENOMEDIUM) {
             rc = error_set_errno(errp, (int)-size, "Could not find out the size of node '%s'",
-                                 bs->node_name);
+                                 bdrv_get_told_name(bs));
         }
     }
     if (rc < 0 && bs->drv->close != NULL) {

@@ -91,13 +91,13 @@ int bdrv_child_options_take(BlockDriverState *bs, BlockOptions *options, const c
             return error_set(errp, EINVAL,
                              "Option '%s' of node '%s' must be the name of a node or a group of "
                              "options",
-                             name, bs->node_name);
+                             name, bdrv_get_told_name(bs));
         }
     }
     if (block_options_has_prefix(options, prefix)) {
         if (ret->reference != NULL || ret->is_null) {
             return error_set(errp, EINVAL, "Option '%s' of node '%s' excludes options '%s...'",
-                             name, bs->node_name, prefix);
+                             name, bdrv_get_told_name(bs), prefix);
         }
         ret->options = block_options_take_prefix(options, prefix);
         if (ret->options == NULL) {

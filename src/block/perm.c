@@ -99,15 +99,15 @@ static int conflict(const BlockDriverState *bs, const BdrvEdge *needs, const Bdr
                     Error **errp)
 {
     const char *what = perm_name(needs->perm & ~denies->shared);
-    char a[BDRV_NODE_NAME_BYTES_MAX + 64];
-    char b[BDRV_NODE_NAME_BYTES_MAX + 64];
+    char a[BDRV_PARENT_TEXT_BYTES];
+    char b[BDRV_PARENT_TEXT_BYTES];
 
     needs->klass->describe(needs->parent, a, sizeof(a));
     denies->klass->describe(denies->parent, b, sizeof(b));
     return error_set(errp, EPERM,
                      "Permission '%s' on node '%s' is needed by %s as '%s', but %s uses the node "
                      "as '%s' and does not share it",
-                     what, bs->node_name, a, needs->name, b, denies->name);
+                     what, bdrv_get_told_name(bs), a, needs->name, b, denies->name);
 }
 
 /* What the users need and share together; P1. */
@@ -141,7 +141,7 @@ static int node_sum(BlockDriverState *bs, Error **errp)
 
 static int read_only_refusal(const BlockDriverState *bs, Error **errp)
 {
-    char who[BDRV_NODE_NAME_BYTES_MAX + 64];
+    char who[BDRV_PARENT_TEXT_BYTES];
     BdrvEdge *edge;
 
     TAILQ_FOREACH (edge, &bs->parents, in_child) {
@@ -153,12 +153,12 @@ static int read_only_refusal(const BlockDriverState *bs, Error **errp)
     edge->klass->describe(edge->parent, who, sizeof(who));
     if (bs->turns_read_only) {
         error_set(errp, EPERM, "Read-only block node '%s' cannot support read-write users",
-                  bs->node_name);
+                  bdrv_get_told_name(bs));
     } else {
         error_set(errp, EPERM, "Block node is read-only");
     }
     error_set_hint(errp, "Node '%s' is read-only, but %s needs permission '%s' as '%s'",
-                   bs->node_name, who, perm_name(edge->perm & PERM_CHANGES), edge->name);
+                   bdrv_get_told_name(bs), who, perm_name(edge->perm & PERM_CHANGES), edge->name);
     return -EPERM;
 }
 

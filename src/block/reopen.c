@@ -222,7 +222,7 @@ static int child_to_reference(struct reopen *r, struct reopen_item *item, BdrvEd
     }
     if (cow && backing_chain_depth(node) >= r->pl->backing_depth_max) {
         rc = error_set(errp, ELOOP, "The backing chain would be more than %u files deep at '%s'",
-                       r->pl->backing_depth_max, item->bs->node_name);
+                       r->pl->backing_depth_max, bdrv_get_told_name(item->bs));
     } else if (edge == NULL) {
         graph_tx_attach_child(r->tx, item->bs, node, name, BDRV_ROLE_COW);
     } else if (edge->bs != node) {
@@ -242,7 +242,7 @@ static int plan_child(struct reopen *r, struct reopen_item *item, BdrvEdge *edge
     }
     if (from->is_null && !cow) {
         return error_set(errp, EINVAL, "Option '%s' of node '%s' cannot be null", name,
-                         item->bs->node_name);
+                         bdrv_get_told_name(item->bs));
     }
     if (from->is_null) {
         if (edge != NULL) {
@@ -265,7 +265,8 @@ static int plan_child(struct reopen *r, struct reopen_item *item, BdrvEdge *edge
         return 0;
     }
     if (cow || !edge->opened_here) {
-        return error_set(errp, EINVAL, "%s is missing for '%s'", name, item->bs->node_name);
+        return error_set(errp, EINVAL, "%s is missing for '%s'", name,
+                         bdrv_get_told_name(item->bs));
     }
     return child_put(r, item, edge, NULL, errp);
 }
@@ -340,7 +341,7 @@ static int refuse_common(const struct reopen_item *item, const struct opts_node_
 
     if (!common->has_driver) {
         return error_set(errp, EINVAL, "Parameter 'driver' is missing for node '%s'",
-                         bs->node_name);
+                         bdrv_get_told_name(bs));
     }
     if (strcmp(common->driver, bs->drv->format_name) != 0) {
         what = "driver";
@@ -384,7 +385,7 @@ static int plan_item(struct reopen *r, struct reopen_item *item, Error **errp)
     int rc;
 
     if (bs->drv == NULL) {
-        return error_set(errp, ENOMEDIUM, "Node '%s' holds no medium", bs->node_name);
+        return error_set(errp, ENOMEDIUM, "Node '%s' holds no medium", bdrv_get_told_name(bs));
     }
     if (item->options == NULL) {
         own = bs->options != NULL ? block_options_copy(bs->options) : block_options_new();

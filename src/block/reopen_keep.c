@@ -163,7 +163,7 @@ int bdrv_reopen_changed(BlockDriverState *bs, BlockOptions *changes, Error **err
     int ret = 0;
 
     if (bs->drv == NULL) {
-        ret = error_set(errp, ENOMEDIUM, "Node '%s' holds no medium", bs->node_name);
+        ret = error_set(errp, ENOMEDIUM, "Node '%s' holds no medium", bdrv_get_told_name(bs));
     } else if (common == NULL || keep_common(bs, common) < 0) {
         ret = open_no_memory(errp);
     }

@@ -121,7 +121,7 @@ static int load_tmp_run_co(BlockDriverState *bs, void *args, Error **errp)
     if (!bs->read_only) {
         return error_set(errp, EINVAL,
                          "Node '%s' is writable; only a read-only one can show a snapshot",
-                         bs->node_name);
+                         bdrv_get_told_name(bs));
     }
     return bs->drv->snapshot->load_tmp_co(bs, a->id, a->name, errp);
 }

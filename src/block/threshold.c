@@ -26,7 +26,7 @@ int bdrv_set_write_threshold(BlockDriverState *bs, uint64_t bytes, Error **errp)
     bdrv_drained_end(bs);
     return watch == NULL && bytes != 0
                ? error_set(errp, ENOMEM, "out of memory for a threshold of node '%s'",
-                           bs->node_name)
+                           bdrv_get_told_name(bs))
                : 0;
 }
 

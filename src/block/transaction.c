@@ -124,12 +124,13 @@ static int create_prepare(struct action *a, Error **errp)
     int rc;
 
     if (a->name == NULL || a->name[0] == '\0') {
-        return error_set(errp, EINVAL, "A snapshot of node '%s' needs a name", a->bs->node_name);
+        return error_set(errp, EINVAL, "A snapshot of node '%s' needs a name",
+                         bdrv_get_told_name(a->bs));
     }
     rc = look_at_snapshots(a, &found, errp);
     if (rc == 0 && found) {
         rc = error_set(errp, EEXIST, "Snapshot with name '%s' already exists on node '%s'", a->name,
-                       a->bs->node_name);
+                       bdrv_get_told_name(a->bs));
     }
     if (rc == 0) {
         a->info.id = a->id;
@@ -154,7 +155,7 @@ static int delete_prepare(struct action *a, Error **errp)
     }
     rc = look_at_snapshots(a, &found, errp);
     if (rc == 0 && !found) {
-        rc = error_set(errp, ENOENT, "Node '%s' has no snapshot '%s'", a->bs->node_name,
+        rc = error_set(errp, ENOENT, "Node '%s' has no snapshot '%s'", bdrv_get_told_name(a->bs),
                        a->name != NULL ? a->name : a->other_name);
     }
     return rc;

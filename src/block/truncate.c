@@ -31,19 +31,19 @@ static int truncate_check(const BdrvEdge *edge, BlockDriverState *bs, uint64_t s
 
     if (ret < 0 || old < 0) {
         return error_set_errno(errp, ret < 0 ? -ret : (int)-old, "Cannot resize node '%s'",
-                               bdrv_get_node_name(bs));
+                               bdrv_get_told_name(bs));
     }
     if (flags & ~(unsigned)BDRV_REQ_ZERO_WRITE) {
         return error_set(errp, EINVAL, "Unknown flags 0x%x for resizing node '%s'", flags,
-                         bdrv_get_node_name(bs));
+                         bdrv_get_told_name(bs));
     }
     if (!(edge->perm & BDRV_PERM_RESIZE)) {
         return error_set(errp, EPERM, "Resizing node '%s' is not permitted to this user",
-                         bdrv_get_node_name(bs));
+                         bdrv_get_told_name(bs));
     }
     if (bs->read_only) {
         return error_set(errp, EPERM, "Node '%s' is read-only and cannot be resized",
-                         bdrv_get_node_name(bs));
+                         bdrv_get_told_name(bs));
     }
     if (size_bytes > SIZE_BYTES_MAX) {
         return error_set(errp, EFBIG, "offset(%" PRIu64 ") exceeds maximum(%" PRId64 ")",
@@ -68,7 +68,7 @@ static int truncate_driver(BlockDriverState *bs, uint64_t size_bytes, bool exact
     assert(ret <= 0);
     if (ret < 0 && err == NULL) {
         error_set_errno(&err, -ret, "Cannot resize node '%s' to %" PRIu64 " bytes",
-                        bdrv_get_node_name(bs), size_bytes);
+                        bdrv_get_told_name(bs), size_bytes);
     }
     error_propagate(errp, err);
     return ret;
@@ -87,7 +87,7 @@ static int truncate_zero(BlockDriverState *bs, uint64_t old, uint64_t size_bytes
     ret = bdrv_zeroes_new_area(bs, old, size_bytes, prealloc == BDRV_PREALLOC_OFF);
     if (ret < 0) {
         return error_set_errno(errp, -ret, "Cannot zero what node '%s' grew by",
-                               bdrv_get_node_name(bs));
+                               bdrv_get_told_name(bs));
     }
     return 0;
 }
@@ -151,7 +151,7 @@ int bdrv_edge_truncate_co(BdrvEdge *edge, uint64_t size_bytes, bool exact,
         size = truncate_refresh(bs, from);
         if (ret == 0 && size < 0) { /* resized, but nobody can say to what */
             ret = error_set_errno(errp, (int)-size, "Cannot learn the new size of node '%s'",
-                                  bdrv_get_node_name(bs));
+                                  bdrv_get_told_name(bs));
         }
     }
     bdrv_track_end(bs, &t);

@@ -409,7 +409,7 @@ static int take_disk(struct compact *c, Error **errp)
     c->total = (uint64_t)bytes;
     c->backed = bdrv_compact_drops(c->bs);
     if (c->o.drop_same && !c->backed) {
-        return error_set(errp, ENOTSUP, "Node '%s' has no backing file", bdrv_get_node_name(c->bs));
+        return error_set(errp, ENOTSUP, "Node '%s' has no backing file", bdrv_get_told_name(c->bs));
     }
     ret = job_block_node(&c->job, blk_bs(c->disk), errp);
     if (ret < 0) {

@@ -119,6 +119,7 @@ Platter *disk_platter_new_for(struct cli *cli, const struct disk_args *args, Aio
         .event_opaque = event_opaque,
         .whole_sectors = cli_stands_in(cli),
         .snapshots_fit_disk = cli_stands_in(cli),
+        .tells_files = !cli_stands_in(cli),
     };
     Error *err = NULL;
     Platter *pl = NULL;

@@ -37,7 +37,7 @@ static int copy_check_bottom(BdrvEdge *file, const char *bottom, Error **errp)
 {
     if (bottom != NULL && bdrv_backing_depth(file, bottom) == 0) {
         return error_set(errp, EINVAL, "Bottom node '%s' is not in the backing chain of node '%s'",
-                         bottom, bdrv_get_node_name(bdrv_edge_node(file)));
+                         bottom, bdrv_get_told_name(bdrv_edge_node(file)));
     }
     return 0;
 }

@@ -72,7 +72,7 @@ static int log_reopen_prepare(BlockDriverState *bs, int new_flags, Error **errp)
     const struct log_state *s = bdrv_opaque(bs);
 
     if ((new_flags & BDRV_O_RDWR) && bdrv_is_read_only(bdrv_edge_node(s->edge))) {
-        return error_set(errp, EROFS, "The log of node '%s' is read-only", bdrv_get_node_name(bs));
+        return error_set(errp, EROFS, "The log of node '%s' is read-only", bdrv_get_told_name(bs));
     }
     return 0;
 }

@@ -71,7 +71,7 @@ static int used_clusters(const struct measure *m, uint64_t *ret_clusters, Error 
 
         if (rc < 0) {
             return error_set_errno(errp, -rc, "Unable to get block status of '%s'",
-                                   bdrv_get_node_name(m->source));
+                                   bdrv_get_told_name(m->source));
         }
         first = max_u64(at >> m->cluster_bits, counted_to);
         end = ((at + st.bytes - 1) >> m->cluster_bits) + 1;

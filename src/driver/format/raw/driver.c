@@ -280,7 +280,7 @@ static int raw_measure(Platter *pl, BlockOptions *options, BlockDriverState *sou
 
     if (source_bytes < 0) {
         return error_set_errno(errp, (int)-source_bytes, "raw: cannot tell the size of '%s'",
-                               bdrv_get_node_name(source));
+                               bdrv_get_told_name(source));
     }
     if (source != NULL && !block_options_has(options, "size")) {
         rc = block_options_set_u64(options, "size", (uint64_t)source_bytes);
