@@ -203,6 +203,51 @@ def test_raw_file_on_standard_input_to_pipe(tmp_path):
     same_disk(tmp_path, 'out', 'a', 'qcow2', 'raw')
 
 
+@pytest.mark.parametrize('fmt', ['raw', 'qcow2'])
+@pytest.mark.parametrize('before', [512, 70001])
+def test_file_that_stands_within(fmt, before, tmp_path):
+    """What was read of it already is no part of the source."""
+    body = random.Random(before).randbytes(MIB) + bytes(MIB) + b'x' * 4096
+    (tmp_path / 'want').write_bytes(body)
+    assert qemu_img('convert', '-f', 'raw', '-O', fmt, 'want', 'a', cwd=tmp_path).returncode == 0
+    (tmp_path / 'file').write_bytes(b'y' * before + (tmp_path / 'a').read_bytes())
+    for line in (['-O', 'raw', '-', 'out'], ['-O', 'qcow2', '-', 'out'], ['-O', 'raw', '-', '-'],
+                 ['-O', 'qcow2', '-', '-'], ['-S', '0', '-O', 'qcow2', '-', '-'], ['-T', 'none', '-O', 'raw', '-', 'out']):
+        with open(tmp_path / 'file', 'rb') as file:
+            os.lseek(file.fileno(), before, os.SEEK_SET)
+            done = subprocess.run([os.environ['PLATTER_BIN'], 'convert', '-f', fmt, *line], cwd=tmp_path, stdin=file,
+                                  capture_output=True, check=False, timeout=TIMEOUT)
+        assert (done.returncode, done.stderr) == (0, b'')
+        if line[-1] == '-':
+            (tmp_path / 'out').write_bytes(done.stdout)
+        same_disk(tmp_path, 'out', 'want', line[line.index('-O') + 1], 'raw')
+
+
+def test_what_follows_the_image(sources, tmp_path):
+    """It is read to its end, so that its writer does not fail, and left out."""
+    image = (sources / 'base.qcow2').read_bytes()
+    (tmp_path / 'long').write_bytes(image + b'tail' * MIB)
+    for target in ('out', '-'):
+        done = subprocess.run(f"set -o pipefail; cat long | '{os.environ['PLATTER_BIN']}' convert --max-memory 64M "
+                              f'-f qcow2 -O qcow2 - {target} > stream', shell=True, executable='/bin/bash',
+                              cwd=tmp_path, check=False, timeout=TIMEOUT)
+        assert done.returncode == 0
+        same_disk(tmp_path, 'out' if target == 'out' else 'stream', sources / 'base.qcow2', 'qcow2', 'qcow2')
+
+
+@pytest.mark.parametrize('number', [signal.SIGINT, signal.SIGTERM])
+def test_what_follows_without_end(number, sources, tmp_path):
+    """A signal ends it; the target is whole by then."""
+    image = (sources / 'base.qcow2').read_bytes()
+    with subprocess.Popen([os.environ['PLATTER_BIN'], 'convert', '-f', 'qcow2', '-O', 'raw', '-', 'out'], cwd=tmp_path,
+                          stdin=subprocess.PIPE) as process:
+        process.stdin.write(image + bytes(64 * MIB))
+        process.stdin.flush()  # more than any pipe and window hold: the tail is being read
+        process.send_signal(number)
+        assert process.wait(TIMEOUT) == -number
+    same_disk(tmp_path, 'out', sources / 'base.qcow2', 'raw', 'qcow2')
+
+
 def test_what_cannot_go_on(tmp_path):
     """Data that is not in the order of the disk, with memory for less than it."""
     body = image(tmp_path)

@@ -150,6 +150,9 @@ static int convert_files(struct cli *cli, struct convert_args *args)
         code = convert_run_all(&run);
     }
     convert_close(&run);
+    if (code == CLI_EXIT_OK) {
+        convert_pipe_drain(&run);
+    }
     run.job.progress.line_again = true;
     job_run_end(&run.job, code);
     platter_free(run.pl);
@@ -415,7 +418,9 @@ const struct cli_command command_convert = {
         "output (-O raw, -O qcow2 without -c, -B and -n), or both. What a qcow2 stream\n"
         "holds must be known before its data: where SOURCE is a pipe too, it has its\n"
         "tables in front, as such a stream has, or all is written as data, with -S 0. Of a\n"
-        "raw pipe all is written as data, and --source-size tells its size.\n\n"
+        "raw pipe all is written as data, and --source-size tells its size. A file there is\n"
+        "read from where it stands. What a pipe brings behind a qcow2 image is read to its end\n"
+        "once TARGET is whole, and left out.\n\n"
         "Examples:\n"
         "  platter convert -f raw -O qcow2 disk.img disk.qcow2\n"
         "  platter convert -c -f raw -O qcow2 -o compression_type=zstd disk.img disk.qcow2\n"

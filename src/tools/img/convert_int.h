@@ -30,7 +30,8 @@ struct convert_args {
     bool skip_broken_bitmaps;
     bool quiet;
     enum progress_form progress;
-    char pipe_options[256];   /* the SOURCE, where it is an image that comes through a pipe */
+    char stdin_options[256];  /* the SOURCE, where its name does not say all of standard input */
+    bool once;                /* it is an image that comes through a pipe */
     struct convert_feed feed; /* the SOURCE, where its raw bytes come through a pipe */
     bool from_pipe;
     bool to_pipe;
@@ -76,12 +77,15 @@ bool convert_is_pipe(const struct cli *cli, const struct disk_args *args, const 
 /* What does not go together with pipes; NULL: all does. */
 const char *convert_pipe_misfit(struct cli *cli, const struct convert_args *args);
 /* The source is standard input: fill the engine's options; where it is a file that can be looked at
- * *ret_file is its name instead. */
+ * *ret_file is its name instead. It begins where the descriptor stands. */
 int convert_pipe_source(struct convert_run *run, const char **ret_file);
 /* Whether the file is what standard input, the SOURCE, reads: a raw disk from there is no node. */
 bool convert_pipe_reads(const struct convert_run *run, const char *file);
 /* An image that comes through a pipe was opened: have it read its tables as they come. */
 int convert_pipe_read_tables_whole(struct convert_run *run, BlockBackend *blk);
+/* All is done: what follows the image in the pipe is read to its end, and left out, so that whoever
+ * writes it does not fail. Until then a signal ends the program. */
+void convert_pipe_drain(const struct convert_run *run);
 /* Run the job with standard output as its target. */
 int convert_pipe_target(struct convert_run *run);
 /* How files of the target's format are called. */

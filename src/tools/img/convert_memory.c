@@ -26,7 +26,7 @@ int convert_memory_divide(struct convert_run *run)
     uint64_t each;
     int code = CLI_EXIT_OK;
 
-    if (max == 0 || run->args->pipe_options[0] != '\0') {
+    if (max == 0 || run->args->once) {
         return CLI_EXIT_OK; /* what comes through a pipe keeps its tables: they do not come again */
     }
     for (BlockDriverState *bs = bdrv_next_node(run->pl, NULL); bs;

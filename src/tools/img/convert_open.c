@@ -42,8 +42,7 @@ static int source_open(struct convert_run *run, size_t i)
                          strerror((int)-bytes));
     }
     s->bytes = (uint64_t)bytes;
-    return run->args->pipe_options[0] != '\0' ? convert_pipe_read_tables_whole(run, s->blk)
-                                              : CLI_EXIT_OK;
+    return run->args->once ? convert_pipe_read_tables_whole(run, s->blk) : CLI_EXIT_OK;
 }
 
 int convert_open_sources(struct convert_run *run)

@@ -2,8 +2,10 @@
 /* platter convert from standard input and to standard output. */
 #include <errno.h>
 #include <inttypes.h>
+#include <stdlib.h>
 #include <string.h>
 #include <sys/stat.h>
+#include <unistd.h>
 
 #include <platter/graph.h>
 
@@ -23,6 +25,7 @@
 #define STDIN_FD 0
 #define PIPE_WINDOW_BYTES (UINT64_C(32) << 20)
 #define STDOUT_FD 1
+#define DRAIN_BYTES 65536
 
 bool convert_is_pipe(const struct cli *cli, const struct disk_args *args, const char *file)
 {
@@ -103,13 +106,32 @@ static int source_over_pipe(struct convert_run *run, const char **ret_file)
     if (platter_add_fd(run->pl, 0, os->dup(STDIN_FD), &err) < 0) {
         return cli_report(run->cli, err);
     }
-    snprintf(args->pipe_options, sizeof(args->pipe_options),
+    snprintf(args->stdin_options, sizeof(args->stdin_options),
              "driver=%s,file.driver=pipe,file.filename=/dev/fdset/0,file.window=%" PRIu64,
              args->disk.format, window);
+    args->once = true;
     args->disk.format = NULL;
     args->disk.image_opts = true;
-    *ret_file = args->pipe_options;
+    *ret_file = args->stdin_options;
     return CLI_EXIT_OK;
+}
+
+/* A file, whose bytes from offset on are the source. */
+static void source_in_file(struct convert_args *args, bool raw, bool is_device, uint64_t offset,
+                           const char **ret_file)
+{
+    if (offset == 0) {
+        *ret_file = STDIN_PATH;
+        return;
+    }
+    snprintf(args->stdin_options, sizeof(args->stdin_options),
+             raw ? "driver=%s,offset=%" PRIu64 ",file.driver=%s,file.filename=" STDIN_PATH
+                 : "driver=%s,file.driver=raw,file.offset=%" PRIu64
+                   ",file.file.driver=%s,file.file.filename=" STDIN_PATH,
+             args->disk.format, offset, is_device ? "host_device" : "file");
+    args->disk.format = NULL;
+    args->disk.image_opts = true;
+    *ret_file = args->stdin_options;
 }
 
 int convert_pipe_source(struct convert_run *run, const char **ret_file)
@@ -118,7 +140,9 @@ int convert_pipe_source(struct convert_run *run, const char **ret_file)
     bool raw = strcmp(args->disk.format, "raw") == 0;
     bool packs = args->to_pipe && strcmp(convert_target_format(run), "raw") != 0;
     struct stat st;
-    bool is_file = os->fstat(STDIN_FD, &st) == 0 && (S_ISREG(st.st_mode) || S_ISBLK(st.st_mode));
+    int64_t offset = os->lseek(STDIN_FD, 0, SEEK_CUR);
+    bool is_file = offset >= 0 && os->fstat(STDIN_FD, &st) == 0 &&
+                   (S_ISREG(st.st_mode) || S_ISBLK(st.st_mode));
 
     if (raw && !(packs && is_file && args->source_bytes == 0)) {
         if (packs && args->source_bytes == 0) {
@@ -133,10 +157,27 @@ int convert_pipe_source(struct convert_run *run, const char **ret_file)
         return CLI_EXIT_OK;
     }
     if (is_file) {
-        *ret_file = STDIN_PATH;
+        source_in_file(args, raw, S_ISBLK(st.st_mode), (uint64_t)offset, ret_file);
         return CLI_EXIT_OK;
     }
     return source_over_pipe(run, ret_file);
+}
+
+static int drain_co(void *opaque)
+{
+    while (read_co(NULL, opaque, DRAIN_BYTES) > 0) {
+    }
+    return 0;
+}
+
+void convert_pipe_drain(const struct convert_run *run)
+{
+    uint8_t *buf = run->args->once ? malloc(DRAIN_BYTES) : NULL;
+
+    if (buf) {
+        (void)bdrv_run_co(drain_co, buf); /* the target is whole, whatever follows */
+        free(buf);
+    }
 }
 
 bool convert_pipe_reads(const struct convert_run *run, const char *file)
@@ -218,7 +259,7 @@ int convert_pipe_target(struct convert_run *run)
         (chain_has_fd(run->pl, STDOUT_FD) || convert_pipe_reads(run, STDOUT_PATH))) {
         code = cli_error(run->cli, "standard output is what is to be copied, or belongs to it");
     }
-    if (args->pipe_options[0] != '\0' && strcmp(sink.format, "raw") != 0 && !sink.all) {
+    if (args->once && strcmp(sink.format, "raw") != 0 && !sink.all) {
         sink.judge_co = judge_co;
     }
     if (code == CLI_EXIT_OK && sink_image_init(&sink, &err) < 0) {
