@@ -414,14 +414,22 @@ static int chain_step(BlockDriverState *bs, struct backing_wanted *w, BlockDrive
 
 int backing_open_chain(BlockDriverState *bs, Error **errp)
 {
+    unsigned above = 0;
     int rc = 0;
 
-    while (rc == 0 && bs != NULL && bs->backing_wanted != NULL) {
+    while (bs != NULL && bs->backing_wanted != NULL) {
         BlockDriverState *next;
 
         rc = chain_step(bs, bs->backing_wanted, &next, errp);
         backing_wanted_free(bs);
+        if (rc < 0) {
+            break;
+        }
         bs = next;
+        above++;
+    }
+    while (rc < 0 && above-- > 0) { /* those above could not open theirs, either */
+        error_prepend(errp, "Could not open backing file: ");
     }
     return rc;
 }

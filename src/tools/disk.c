@@ -330,9 +330,9 @@ static void report_open(struct cli *cli, const struct disk_args *args, enum open
     if (spelling->open_unnamed && (args->image_opts || !args->file)) {
         error_prepend(&err, "%s: ", spelling->open_unnamed);
     } else if (spelling->open_failed) {
-        error_prepend(&err,
-                      "%s%s%s%s: ", args->open_failed ? args->open_failed : spelling->open_failed,
-                      spelling->open_quote, args->file, spelling->open_quote);
+        error_prepend(
+            &err, "%s%s%s%s: ", args->open_failed ? args->open_failed : spelling->open_failed,
+            spelling->open_quote, args->told_as ? args->told_as : args->file, spelling->open_quote);
     }
     if (!spelling->stands_in && !args->image_opts && args->file) {
         disk_name_in_error(args->file, &err);

@@ -20,6 +20,7 @@ struct disk_args {
     const char *cache; /* none, writeback, writethrough, directsync, unsafe; NULL: writeback */
     const char
         *open_failed;     /* as that of struct cli_spelling, for this disk; NULL: no difference */
+    const char *told_as;  /* what an error calls it in the reference's words; NULL: file */
     bool cache_of_source; /* it was given as -T */
     const char *aio;      /* threads, native, io_uring; NULL: the best there is */
     const char *discard;  /* ignore, unmap; NULL: ignore */

@@ -69,3 +69,39 @@ def test_base_of_commit(base, where, link, chains, tmp_path):
     for line in lines:
         ours, theirs = (outcome(program, line, chains, tmp_path, where) for program in (link, PROGRAM))
         assert ours == theirs, line
+
+
+def fails(line, link, chains, tmp_path, gone=''):
+    """What both print where a file of the chain is not there."""
+    answers = []
+    for program in (link, PROGRAM):
+        work = tmp_path / 'work'
+        shutil.copytree(chains, work, symlinks=True)
+        if gone:
+            (work / gone).unlink()
+        done = run([program, *(word.format(work=work) for word in line)], cwd=work)
+        shutil.rmtree(work)
+        answers.append((done.stdout, done.stderr, done.returncode))
+    assert answers[0] == answers[1], line
+    assert done.returncode != 0
+
+
+WITH_CHAIN = ('info --backing-chain', 'info -U --backing-chain --output=json', 'map', 'compare sub/other', 'measure -O raw', 'commit',
+              'commit -b base', 'rebase -b other -F qcow2', 'resize', 'amend -o lazy_refcounts=on', 'bench -c 1')
+
+
+@pytest.mark.parametrize('gone', ['sub/base', 'sub/mid', 'sub/deep/top'])
+@pytest.mark.parametrize('command', WITH_CHAIN)
+def test_a_file_of_the_chain_is_gone(command, gone, link, chains, tmp_path):
+    size = ['2M'] if command == 'resize' else []
+    for top in ('sub/deep/above', '{work}/sub/deep/above', './sub/deep/above'):
+        fails([*command.split(), top, *size], link, chains, tmp_path, gone)
+    fails(['convert', '-O', 'raw', 'sub/deep/above', 'new'], link, chains, tmp_path, gone)
+    fails(['create', '-f', 'qcow2', '-b', 'sub/deep/above', '-F', 'qcow2', 'new'], link, chains, tmp_path, gone)
+
+
+@pytest.mark.parametrize('new', ['bad', 'deep/bad', './bad', '../bad', '{work}/bad', 'file:bad', 'sub/base', 'sub/deep/far'])
+def test_the_new_backing_file_is_not_there(new, link, chains, tmp_path):
+    """It is called what it was called."""
+    for image in ('sub/mid', 'sub/deep/top', '{work}/sub/mid'):
+        fails(['rebase', '-b', new, '-F', 'qcow2', image], link, chains, tmp_path)

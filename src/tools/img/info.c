@@ -19,6 +19,8 @@
 #include "tools/img/specific.h"
 #include "util/size.h"
 
+#define LAYERS_MAX 64 /* that are opened one by one */
+
 enum info_option {
     INFO_CHAIN = 1,
 };
@@ -176,6 +178,69 @@ static int info_run(struct cli *cli, BlockBackend *blk, void *opaque)
     return code;
 }
 
+/* ---- a chain as the reference goes through it ---- */
+
+/* Owned; either may be NULL. */
+struct layer_name {
+    char *file;
+    char *format;
+};
+
+static void layer_name_fini(struct layer_name *name)
+{
+    free(name->file);
+    free(name->format);
+}
+
+/* The backing file that the image names, as a disk of its own. 1, 0 where there is none, or after
+ * printing -1. */
+static int step_down(struct cli *cli, BlockDriverState *bs, struct disk_args *args,
+                     struct layer_name *name)
+{
+    const char *said = bdrv_get_backing_file(bs);
+    const char *format = bdrv_get_backing_format(bs);
+    struct layer_name below = {0};
+    Error *err = NULL;
+
+    if (!said) {
+        return 0;
+    }
+    below.file = bdrv_get_backing_path(bs, said, &err);
+    below.format = format ? strdup(format) : NULL;
+    if (!below.file || (format && !below.format)) {
+        layer_name_fini(&below);
+        (void)(err ? cli_report(cli, err) : cli_error(cli, "out of memory"));
+        return -1;
+    }
+    layer_name_fini(name);
+    *name = below;
+    args->file = name->file;
+    args->format = name->format;
+    args->image_opts = false;
+    return 1;
+}
+
+/* The reference opens each layer alone, and tells one that cannot be opened by its own name. What
+ * is wrong with the chain as a whole is found when that is opened. */
+static int layers_check(struct cli *cli, const struct info_args *info)
+{
+    struct disk_args args = info->disk;
+    Platter *pl = disk_platter_new(cli, &args);
+    struct layer_name name = {0};
+    int more = pl ? 1 : -1;
+
+    args.no_backing = true;
+    for (unsigned depth = 0; more > 0 && depth < LAYERS_MAX; depth++) {
+        BlockBackend *blk = disk_open(cli, pl, &args);
+
+        more = blk ? step_down(cli, blk_bs(blk), &args, &name) : -1;
+        blk_unref(blk);
+    }
+    layer_name_fini(&name);
+    platter_free(pl);
+    return more < 0 ? CLI_EXIT_FAILED : CLI_EXIT_OK;
+}
+
 /* ---- arguments ---- */
 
 static bool info_take(struct info_args *args, int id, const struct cli_args *a)
@@ -210,6 +275,10 @@ static int info_command(struct cli *cli, int argc, char **argv)
         return CLI_EXIT_USAGE;
     }
     args.disk.no_backing = !args.chain;
+    if (args.chain && cli_stands_in(cli) && !args.disk.image_opts &&
+        layers_check(cli, &args) != CLI_EXIT_OK) {
+        return CLI_EXIT_FAILED;
+    }
     return disk_run(cli, &args.disk, info_run, &args);
 }
 

@@ -107,6 +107,7 @@ static int base_open(struct rebase *r)
         r->shared_depth = (int)depth + 1;
         return r->base ? CLI_EXIT_OK : cli_report(cli, err);
     }
+    args.told_as = args.file;
     args.file = path;
     args.id = "base";
     args.open_failed = "Could not open new backing file ";
