@@ -3,6 +3,7 @@
 #include <fcntl.h>
 #include <netdb.h>
 #include <netinet/in.h>
+#include <stdatomic.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
@@ -13,6 +14,13 @@
 #include "util/error.h"
 
 #define LISTEN_BACKLOG 1024
+
+static _Atomic bool by_umask; /* the process's, as its umask is */
+
+void os_listen_by_umask(void)
+{
+    atomic_store(&by_umask, true);
+}
 
 static int unix_address(const char *path, struct sockaddr_un *ret_addr, Error **errp)
 {
@@ -88,7 +96,7 @@ static int unix_bind(int fd, const char *path, Error **errp)
     }
     /* The new file takes its mode from the socket: nobody else may connect, not even for a moment
      * between bind and a chmod. */
-    rc = os->fchmod(fd, 0600);
+    rc = atomic_load(&by_umask) ? 0 : os->fchmod(fd, 0600);
     if (rc < 0) {
         return error_set_errno(errp, -rc, "cannot set the mode of the socket");
     }

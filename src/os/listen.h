@@ -4,8 +4,8 @@
  *
  * A unix socket is made at a path where nothing is, or where a socket is that nobody serves any
  * more; nothing else is ever replaced, and no symbolic link is followed. Its mode is 0600 from the
- * first moment. It is removed at the end only if it is still ours. Any thread; may block for as
- * long as a name server lets it.
+ * first moment, unless that is left to the umask. It is removed at the end only if it is still
+ * ours. Any thread; may block for as long as a name server lets it.
  */
 #ifndef PLATTER_OS_LISTEN_H
 #define PLATTER_OS_LISTEN_H
@@ -24,6 +24,8 @@ struct os_listener {
     uint64_t path_dev, path_ino;
 };
 
+/* Unix sockets of this process get the mode that its umask leaves, from now on. Any thread. */
+void os_listen_by_umask(void);
 /* 0 or -errno with errp; then there is nothing to close. */
 int os_listen_unix(const char *path, struct os_listener *ret_listener, Error **errp);
 /* Each address of the host (NULL or empty: of the machine) is tried; it is enough that one can be

@@ -68,7 +68,6 @@ int daemonize_begin(struct cli *cli, int *ret_fd, int *ret_code)
     }
     os->close(fds[0]);
     setsid();
-    umask(027);
     *ret_fd = fds[1];
     return 0;
 }
@@ -93,6 +92,13 @@ void daemonize_ready(int fd)
     /* a parent that is no more has nobody to tell */
     (void)os->write(fd, "", 1);
     os->close(fd);
+}
+
+void daemonize_leave_folder(void)
+{
+    if (chdir("/") < 0) {
+        return; /* it stays where it is: nothing depends on it */
+    }
 }
 
 /* ---- file ---- */

@@ -14,6 +14,10 @@ int daemonize_begin(struct cli *cli, int *ret_fd, int *ret_code);
  * from now on. fd < 0: nothing. */
 void daemonize_ready(int fd);
 
+/* Go to the root of the file system, as the daemons of the reference do: what names come later are
+ * absolute, and no file system is kept from being unmounted. */
+void daemonize_leave_folder(void);
+
 /* Write the number of this process to a file, which is locked as long as it runs. Its descriptor,
  * or -errno that was printed, behind the words in lead. */
 int pidfile_write(struct cli *cli, const char *path, const char *lead);

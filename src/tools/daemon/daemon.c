@@ -7,6 +7,7 @@
 #include <fcntl.h>
 #include <stdlib.h>
 #include <string.h>
+#include <sys/stat.h>
 #include <unistd.h>
 
 #include "control/chardev.h"
@@ -15,6 +16,7 @@
 #include "control/monitor.h"
 #include "control/qmp_type.h"
 #include "control/service.h"
+#include "os/listen.h"
 #include "os/os.h"
 #include "schema/qmp.h"
 #include "tools/commands.h"
@@ -77,6 +79,7 @@ struct daemon {
     struct disk_args refs; /* what images may open by naming it */
     bool background;
     const char *pidfile;
+    char *pidfile_path; /* owned; what pidfile is then */
     struct trace_option trace;
     int pid_fd;
     int ready_fd;
@@ -238,6 +241,20 @@ static int begin(struct daemon *d)
                                                                       : CLI_EXIT_OK;
 }
 
+/* The file of the number is still to be found at the end. */
+static int leave_folder(struct daemon *d)
+{
+    if (d->pidfile) {
+        d->pidfile_path = realpath(d->pidfile, NULL);
+        if (!d->pidfile_path) {
+            return cli_error(d->cli, "cannot find '%s': %s", d->pidfile, strerror(errno));
+        }
+        d->pidfile = d->pidfile_path;
+    }
+    daemonize_leave_folder();
+    return CLI_EXIT_OK;
+}
+
 static int serve(struct daemon *d, int argc, char **argv)
 {
     int code = carry_out(d, argc, argv);
@@ -248,6 +265,9 @@ static int serve(struct daemon *d, int argc, char **argv)
     }
     if (code != CLI_EXIT_OK) {
         return code;
+    }
+    if (d->background && cli_stands_in(d->cli) && leave_folder(d) != CLI_EXIT_OK) {
+        return CLI_EXIT_FAILED;
     }
     daemonize_ready(d->ready_fd);
     d->ready_fd = -1;
@@ -270,6 +290,7 @@ static int end(struct daemon *d)
     end_signals_end(&d->signals);
     service_fini(&d->service);
     pidfile_remove(d->pidfile, d->pid_fd);
+    free(d->pidfile_path);
     trace_option_end(&d->trace);
     return code;
 }
@@ -299,6 +320,10 @@ static int daemon_command(struct cli *cli, int argc, char **argv)
             trace_option_end(&d.trace);
             return ret < 0 ? CLI_EXIT_FAILED : code;
         }
+        umask(027);
+    }
+    if (cli_stands_in(cli)) {
+        os_listen_by_umask();
     }
     code = begin(&d);
     if (code == CLI_EXIT_OK) {

@@ -7,8 +7,10 @@
 #include <limits.h>
 #include <stdlib.h>
 #include <string.h>
+#include <sys/stat.h>
 #include <unistd.h>
 
+#include "os/listen.h"
 #include "tools/commands.h"
 #include "tools/daemonize.h"
 #include "tools/nbd/nbd.h"
@@ -242,6 +244,9 @@ static int begin(struct run *r)
     if (r->args->verbose && tell_uris(r) < 0) {
         return -1;
     }
+    if (cli_stands_in(r->cli)) {
+        daemonize_leave_folder();
+    }
     daemonize_ready(r->ready_fd);
     return 0;
 }
@@ -280,6 +285,12 @@ static int serve(struct cli *cli, const struct nbd_args *args)
         if (ret != 0) {
             return ret < 0 ? CLI_EXIT_FAILED : code;
         }
+        if (!cli_stands_in(cli)) {
+            umask(027);
+        }
+    }
+    if (cli_stands_in(cli)) {
+        os_listen_by_umask();
     }
     if (begin(&r) == 0) {
         code = CLI_EXIT_OK;
