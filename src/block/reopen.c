@@ -227,6 +227,8 @@ static int child_to_reference(struct reopen *r, struct reopen_item *item, BdrvEd
         graph_tx_attach_child(r->tx, item->bs, node, name, BDRV_ROLE_COW);
     } else if (edge->bs != node) {
         graph_tx_replace(r->tx, edge, node);
+    } else if (edge->opened_here && !cow) { /* goes on taking what it inherits */
+        rc = child_put(r, item, edge, NULL, errp);
     }
     return rc; /* the transaction has its own reference */
 }

@@ -15,6 +15,44 @@
 
 /* ---- overlays ---- */
 
+static int nothing_to_prepare(void *opaque, Error **errp)
+{
+    return 0;
+}
+
+/* When all of the transaction is done, so that nothing has to be taken back. What cannot be read
+ * only stays as it is. */
+static void below_commit(void *opaque)
+{
+    BlockOptions *changes = block_options_new();
+
+    if (changes && block_options_set_str(changes, "read-only", "on") == 0) {
+        (void)bdrv_reopen_changed(opaque, changes, NULL);
+    } else {
+        block_options_free(changes);
+    }
+}
+
+static void below_clean(void *opaque)
+{
+    bdrv_unref(opaque);
+}
+
+static const struct bdrv_action_ops below_ops = {
+    .prepare = nothing_to_prepare,
+    .commit = below_commit,
+    .clean = below_clean,
+};
+
+/* Below an overlay nobody writes any more: base gives back its right to, and its lock, so that
+ * other programs can read it. Who wants to write there again reopens it. */
+static void put_overlay(BdrvTransaction *t, BlockDriverState *overlay, BlockDriverState *base)
+{
+    bdrv_transaction_append(t, overlay, base);
+    bdrv_ref(base);
+    bdrv_transaction_add(t, base, &below_ops, base);
+}
+
 int action_snapshot(struct control *c, BdrvTransaction *t, const struct qmp_blockdev_snapshot *args,
                     Error **errp)
 {
@@ -22,7 +60,7 @@ int action_snapshot(struct control *c, BdrvTransaction *t, const struct qmp_bloc
     BlockDriverState *overlay = base ? control_find_node(c, args->overlay, errp) : NULL;
 
     if (overlay) {
-        bdrv_transaction_append(t, overlay, base);
+        put_overlay(t, overlay, base);
     }
     return overlay ? 0 : -ENOENT;
 }
@@ -72,11 +110,6 @@ struct made_file {
     char name[];
 };
 
-static int made_prepare(void *opaque, Error **errp)
-{
-    return 0;
-}
-
 static void made_commit(void *opaque)
 {
     struct made_file *file = opaque;
@@ -95,7 +128,7 @@ static void made_clean(void *opaque)
 }
 
 static const struct bdrv_action_ops made_ops = {
-    .prepare = made_prepare,
+    .prepare = nothing_to_prepare,
     .commit = made_commit,
     .clean = made_clean,
 };
@@ -149,7 +182,7 @@ int action_snapshot_sync(struct control *c, BdrvTransaction *t,
     if (!overlay) {
         return -EINVAL;
     }
-    bdrv_transaction_append(t, overlay, base);
+    put_overlay(t, overlay, base);
     bdrv_unref(overlay); /* the transaction's, and of the users of base in the end */
     return 0;
 }

@@ -339,6 +339,31 @@ def test_snapshots(qmp, tmp_path):
     assert not (tmp_path / 'fourth.qcow2').exists()
 
 
+def test_below_an_overlay(qmp, tmp_path):
+    """Nobody writes there, so others may read it; what is taken back is as it was, and who reopens it may write."""
+    def read_only():
+        looks = [platter('info', '-f', 'qcow2', tmp_path / f'{name}.qcow2').returncode == 0 for name in ('disk', 'top')]
+        nodes = qmp.call('query-named-block-nodes', flat=True)
+        assert looks == [next(n['ro'] for n in nodes if n['file'] == f'{name}.qcow2' and n['drv'] == 'file')
+                         for name in ('disk', 'top')]
+        return [node(qmp, name)['ro'] for name in ('disk', 'top')] + looks
+
+    for name in ('disk', 'top'):
+        assert platter('create', '-f', 'qcow2', tmp_path / f'{name}.qcow2', '16M').returncode == 0
+        qmp.call('blockdev-add', driver='qcow2', node_name=name, file={'driver': 'file', 'filename': f'{name}.qcow2'})
+    qmp.call('blockdev-backend-add', name='drive', node_name='disk')
+    snapshot = {'type': 'blockdev-snapshot', 'data': {'node': 'disk', 'overlay': 'top'}}
+    qmp.fails('transaction', 'Abort action', actions=[snapshot, {'type': 'abort', 'data': {}}])
+    assert read_only() == [False] * 4
+    qmp.call('transaction', actions=[snapshot])
+    assert read_only() == [True, False] * 2
+    qmp.call('blockdev-snapshot-sync', node_name='top', snapshot_file='third.qcow2', snapshot_node_name='third')
+    assert read_only() == [True] * 4
+    qmp.call('blockdev-reopen', options=[{'driver': 'qcow2', 'node-name': 'disk', 'read-only': False,
+                                          'file': {'driver': 'file', 'filename': 'disk.qcow2'}}])
+    assert read_only() == [False, True] * 2
+
+
 def test_media(qmp):
     for name in ('one', 'two'):
         qmp.call('blockdev-add', driver='null-co', node_name=name, size=MIB)

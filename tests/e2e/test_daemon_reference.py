@@ -53,6 +53,9 @@ IMAGE = FILE + [
     cmd('blockdev-create', **{'job-id': 'k'}, options={'driver': 'qcow2', 'file': 'f0', 'size': MIB}),
     'concluded', cmd('query-jobs'), cmd('job-dismiss', id='k'),
     cmd('blockdev-add', driver='qcow2', **{'node-name': 'q0'}, file='f0')]
+OWN = {'driver': 'file', 'filename': 'a', 'node-name': 'f0'}
+OWN_FILE = IMAGE + [cmd('blockdev-del', **{'node-name': 'q0'}), cmd('blockdev-del', **{'node-name': 'f0'}),
+                    cmd('blockdev-add', driver='qcow2', **{'node-name': 'q0'}, file=OWN)]
 SERVER = [cmd('nbd-server-start', addr=sock('n.sock'))]
 EXPORT = RAW + SERVER + [cmd('block-export-add', type='nbd', id='e', **{'node-name': 'n0'})]
 
@@ -187,6 +190,13 @@ SESSIONS = {
         cmd('blockdev-snapshot-sync', **{'node-name': 'q0', 'snapshot-file': 'over', 'snapshot-node-name': 'q1'}),
         cmd('blockdev-snapshot-sync', **{'node-name': 'zz', 'snapshot-file': 'x', 'snapshot-node-name': 'q2'}),
         cmd('blockdev-snapshot', node='q0', overlay='zz'), cmd('blockdev-snapshot', node='zz', overlay='q0')],
+    # what is below an overlay becomes read-only, with the files that its own options opened
+    'snapshots of files of their own': OWN_FILE + [
+        cmd('blockdev-snapshot-sync', **{'node-name': 'q0', 'snapshot-file': 'over', 'snapshot-node-name': 'q1'}),
+        cmd('query-named-block-nodes', flat=True)] + SERVER + [
+        cmd('block-export-add', type='nbd', id='e', **{'node-name': 'q0'}, writable=True),
+        cmd('blockdev-reopen', options=[{'driver': 'qcow2', 'node-name': 'q0', 'read-only': False, 'file': 'f0'}]),
+        cmd('query-named-block-nodes', flat=True)],
     'chains': IMAGE + [
         cmd('blockdev-snapshot-sync', **{'node-name': 'q0', 'snapshot-file': 'over'}),
         cmd('blockdev-snapshot-sync', **{'node-name': 'q0', 'snapshot-file': 'over', 'snapshot-node-name': 'q0'}),
@@ -200,6 +210,11 @@ SESSIONS = {
         cmd('block-dirty-bitmap-remove', node='q1', name='b'), cmd('block-dirty-bitmap-clear', node='q1', name='b'),
         cmd('block-dirty-bitmap-disable', node='q1', name='b'), cmd('query-block-exports'),
         cmd('block-export-del', id='e'), cmd('block-export-del', id='e', mode='hard'), cmd('blockdev-del', **{'node-name': 'q1'})],
+    # ... also one that is named again
+    'children that inherit': OWN_FILE + [
+        step for options in ({'read-only': True}, {'read-only': False}, {'read-only': True, 'file': {**OWN, 'read-only': False}})
+        for step in (cmd('blockdev-reopen', options=[{'driver': 'qcow2', 'node-name': 'q0', 'file': 'f0', **options}]),
+                     cmd('query-named-block-nodes', flat=True))],
     'filters': IMAGE + [
         cmd('object-add', **{'qom-type': 'throttle-group', 'id': 't'}),
         cmd('blockdev-add', driver='throttle', **{'node-name': 't0', 'throttle-group': 't'}, file='q0'),
