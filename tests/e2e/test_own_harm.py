@@ -4,7 +4,7 @@ import os
 
 import pytest
 from qemu_image import qemu_img
-from tools_common import platter, run
+from tools_common import called, platter, run
 
 SIZE = 1 << 20
 
@@ -69,6 +69,59 @@ def test_create_over_its_own_backing_file(folder, backing):
     done = platter('create', '-f', 'qcow2', '-b', backing, '-F', 'qcow2', 's.qcow2', cwd=folder)
     assert done.returncode == 1 and "'s.qcow2' cannot be its own backing file" in done.stderr
     assert everything(folder) == before
+
+
+@pytest.fixture(name='chain')
+def chain_fixture(folder):
+    """top on mid on ../sub/low on s.qcow2, each named from its own folder."""
+    (folder / 'sub').mkdir()
+    for name, backing in (('sub/low', '../s.qcow2'), ('mid', 'sub/low'), ('top', './mid')):
+        done = qemu_img('create', '-f', 'qcow2', '-b', backing, '-F', 'qcow2', name, cwd=folder)
+        assert done.returncode == 0, done.stderr
+    return folder
+
+
+def chain_holds(folder):
+    return {str(path): path.read_bytes() for path in folder.rglob('*') if path.is_file()}
+
+
+@pytest.mark.parametrize('target', ['mid', './mid', 'sub/low', 's.qcow2', 'soft.qcow2'])
+@pytest.mark.parametrize('size', [[], ['1M']], ids=['', '1M'])
+def test_create_over_its_own_chain(chain, target, size):
+    before = chain_holds(chain)
+    done = platter('create', '-f', 'qcow2', '-b', f'{chain}/top', '-F', 'qcow2', target, *size, cwd=chain)
+    assert (done.returncode, done.stdout) == (1, '')
+    assert f"'{target}' belongs to the backing chain of '{chain}/top'" in done.stderr
+    assert chain_holds(chain) == before
+
+
+@pytest.mark.parametrize('target', ['mid', 'sub/low', 's.qcow2'])
+def test_convert_over_the_chain_of_its_backing_file(chain, target):
+    before = chain_holds(chain)
+    done = platter('convert', '-f', 'raw', '-O', 'qcow2', '-B', f'{chain}/top', '-F', 'qcow2', 's.raw', target, cwd=chain)
+    assert done.returncode == 1 and f"'{target}' belongs to the backing chain of" in done.stderr
+    assert chain_holds(chain) == before
+
+
+def test_create_over_a_chain_as_the_reference(chain):
+    """Which makes it, and so does who stands in for it."""
+    link = called(chain, 'qemu-img')
+    line = ['create', '-f', 'qcow2', '-b', 'top', '-F', 'qcow2', 'mid']
+    before = (chain / 'mid').read_bytes()
+    theirs = qemu_img(*line, cwd=chain)
+    made = (chain / 'mid').read_bytes()
+    (chain / 'mid').write_bytes(before)
+    ours = run([link, *line], cwd=chain)
+    assert (ours.returncode, ours.stdout, ours.stderr) == (theirs.returncode, theirs.stdout, theirs.stderr)
+    assert (ours.returncode, (chain / 'mid').read_bytes()) == (0, made)
+
+
+def test_create_over_what_is_in_no_chain(chain):
+    """A chain that cannot be walked to its end, or says no format, is no reason not to."""
+    (chain / 's.qcow2').unlink()
+    for target in ('new', 'over.qcow2'):
+        done = platter('create', '-f', 'qcow2', '-b', 'top', '-F', 'qcow2', target, cwd=chain)
+        assert (done.returncode, done.stderr) == (0, '')
 
 
 def test_create_beside_its_backing_file(folder):

@@ -1,11 +1,15 @@
 /* SPDX-License-Identifier: MIT */
 #include "tools/img/chain.h"
 
+#include <stdlib.h>
 #include <string.h>
 #include <sys/stat.h>
 
 #include "block/driver.h"
 #include "os/os.h"
+#include "util/name_beside.h"
+
+#define WALK_MAX 1000 /* of images that name each other */
 
 BlockDriverState *chain_below(BlockDriverState *bs)
 {
@@ -82,6 +86,83 @@ BlockDriverState *chain_find_called(BlockDriverState *bs, const char *name)
         bs = chain_below(bs);
     }
     return bs ? chain_below(bs) : NULL;
+}
+
+/* Of an image for looking only, whoever uses it; NULL: it cannot be. */
+static BlockDriverState *open_layer(Platter *pl, const char *path, const char *format)
+{
+    BlockOptions *options = block_options_new();
+
+    if (!options || block_options_set_bool(options, "force-share", true) < 0 ||
+        block_options_set_str(options, "driver", format) < 0) {
+        block_options_free(options);
+        return NULL;
+    }
+    return bdrv_open(pl, path, NULL, options, BDRV_O_NO_IO | BDRV_O_NO_BACKING, NULL);
+}
+
+/* The names of the layer below: *path and *format (owned) become those; false: there is none. What
+ * tells no format is not guessed, as its guest would decide. */
+static bool go_below(BlockDriverState *bs, char **path, char **format)
+{
+    const char *said = bs ? bdrv_get_backing_file(bs) : NULL;
+    const char *said_format = bs ? bdrv_get_backing_format(bs) : NULL;
+    char *below = said ? name_beside(*path, said) : NULL;
+
+    free(*path);
+    free(*format);
+    *path = below;
+    *format = said_format ? strdup(said_format) : NULL;
+    return *path != NULL;
+}
+
+static bool is_local(const char *path)
+{
+    const char *colon = strchr(path, ':');
+    const char *slash = strchr(path, '/');
+
+    return !colon || (slash && slash < colon) || strncmp(path, "json:", 5) == 0 ||
+           strncmp(path, "file:", 5) == 0;
+}
+
+void chain_walk_named(Platter *pl, const char *name, const char *format, ChainSee *see,
+                      void *opaque)
+{
+    char *path = strdup(name);
+    char *path_format = format ? strdup(format) : NULL;
+    bool more = path != NULL;
+
+    for (unsigned depth = 0; more && depth < WALK_MAX; depth++) {
+        BlockDriverState *bs =
+            path_format && is_local(path) ? open_layer(pl, path, path_format) : NULL;
+
+        more = see(opaque, path, bs) && go_below(bs, &path, &path_format);
+        bdrv_unref(bs);
+    }
+    free(path);
+    free(path_format);
+}
+
+struct search {
+    const char *file;
+    bool found;
+};
+
+static bool is_searched(void *opaque, const char *path, BlockDriverState *bs)
+{
+    struct search *s = opaque;
+
+    s->found =
+        chain_same_file(path, s->file) || (bs && chain_same_file(bdrv_get_filename(bs), s->file));
+    return !s->found;
+}
+
+bool chain_named_has_file(Platter *pl, const char *name, const char *format, const char *file)
+{
+    struct search s = {.file = file};
+
+    chain_walk_named(pl, name, format, is_searched, &s);
+    return s.found;
 }
 
 BlockBackend *chain_reader(Platter *pl, BlockDriverState *bs, const char *id, Error **errp)

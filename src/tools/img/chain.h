@@ -24,6 +24,14 @@ bool chain_fd_is_file(int fd, const char *name);
 /* Whether a node of pl stands on that file, or on what fd is open on: to write there harms it. */
 bool chain_has_file(Platter *pl, const char *name);
 bool chain_has_fd(Platter *pl, int fd);
+/* From the image called name on, each member of its backing chain that can be looked at, as the
+ * images name them: see is told the path and the open node (without what is below it), or NULL
+ * where it cannot be opened, and says whether to go on. Nothing is asked of other machines. */
+typedef bool ChainSee(void *opaque, const char *path, BlockDriverState *bs);
+void chain_walk_named(Platter *pl, const char *name, const char *format, ChainSee *see,
+                      void *opaque);
+/* Whether file is a member of that chain. */
+bool chain_named_has_file(Platter *pl, const char *name, const char *format, const char *file);
 /* A backend that reads bs besides its other users. NULL with errp. */
 BlockBackend *chain_reader(Platter *pl, BlockDriverState *bs, const char *id, Error **errp);
 

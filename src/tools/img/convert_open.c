@@ -211,6 +211,11 @@ static int allow_backing(struct convert_run *run)
     if (!cli_stands_in(run->cli) && chain_same_file(path, file)) {
         return cli_error(run->cli, "'%s' cannot be its own backing file", file);
     }
+    if (!cli_stands_in(run->cli) &&
+        chain_named_has_file(run->pl, path, run->args->backing_format, file)) {
+        return cli_error(run->cli, "'%s' belongs to the backing chain of '%s', which needs it",
+                         file, path);
+    }
     disk_allow_folder_of(run->pl, path);
     return CLI_EXIT_OK;
 }

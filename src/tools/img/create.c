@@ -121,6 +121,25 @@ static int check_own_backing(struct cli *cli, const char *file, const char *back
                : CLI_EXIT_OK;
 }
 
+/* Nor may it be further down in the chain: the images above it would stand on themselves. The
+ * reference makes that. */
+static int check_own_chain(struct cli *cli, Platter *pl, const struct create_args *args)
+{
+    AUTO_FREE char *path = NULL;
+
+    if (!args->backing || args->unsafe || cli_stands_in(cli)) {
+        return CLI_EXIT_OK;
+    }
+    path = name_beside(args->file, args->backing);
+    if (!path) {
+        return cli_error(cli, "out of memory");
+    }
+    return chain_named_has_file(pl, path, args->backing_format, args->file)
+               ? cli_error(cli, "'%s' belongs to the backing chain of '%s', which needs it",
+                           args->file, path)
+               : CLI_EXIT_OK;
+}
+
 /* -b and -F are backing_file and backing_fmt of -o. */
 static int settle_backing(struct cli *cli, struct create_args *args)
 {
@@ -360,6 +379,9 @@ static int create_on(struct cli *cli, Platter *pl, struct create_args *args)
     Job *job = NULL;
     int ret;
 
+    if (code == CLI_EXIT_OK) {
+        code = check_own_chain(cli, pl, args);
+    }
     if (code != CLI_EXIT_OK) {
         return code;
     }
