@@ -115,6 +115,12 @@ struct convert_options {
 /* The size of a raw disk that holds the sources; UINT64_MAX: it is too large. */
 uint64_t convert_total_bytes(const struct convert_source *sources, size_t count);
 
+/* Whether memory_max_bytes is enough where the target (which options need not have) is still to be
+ * made: target_bytes is what it will give room in, its clusters with compressed. 0; -ENOMEM with
+ * errp. */
+int convert_judge_memory(const struct convert_options *options, uint64_t target_bytes,
+                         Error **errp);
+
 /* A job that runs; it keeps its own references to the backends. flags: enum job_flags; without
  * JOB_MANUAL_DISMISS it may be gone when this returns. When it
  * ends well the target holds everything, flushed as far as its cache mode wants. When it fails or

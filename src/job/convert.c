@@ -14,20 +14,6 @@
 #include "util/error.h"
 #include "util/mem.h"
 
-/* What a piece holds, unless units are larger or memory is short: large enough that a request costs
- * little beside its bytes, small enough that they are still in a processor's cache when they are
- * written. */
-#define CHUNK_BYTES (UINT64_C(512) << 10)
-/* A piece of what the source has compressed, where a cluster is no larger: each of its clusters
- * takes the memory of two while it is read. */
-#define PACKED_BYTES (UINT64_C(128) << 10)
-/* What one compressor works with; the second where units are larger than COMPRESSOR_UNIT. */
-#define COMPRESSOR_UNIT (UINT64_C(256) << 10)
-#define COMPRESSOR_BYTES (UINT64_C(704) << 10)
-#define COMPRESSOR_BYTES_LARGE (UINT64_C(1) << 20)
-/* A piece that only tells the storage what to copy. */
-#define OFFLOAD_BYTES (UINT64_C(16) << 20)
-
 void convert_fail(struct convert *c, int ret, const char *doing, uint64_t offset)
 {
     if (c->ret == 0) {
@@ -146,7 +132,7 @@ static void copy_all_co(struct convert *c)
     struct co_group group;
     struct convert_chunk chunk;
 
-    co_group_init_max(&group, c->pieces, sizeof(c->pieces[0]), c->pieces_max);
+    co_group_init_max(&group, c->pieces, sizeof(c->pieces[0]), c->room.pieces_max);
     checkpoint_co(c, &group, c->o.start, true);
     for (uint64_t offset = c->o.start; offset < c->total && c->ret == 0; offset += chunk.bytes) {
         struct convert_piece *piece;
@@ -359,77 +345,15 @@ static int settle_unit(struct convert *c, Error **errp)
         return 0;
     }
     limits = bdrv_get_limits(blk_bs(c->target));
-    unit = max_u64(CONVERT_SECTOR_BYTES, limits->request_alignment);
-    unit = max_u64(unit, pow2_floor(limits->pwrite_zeroes_alignment));
-    unit = max_u64(unit, pow2_floor(c->o.sparse_bytes));
+    unit = max_u64(limits->request_alignment, pow2_floor(limits->pwrite_zeroes_alignment));
     if (c->o.compressed) {
         if (bdrv_get_info(blk_bs(c->target), &info) < 0 || info.cluster_size_bytes == 0) {
             return error_set(errp, ENOTSUP, "Compression not supported for this file format");
         }
         unit = max_u64(unit, info.cluster_size_bytes);
     }
-    c->unit_bytes = unit;
+    c->unit_bytes = convert_unit_bytes(&c->o, unit);
     return 0;
-}
-
-/* The largest cluster that a source may have compressed; 0: none has. */
-static uint64_t packed_cluster(const struct convert *c)
-{
-    uint64_t bytes = 0;
-
-    for (size_t i = 0; i < c->inputs_count; i++) {
-        bytes = max_u64(bytes, bdrv_compressed_cluster_bytes(blk_bs(c->inputs[i].blk)));
-    }
-    return bytes;
-}
-
-/* What a piece takes at the most that has bytes of the target. */
-static uint64_t piece_memory(const struct convert *c, uint64_t bytes, uint64_t cluster)
-{
-    uint64_t read = cluster > 0 ? max_u64(min_u64(bytes, PACKED_BYTES), 2 * cluster) : 0;
-    uint64_t units = c->o.compressed ? min_u64(bytes / c->unit_bytes, CO_GROUP_MAX) : 0;
-    uint64_t compressor =
-        c->unit_bytes > COMPRESSOR_UNIT ? COMPRESSOR_BYTES_LARGE : COMPRESSOR_BYTES;
-
-    return bytes + max_u64(read, 2 * units * c->unit_bytes) + units * compressor;
-}
-
-/* Fewer bytes at a time, then fewer pieces, until they fit. */
-static int settle_memory(struct convert *c, Error **errp)
-{
-    uint64_t sparse = c->o.sparse_bytes > 0 ? 2 * pow2_floor(c->o.sparse_bytes - 1) : 1;
-    uint64_t least = max_u64(c->unit_bytes, sparse);
-    uint64_t disks = min_u64(c->o.memory_disks_bytes, c->o.memory_max_bytes);
-    uint64_t max = c->o.memory_max_bytes > 0 ? c->o.memory_max_bytes - disks : UINT64_MAX;
-    uint64_t cluster = packed_cluster(c);
-    uint64_t each;
-
-    c->pieces_max = c->o.coroutines > 0 ? c->o.coroutines : CONVERT_COROUTINES;
-    /* what is compressed is much work for each byte: pieces of one unit keep all workers at it */
-    c->chunk_bytes = max_u64(c->offload        ? OFFLOAD_BYTES
-                             : c->o.compressed ? c->unit_bytes
-                                               : CHUNK_BYTES,
-                             least);
-    while (c->chunk_bytes > least &&
-           piece_memory(c, c->chunk_bytes, cluster) > max / c->pieces_max) {
-        c->chunk_bytes /= 2;
-    }
-    each = piece_memory(c, c->chunk_bytes, cluster);
-    if (each > max / c->pieces_max) {
-        c->pieces_max = (unsigned)(max / each);
-    }
-    c->packed_bytes = min_u64(c->chunk_bytes, max_u64(max_u64(PACKED_BYTES, cluster), least));
-    if (c->pieces_max > 0) {
-        return 0;
-    }
-    return disks == 0
-               ? error_set(errp, ENOMEM,
-                           "%" PRIu64 " bytes of memory are too few: one coroutine needs %" PRIu64,
-                           c->o.memory_max_bytes, each)
-               : error_set(errp, ENOMEM,
-                           "%" PRIu64 " bytes of memory are too few: %" PRIu64
-                           " are needed, for one coroutine and the tables of the disks",
-                           c->o.memory_max_bytes, each + c->o.memory_disks_bytes);
 }
 
 static int check_numbers(const struct convert_options *o, Error **errp)
@@ -535,7 +459,7 @@ Job *convert_start(Platter *pl, const char *id, const struct convert_options *op
         ret = settle_unit(c, errp);
     }
     if (ret == 0) {
-        ret = settle_memory(c, errp);
+        ret = convert_find_room(options, c->unit_bytes, &c->room, errp);
     }
     if (ret < 0) {
         job_early_fail(&c->job);

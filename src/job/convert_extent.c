@@ -107,7 +107,7 @@ int convert_next_chunk_co(struct convert *c, uint64_t offset, struct convert_chu
     int ret = extent_at_co(c, offset);
     uint64_t end = offset + c->extent.bytes;
     enum convert_kind kind = c->extent.kind;
-    uint64_t most = c->extent.packed ? c->packed_bytes : c->chunk_bytes;
+    uint64_t most = c->extent.packed ? c->room.packed_bytes : c->room.chunk_bytes;
     uint64_t whole_end = end >= c->total ? c->total : align_down(end, c->unit_bytes);
 
     assert(is_aligned(offset, c->unit_bytes));

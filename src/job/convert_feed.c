@@ -63,8 +63,8 @@ static int fill_co(struct convert *c, uint8_t *buf, uint64_t *ret_bytes)
 {
     uint64_t have = 0;
 
-    while (have < c->chunk_bytes) {
-        int64_t n = c->o.feed->read_co(c->o.feed->opaque, buf + have, c->chunk_bytes - have);
+    while (have < c->room.chunk_bytes) {
+        int64_t n = c->o.feed->read_co(c->o.feed->opaque, buf + have, c->room.chunk_bytes - have);
 
         if (n < 0) {
             convert_fail(c, (int)n, "reading at byte", c->total + have);
@@ -106,7 +106,7 @@ static bool feed_piece_co(struct convert *c, struct co_group *group)
     piece->c = c;
     piece->chunk.offset = c->total;
     if (!convert_piece_buffer(piece) || fill_co(c, piece->buf, &bytes) < 0 ||
-        !is_promised(c, c->total + bytes, bytes < c->chunk_bytes) || bytes == 0) {
+        !is_promised(c, c->total + bytes, bytes < c->room.chunk_bytes) || bytes == 0) {
         return false;
     }
     chunk.bytes = align_up(bytes, c->sector_bytes);
@@ -122,7 +122,7 @@ static bool feed_piece_co(struct convert *c, struct co_group *group)
         return false;
     }
     convert_piece_start_co(c, group, piece, &chunk);
-    return bytes == c->chunk_bytes;
+    return bytes == c->room.chunk_bytes;
 }
 
 void convert_feed_co(struct convert *c)
@@ -132,7 +132,7 @@ void convert_feed_co(struct convert *c)
     if (convert_sink_begin_co(c) < 0) {
         return;
     }
-    co_group_init_max(&group, c->pieces, sizeof(c->pieces[0]), c->pieces_max);
+    co_group_init_max(&group, c->pieces, sizeof(c->pieces[0]), c->room.pieces_max);
     while (c->ret == 0 && !job_is_cancelled(&c->job) && feed_piece_co(c, &group)) {
     }
     (void)co_group_wait_co(&group);

@@ -1,7 +1,7 @@
 /* SPDX-License-Identifier: MIT */
 /*
  * The job "convert", between its files: convert.c is the job, convert_extent.c cuts the sources
- * into chunks, convert_piece.c copies one.
+ * into chunks, convert_piece.c copies one, convert_memory.c says how large one may be.
  *
  * The job's coroutine looks ahead: it finds the next chunk while pieces are read and written by
  * children, all in the main context, so that nothing here needs a lock. Each chunk begins and ends
@@ -47,6 +47,13 @@ struct convert_piece {
     bool filled;  /* buf holds the chunk */
 };
 
+/* What is copied at a time. */
+struct convert_room {
+    uint64_t chunk_bytes;  /* multiple of unit_bytes; what a piece's buffer holds */
+    uint64_t packed_bytes; /* the same, of what the source has compressed */
+    unsigned pieces_max;
+};
+
 struct convert {
     Job job;
     struct convert_options o;     /* without sources */
@@ -56,9 +63,7 @@ struct convert {
     uint64_t total;        /* bytes */
     uint64_t sector_bytes; /* total is a multiple of it; 1: of none */
     uint64_t unit_bytes;   /* power of two */
-    uint64_t chunk_bytes;  /* multiple of unit_bytes; what a piece's buffer holds */
-    uint64_t packed_bytes; /* the same, of what the source has compressed */
-    unsigned pieces_max;
+    struct convert_room room;
     /* Up to here the source, too, has what the target's backing file has. Behind it, where the
      * source has no layer below or a shorter one, it has zeroes. */
     uint64_t shared_bytes;
@@ -72,6 +77,12 @@ struct convert {
     int ret;               /* first failure, with its text */
     Error *err;
 };
+
+/* convert_memory.c: what fits into the cap of memory; -ENOMEM with errp: nothing does. */
+int convert_find_room(const struct convert_options *o, uint64_t unit_bytes,
+                      struct convert_room *ret_room, Error **errp);
+/* What is planned and written as a whole in a target that wants that of target_bytes. */
+uint64_t convert_unit_bytes(const struct convert_options *o, uint64_t target_bytes);
 
 /* The first failure counts. */
 void convert_fail(struct convert *c, int ret, const char *doing, uint64_t offset);

@@ -104,7 +104,7 @@ bool convert_piece_buffer(struct convert_piece *p)
     if (p->buf == NULL) {
         BlockBackend *blk = c->target == NULL && c->inputs_count > 0 ? c->inputs[0].blk : c->target;
 
-        p->buf = blk_blockalign(blk, c->chunk_bytes);
+        p->buf = blk_blockalign(blk, c->room.chunk_bytes);
         if (p->buf == NULL) {
             convert_fail(c, -ENOMEM, "getting memory for what is at byte", p->chunk.offset);
         }

@@ -62,14 +62,28 @@ def test_cap(folder, tmp_path, source, options):
 
 @pytest.mark.parametrize('source,options', [
     ('qcow2', []), ('zlib', []), ('chain59', []), ('qcow2', ['-c']), ('chain59', ['-c']),
-    ('qcow2', ['-o', 'cluster_size=2M'])])
+    ('qcow2', ['-o', 'cluster_size=2M']), ('qcow2', ['-o', 'cluster_size=2M,extended_l2=on']),
+    ('qcow2', ['-S', '512']), ('chain1', ['-B', 'chain0', '-F', 'qcow2'])])
 def test_least(folder, tmp_path, source, options):
     """What is named is what is needed."""
+    if '-B' in options:
+        (tmp_path / 'chain0').symlink_to(folder / 'chain0')
     line = ['-f', 'qcow2', '-O', 'qcow2', *options, source, tmp_path / 'out']
+    (tmp_path / 'out').write_bytes(b'is there')
     done = platter('convert', '--max-memory', '1000', *line, cwd=folder)
     assert done.returncode == 1 and '1000 bytes of memory are too few: ' in done.stderr
     least = int(done.stderr.split('too few: ')[1].split()[0])
     done = platter('convert', '--max-memory', str(least - 1), *line, cwd=folder)
     assert f'{least - 1} bytes of memory are too few: {least} are needed' in done.stderr
+    assert (tmp_path / 'out').read_bytes() == b'is there'  # nothing was done to it
     assert platter('convert', '--max-memory', str(least), *line, cwd=folder).returncode == 0
     same_disk(tmp_path, 'out', folder / source, 'qcow2', 'qcow2')
+
+
+@pytest.mark.parametrize('line', [['-f', 'qcow2', '-O', 'raw', 'qcow2'], ['-f', 'raw', '-O', 'raw', 'plain'],
+                                  ['-f', 'raw', '-O', 'qcow2', '-']], ids=' '.join)
+def test_too_little_is_told_before(folder, tmp_path, line):
+    (tmp_path / 'out').write_bytes(b'is there')
+    done = platter('convert', '--max-memory', '3000', *line, tmp_path / 'out', cwd=folder)
+    assert done.returncode == 1 and '3000 bytes of memory are too few' in done.stderr
+    assert (tmp_path / 'out').read_bytes() == b'is there'

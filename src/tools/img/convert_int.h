@@ -115,6 +115,8 @@ int convert_reopen_with(struct cli *cli, BlockDriverState *bs, const char *key, 
 /* convert_memory.c: the disks are open: the part of --max-memory for what they keep. CLI_EXIT_*,
  * after printing. */
 int convert_memory_divide(struct convert_run *run);
+/* The same where the target is still to be made: whether that will be enough. */
+int convert_memory_judge(struct convert_run *run);
 
 /* convert_bitmaps.c: before anything is made, and after the content was copied. */
 int convert_bitmaps_check(struct convert_run *run);

@@ -260,6 +260,9 @@ static int target_create(struct convert_run *run)
     char doing[64];
     int code = args->backing ? allow_backing(run) : CLI_EXIT_OK;
 
+    if (code == CLI_EXIT_OK) {
+        code = convert_memory_judge(run);
+    }
     if (code != CLI_EXIT_OK) {
         return code;
     }
