@@ -51,6 +51,8 @@ struct convert_piece {
 struct convert_room {
     uint64_t chunk_bytes;  /* multiple of unit_bytes; what a piece's buffer holds */
     uint64_t packed_bytes; /* the same, of what the source has compressed */
+    uint64_t zero_bytes;   /* power of two: what of a chunk is in one of them is zero or not */
+    uint64_t sparse_bytes; /* so many zeroes between data are left out; 0: none are */
     unsigned pieces_max;
 };
 

@@ -12,6 +12,8 @@
  * little beside its bytes, small enough that they are still in a processor's cache when they are
  * written. */
 #define CHUNK_BYTES (UINT64_C(512) << 10)
+/* What it holds at the most so that zeroes can be counted in it. */
+#define SPARSE_BYTES (UINT64_C(2) << 20)
 /* A piece of what the source has compressed, where a cluster is no larger: each of its clusters
  * takes the memory of two while it is read. */
 #define PACKED_BYTES (UINT64_C(128) << 10)
@@ -56,11 +58,17 @@ static int too_few(const struct convert_options *o, uint64_t each, uint64_t disk
                            o->memory_max_bytes, each + o->memory_disks_bytes);
 }
 
+/* The zeroes that are looked for. What is compressed is judged by the cluster. */
+static uint64_t sparse_bytes(const struct convert_options *o, uint64_t unit_bytes)
+{
+    return o->compressed ? min_u64(o->sparse_bytes, unit_bytes) : o->sparse_bytes;
+}
+
 int convert_find_room(const struct convert_options *o, uint64_t unit_bytes,
                       struct convert_room *ret_room, Error **errp)
 {
-    uint64_t sparse = o->sparse_bytes > 0 ? 2 * pow2_floor(o->sparse_bytes - 1) : 1;
-    uint64_t least = max_u64(unit_bytes, sparse);
+    uint64_t sparse = min_u64(sparse_bytes(o, unit_bytes), SPARSE_BYTES);
+    uint64_t least = max_u64(unit_bytes, sparse > 0 ? 2 * pow2_floor(sparse - 1) : 1);
     uint64_t disks = min_u64(o->memory_disks_bytes, o->memory_max_bytes);
     uint64_t max = o->memory_max_bytes > 0 ? o->memory_max_bytes - disks : UINT64_MAX;
     uint64_t cluster = packed_cluster(o);
@@ -86,6 +94,8 @@ int convert_find_room(const struct convert_options *o, uint64_t unit_bytes,
     *ret_room = (struct convert_room){
         .chunk_bytes = chunk,
         .packed_bytes = min_u64(chunk, max_u64(max_u64(PACKED_BYTES, cluster), least)),
+        .zero_bytes = max_u64(unit_bytes, pow2_floor(sparse_bytes(o, unit_bytes))),
+        .sparse_bytes = sparse,
         .pieces_max = pieces,
     };
     return 0;
@@ -93,7 +103,9 @@ int convert_find_room(const struct convert_options *o, uint64_t unit_bytes,
 
 uint64_t convert_unit_bytes(const struct convert_options *o, uint64_t target_bytes)
 {
-    return max_u64(max_u64(CONVERT_SECTOR_BYTES, target_bytes), pow2_floor(o->sparse_bytes));
+    uint64_t sparse = min_u64(pow2_floor(o->sparse_bytes), CONVERT_SPARSE_BYTES);
+
+    return max_u64(max_u64(CONVERT_SECTOR_BYTES, target_bytes), sparse);
 }
 
 int convert_judge_memory(const struct convert_options *o, uint64_t target_bytes, Error **errp)

@@ -172,47 +172,43 @@ static int write_data_co(struct convert *c, uint64_t offset, uint8_t *buf, uint6
     return ret;
 }
 
-/* Bytes from at on in units that are all zero. */
-static uint64_t zero_bytes(const struct convert *c, const uint8_t *buf, uint64_t at, uint64_t end)
+/* How much of the chunk is in the part that at is in, from at on. */
+static uint64_t part_bytes(const struct convert_piece *p, uint64_t at)
 {
-    uint64_t bytes = 0;
+    uint64_t part = p->c->room.zero_bytes;
 
-    while (at + bytes < end) {
-        uint64_t n = min_u64(c->unit_bytes, end - at - bytes);
-
-        if (!buffer_is_zero(buf + at + bytes, n)) {
-            break;
-        }
-        bytes += n;
-    }
-    return bytes;
+    return min_u64(part - (p->chunk.offset + at) % part, p->chunk.bytes - at);
 }
 
-/* How many bytes from at on are alike: zeroes that are worth a hole, or what is written. */
-static uint64_t run_bytes(const struct convert *c, const uint8_t *buf, uint64_t at, uint64_t end,
-                          bool *ret_zero)
+/* Bytes from at on in parts that are all zero. */
+static uint64_t zero_bytes(const struct convert_piece *p, uint64_t at)
 {
-    uint64_t run = 0;
+    uint64_t end = at;
 
-    for (;;) {
-        uint64_t zeroes = zero_bytes(c, buf, at + run, end);
-        bool sparse = zeroes > 0 && align_up(zeroes, c->unit_bytes) >= c->o.sparse_bytes;
+    while (end < p->chunk.bytes && buffer_is_zero(p->buf + end, part_bytes(p, end))) {
+        end += part_bytes(p, end);
+    }
+    return end - at;
+}
 
-        if (sparse) {
-            *ret_zero = run == 0;
-            return run == 0 ? zeroes : run;
+/* How many bytes from at on are alike: zeroes, or what is written. Zeroes between data are worth a
+ * hole from sparse_bytes on, at either end of what was read any are. */
+static uint64_t run_bytes(const struct convert_piece *p, uint64_t at, bool *ret_zero)
+{
+    uint64_t run = zero_bytes(p, at);
+
+    *ret_zero = run > 0;
+    while (!*ret_zero && at + run < p->chunk.bytes) {
+        uint64_t zeroes = zero_bytes(p, at + run);
+
+        if (zeroes > 0 &&
+            (zeroes >= p->c->room.sparse_bytes || at + run + zeroes == p->chunk.bytes)) {
+            break;
         }
         run += zeroes;
-        if (at + run == end) {
-            *ret_zero = false;
-            return run;
-        }
-        run += min_u64(c->unit_bytes, end - at - run);
-        if (at + run == end) {
-            *ret_zero = false;
-            return run;
-        }
+        run += part_bytes(p, at + run);
     }
+    return run;
 }
 
 static int write_found_co(struct convert_piece *p)
@@ -226,7 +222,7 @@ static int write_found_co(struct convert_piece *p)
         uint64_t offset = p->chunk.offset + at;
         bool zero = false;
 
-        run = c->o.sparse_bytes > 0 ? run_bytes(c, p->buf, at, end, &zero) : end;
+        run = c->room.sparse_bytes > 0 ? run_bytes(p, at, &zero) : end;
         if (at + run == end) {
             turn_pass_co(p);
         }
