@@ -7,7 +7,7 @@ import subprocess
 
 import pytest
 
-from tools_common import TIMEOUT, needs, platter
+from tools_common import TIMEOUT, called, needs, platter
 
 PIECE = 64 << 10
 PIECES = 256
@@ -50,3 +50,22 @@ def test_what_was_written_stays(tmp_path, layout):
         reads += ['-c', f'read -P {1 + i % 250} {i * PIECE} {PIECE}']
     read = platter('io', '-r', '-f', 'qcow2', *reads, copy.name)
     assert read.returncode == 0 and 'verification failed' not in read.stdout + read.stderr, read.stdout
+
+
+@pytest.mark.parametrize('command', ['resize -f raw --preallocation=MODE raw 64M', 'resize -f qcow2 --preallocation=MODE disk 64M',
+                                     'create -q -f raw -o preallocation=MODE new 64M',
+                                     'create -q -f qcow2 -o preallocation=MODE new 64M'])
+@pytest.mark.parametrize('mode', ['falloc', 'full', 'off'])
+@needs('qcow2')
+def test_what_could_not_be_done_is_told(tmp_path, command, mode):
+    """In the words of the reference."""
+    link, folder = called(tmp_path, 'qemu-img'), tmp_path / 'disk'
+    folder.mkdir()
+    if alone('mount -t tmpfs none "$0"', folder).returncode != 0:
+        pytest.skip('no file system can be mounted here')
+    ours, theirs = (alone(f"""
+        mount -t tmpfs -o size=4m none "$0"; cd "$0"
+        qemu-img create -q -f raw raw 1M; qemu-img create -q -f qcow2 disk 1M
+        {program} {command.replace('MODE', mode)} && exit 0 || exit 1""", folder) for program in (link, 'qemu-img'))
+    assert (ours.stdout, ours.stderr, ours.returncode) == (theirs.stdout, theirs.stderr, theirs.returncode)
+    assert ours.returncode == (mode != 'off')

@@ -77,13 +77,14 @@ static int open_for_create(Platter *pl, const char *path, bool *ret_is_new, Erro
 struct fill_job {
     int fd;
     const struct opts_create_file *opts;
+    const char *step; /* that failed */
     int rc;
     bool done;
 };
 
 static int64_t fill_run(void *arg)
 {
-    const struct fill_job *job = arg;
+    struct fill_job *job = arg;
     int rc = os->ftruncate(job->fd, 0);
 
     if (rc < 0) {
@@ -95,7 +96,8 @@ static int64_t fill_run(void *arg)
     if (job->opts->has_extent_size_hint) {
         ask_extent_size(job->fd, job->opts->extent_size_hint);
     }
-    return posix_resize(job->fd, 0, job->opts->size, prealloc_of[job->opts->preallocation], 1);
+    return posix_resize(job->fd, 0, job->opts->size, prealloc_of[job->opts->preallocation], 1,
+                        &job->step);
 }
 
 static void fill_entry(void *opaque)
@@ -115,7 +117,7 @@ static bool fill_pending(void *opaque)
 
 static int fill_file(int fd, const char *path, const struct opts_create_file *opts, Error **errp)
 {
-    struct fill_job job = {.fd = fd, .opts = opts};
+    struct fill_job job = {.fd = fd, .opts = opts, .step = "Could not resize file"};
     Coroutine *co = coroutine_create(fill_entry, &job);
 
     if (co == NULL) {
@@ -124,7 +126,7 @@ static int fill_file(int fd, const char *path, const struct opts_create_file *op
     coroutine_enter(co);
     aio_wait_while(aio_context_current(), fill_pending, &job);
     if (job.rc < 0) {
-        error_set_errno(errp, -job.rc, "Could not resize file");
+        error_set_errno(errp, -job.rc, "%s", job.step);
         error_set_hint(errp, "'%s' was to have %" PRIu64 " bytes", path, opts->size);
         return job.rc;
     }
@@ -183,8 +185,7 @@ bool posix_create_is_new(const char *filename)
     struct stat st;
     char target[1];
 
-    return os->stat(filename, &st) == -ENOENT &&
-           os->readlink(filename, target, sizeof(target)) < 0;
+    return os->stat(filename, &st) == -ENOENT && os->readlink(filename, target, sizeof(target)) < 0;
 }
 
 void posix_create_undo(const char *filename)

@@ -127,9 +127,10 @@ int posix_copy_range_co(BlockDriverState *src, uint64_t src_offset, BlockDriverS
 
 /* ---- resize.c ---- */
 /* Blocking. Set the size of a file and reserve or write what is added; after a failure the old size
- * is back. align: of direct I/O, 1 without. 0 or -errno. */
+ * is back, and *ret_step tells which step could not be done. align: of direct I/O, 1 without. 0 or
+ * -errno. */
 int posix_resize(int fd, uint64_t old_bytes, uint64_t new_bytes, enum bdrv_prealloc prealloc,
-                 uint32_t align);
+                 uint32_t align, const char **ret_step);
 int posix_truncate_co(BlockDriverState *bs, uint64_t size_bytes, bool exact,
                       enum bdrv_prealloc prealloc, unsigned flags, Error **errp);
 

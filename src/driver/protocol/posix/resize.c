@@ -42,19 +42,22 @@ static int fill_zeroes(int fd, uint64_t from, uint64_t to, uint32_t align)
 }
 
 int posix_resize(int fd, uint64_t old_bytes, uint64_t new_bytes, enum bdrv_prealloc prealloc,
-                 uint32_t align)
+                 uint32_t align, const char **ret_step)
 {
     int rc = os->ftruncate(fd, new_bytes);
 
+    *ret_step = "Could not resize file";
     if (rc < 0 || new_bytes <= old_bytes) {
         return rc;
     }
     if (prealloc == BDRV_PREALLOC_FALLOC) {
+        *ret_step = "Could not preallocate new data";
         rc = -EINTR;
         for (int i = 0; rc == -EINTR && i < INTERRUPTED_MAX; i++) {
             rc = os->fallocate(fd, 0, old_bytes, new_bytes - old_bytes);
         }
     } else if (prealloc == BDRV_PREALLOC_FULL) {
+        *ret_step = "Could not write zeros for preallocation";
         rc = fill_zeroes(fd, old_bytes, new_bytes, align);
         if (rc == 0 && !is_aligned(new_bytes, align)) {
             rc = os->ftruncate(fd, new_bytes);
@@ -71,6 +74,7 @@ struct resize_job {
     uint64_t new_bytes;
     enum bdrv_prealloc prealloc;
     const char *refused; /* why; NULL: it is not */
+    const char *step;    /* that failed */
 };
 
 static int64_t resize_run(void *arg)
@@ -91,7 +95,7 @@ static int64_t resize_run(void *arg)
         return -ENOTSUP;
     }
     return posix_resize(job->s->fd, (uint64_t)st.st_size, job->new_bytes, job->prealloc,
-                        job->s->offset_align);
+                        job->s->offset_align, &job->step);
 }
 
 static_assert((int)OPTS_PREALLOC_METADATA == (int)BDRV_PREALLOC_METADATA &&
@@ -126,7 +130,8 @@ int posix_truncate_co(BlockDriverState *bs, uint64_t size_bytes, bool exact,
                       enum bdrv_prealloc prealloc, unsigned flags, Error **errp)
 {
     struct posix_state *s = bdrv_opaque(bs);
-    struct resize_job job = {.s = s, .new_bytes = size_bytes, .prealloc = prealloc};
+    struct resize_job job = {
+        .s = s, .new_bytes = size_bytes, .prealloc = prealloc, .step = "Could not resize file"};
     int rc;
 
     if (s->kind == POSIX_DEVICE) {
@@ -139,7 +144,7 @@ int posix_truncate_co(BlockDriverState *bs, uint64_t size_bytes, bool exact,
         return error_set(errp, -rc, "%s", job.refused);
     }
     if (rc < 0) {
-        error_set_errno(errp, -rc, "Could not resize file");
+        error_set_errno(errp, -rc, "%s", job.step);
         error_set_hint(errp, "'%s' was to have %" PRIu64 " bytes", s->filename, size_bytes);
     }
     return rc < 0 ? rc : 0;
