@@ -59,3 +59,22 @@ def test_a_table_behind_the_end_is_lost(tmp_path):
     assert ours.returncode == 1 and "Bitmap 'b0' is inconsistent" in ours.stderr
     theirs = run(['qemu-img', 'resize', 'disk.qcow2', '2M'], cwd=tmp_path)
     assert theirs.returncode == 0
+
+
+@pytest.mark.parametrize('repair', ['leaks', 'all'])
+def test_a_repair_drops_what_is_not_believed(repair, tmp_path):
+    """Bitmaps of an image that a program without bitmaps has changed. A check alone leaves all as it is."""
+    link = called(tmp_path, 'qemu-img')
+    told = []
+    for program in (link, 'qemu-img'):
+        create(tmp_path, 'disk.qcow2')
+        must(tmp_path, 'qemu-img', 'bitmap', '--add', 'disk.qcow2', 'b0')
+        patch(tmp_path, 'disk.qcow2', 88, bytes(8))
+        before = (tmp_path / 'disk.qcow2').read_bytes()
+        assert run([program, 'check', 'disk.qcow2'], cwd=tmp_path).returncode == 3
+        assert (tmp_path / 'disk.qcow2').read_bytes() == before
+        done = run([program, 'check', '-r', repair, 'disk.qcow2'], cwd=tmp_path)
+        again = run(['qemu-img', 'check', 'disk.qcow2'], cwd=tmp_path)
+        told.append((done.stdout, done.returncode, again.stdout, again.stderr, b'\x23\x85\x28\x75' in
+                     (tmp_path / 'disk.qcow2').read_bytes()[:4096]))
+    assert told[0] == told[1] and told[0][3:] == ('', False)

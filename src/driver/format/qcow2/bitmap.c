@@ -66,13 +66,14 @@ static int header_write_co(void *opaque)
     return q2_header_write_co(args->s, args->errp);
 }
 
-/* P2. A check is to see what is there. */
+/* P2. A check is to see what is there; it drops them when it repairs. */
 static int drop_stale(struct qcow2 *s, Error **errp)
 {
     struct store_args args = {s, errp};
     int flags = bdrv_open_flags(s->bs);
 
     s->header.has_bitmaps_ext = false;
+    s->names_bitmaps = (flags & BDRV_O_CHECK) != 0;
     bdrv_image_warning(s->bs,
                        "a program lacking bitmap support modified this file, so all bitmaps are "
                        "now considered inconsistent",

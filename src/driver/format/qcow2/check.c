@@ -7,7 +7,8 @@
  *     written beside the old ones and switched to (repair.c); durable before
  *  C3 COPIED flags follow the refcounts;
  *  C4 the snapshot table is stored anew, where that mends it;
- *  C5 the marks of a dirty or corrupt image go, when nothing is wrong any more.
+ *  C5 bitmaps that the header names and nobody believes leave it, then the marks of a dirty or
+ *     corrupt image go, when nothing is wrong any more.
  * Where part of the image cannot be read, nobody knows what it refers to: nothing is repaired then.
  */
 #include <errno.h>
@@ -21,6 +22,7 @@
 #include "check.h"
 #include "check_int.h"
 #include "driver.h"
+#include "header.h"
 #include "refcount_int.h"
 #include "snapshot.h"
 #include "tree.h"
@@ -256,6 +258,18 @@ static int settle_co(struct q2_check *c, Error **errp)
     return ret;
 }
 
+/* The header names bitmaps that are not believed, whose clusters were leaks. */
+static int drop_bitmaps_co(struct q2_check *c, Error **errp)
+{
+    int ret = 0;
+
+    if (c->fix != 0 && c->s->names_bitmaps) {
+        ret = q2_header_write_co(c->s, errp);
+        c->s->names_bitmaps = ret < 0;
+    }
+    return ret;
+}
+
 /* C5 */
 static int unmark_co(struct q2_check *c, Error **errp)
 {
@@ -303,6 +317,9 @@ static int run_co(struct q2_check *c, Error **errp)
     }
     if (ret == 0 && c->fix != 0) {
         ret = q2_settle_co(c->s, errp);
+    }
+    if (ret == 0) {
+        ret = drop_bitmaps_co(c, errp);
     }
     return ret == 0 ? unmark_co(c, errp) : ret;
 }

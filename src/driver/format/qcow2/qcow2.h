@@ -97,6 +97,7 @@ struct qcow2 {
     uint32_t snapshot_count;
     uint64_t snapshot_table_bytes; /* of the table in the file */
     struct q2_bitmaps *bitmaps;
+    bool names_bitmaps;  /* the file does, and they are not believed (P2) */
     _Atomic bool stale;  /* q2_stays_stale */
     bool snapshot_shown; /* load_tmp: read-only for good */
     _Atomic bool corrupt_told;
