@@ -114,6 +114,21 @@ static char *plain_name(const BlockDriverState *bs)
     return name;
 }
 
+/* Whether the option is of a child, which tells its own. */
+static bool is_of_child(const BlockDriverState *bs, const char *key)
+{
+    const BdrvEdge *edge;
+
+    TAILQ_FOREACH (edge, &bs->children, in_parent) {
+        size_t len = strlen(edge->name);
+
+        if (strncmp(key, edge->name, len) == 0 && (key[len] == '\0' || key[len] == '.')) {
+            return true;
+        }
+    }
+    return false;
+}
+
 /* The node's own options that matter. NULL out of memory. */
 static BlockOptions *own_options(const BlockDriverState *bs)
 {
@@ -128,7 +143,7 @@ static BlockOptions *own_options(const BlockDriverState *bs)
     }
     for (key = block_options_next_key(given, NULL); key != NULL; key = next) {
         next = block_options_next_key(given, key);
-        if (!key_is_strong(bs->drv, key) || strcmp(key, "filename") == 0) {
+        if (!key_is_strong(bs->drv, key) || strcmp(key, "filename") == 0 || is_of_child(bs, key)) {
             block_options_del(given, key);
         }
     }

@@ -1,7 +1,7 @@
 # SPDX-License-Identifier: MIT
 """What nodes are called, beside the reference: a file's name where that says it all, else what their options are."""
+import ast
 import json
-import os
 import os
 import shutil
 
@@ -43,6 +43,8 @@ GRAPHS = [
     # an image in a folder
     qcow2('folder/top'), qcow2('folder/top', backing=qcow2('folder/base')), qcow2('folder/top', backing=None),
     over('copy-on-read', qcow2('folder/top', backing=qcow2('folder/base'))),
+    qcow2('beside'), over('qcow2', over('raw', file('beside'), offset=0)),
+    over('qcow2', over('raw', file('beside'), offset=0), **{'data-file': file('disk')}),
     qcow2('stored'), qcow2('null'), qcow2('null', backing={'driver': 'null-co', 'read-zeroes': True}),
 ]
 
@@ -60,6 +62,7 @@ def images(tmp_path):
     for name, backing in (('top', 'base'), ('folder/top', 'base'), ('chain', 'top'),
                           ('stored', 'json:' + json.dumps(qcow2('base')))):
         make(name, '-b', backing, '-F', 'qcow2')
+    make('beside', '-o', 'data_file=data')
     make('null', '-b', 'null-co://', '-F', 'raw')
     return tmp_path
 
@@ -73,6 +76,15 @@ def names(program, images, graph):
         return sorted(str((n['file'], n.get('backing_file'), n['image']['filename'],
                            n['image'].get('backing-filename'), n['image'].get('full-backing-filename')))
                       for n in nodes)
+
+
+@pytest.mark.parametrize('data', [file('disk'), over('raw', file('disk')), over('raw', file('disk'), offset=512)], ids=json.dumps)
+def test_a_data_file_by_options(data, images):
+    """It is told, and once: the plain name that the reference gives would open other data."""
+    graph = qcow2('beside', **{'data-file': data})
+    ours = names([os.environ['PLATTER_BIN'], 'daemon'], images, graph)
+    told = [json.loads(name[0].removeprefix('json:')) for name in map(ast.literal_eval, ours) if name[0].startswith('json:')]
+    assert graph in told
 
 
 @pytest.mark.parametrize('graph', GRAPHS, ids=json.dumps)
