@@ -43,7 +43,7 @@ def background(work, umask, *line):
         yield pid
     finally:
         os.kill(pid, signal.SIGTERM)
-        assert run(['tail', f'--pid={pid}', '-f', '/dev/null']).returncode == 0
+        assert run(['tail', '-s', '0.05', f'--pid={pid}', '-f', '/dev/null']).returncode == 0
 
 
 def modes(work):
