@@ -16,7 +16,11 @@ static void root_describe(void *parent, char *buf, size_t size)
 {
     const BlockBackend *blk = parent;
 
-    snprintf(buf, size, "block device '%s'", blk->name);
+    if (blk->name[0] != '\0') {
+        snprintf(buf, size, "block device '%s'", blk->name);
+    } else {
+        snprintf(buf, size, "an unnamed block device");
+    }
 }
 
 static const char *root_name(void *parent)

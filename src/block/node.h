@@ -235,4 +235,14 @@ int64_t bdrv_refresh_size(BlockDriverState *bs);
 /* The driver cannot tell the size, but it is surely not more than this. Control thread. */
 void bdrv_shrink_size(BlockDriverState *bs, uint64_t size_bytes);
 
+/* A user of a node in a message: what it calls itself, and the node. */
+struct perm_user {
+    const char *who;   /* "node 'x'" */
+    const char *child; /* "file" */
+};
+/* That one needs on a node what another does not share, in the words of the reference; what is
+ * "write, resize" and the like. -EPERM. */
+int perm_conflict(const BlockDriverState *bs, const char *what, const struct perm_user *needs,
+                  const struct perm_user *denies, Error **errp);
+
 #endif

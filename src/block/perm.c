@@ -95,19 +95,46 @@ static void child_perm(BlockDriverState *bs, const BdrvEdge *edge, uint64_t *ret
 
 /* ---- one node ---- */
 
+/* "write, resize" */
+static void perm_names(uint64_t perm, char *buf, size_t size)
+{
+    static const uint64_t order[] = {BDRV_PERM_CONSISTENT_READ, BDRV_PERM_WRITE,
+                                     BDRV_PERM_WRITE_UNCHANGED, BDRV_PERM_RESIZE};
+    size_t len = 0;
+
+    buf[0] = '\0';
+    for (size_t i = 0; i < sizeof(order) / sizeof(order[0]) && len < size; i++) {
+        if (perm & order[i]) {
+            len += (size_t)snprintf(buf + len, size - len, "%s%s", len > 0 ? ", " : "",
+                                    perm_name(order[i]));
+        }
+    }
+}
+
+int perm_conflict(const BlockDriverState *bs, const char *what, const struct perm_user *needs,
+                  const struct perm_user *denies, Error **errp)
+{
+    const char *node = bdrv_get_told_name(bs);
+
+    return error_set(errp, EPERM,
+                     "Permission conflict on node '%s': permissions '%s' are both required by %s "
+                     "(uses node '%s' as '%s' child) and unshared by %s (uses node '%s' as '%s' "
+                     "child).",
+                     node, what, needs->who, node, needs->child, denies->who, node, denies->child);
+}
+
 static int conflict(const BlockDriverState *bs, const BdrvEdge *needs, const BdrvEdge *denies,
                     Error **errp)
 {
-    const char *what = perm_name(needs->perm & ~denies->shared);
+    char what[64];
     char a[BDRV_PARENT_TEXT_BYTES];
     char b[BDRV_PARENT_TEXT_BYTES];
 
+    perm_names(needs->perm & ~denies->shared, what, sizeof(what));
     needs->klass->describe(needs->parent, a, sizeof(a));
     denies->klass->describe(denies->parent, b, sizeof(b));
-    return error_set(errp, EPERM,
-                     "Permission '%s' on node '%s' is needed by %s as '%s', but %s uses the node "
-                     "as '%s' and does not share it",
-                     what, bdrv_get_told_name(bs), a, needs->name, b, denies->name);
+    return perm_conflict(bs, what, &(struct perm_user){a, needs->name},
+                         &(struct perm_user){b, denies->name}, errp);
 }
 
 /* What the users need and share together; P1. */

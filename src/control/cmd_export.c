@@ -1,10 +1,12 @@
 /* SPDX-License-Identifier: MIT */
 /* The NBD server of a daemon and its exports. An export holds a backend of its own on the node. */
 #include <errno.h>
+#include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 #include <unistd.h>
 
+#include "block/node.h"
 #include "control/control.h"
 #include "control/fd.h"
 #include "control/object.h"
@@ -190,6 +192,57 @@ bool control_exports_use(struct control *c, BlockBackend *blk)
         }
     }
     return false;
+}
+
+/* Whether from shows to, through filters if not at once; *ret_above: right above to then, or NULL.
+ */
+static bool shows(BlockDriverState *from, const BlockDriverState *to, BlockDriverState **ret_above)
+{
+    BlockDriverState *above = NULL;
+
+    while (from != to && from->drv && (from->drv->caps & BDRV_CAP_FILTER) && from->file) {
+        above = from;
+        from = from->file->bs;
+    }
+    *ret_above = above;
+    return from == to;
+}
+
+/* bs NULL: a device. */
+static struct perm_user user_of(const BlockDriverState *bs, const char *device, char *buf,
+                                size_t size)
+{
+    if (!bs && *device == '\0') {
+        return (struct perm_user){"an unnamed block device", "root"};
+    }
+    snprintf(buf, size, bs ? "node '%s'" : "block device '%s'",
+             bs ? bdrv_get_node_name(bs) : device);
+    return (struct perm_user){buf, bs ? bs->file->name : "root"};
+}
+
+int control_exports_keep_size(struct control *c, BlockDriverState *bs, Error **errp)
+{
+    struct control_export *e;
+    struct perm_user needs, denies;
+    char a[BDRV_PARENT_TEXT_BYTES];
+    char b[BDRV_PARENT_TEXT_BYTES];
+
+    TAILQ_FOREACH (e, &c->exports, entry) {
+        BlockDriverState *served = blk_bs(e->blk);
+        BlockDriverState *above;
+
+        if (served && shows(served, bs, &above)) {
+            needs = user_of(NULL, "", a, sizeof(a));
+            denies = user_of(above, blk_name(e->blk), b, sizeof(b));
+            return perm_conflict(bs, "resize", &needs, &denies, errp);
+        }
+        if (served && shows(bs, served, &above)) {
+            needs = user_of(above, "", a, sizeof(a));
+            denies = user_of(NULL, blk_name(e->blk), b, sizeof(b));
+            return perm_conflict(served, "resize", &needs, &denies, errp);
+        }
+    }
+    return 0;
 }
 
 void control_exports_end(struct control *c)

@@ -8,6 +8,7 @@
 
 #include "block/node.h"
 #include "control/control.h"
+#include "control/parts.h"
 #include "schema/qmp.h"
 #include "util/error.h"
 #include "util/options.h"
@@ -126,7 +127,10 @@ int qmp_block_resize(struct qmp_call *call, const struct qmp_block_resize *args,
     }
     ret = blk_op_is_blocked(blk, BLOCK_OP_TYPE_RESIZE, errp)
               ? -EBUSY
-              : blk_resize(blk, args->size, true, BDRV_PREALLOC_OFF, errp);
+              : control_exports_keep_size(call->control, bs, errp);
+    if (ret == 0) {
+        ret = blk_resize(blk, args->size, true, BDRV_PREALLOC_OFF, errp);
+    }
     blk_unref(blk);
     return ret;
 }

@@ -16,6 +16,9 @@ json_t *control_stats_json(BlockAcctStats *stats, BlockDriverState *bs);
 /* As BlockLatency; stats NULL: all is 0. NULL: no memory. */
 json_t *control_latency_json(BlockAcctStats *stats);
 bool control_exports_use(struct control *c, BlockBackend *blk); /* whether one serves it */
+/* Clients were told a size, which stays: -EPERM with errp when what is exported would change with
+ * bs, which filters may stand above or below of. */
+int control_exports_keep_size(struct control *c, BlockDriverState *bs, Error **errp);
 void control_exports_end(struct control *c);                    /* and the server; polls */
 void control_backends_end(struct control *c);                   /* those that commands made */
 void control_fds_end(struct control *c);

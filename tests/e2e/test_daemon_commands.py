@@ -187,6 +187,20 @@ def test_exports(qmp, tmp_path):
     qmp.call('object-del', id='io0')
 
 
+def test_exported_backend_keeps_its_size(qmp, tmp_path):
+    """As a node does; until the last of its exports is gone."""
+    qcow2(qmp, 'disk')
+    qmp.call('blockdev-backend-add', name='drive', node_name='disk')
+    qmp.call('nbd-server-start', addr={'type': 'unix', 'data': {'path': str(tmp_path / 'nbd.sock')}})
+    for name in ('one', 'two'):
+        qmp.call('block-export-add', type='nbd', id=name, name=name, node_name='drive')
+    qmp.fails('block_resize', "unshared by block device 'drive'", device='drive', size=32 * MIB)
+    qmp.call('block-export-del', id='one')
+    qmp.fails('block_resize', "unshared by block device 'drive'", node_name='disk', size=32 * MIB)
+    qmp.call('block-export-del', id='two')
+    qmp.call('block_resize', device='drive', size=32 * MIB)
+
+
 def test_figures_of_exports(qmp, tmp_path):
     """Two exports of one backend: each has its own figures, the backend those of both."""
     path = str(tmp_path / 'nbd.sock')

@@ -215,6 +215,24 @@ SESSIONS = {
         step for options in ({'read-only': True}, {'read-only': False}, {'read-only': True, 'file': {**OWN, 'read-only': False}})
         for step in (cmd('blockdev-reopen', options=[{'driver': 'qcow2', 'node-name': 'q0', 'file': 'f0', **options}]),
                      cmd('query-named-block-nodes', flat=True))],
+    'permissions': IMAGE + SERVER + [
+        cmd('blockdev-add', driver='qcow2', **{'node-name': 'q1'}, file='f0'),
+        cmd('blockdev-add', driver='raw', **{'node-name': 'r0'}, file='f0'),
+        cmd('block-export-add', type='nbd', id='r', **{'node-name': 'r0'}, writable=True),
+        cmd('block-export-add', type='nbd', id='f', **{'node-name': 'f0'}, writable=True),
+        cmd('block_resize', **{'node-name': 'f0'}, size=MIB)],
+    # the size that clients were told stays
+    'resize of what is exported': IMAGE + SERVER + [
+        step for writable in (True, False)
+        for step in (cmd('block-export-add', type='nbd', id='e', **{'node-name': 'q0'}, writable=writable),
+                     *(cmd('block_resize', **{'node-name': 'q0'}, size=size) for size in (2 * MIB, MIB, 512, -1)),
+                     cmd('block_resize', device='q0', size=2 * MIB), cmd('block_resize', device='e', size=2 * MIB),
+                     cmd('block-export-del', id='e'), cmd('block_resize', **{'node-name': 'q0'}, size=2 * MIB),
+                     cmd('query-named-block-nodes', flat=True))] + [
+        cmd('object-add', **{'qom-type': 'throttle-group', 'id': 't'}),
+        cmd('blockdev-add', driver='throttle', **{'node-name': 't0', 'throttle-group': 't'}, file='q0'),
+        cmd('block-export-add', type='nbd', id='e', **{'node-name': 't0'}), cmd('block_resize', **{'node-name': 'q0'}, size=MIB),
+        cmd('block_resize', **{'node-name': 't0'}, size=MIB), cmd('block_resize', **{'node-name': 'f0'}, size=MIB)],
     'filters': IMAGE + [
         cmd('object-add', **{'qom-type': 'throttle-group', 'id': 't'}),
         cmd('blockdev-add', driver='throttle', **{'node-name': 't0', 'throttle-group': 't'}, file='q0'),

@@ -162,7 +162,10 @@ static void test_users_that_do_not_share(void **state)
 
     assert_int_equal(bdrv_snapshot_create(bs, &info, NULL), 0); /* the disk stays as it is */
     assert_int_equal(bdrv_snapshot_apply(bs, "a", &err), -EPERM);
-    fake_expect_error(err, EPERM, "needed by applying internal snapshots as 'image', but user 'u'");
+    fake_expect_error(
+        err, EPERM,
+        "required by applying internal snapshots (uses node 'i' as 'image' child) and "
+        "unshared by user 'u'");
     did("create s");
     bdrv_root_detach(root);
     bdrv_unref(bs);

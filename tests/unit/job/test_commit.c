@@ -286,7 +286,7 @@ static void test_writers(void **state)
         kind_begin(&env, *state, NULL);
         other = blk_new(env.pl, "other", NULL);
         assert_int_equal(blk_insert_bs(other, blk_bs(env.blk[i]), NULL), 0);
-        expect_refused(start_as(&env, "j", env.blk[0], env.blk[1], &err), &err, EPERM, "'write'");
+        expect_refused(start_as(&env, "j", env.blk[0], env.blk[1], &err), &err, EPERM, "'write, resize'");
         blk_remove_bs(other);
         kind_start(&env, 0);
         while (kind_status(&env) == JOB_STATUS_RUNNING) {
