@@ -18,8 +18,8 @@ LIST_HEAD(chardev_list, chardev);
  * the old way to write switches. malloc'd; NULL: out of memory. */
 char *chardev_text(const char *text);
 
-/* Make it and put it into list; a server listens from here on, a unix socket with mode 0600. 0 or
- * -errno with errp. */
+/* Make it and put it into list; a server listens from here on, a unix socket with the mode of
+ * os/listen.h. 0 or -errno with errp. */
 int chardev_new(struct chardev_list *list, AioContext *ctx,
                 const struct qmp_chardev_options *options, Error **errp);
 struct chardev *chardev_find(struct chardev_list *list, const char *id);

@@ -77,3 +77,11 @@ def test_of_qemu_storage_daemon(umask, links, work):
         for name in ('nbd', 'qmp'):
             (work / name).unlink(missing_ok=True)
     assert answers[0] == answers[1]
+
+
+def test_by_our_own_name(work):
+    """Only its owner may connect, and it stays where it is."""
+    with background(work, 0, os.environ['PLATTER_BIN'], 'nbd', '-t', '--fork', '--pid-file=pid', '-k', work / 'socket', '-f', 'raw',
+                    'plain') as pid:
+        assert os.readlink(f'/proc/{pid}/cwd') == str(work)
+        assert modes(work) == {'socket': oct(stat.S_IFSOCK | 0o600)}

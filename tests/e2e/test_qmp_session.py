@@ -151,18 +151,19 @@ def test_byte_by_byte(tmp_path):
 
 
 def test_socket_mode_and_life(tmp_path):
-    """Only its owner may connect (the reference leaves that to the umask); the path goes at the
-    end; a dead socket is replaced, another file is not."""
+    """Only its owner may connect (by the reference's name that is left to the umask); the path goes
+    at the end; a dead socket is replaced, another file is not."""
+    program = [os.environ['PLATTER_BIN'], 'daemon']
     path = tmp_path / 'qmp0.sock'
     dead = socket.socket(socket.AF_UNIX)
     dead.bind(str(path))
     dead.close()
-    with Daemon(tmp_path, compat(tmp_path)):
+    with Daemon(tmp_path, program):
         with RawClient(str(path)) as raw:
             assert b'QMP' in raw.line()
         assert os.stat(path).st_mode & 0o777 == 0o600
     assert not path.exists()
     path.write_text('mine')
     with pytest.raises(AssertionError, match='not a socket'):
-        Daemon(tmp_path, compat(tmp_path))
+        Daemon(tmp_path, program)
     assert path.read_text() == 'mine'
