@@ -33,6 +33,14 @@ BY_REASON = {
     'raw shows all of what is in the format below, which is not its own': [
         f'map --image-opts {INSIDE}', f'map --output=json --image-opts {INSIDE}', f'snapshot -c x --image-opts {INSIDE}',
         f'snapshot -a x --image-opts {INSIDE}'],
+    'a size that is none is an error of the disk, and ends no program by a signal': [
+        f'info {disk}' for value in ('"x"', '-1', '1.5', '"18446744073709551616"') for disk in (
+            f'json:{{"driver":"null-co","size":{value}}}', f'json:{{"driver":"raw","file":{{"driver":"null-co","size":{value}}}}}')],
+    'a size beyond 2^63 is refused': ['info --image-opts driver=null-co,size=8E', 'info --image-opts driver=null-co,size=9E'],
+    'the order of rules comes of how often the reference copies its options': [
+        'info json:{"driver":"raw","file":{"driver":"blkdebug","inject-error.1.event":"none","inject-error.0.event":"none",'
+        '"image.filename":"plain.raw"}}',
+        'info --image-opts driver=blkdebug,image.filename=plain.raw,inject-error.0.event=none,inject-error.1.event=none'],
     'a value of the wrong type is told as that, and none is passed over': [
         'info json:{"driver":"raw","file":1}', 'info json:{"driver":"raw","file":true}',
         *(f'info json:{{"driver":{value},{PLAIN}}}' for value in ('1', 'true', 'null')),

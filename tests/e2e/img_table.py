@@ -396,6 +396,16 @@ LINES = [
     'info --image-opts driver=raw,offset=512,size=1048577,file.filename=plain.raw',
     'info --image-opts driver=raw,offset=9999999,size=1,file.filename=plain.raw',
     'info --image-opts driver=blkdebug,image.filename=plain.raw,x=1',
+    # without the backing file that the image names
+    'info json:{"driver":"qcow2","file.filename":"blkdebug::overlay.qcow2","backing":null}',
+    'info json:{"filename":"blkdebug::overlay.qcow2","backing":null}',
+    'info json:{"driver":"qcow2","file":{"driver":"blkdebug","x-image":"overlay.qcow2"},"backing":null}',
+    'info json:{"driver":"blkdebug","image":{"driver":"qcow2","file.filename":"overlay.qcow2","backing":null}}',
+    # lists of rules in several spellings
+    'info json:{"driver":"blkdebug","image.filename":"plain.raw","inject-error":[{"event":"write_aio"},{"event":"none"}]}',
+    'info json:{"driver":"blkdebug","image.filename":"plain.raw","inject-error.1.event":"none","inject-error.0.event":"none"}',
+    'info json:{"driver":"raw","file.driver":"blkdebug","file.image.filename":"plain.raw",'
+    '"file.inject-error.1.event":"none","file.inject-error":[{"event":"none"}]}',
     'info --image-opts driver=blkverify,raw.filename=plain.raw,test.driver=raw,test.file.filename=plain.raw,x=1',
     'info -U --image-opts driver=raw,file.filename=plain.raw,force-share=off',
     'info -U --image-opts driver=raw,file.filename=plain.raw,force-share=on',
