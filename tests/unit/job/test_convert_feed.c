@@ -87,36 +87,34 @@ static int64_t spout_read_co(void *opaque, void *buf, size_t bytes)
     return n > 0 ? (int64_t)n : s->error;
 }
 
-static void test_feed(void **state)
+static void feed(struct convert_env *env, struct spout spout, int error, const char *text)
 {
-    struct convert_env *env = *state;
-    struct spout spout = {.left = 3 * MIB + 100};
-    struct convert_feed feed = {.read_co = spout_read_co, .opaque = &spout};
+    struct convert_feed source = {.read_co = spout_read_co, .opaque = &spout};
 
     env->o.sources = NULL;
     env->o.sources_count = 0;
-    env->o.feed = &feed;
-    convert_finish(env, convert_begin(env), 0, NULL);
+    env->o.feed = &source;
+    convert_finish(env, convert_begin(env), error, text);
+}
+
+static void test_feed(void **state)
+{
+    struct convert_env *env = *state;
+
+    feed(env, (struct spout){.left = 3 * MIB + 100}, 0, NULL);
     assert_int_equal(blk_getlength(env->target), 3 * MIB + 100);
     assert_true(convert_holds(env->target, 0, 3 * MIB + 100, 0x55));
-    spout = (struct spout){.left = MIB, .error = -EIO};
-    convert_finish(env, convert_begin(env), -EIO,
-                   "error while reading at byte 1048576: Input/output error");
-    spout = (struct spout){0};
-    convert_finish(env, convert_begin(env), 0, NULL);
+    feed(env, (struct spout){.left = MIB, .error = -EIO}, -EIO,
+         "error while reading at byte 1048576: Input/output error");
+    feed(env, (struct spout){0}, 0, NULL);
     assert_int_equal(blk_getlength(env->target), 0);
 }
 
 static void test_feed_whole_sectors(void **state)
 {
     struct convert_env *env = *state;
-    struct spout spout = {.left = 3 * MIB + 100};
-    struct convert_feed feed = {.read_co = spout_read_co, .opaque = &spout};
 
-    env->o.sources = NULL;
-    env->o.sources_count = 0;
-    env->o.feed = &feed;
-    convert_finish(env, convert_begin(env), 0, NULL);
+    feed(env, (struct spout){.left = 3 * MIB + 100}, 0, NULL);
     assert_int_equal(blk_getlength(env->target), 3 * MIB + 512);
     assert_true(convert_holds(env->target, 0, 3 * MIB + 100, 0x55));
     assert_true(convert_holds(env->target, 3 * MIB + 100, 412, 0));
