@@ -7,6 +7,7 @@
 #include <unistd.h>
 
 #include "block/node.h"
+#include "block/request.h"
 #include "control/control.h"
 #include "control/fd.h"
 #include "control/object.h"
@@ -200,7 +201,7 @@ static bool shows(BlockDriverState *from, const BlockDriverState *to, BlockDrive
 {
     BlockDriverState *above = NULL;
 
-    while (from != to && from->drv && (from->drv->caps & BDRV_CAP_FILTER) && from->file) {
+    while (from != to && bdrv_forwards(from)) {
         above = from;
         from = from->file->bs;
     }

@@ -26,7 +26,8 @@ bool chain_has_file(Platter *pl, const char *name);
 bool chain_has_fd(Platter *pl, int fd);
 /* From the image called name on, each member of its backing chain that can be looked at, as the
  * images name them: see is told the path and the open node (without what is below it), or NULL
- * where it cannot be opened, and says whether to go on. Nothing is asked of other machines. */
+ * where it cannot be opened, and says whether to go on. A plain name that leads to another machine
+ * is not asked there; a json: name is opened, whatever it describes. */
 typedef bool ChainSee(void *opaque, const char *path, BlockDriverState *bs);
 void chain_walk_named(Platter *pl, const char *name, const char *format, ChainSee *see,
                       void *opaque);
